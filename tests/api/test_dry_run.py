@@ -314,8 +314,7 @@ async def test_a_plan_without_changes_is_empty(api: Api) -> None:
 
 async def test_a_plan_warns_of_what_is_unreachable(api_apart: Api, fault_proxy: FaultProxy) -> None:
     url = await api_apart.tenant("acme")
-    fault_proxy.refuse()
-    await fault_proxy.reset()
+    await fault_proxy.cut()
     response = await api_apart.client.put(url, json={"strategy": "per_tenant", "weight": 2})
     problem(response, 503, "catalog-unavailable")
     body = ok(await send(api_apart, ("PUT", url, {"strategy": "per_tenant"}), "dry_run=true"))

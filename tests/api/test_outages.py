@@ -42,8 +42,7 @@ async def proxied(
 
 
 async def gone(proxy: FaultProxy) -> None:
-    proxy.refuse()
-    await proxy.reset()
+    await proxy.cut()
 
 
 async def test_without_the_catalog_what_is_desired_cannot_change(proxied: Proxied) -> None:

@@ -326,8 +326,7 @@ async def test_while_the_catalog_is_away_nothing_is_decided(
 ) -> None:
     async with part_of(FIRST, replace(catalog_address, port=fault_proxy.port)) as first:
         await begun(first)
-        fault_proxy.refuse()
-        await fault_proxy.reset()
+        await fault_proxy.cut()
         for _ in range(2):
             with pytest.raises(CatalogUnavailable):
                 await first.renew()

@@ -96,8 +96,7 @@ async def test_refused_and_cut_connections_heal(
 ) -> None:
     async with opened(replace(catalog_address, port=fault_proxy.port)) as catalog:
         await save(catalog)
-        fault_proxy.refuse()
-        await fault_proxy.reset()
+        await fault_proxy.cut()
         for _ in range(CONNECTIONS + 1):
             with pytest.raises(CatalogUnavailable):
                 await save(catalog, weight=2)

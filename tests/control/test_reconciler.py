@@ -130,8 +130,7 @@ async def test_a_change_under_way_is_not_waited_for(control: Control) -> None:
 async def test_changes_made_in_an_outage_are_recorded_as_they_were(control: Control) -> None:
     await control.tenant("acme")
     await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
-    control.proxy.refuse()
-    await control.proxy.reset()
+    await control.proxy.cut()
     for paused in (True, True, False):
         await control.pool_operations.pause(control.state("acme"), PERSON, paused=paused)
     await control.reconciler.run_once()
@@ -147,8 +146,7 @@ async def test_changes_made_in_an_outage_are_recorded_as_they_were(control: Cont
 async def test_a_change_undone_after_an_outage_is_recorded_too(control: Control) -> None:
     await control.tenant("acme")
     await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
-    control.proxy.refuse()
-    await control.proxy.reset()
+    await control.proxy.cut()
     await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
     await control.proxy.pass_through()
     await control.pool_operations.pause(control.state("acme"), PERSON, paused=False)
@@ -198,8 +196,7 @@ async def test_a_lock_that_goes_from_one_change_to_the_next_ends_no_tick(
     for name in ("acme", "beta"):
         await interrupted_rotation(control, name, monkeypatch)
     await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
-    control.proxy.refuse()
-    await control.proxy.reset()
+    await control.proxy.cut()
     await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
     await control.proxy.pass_through()
     # Whoever waits for a lock does so in vain.

@@ -88,8 +88,7 @@ async def cut_the_active_off_from_the_catalog(instances: Instances) -> None:
     if chance.random() < 0.5:
         active.to_catalog.black_hole()
     else:
-        active.to_catalog.refuse()
-        await active.to_catalog.reset()
+        await active.to_catalog.cut()
     await eventually(lambda: _is_active(instances, other), every=GLANCE)
     await eventually(other.has_leases, every=GLANCE)
     await active.to_catalog.pass_through()

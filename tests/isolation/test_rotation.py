@@ -166,8 +166,7 @@ async def test_the_reconciler_finishes_a_rotation(
 
 async def test_without_the_catalog_nothing_is_rotated(control: Control) -> None:
     await control.tenant("acme")
-    control.proxy.refuse()
-    await control.proxy.reset()
+    await control.proxy.cut()
     with pytest.raises(CatalogUnavailable):
         await control.rotation.rotate(control.state("acme"), PERSON)
     assert ROLE_PASSWORDS.password_version("local", "tenant_acme") == 1

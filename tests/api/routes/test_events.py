@@ -94,8 +94,7 @@ async def test_a_senseless_filter_is_refused_with_its_name(
 async def test_without_the_catalog_pending_events_are_listed_as_stale(
     api_apart: Api, fault_proxy: FaultProxy
 ) -> None:
-    fault_proxy.refuse()
-    await fault_proxy.reset()
+    await fault_proxy.cut()
     now = datetime.now(UTC)
     for tenant in ("acme", "globex", "acme"):
         event = AuditEvent(at=now, actor=Actor(name="api"), action="pool.recycled", tenant=tenant)
@@ -113,7 +112,6 @@ async def test_while_the_catalog_is_away_the_next_page_is_not_to_be_had(
     """An empty one would look like the end of the list."""
     await api_apart.tenant("acme")
     cursor = ok(await api_apart.client.get(f"{URL}?limit=1"))["next_cursor"]
-    fault_proxy.refuse()
-    await fault_proxy.reset()
+    await fault_proxy.cut()
     response = await api_apart.client.get(f"{URL}?cursor={cursor}")
     problem(response, 503, "catalog-unavailable")

@@ -101,8 +101,7 @@ async def test_without_its_catalog_it_is_not_ready_until_that_is_back(
     api_apart: Api, fault_proxy: FaultProxy
 ) -> None:
     await eventually(lambda: is_ready(api_apart))
-    fault_proxy.refuse()
-    await fault_proxy.reset()
+    await fault_proxy.cut()
     await eventually(lambda: is_not_ready(api_apart))
     assert not (await checks(api_apart, 503))["catalog"]["ok"]
     await fault_proxy.pass_through()
@@ -162,8 +161,7 @@ async def test_an_unavailable_server_is_reported_but_not_required(
     distant = replace(database, host=fault_proxy.host, port=fault_proxy.port)
     async with serving(distant, catalog_database, tmp_path) as api:
         await eventually(lambda: is_ready(api))
-        fault_proxy.refuse()
-        await fault_proxy.reset()
+        await fault_proxy.cut()
         [server] = api.service.manager.servers.values()
         await server.refresh()
         check = (await checks(api))["servers"]

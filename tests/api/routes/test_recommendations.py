@@ -164,8 +164,7 @@ async def test_a_forged_cursor_is_refused_whether_the_catalog_is_there_or_not(
     await given(api_apart)
     url = f"{URL}?cursor={encode_cursor(moment, str(uuid4()))}"
     assert pointers(await api_apart.client.get(url)) == ["/query/cursor"]
-    fault_proxy.refuse()
-    await fault_proxy.reset()
+    await fault_proxy.cut()
     assert pointers(await api_apart.client.get(url)) == ["/query/cursor"]
 
 
@@ -173,8 +172,7 @@ async def test_while_the_catalog_is_away_the_open_ones_are_served_and_marked(
     api_apart: Api, fault_proxy: FaultProxy
 ) -> None:
     old, new = await given(api_apart, "acme", 0), await given(api_apart, "globex", 1)
-    fault_proxy.refuse()
-    await fault_proxy.reset()
+    await fault_proxy.cut()
     page = ok(await api_apart.client.get(f"{URL}?status=open&limit=1"))
     assert ([each["id"] for each in page["items"]], page["stale"]) == ([str(new.id)], True)
     page = ok(await api_apart.client.get(f"{URL}?limit=1&cursor={page['next_cursor']}"))
@@ -187,8 +185,7 @@ async def test_while_the_catalog_is_away_nothing_can_be_applied(
 ) -> None:
     await api_apart.tenant("acme")
     made = await given(api_apart)
-    fault_proxy.refuse()
-    await fault_proxy.reset()
+    await fault_proxy.cut()
     response = await api_apart.client.post(f"{URL}/{made.id}/apply")
     problem(response, 503, "catalog-unavailable")
     assert replace(made, status=RecommendationStatus.OPEN) in (

@@ -119,8 +119,7 @@ async def test_while_the_catalog_is_away_the_present_is_known(
     api_apart: Api, fault_proxy: FaultProxy
 ) -> None:
     url = await api_apart.tenant("acme")
-    fault_proxy.refuse()
-    await fault_proxy.reset()
+    await fault_proxy.cut()
     await api_apart.value(url, "SELECT 1")
     assert ok(await api_apart.client.get(f"{url}/stats"))["connections_acquired"] == 1
     assert ok(await api_apart.client.get("/v1/stats"))["tenants"] == 1

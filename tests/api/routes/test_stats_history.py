@@ -180,6 +180,5 @@ async def test_while_the_catalog_is_away_the_past_is_not_known(
     api_apart: Api, fault_proxy: FaultProxy
 ) -> None:
     await api_apart.tenant("acme")
-    fault_proxy.refuse()
-    await fault_proxy.reset()
+    await fault_proxy.cut()
     problem(await api_apart.client.get(PAST), 503, "catalog-unavailable")

@@ -137,6 +137,5 @@ async def test_invalid_parameters_are_refused(api: Api) -> None:
 async def test_without_the_catalog_there_is_no_report(
     api_apart: Api, fault_proxy: FaultProxy
 ) -> None:
-    fault_proxy.refuse()
-    await fault_proxy.reset()
+    await fault_proxy.cut()
     problem(await api_apart.client.get(URL), 503, "catalog-unavailable")

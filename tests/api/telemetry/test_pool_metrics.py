@@ -173,8 +173,7 @@ async def test_a_stale_snapshot_is_replaced_at_the_next_scrape(
 
 
 async def test_a_catalog_that_is_away_shows(api_apart: Api, fault_proxy: FaultProxy) -> None:
-    fault_proxy.refuse()
-    await fault_proxy.reset()
+    await fault_proxy.cut()
     await api_apart.client.get("/readyz")
     assert value(await scraped(api_apart), "poolkeeper_catalog_up") == 0
 

@@ -302,8 +302,7 @@ async def test_a_round_of_advice_ends_at_the_first_pool_the_catalog_does_not_ans
     await control.tenant("acme")
     async with crowd(control, "acme", waiting=4):
         await sampled(control, 1)
-        control.proxy.refuse()
-        await control.proxy.reset()
+        await control.proxy.cut()
         with pytest.raises(CatalogUnavailable):
             await sampled(control, 1)
 

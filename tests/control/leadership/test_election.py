@@ -200,8 +200,7 @@ async def test_a_clock_that_jumps_or_an_outage_does_not_cost_leadership(
         # What was seen before an outage does not count after it.
         assert await election.contend() is None
         assert election._seen == renewed
-        fault_proxy.refuse()
-        await fault_proxy.reset()
+        await fault_proxy.cut()
         with pytest.raises(CatalogUnavailable):
             await election.contend()
         await fault_proxy.pass_through()
@@ -272,8 +271,7 @@ async def test_who_cannot_renew_trusts_itself_no_longer_but_goes_on_serving(
         election, clock = first.election, first.clock
         assert await election.contend() is not None
         election.begin_serving()
-        fault_proxy.refuse()
-        await fault_proxy.reset()
+        await fault_proxy.cut()
         clock.now += 5.0
         assert not await election.renew_once()
         clock.now += 2.0

@@ -155,8 +155,7 @@ async def test_a_poll_goes_on_without_the_catalog(control: Control) -> None:
     await control.tenant("acme")
     async with control.manager.lease("acme"):
         pass
-    control.proxy.refuse()
-    await control.proxy.reset()
+    await control.proxy.cut()
     report = await control.poller.run_once()
     assert (report.pools, report.samples_stored) == (1, 0)
     await control.proxy.pass_through()

@@ -64,8 +64,7 @@ async def test_nothing_is_downsampled_before_the_first_poll_nor_without_the_cata
     await remembered(control, HOURS)
     assert await control.retention.run_once() is None
     await control.poller.run_once()
-    control.proxy.refuse()
-    await control.proxy.reset()
+    await control.proxy.cut()
     assert await control.retention.run_once() is None
     await control.proxy.pass_through()
     assert await control.retention.run_once() is not None
@@ -75,8 +74,7 @@ async def test_what_could_not_be_stored_is_stored_with_the_next_poll(control: Co
     await control.tenant("acme")
     async with control.manager.lease("acme"):
         pass
-    control.proxy.refuse()
-    await control.proxy.reset()
+    await control.proxy.cut()
     await control.poller.run_once()
     assert control.poller.stored_until is None
     async with control.manager.lease("acme"):

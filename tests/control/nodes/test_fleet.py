@@ -239,8 +239,7 @@ async def test_an_agent_is_called_when_its_allotment_shrinks_for_others_wait_for
 async def test_without_the_catalog_no_node_gets_more(site: Site) -> None:
     node = await site.node("edge")
     await site.fleet.begin_session(node)
-    site.control.proxy.refuse()
-    await site.control.proxy.reset()
+    await site.control.proxy.cut()
     answer = await site.hear(node, busy=TENANTS)
     assert (answer["local"].connections, node.liability) == (3, 3)
     await site.control.proxy.pass_through()

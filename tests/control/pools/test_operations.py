@@ -136,8 +136,7 @@ async def test_operations_work_while_the_catalog_is_away_and_are_recorded_later(
 ) -> None:
     await control.tenant("acme")
     await control.pool_operations.put(control.state("acme"), PoolChange(min_size=1), PERSON)
-    control.proxy.refuse()
-    await control.proxy.reset()
+    await control.proxy.cut()
     await control.pool_operations.recycle(control.state("acme"), PERSON)
     paused = await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
     assert paused.desired.paused

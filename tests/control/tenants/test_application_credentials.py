@@ -162,8 +162,7 @@ async def test_known_ones_work_while_the_catalog_is_away(acme: Control) -> None:
     await create(acme)
     found = acme.credentials.find("acme.web")
     assert found is not None
-    acme.proxy.refuse()
-    await acme.proxy.reset()
+    await acme.proxy.cut()
     with pytest.raises(CatalogUnavailable):
         await create(acme, "jobs")
     with pytest.raises(CatalogUnavailable):

@@ -83,8 +83,7 @@ async def test_everything_stored_is_known_again_after_a_restart(control: Control
 
 async def test_nothing_is_changed_while_the_catalog_is_away(control: Control) -> None:
     await control.tenant("acme")
-    control.proxy.refuse()
-    await control.proxy.reset()
+    await control.proxy.cut()
     with pytest.raises(CatalogUnavailable):
         await control.declarations.put(spec_of("beta"), PERSON)
     with pytest.raises(CatalogUnavailable):

@@ -31,8 +31,7 @@ async def test_a_deleted_tenant_is_gone_but_its_data_stays(control: Control) -> 
 
 async def test_a_change_kept_in_an_outage_goes_with_its_tenant(control: Control) -> None:
     await control.tenant("acme")
-    control.proxy.refuse()
-    await control.proxy.reset()
+    await control.proxy.cut()
     await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
     await control.proxy.pass_through()
     await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
