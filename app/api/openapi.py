@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api.http.problems import PROBLEM_MEDIA_TYPE
+from app.api.http.problems import PROBLEM_MEDIA_TYPE, Problem
 
 _SUMMARY = "The control plane for multi-tenant Postgres connection pools"
 _DESCRIPTION = """
@@ -179,24 +179,22 @@ def _set_problem_media_type(status: int, response: dict[str, Any]) -> None:
     """FastAPI documents every model as plain JSON; problems have a media type of their own."""
     content = response.get("content", {})
     if content.get("application/json", {}).get("schema") == _PROBLEM:
-        example = _problem_example(status, response["description"])
-        content[PROBLEM_MEDIA_TYPE] = content.pop("application/json") | {"example": example}
+        example = {"example": _problem_example(status)}
+        content[PROBLEM_MEDIA_TYPE] = content.pop("application/json") | example
 
 
-def _problem_example(status: int, title: str) -> dict[str, Any]:
+def _problem_example(status: int) -> dict[str, Any]:
     code, detail = _PROBLEMS[status]
-    problem = {
-        "type": f"urn:poolkeeper:problem:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": "/v1/tenants/acme",
-        "code": code,
-        "request_id": "5d1c4a2e8b7f4c6d9a0b1c2d3e4f5a6b",
-        "retryable": status in _RETRYABLE,
-    }
-    is_validation = code == "validation-failed"
-    return problem | ({"errors": _VALIDATION_ERRORS} if is_validation else {})
+    problem = Problem.of(
+        status,
+        code,
+        detail,
+        instance="/v1/tenants/acme",
+        request_id="5d1c4a2e8b7f4c6d9a0b1c2d3e4f5a6b",
+        retryable=status in _RETRYABLE,
+        errors=_VALIDATION_ERRORS if code == "validation-failed" else None,
+    )
+    return problem.model_dump(exclude_none=True)
 
 
 def _restore_nulls(example: object, schema: dict[str, Any], models: dict[str, Any]) -> None:

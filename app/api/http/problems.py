@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 
 import structlog
 from asgi_correlation_id import correlation_id
@@ -107,6 +107,12 @@ class Problem(BaseModel):
         default=None, description="Which of several statements failed, from 0."
     )
 
+    @classmethod
+    def of(cls, status: int, code: str, detail: str, **more: Any) -> Self:
+        """The problem with this code; *more* are its other fields."""
+        kind, title = f"urn:poolkeeper:problem:{code}", status_title(status)
+        return cls(type=kind, title=title, status=status, detail=detail, code=code, **more)
+
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route: these problems, and those that every route may answer with."""
@@ -150,13 +156,11 @@ def problem_response(
     **more: Any,
 ) -> JSONResponse:
     """The response with this problem; *fields* are what Postgres reported, for its drivers."""
-    problem = Problem(
-        type=f"urn:poolkeeper:problem:{code}",
-        title=status_title(status),
-        status=status,
-        detail=detail,
+    problem = Problem.of(
+        status,
+        code,
+        detail,
         instance=_echo(request.url.path),
-        code=code,
         request_id=correlation_id.get(),
         retryable=retryable,
         **more,

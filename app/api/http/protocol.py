@@ -29,7 +29,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from app.api.http.body_limits import MAX_QUERY_BYTES
 from app.api.http.client_connections import ClientConnections, CloseReason
-from app.api.http.problems import PROBLEM_MEDIA_TYPE, Problem, status_title
+from app.api.http.problems import PROBLEM_MEDIA_TYPE, Problem
 from app.api.http.request_checks import (
     AMBIGUOUS_LENGTH,
     HEADERS_TOO_LARGE,
@@ -419,16 +419,8 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def _problem(status: int, code: str, detail: str) -> bytes:
-    problem = Problem(
-        type=f"urn:poolkeeper:problem:{code}",
-        title=status_title(status),
-        status=status,
-        detail=detail,
-        instance="",
-        code=code,
-        request_id=None,
-        retryable=status in _RETRYABLE,
-    )
+    is_retryable = status in _RETRYABLE
+    problem = Problem.of(status, code, detail, instance="", request_id=None, retryable=is_retryable)
     body = problem.model_dump_json(exclude_none=True).encode()
     head = (
         f"HTTP/1.1 {status} {problem.title}\r\ncontent-type: {PROBLEM_MEDIA_TYPE}\r\n"
