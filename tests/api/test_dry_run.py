@@ -13,6 +13,7 @@ from app.domain.recommendation import RecommendationStatus
 from tests.catalog.values import recommendation
 from tests.fixtures.app import Api, ok, problem
 from tests.fixtures.openapi import committed
+from tests.fixtures.pools import pool_of
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
@@ -121,8 +122,7 @@ async def test_a_dry_run_changes_nothing_anywhere(
     api: Api, database: Database, catalog_database: Database
 ) -> None:
     advice = await prepared(api)
-    pool = api.service.manager.find("acme")
-    assert pool is not None
+    pool = pool_of(api.service.manager, "acme")
     # However long this takes, no check of the service's own falls into it.
     await api.service.supervisor.stop()
 
@@ -277,8 +277,7 @@ async def test_a_plan_has_steps_and_effects(api: Api) -> None:
         "leases_cut": 0,
     }
     ok(await api.client.put(pool, json={"min_size": 2, "max_size": 4}), 201)
-    opened = api.service.manager.find("acme")
-    assert opened is not None
+    opened = pool_of(api.service.manager, "acme")
     await eventually(lambda: opened.metrics.total_connections == 2)
     with pytest.raises(LeaseLost):  # noqa: PT012 - it is raised when the block is left
         async with api.service.manager.lease("acme"):

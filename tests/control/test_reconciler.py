@@ -22,7 +22,7 @@ from app.pools import admin_connections
 from app.pools.tenant_state import TenantState
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.locks import inherited
-from tests.fixtures.pools import tenant
+from tests.fixtures.pools import pool_of, tenant
 from tests.fixtures.postgres import Database
 from tests.fixtures.turns import counted_turns
 from tests.fixtures.waiting import eventually
@@ -42,8 +42,7 @@ async def test_only_pools_that_keep_connections_are_opened_by_it(control: Contro
     report = await control.reconciler.run_once()
     assert report.steps == 1
     assert control.manager.find("lazy") is None
-    pool = control.manager.find("kept")
-    assert pool is not None
+    pool = pool_of(control.manager, "kept")
     await eventually(lambda: pool.metrics.idle_connections == 1)
     assert (await control.reconciler.run_once()).steps == 0
 
@@ -287,8 +286,7 @@ async def test_a_change_that_is_made_while_pools_converge_is_not_undone(
     async with control.manager.lease("beta"):
         monkeypatch.setattr(control.desired_pool_state, "converge", change_the_other)
         await control.reconciler.run_once()
-        pool = control.manager.find("beta")
-        assert pool is not None
+        pool = pool_of(control.manager, "beta")
         assert pool.size.max_size == 7
 
 

@@ -10,7 +10,7 @@ from app.domain.tenant import AdvisorMode
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.catalog import address_of
 from tests.fixtures.control import PERSON, wired
-from tests.fixtures.pools import manager_on, through
+from tests.fixtures.pools import manager_on, pool_of, through
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
@@ -43,8 +43,7 @@ async def test_a_server_that_hangs_delays_no_tick_and_its_pool_is_resized_later(
             for _ in range(5 + 4):
                 callers.create_task(borrow())
             await eventually(lambda: waiting(manager) == 4)
-            pool = manager.find("acme")
-            assert pool is not None
+            pool = pool_of(manager, "acme")
             fault_proxy.hold_new()
             for _ in range(2):
                 control.advisor_loop._due = 0.0

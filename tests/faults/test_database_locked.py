@@ -13,7 +13,7 @@ from app.domain.eviction import EvictionReason
 from app.domain.tenant import PoolStrategy
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import finished, pids, provisioned, use
+from tests.fixtures.pools import finished, pids, pool_of, provisioned, use
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import watched_manager_on
@@ -130,8 +130,7 @@ async def test_what_is_tried_again_leaves_few_back_ends_waiting_and_all_of_them_
             hung = await waiting_for_database(database)
             assert 1 <= hung <= 2
             assert server.budget.limit == 12 - hung
-            pool = manager.find("locked")
-            assert pool is not None
+            pool = pool_of(manager, "locked")
             # Nor do they become more, or go uncounted, when the pool is closed and opened again.
             await manager.evict(pool, EvictionReason.FORCED, 0)
             with pytest.raises(ConnectFailed, match="may be locked"):

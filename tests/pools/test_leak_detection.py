@@ -10,7 +10,7 @@ import structlog
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools.leak_detection import Borrower
-from tests.fixtures.pools import manager_on, provisioned
+from tests.fixtures.pools import manager_on, pool_of, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
@@ -27,8 +27,7 @@ async def test_a_lease_held_too_long_is_reported_once_with_its_borrower(
         task.set_name("the forgetful one")
         with structlog.testing.capture_logs() as told:
             async with manager.lease("acme") as connection:
-                pool = manager.find("acme")
-                assert pool is not None
+                pool = pool_of(manager, "acme")
                 assert pool.leak_suspects(monotonic()) == []
                 later = monotonic() + 61
                 [suspect] = pool.leak_suspects(later)
@@ -50,8 +49,7 @@ async def test_a_lease_that_ends_in_time_is_no_suspect(
         await provisioned(manager, "acme")
         async with manager.lease("acme"):
             pass
-        pool = manager.find("acme")
-        assert pool is not None
+        pool = pool_of(manager, "acme")
         assert pool.leak_suspects(monotonic() + 3600) == []
 
 

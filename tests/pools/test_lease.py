@@ -23,7 +23,7 @@ from app.domain.errors import (
 from app.domain.tenant import PoolStrategy
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
-from tests.fixtures.pools import OF_ONE, finished, manager_on, provisioned, tenant
+from tests.fixtures.pools import OF_ONE, finished, manager_on, pool_of, provisioned, tenant
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
@@ -436,8 +436,7 @@ async def terminate(database: Database, connection: asyncpg.Connection) -> None:
 async def test_a_lease_cut_by_a_drain_is_lost(
     manager: TenantPoolManager, acme: TenantState
 ) -> None:
-    pool = manager.find("acme")
-    assert pool is not None
+    pool = pool_of(manager, "acme")
     with pytest.raises(LeaseLost):
         async with manager.lease("acme"):
             assert (await pool.drain(0)).cut == 1
@@ -447,8 +446,7 @@ async def test_a_lease_cut_by_a_drain_is_lost(
 async def test_a_dead_idle_connection_is_replaced_unseen(
     manager: TenantPoolManager, acme: TenantState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = manager.find("acme")
-    assert pool is not None
+    pool = pool_of(manager, "acme")
     [idle] = pool.connections.idle
     # As if the news of its end had not arrived yet.
     idle.raw._transport.abort()  # type: ignore[attr-defined]
@@ -474,8 +472,7 @@ async def test_a_lease_cancelled_at_any_await_leaves_no_trace(
         async with manager.lease("acme") as connection:
             await connection.execute("SELECT 1")
 
-    pool = manager.find("acme")
-    assert pool is not None
+    pool = pool_of(manager, "acme")
     budget = manager.servers["local"].budget
     for awaits in range(15):
         task = asyncio.create_task(work())
@@ -529,8 +526,7 @@ async def test_a_shared_lease_that_deallocates_all_commits_nothing_and_hurts_nob
         assert await admin.fetchval("SELECT count(*) FROM everybody") == 0
     async with manager.lease("other") as connection:
         assert await connection.fetchval("SELECT 1") == 1
-    pool = manager.find("shared@local")
-    assert pool is not None
+    pool = pool_of(manager, "shared@local")
     assert pool.recorder.connections_opened == 2
 
 
@@ -552,8 +548,7 @@ async def test_a_role_that_made_read_only_its_default_can_still_write(
     await provisioned(manager, "acme")
     async with manager.lease("acme") as connection:
         await connection.execute("alter role current_user set default_transaction_read_only = on")
-    pool = manager.find("acme")
-    assert pool is not None
+    pool = pool_of(manager, "acme")
     pool.recycle()
     async with manager.lease("acme") as connection:
         await connection.execute("create table written (id int)")

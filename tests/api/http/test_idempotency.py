@@ -12,6 +12,7 @@ from app.api.auth.principal import Principal
 from app.api.http import idempotency
 from app.domain.errors import IdempotencyKeyReused, ReplayHoldsSecret
 from tests.fixtures.app import Api, ok, problem
+from tests.fixtures.pools import pool_of
 
 AS_JSON = {"Content-Type": "application/json"}
 REPLAYED = "idempotency-replayed"
@@ -124,8 +125,7 @@ async def test_a_refused_request_can_be_corrected(api: Api, url: str) -> None:
 async def test_a_failed_request_can_be_retried(api: Api, url: str) -> None:
     ok(await api.client.post(f"{url}/pool/pause"))
     body = {"sql": "select 1"}
-    pool = api.service.manager.find("acme")
-    assert pool is not None
+    pool = pool_of(api.service.manager, "acme")
     usual, pool.config = pool.config, replace(pool.config, max_waiting=0)
     refused = await api.client.post(f"{url}/query", json=body, headers=keyed())
     problem(refused, 503, "pool-saturated")

@@ -34,6 +34,7 @@ from app.domain.errors import (
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.tenant import AdvisorMode, PoolStrategy
 from tests.fixtures.control import PERSON, Control
+from tests.fixtures.pools import pool_of
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
@@ -116,8 +117,7 @@ async def test_an_applied_recommendation_resizes_the_pool_and_leaves_an_event(
     recommendation = await recommended(control)
     applied = await apply(control, recommendation.id, PERSON)
     assert (applied.status, applied.closed_by) == (RecommendationStatus.APPLIED, PERSON.name)
-    pool = control.manager.find("acme")
-    assert pool is not None
+    pool = pool_of(control.manager, "acme")
     assert pool.size.max_size == 10
     assert control.advisor_loop.open_recommendations == {}
     assert (await control.actions(pool="acme"))[-1] == "recommendation.applied"
@@ -439,8 +439,7 @@ async def test_only_in_apply_mode_unused_connections_are_kept_as_long_as_advised
     unhurried = DemandConfig(patience_seconds=3600, loop_lag_seconds=3600)
     demand = replace(control.advisor_loop.settings, rule=AdvisorRule.DEMAND, demand=unhurried)
     async with control.manager.lease("acme"):
-        pool = control.manager.find("acme")
-    assert pool is not None
+        pool = pool_of(control.manager, "acme")
     kept = []
     for mode in (AdvisorMode.RECOMMEND, AdvisorMode.APPLY, AdvisorMode.OFF):
         await control.advisor_loop.put_settings(replace(demand, mode=mode), PERSON)
@@ -560,8 +559,7 @@ async def test_room_for_bursts_alone_is_recommended_only_once_callers_are_late(
     patient = replace(control.advisor_loop.settings, demand=DemandConfig(patience_seconds=60))
     await control.advisor_loop.put_settings(patient, PERSON)
     async with control.manager.lease("acme"):
-        pool = control.manager.find("acme")
-    assert pool is not None
+        pool = pool_of(control.manager, "acme")
     assert await concluded(control, ROOM) == 0
     held = control.advisor_loop.latest_advice["acme"].blocked_by
     assert held == "callers come in time without it; mode `apply` would do it"
@@ -577,8 +575,7 @@ async def test_who_is_late_in_a_pool_twice_as_large_as_it_needs_is_no_reason_for
 ) -> None:
     await control.tenant("acme")
     async with control.manager.lease("acme"):
-        pool = control.manager.find("acme")
-    assert pool is not None
+        pool = pool_of(control.manager, "acme")
     pool.recorder.record_acquire(61, monotonic())
     for peak, made in [(2, 0), (3, 1)]:
         advice = replace(ROOM, evidence={"window_peak_size": peak})
@@ -591,7 +588,6 @@ async def test_room_for_bursts_is_given_in_mode_apply_before_anybody_is_late(
     await control.tenant("acme")
     await in_mode(control, AdvisorMode.APPLY)
     async with control.manager.lease("acme"):
-        pool = control.manager.find("acme")
-    assert pool is not None
+        pool = pool_of(control.manager, "acme")
     assert await concluded(control, ROOM) == 1
     await eventually(lambda: pool.size.max_size == 20)

@@ -125,8 +125,7 @@ async def test_a_tenant_here_and_on_nodes_has_one_size_for_both(
     share = advised.evidence["nodes_arrivals_share"]
     assert share is not None
     assert 0.5 < share < 1.0
-    pool = control.manager.find("acme")
-    assert pool is not None
+    assert control.manager.find("acme") is not None
     everywhere, on_nodes = (advised.evidence[name] for name in ("mean_active", "nodes_mean_active"))
     assert everywhere is not None
     assert on_nodes is not None

@@ -18,6 +18,7 @@ from app.domain.nodes.report import EntryReport
 from app.domain.tenant import PoolStrategy
 from app.domain.usage_report import Grouping
 from tests.fixtures.control import Control
+from tests.fixtures.pools import pool_of
 
 
 @pytest.mark.parametrize("at_once", [50, 1])
@@ -125,8 +126,7 @@ async def test_use_of_a_pool_that_was_closed_before_the_poll_is_stored(control: 
     await control.tenant("acme")
     async with control.manager.lease("acme"):
         pass
-    pool = control.manager.find("acme")
-    assert pool is not None
+    pool = pool_of(control.manager, "acme")
     await control.manager.evict(pool, EvictionReason.REQUESTED, 1.0)
     await control.poller.run_once()
     assert (await connection_seconds(control))["acme"] > 0

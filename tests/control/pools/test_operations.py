@@ -11,6 +11,7 @@ from app.domain.errors import PoolDraining, PoolIsShared, PoolNotFound
 from app.domain.eviction import EvictionReason
 from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control
+from tests.fixtures.pools import pool_of
 from tests.fixtures.waiting import eventually
 
 
@@ -48,8 +49,7 @@ async def test_an_evicted_pool_keeps_its_desired_size_and_opens_at_its_next_use(
     assert control.manager.find("acme") is None
     async with control.manager.lease("acme"):
         pass
-    pool = control.manager.find("acme")
-    assert pool is not None
+    pool = pool_of(control.manager, "acme")
     await eventually(lambda: pool.metrics.total_connections == 2)
     # It was used, so it is kept again as declared: without its pool, the next tick opens it.
     assert (await control.reconciler.run_once()).steps == 0
@@ -164,8 +164,7 @@ async def test_an_eviction_without_its_caller_is_recorded_all_the_same(
         caller = asyncio.create_task(
             control.pool_operations.evict(control.state("acme"), PERSON, deadline=5).run()
         )
-        pool = control.manager.find("acme")
-        assert pool is not None
+        pool = pool_of(control.manager, "acme")
         await eventually(lambda: pool.is_closing)
         caller.cancel()
         await asyncio.wait({caller})

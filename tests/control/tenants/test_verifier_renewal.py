@@ -10,7 +10,7 @@ from app.domain.scram import scram_verifier
 from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import ROLE_PASSWORDS, use
+from tests.fixtures.pools import ROLE_PASSWORDS, pool_of, use
 
 ALL = pytest.mark.parametrize("strategy", PoolStrategy)
 OLD, NEW = "SCRAM-SHA-256$4096", "SCRAM-SHA-256$1"
@@ -75,8 +75,7 @@ async def test_no_lease_fails_meanwhile(control: Control) -> None:
         for _ in range(5):
             await grow_old(control, "acme")
             await control.reconciler.run_once()
-            pool = control.manager.find("acme")
-            assert pool is not None
+            pool = pool_of(control.manager, "acme")
             pool.recycle()
             await load.goes_on(20)
     assert load.failures == []

@@ -23,6 +23,7 @@ from tests.fixtures.pools import (
     ROLE_PASSWORDS,
     login_to,
     manager_on,
+    pool_of,
     provisioned,
     started_server,
     tenant,
@@ -226,8 +227,7 @@ async def test_retiring_takes_the_login_away_and_keeps_the_data(
     manager.put_tenant(new)
     async with manager.lease("acme") as connection:
         await connection.execute("CREATE TABLE note AS SELECT 42 AS id")
-    pool = manager.find("acme")
-    assert pool is not None
+    pool = pool_of(manager, "acme")
     await pool.drain(0)
     server, isolation = manager.servers["local"], manager.isolations[strategy]
     await isolation.disable_login(server, new)

@@ -27,7 +27,7 @@ from app.pools.query.json_statement import JsonStatement
 from app.pools.query.runner import Query
 from app.pools.query.text_statement import TextStatement
 from app.wire.extended_query import ExtendedQuery
-from tests.fixtures.pools import manager_on, provisioned
+from tests.fixtures.pools import manager_on, pool_of, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
@@ -79,8 +79,7 @@ def ask(request: pytest.FixtureRequest, manager: TenantPoolManager) -> Asker:
 
 def backends(manager: TenantPoolManager) -> set[int]:
     """Of the connections that the tenant's pool has."""
-    pool = manager.find("acme")
-    assert pool is not None
+    pool = pool_of(manager, "acme")
     return {each.pid for each in (*pool.connections.idle, *pool.connections.leased)}
 
 
