@@ -11,11 +11,7 @@ from app.catalog.database import CatalogAddress
 from app.domain.application_credential import ApplicationCredential
 from app.domain.errors import LeadershipLost
 from app.domain.tenant import TenantId
-from tests.catalog.values import ACME, NOON, event, refused_event, spec
-
-
-async def actions(catalog: Catalog) -> list[str]:
-    return [recorded.action for recorded in await catalog.audit_log.page()]
+from tests.catalog.values import ACME, NOON, actions, event, refused_event, spec
 
 
 async def save(

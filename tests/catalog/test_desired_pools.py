@@ -9,14 +9,10 @@ from app.catalog.catalog import Catalog
 from app.domain.desired_state import Pause
 from app.domain.errors import StaleVersion
 from app.domain.pool import PoolSize
-from tests.catalog.values import NOON, event, refused_event
+from tests.catalog.values import NOON, actions, event, refused_event
 
 PAUSE = Pause(since=NOON, by="ops")
 SIZE = PoolSize(min_size=1, max_size=8, warmup_size=2)
-
-
-async def actions(catalog: Catalog) -> list[str]:
-    return [recorded.action for recorded in await catalog.audit_log.page()]
 
 
 async def test_what_was_asked_is_loaded_as_it_was_saved(catalog: Catalog) -> None:

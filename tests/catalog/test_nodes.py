@@ -7,7 +7,7 @@ import pytest
 from app.catalog.catalog import Catalog
 from app.domain.errors import StaleVersion
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
-from tests.catalog.values import event
+from tests.catalog.values import actions, event
 
 EDGE = NodeSpec(
     name="edge",
@@ -22,10 +22,6 @@ async def save(catalog: Catalog, spec: NodeSpec = EDGE, **how: object) -> Declar
     switches = {"paused": False, "draining": False, "event": event("node.created"), **how}
     saved, _ = await catalog.nodes.save(spec, **switches)  # type: ignore[arg-type]
     return saved
-
-
-async def actions(catalog: Catalog) -> list[str]:
-    return [recorded.action for recorded in await catalog.audit_log.page()]
 
 
 async def test_a_node_is_loaded_as_it_was_saved(catalog: Catalog) -> None:

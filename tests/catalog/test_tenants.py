@@ -11,12 +11,8 @@ from app.domain.errors import ImmutableField, StaleVersion, TenantNotFound
 from app.domain.pool import PoolSize
 from app.domain.recommendation import RecommendationStatus
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
-from tests.catalog.values import ACME, event, ids, recommendation, refused_event, spec
+from tests.catalog.values import ACME, actions, event, ids, recommendation, refused_event, spec
 from tests.fixtures.turns import counted_turns
-
-
-async def actions(catalog: Catalog) -> list[str]:
-    return [recorded.action for recorded in await catalog.audit_log.page()]
 
 
 async def test_a_saved_tenant_is_loaded_as_it_was_saved(catalog: Catalog) -> None:

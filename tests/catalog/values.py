@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from app.catalog.catalog import Catalog
 from app.domain.advisor import (
     Confidence,
     Effect,
@@ -32,6 +33,11 @@ def event(action: str = "tenant.created", **changes: Any) -> AuditEvent:
         at=NOON, actor=Actor(name="api", request_id="r-1"), action=action, tenant="acme"
     )
     return replace(recorded, **changes)
+
+
+async def actions(catalog: Catalog) -> list[str]:
+    """What was recorded, newest first."""
+    return [recorded.action for recorded in await catalog.audit_log.page()]
 
 
 def refused_event() -> AuditEvent:
