@@ -7,9 +7,10 @@ from typing import Any
 from app.domain.nodes.documents import as_document
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
-from app.domain.nodes.report import EntryReport, NodeReport
+from app.domain.nodes.report import NodeReport
 from tests.fixtures.app import Api, ok, pointers, problem
 from tests.fixtures.keys import Keyring
+from tests.fixtures.reporting import entry
 
 NODE = "/v1/nodes/edge"
 URL = f"{NODE}/tenants"
@@ -20,10 +21,9 @@ TENANTS = {"acme": (9, 0, 0.0), "beta": (1, 1, 4.5), "coyote": (5, 3, 0.5), "del
 def report(session: int, sequence: int) -> dict[str, Any]:
     """What an agent says; each tenant had ten transactions of 100 ms since the report before."""
     entries = tuple(
-        EntryReport(
-            name=name,
+        entry(
+            name,
             state=EntryState.CLOSED if waiting == clients else EntryState.OPEN,
-            size=5,
             connections=2,
             in_use=clients - waiting,
             clients=clients,

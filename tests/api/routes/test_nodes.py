@@ -19,7 +19,6 @@ from app.domain.nodes import node as node_states
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, from_document
 from app.domain.nodes.estimates import EntryTotals
-from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
 from app.domain.nodes.report_changes import ReportChanges
 from app.pools.server import Server
@@ -27,6 +26,7 @@ from app.pools.tenant_state import TenantState
 from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
+from tests.fixtures.reporting import entry
 from tests.fixtures.waiting import eventually
 
 NODE = "/v1/nodes/edge"
@@ -35,26 +35,15 @@ ACME = "/v1/tenants/acme"
 
 def report(session: int, sequence: int = 1, **changes: Any) -> dict[str, Any]:
     """What an agent with one busy tenant says."""
-    entry = EntryReport(
-        name="acme",
-        state=EntryState.OPEN,
-        size=5,
-        connections=3,
-        in_use=2,
-        clients=7,
-        waiting=1,
-        longest_wait=0.25,
-        totals=EntryTotals(
-            transactions=10 * sequence, transaction_seconds=1.0 * sequence, wait_seconds=0.0
-        ),
-    )
+    totals = EntryTotals(transactions=10 * sequence, transaction_seconds=1.0 * sequence)
+    busy = entry("acme", waiting=1, longest_wait=0.25, totals=totals)
     said = NodeReport(
         session=session,
         sequence=sequence,
         version=1,
         engine="PgBouncer 1.18",
         servers={"local": ServerReport(generation=0, committed=5, connected=3)},
-        entries=(entry,),
+        entries=(busy,),
         problem="its disk is full",
     )
     document: dict[str, Any] = as_document(said)

@@ -9,12 +9,11 @@ import pytest
 from app.domain.advisor import ReasonCode
 from app.domain.desired_state import AdvisorRule
 from app.domain.nodes.estimates import EntryTotals
-from app.domain.nodes.gate import EntryState
-from app.domain.nodes.report import EntryReport
 from app.domain.recommendation import Recommendation
 from app.domain.tenant import AdvisorMode
 from tests.fixtures.clock import Clock
 from tests.fixtures.control import PERSON, Control
+from tests.fixtures.reporting import entry
 
 # Transactions a second, and how long each has a connection: ten connections' work.
 RATE, HOLD = 250, 0.04
@@ -37,22 +36,14 @@ class Node:
         self.transactions += rate
         self.held += rate * HOLD
         self.waited += waiting
-        entry = EntryReport(
-            name="acme",
-            state=EntryState.OPEN,
-            size=5,
-            connections=5,
-            in_use=in_use,
-            clients=in_use + waiting,
-            waiting=waiting,
-            longest_wait=0.0,
-            totals=EntryTotals(
-                transactions=self.transactions,
-                transaction_seconds=self.held + self.waited,
-                wait_seconds=self.waited,
-            ),
+        totals = EntryTotals(
+            transactions=self.transactions,
+            transaction_seconds=self.held + self.waited,
+            wait_seconds=self.waited,
         )
-        self.control.node_loads.hear("edge", [entry], frozenset())
+        load = {"in_use": in_use, "waiting": waiting, "clients": in_use + waiting}
+        busy = entry("acme", connections=5, totals=totals, **load)
+        self.control.node_loads.hear("edge", [busy], frozenset())
 
     async def ticks(self, count: int, **load: int) -> int:
         """So many ticks of the advisor under this load; how many recommendations they made."""

@@ -13,12 +13,12 @@ from app.control.monitoring import poller
 from app.domain.eviction import EvictionReason
 from app.domain.history import SERVICE, on_nodes
 from app.domain.nodes.estimates import EntryTotals
-from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import EntryReport
 from app.domain.tenant import PoolStrategy
 from app.domain.usage_report import Grouping
 from tests.fixtures.control import Control
 from tests.fixtures.pools import pool_of
+from tests.fixtures.reporting import entry
 
 
 @pytest.mark.parametrize("at_once", [50, 1])
@@ -46,29 +46,20 @@ async def test_a_poll_samples_open_pools_and_the_tenants_inside_a_shared_one(
 async def test_tenants_on_nodes_are_sampled_beside_their_pools(control: Control) -> None:
     await control.tenant("acme")
 
-    def entry(transactions: int, *, in_use: int = 0) -> EntryReport:
-        return EntryReport(
-            name="acme",
-            state=EntryState.OPEN,
-            size=5,
-            connections=3,
-            in_use=in_use,
-            clients=7,
-            waiting=4,
-            longest_wait=0.1,
-            totals=EntryTotals(
-                transactions=transactions,
-                transaction_seconds=0.2 * transactions,
-                wait_seconds=0.1 * transactions,
-            ),
+    def acme(transactions: int, *, in_use: int = 0) -> EntryReport:
+        totals = EntryTotals(
+            transactions=transactions,
+            transaction_seconds=0.2 * transactions,
+            wait_seconds=0.1 * transactions,
         )
+        return entry("acme", in_use=in_use, waiting=4, totals=totals)
 
     for transactions in (1_000, 1_030):
-        control.node_loads.hear("edge", [entry(transactions, in_use=2)], frozenset())
+        control.node_loads.hear("edge", [acme(transactions, in_use=2)], frozenset())
     await control.poller.run_once()
     # The connections stay, and nothing else happens: that is no other measurement.
     await control.poller.run_once()
-    control.node_loads.hear("edge", [entry(1_050)], frozenset())
+    control.node_loads.hear("edge", [acme(1_050)], frozenset())
     await control.poller.run_once()
     await control.poller.finish()
     now = datetime.now(UTC)
