@@ -66,6 +66,8 @@ class TenantPoolManager:
         self.nodes_of: Callable[[TenantSpec], int] = lambda _: 0
         # The most connections of a pool in this process; None: its whole size.
         self.most_here: Callable[[str], int | None] = lambda _: None
+        # The largest size of a pool that this process or a node may have yet.
+        self.size_in_force: Callable[[str], int] = lambda _: 0
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._registries = {
@@ -294,7 +296,8 @@ class TenantPoolManager:
 
         What a pooler had that was killed may be there for a moment beside what replaces it.
         """
-        most = self.desired_size(spec.pool_id, spec.strategy).max_size
+        size = self.desired_size(spec.pool_id, spec.strategy).max_size
+        most = max(size, self.size_in_force(spec.pool_id))
         nodes = self.nodes_of(spec)
         return 2 * max(most, nodes + 1) if nodes else most
 

@@ -55,6 +55,7 @@ class NodeDeclarations:
         self._limits = limits
         self._locks = locks
         self._background = BackgroundTasks()
+        fleet.sizes.on_shrunk = self._lower_limit
 
     def put(
         self, spec: NodeSpec, actor: Actor, *, expected_generation: int | None = None
@@ -187,6 +188,12 @@ class NodeDeclarations:
             server = self._manager.servers.get(spec.server)
             if server is not None and server.is_available:
                 await self._limits.apply(state)
+
+    def _lower_limit(self, tenant: str) -> None:
+        """Set the limit of a tenant's role for a smaller size, once no place has more."""
+        state = self._manager.tenant_states.get(tenant)
+        if state is not None and state.tenant.is_usable:
+            self._background.start(f"tenant {tenant}: role limit", self._limits.apply(state))
 
     def _before(self, name: str) -> DeclaredNode | None:
         node = self._fleet.nodes.get(name)

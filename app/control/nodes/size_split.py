@@ -27,6 +27,7 @@ class SizeSplit:
 
     Attributes:
         versions: how often a share on a node has changed, by node.
+        on_shrunk: called with a tenant once all places have obeyed a smaller size.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class SizeSplit:
         # What was last known of each node that concerns all its tenants.
         self._contacts: dict[str, tuple[bool, ...]] = {}
         self.versions: Counter[str] = Counter()
+        self.on_shrunk: Callable[[str], None] = lambda _: None
         manager.most_here = self.here
+        manager.size_in_force = self.size_in_force
 
     # -- what it is asked ------------------------------------------------------------------------
 
@@ -52,6 +55,11 @@ class SizeSplit:
         """The most connections of a tenant's pool in this process; None: its whole size."""
         found = self._tenants.get(tenant)
         return None if found is None else self._most_here(found)
+
+    def size_in_force(self, tenant: str) -> int:
+        """The largest size of a tenant that some place may have; 0: it is not split."""
+        found = self._tenants.get(tenant)
+        return 0 if found is None else found.size_in_force
 
     def share_on(self, node: str, tenant: str) -> int | None:
         """Connections that a node may have of a tenant; None: nobody can use it there."""
@@ -81,6 +89,7 @@ class SizeSplit:
                 return
             known = self._tenants[tenant] = SplitTenant(tenant, server, size)
         known.server, known.size, known.claims = server, size, claims
+        known.size_in_force = max(size, known.size_in_force)
         for node in claims:
             known.add(node)
         self._due[tenant] = None
@@ -160,6 +169,10 @@ class SizeSplit:
                 break
         places = list(self._places(tenant))
         tenant.is_settled = is_settled(tenant.most, places)
+        is_obeyed = sum([each.liability for each in places]) <= tenant.most
+        if is_obeyed and tenant.size_in_force > tenant.size:
+            tenant.size_in_force = tenant.size
+            self.on_shrunk(tenant.name)
         if not (tenant.claims or any(each.share or each.liability for each in places[1:])):
             del self._tenants[tenant.name]
             self._obey(tenant)

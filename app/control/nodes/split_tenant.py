@@ -50,18 +50,28 @@ class SplitTenant:
 
     Attributes:
         size: its max_size.
+        size_in_force: that, or a larger one before it that some place may still have.
         most: what all places may have together, see `most_of_all`.
         claims: names of nodes at which it can be used.
         places: shares, of this process and of nodes that can be used, or may have connections yet.
         is_settled: whether nothing is to be done about it until something changes.
     """
 
-    __slots__ = ("claims", "is_settled", "most", "name", "places", "server", "size")
+    __slots__ = (
+        "claims",
+        "is_settled",
+        "most",
+        "name",
+        "places",
+        "server",
+        "size",
+        "size_in_force",
+    )
 
     def __init__(self, name: str, server: str, size: int) -> None:
         self.name = name
         self.server = server
-        self.size = self.most = size
+        self.size = self.size_in_force = self.most = size
         self.claims: frozenset[str] = frozenset()
         self.places = {PROCESS: PlaceShare(size)}
         self.is_settled = False

@@ -463,6 +463,47 @@ async def test_a_node_leaves_everything_to_others_when_it_is_drained_or_deleted(
     assert site.fleet.sizes.here("acme") == SIZE
 
 
+async def test_the_limit_of_a_role_falls_once_no_place_has_more_than_the_smaller_size(
+    site: Site,
+) -> None:
+    """Before that, a place whose share is small could not log in."""
+    control, limits = site.control, AsyncMock(spec=RoleLimits)
+    declarations = NodeDeclarations(
+        control.catalog,
+        control.manager,
+        site.fleet,
+        site.feed,
+        limits=limits,
+        locks=control.locks,
+    )
+    await site.credential()
+    edge = await site.node("edge")
+    state = control.state("acme")
+
+    def most() -> int:
+        return control.manager.most_connections(state.tenant.spec)
+
+    assert most() == 2 * SIZE
+    edge.open = 9
+    await site.hear(edge)
+    site.resize(3)
+    await site.feed.refresh()
+    assert most() == 2 * SIZE
+    edge.read()
+    await site.hear(edge)
+    await site.tick()
+    assert most() == 2 * SIZE
+    assert not limits.apply.called
+    edge.open = 2
+    await site.hear(edge)
+    await declarations.close(180.0)
+    assert most() == 2 * 3
+    limits.apply.assert_awaited_once_with(state)
+    # A larger one is allowed at once.
+    site.resize(SIZE)
+    assert most() == 2 * SIZE
+
+
 async def drain(site: Site, agent: Agent, *, draining: bool = True) -> None:
     """Drain a node without clients, or resume it, until that is done."""
     agent.node.declared = replace(agent.node.declared, draining=draining)

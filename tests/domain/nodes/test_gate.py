@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.domain.nodes.gate import (
+    MIN_SLICE_SECONDS,
     ROUND_SECONDS,
     STUCK_SECONDS,
     EntryState,
@@ -97,6 +98,11 @@ def closing(name: str, connections: int, seconds: float, **knobs: object) -> Gat
         ([opened("a", connections=3, waiting_since=NOW)], GateActions(close=("a",))),
         ([closing("a", 3, 9.0, waiting_since=NOW - 1)], GateActions()),
         ([closing("a", 2, 0.1, waiting_since=NOW - 1)], GateActions(open=("a",))),
+        # What it still has is not opened again.
+        (
+            [closing("a", 2, 0.1, waiting_since=NOW - 2), closed("b")],
+            GateActions(open=("a", "b")),
+        ),
     ],
 )
 def test_decisions_on_an_allotment_of_four(
@@ -116,6 +122,35 @@ def test_what_exceeds_a_smaller_allotment_closes_idle_first() -> None:
     assert decide(0, entries, NOW) == GateActions(close=("c", "a", "b"))
 
 
+def test_of_entries_that_differ_in_size_no_more_close_than_must() -> None:
+    small = opened("small", size=1, busy=False, idle_since=NOW - 9.0)
+    large = opened("large", size=3, busy=False, idle_since=NOW - 5.0)
+    expected = GateActions(close=("small", "large"))
+    assert decide(2, [small, large, opened("c")], NOW) == expected
+    assert decide(6, [small, large, opened("c"), closed("d", size=4)], NOW) == expected
+
+
+def test_one_that_cannot_fit_beside_long_transactions_takes_nothing_from_others() -> None:
+    entries = [
+        closing("stuck", 2, STUCK_SECONDS),
+        opened("idle", busy=False),
+        opened("late"),
+        closed("large", size=5, waited=9.0),
+        closed("next"),
+    ]
+    assert decide(6, entries, NOW) == GateActions(close=("idle",))
+
+
+def test_one_that_is_inside_long_transactions_itself_needs_only_the_rest() -> None:
+    entries = [
+        closing("stuck", 2, STUCK_SECONDS, size=4, waiting_since=NOW - 9.0),
+        opened("idle", busy=False),
+        opened("late"),
+        closed("next", size=1),
+    ]
+    assert decide(7, entries, NOW) == GateActions(close=("idle",))
+
+
 def test_what_closes_already_counts_towards_a_smaller_allotment() -> None:
     entries = [opened("a"), closing("b", 2, 0.1)]
     assert decide(2, entries, NOW) == GateActions()
@@ -133,3 +168,17 @@ def test_many_waiters_make_slices_short() -> None:
     assert decide(2, [mine, closed("b")], NOW) == GateActions()
     many = [closed(f"b{number}") for number in range(9)]
     assert decide(2, [mine, *many], NOW) == GateActions(close=("a",))
+
+
+def test_no_slice_is_so_short_that_turns_are_all_that_is_done() -> None:
+    waiters = [closed(f"b{number:02}") for number in range(99)]
+    for seconds, expected in ((0.1, ()), (MIN_SLICE_SECONDS, ("a",))):
+        actions = decide(2, [opened("a", since=NOW - seconds), *waiters], NOW)
+        assert actions.close == expected
+
+
+def test_the_slice_of_a_heavier_one_is_longer() -> None:
+    # Of a round of two seconds it has three quarters.
+    for seconds, expected in ((1.4, ()), (1.6, ("a",))):
+        actions = decide(2, [opened("a", since=NOW - seconds, weight=3), closed("b")], NOW)
+        assert actions.close == expected
