@@ -74,6 +74,8 @@ class AcquireFailures:
             why = " Its login has not been answered yet."
         elif pool.server.is_degraded:
             why = f" No other can be opened: {pool.server.last_error}"
+        elif pool.most < (size := pool.size.max_size):
+            why = f" It may have {pool.most} of its {size} connections; nodes may have the others."
         return PoolTimeout(f"No connection of pool {pool.pool_id} became free in {waited}.{why}")
 
     def fail(self, waiters: Iterable[Waiter], error: PoolkeeperError) -> None:

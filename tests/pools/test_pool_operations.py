@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from app.domain.errors import PoolDraining, PoolPaused
+from app.domain.errors import PoolDraining, PoolPaused, PoolTimeout
 from app.domain.pool import DrainResult, PoolSize, PoolState
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
@@ -87,6 +87,15 @@ async def test_a_pool_has_no_more_than_its_share_of_its_size_and_goes_on_when_th
     pool.resize(PoolSize(max_size=3))
     pool.limit_to(None)
     assert pool.most == 3
+
+
+async def test_callers_whose_time_ends_are_told_that_nodes_have_what_their_pool_lacks(
+    bench: Bench,
+) -> None:
+    pool = bench.pool(4)
+    pool.limit_to(0)
+    with pytest.raises(PoolTimeout, match="It may have 0 of its 4 connections; nodes"):
+        await pool.acquire(account(), 0.01)
 
 
 async def test_a_pool_whose_share_is_smaller_than_its_first_size_is_warm_with_that(
