@@ -8,7 +8,7 @@ import json
 import pytest
 from playwright.async_api import Route, expect
 
-from tests.fixtures.app import Api
+from tests.fixtures.app import Api, ok
 from tests.fixtures.browser import Tab
 from tests.fixtures.postgres import Database
 
@@ -36,6 +36,19 @@ async def test_who_changed_what_and_why_a_request_was_refused(service: Api, tab:
     await expect(lines).to_contain_text("PUT /v1/tenants/acme/pool, by api")
     await lines.get_by_role("link", name="acme").click()
     await expect(page.locator("#drawer #refusals")).to_contain_text(refused.json()["code"])
+
+
+async def test_a_tenant_with_many_events_says_that_there_are_more(service: Api, tab: Tab) -> None:
+    url = await service.tenant("acme")
+    lines = tab.page.locator("#timeline li")
+    await tab.page.goto("/#/tenants/acme")
+    await expect(lines).to_have_count(2)
+    for _ in range(50):
+        ok(await service.client.post(f"{url}/pool/pause"))
+        ok(await service.client.post(f"{url}/pool/resume"))
+    await tab.page.reload()
+    await expect(lines).to_have_count(101)
+    await expect(lines.last).to_contain_text("The newest are shown.")
 
 
 async def test_findings_name_the_cause_once_with_its_tenants_and_the_sql(

@@ -3,6 +3,7 @@
 import { list } from "../core/api.js";
 import { ago, dateTime } from "../core/format.js";
 import { html } from "../core/html.js";
+import { href } from "../core/router.js";
 import { sizes } from "./advice.js";
 
 const MAX_SHOWN = 100;
@@ -30,13 +31,14 @@ export function Timeline({ entries }) {
       ${entries.length === 0 && html`<li class="muted">No events in this period.</li>`}
       ${entries.map(({ at, who, text }) => html`
         <li key=${`${at} ${text}`}><time title=${dateTime(at * 1000)}>${ago(at * 1000)}</time><span><b>${who}</b> ${text}</span></li>`)}
+      ${entries.length >= MAX_SHOWN && html`<li class="muted">The newest are shown. Choose a shorter period, or see <a href=${href("events")}>all events</a>.</li>`}
     </ol>`;
 }
 
 export function Refusals({ items }) {
   if (!items.length) return null;
   return html`
-    <h3>Refused requests</h3>
+    <h3>Latest refused requests</h3>
     <ol class="lines" id="refusals">
       ${items.map(({ id, at, code, detail, request_id }) => html`
         <li key=${id}><time title=${dateTime(at)}>${ago(at)}</time><span><b>${code}</b> ${detail} <small>request ${request_id}</small></span></li>`)}
