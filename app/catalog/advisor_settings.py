@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 from sqlalchemy import RowMapping, select
 
-from app.catalog.database import Database
+from app.catalog.database import Database, Store
 from app.catalog.tables import advisor
 from app.catalog.versioned_table import VersionedTable
 from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
@@ -18,11 +18,11 @@ from app.domain.tenant import AdvisorMode
 _ID = 1
 
 
-class StoredAdvisorSettings:
-    """The one set of advisor settings. Every method may raise CatalogUnavailable."""
+class StoredAdvisorSettings(Store):
+    """The one set of advisor settings."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._rows = VersionedTable(database, advisor)
 
     async def load(self) -> AdvisorSettings | None:

@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.audit_log import record
-from app.catalog.database import Database
+from app.catalog.database import Store
 from app.catalog.tables import application_credentials
 from app.domain.application_credential import ApplicationCredential
 from app.domain.audit import AuditEvent
@@ -18,11 +18,8 @@ from app.domain.tenant import TenantId
 _COLUMNS = application_credentials.c
 
 
-class StoredApplicationCredentials:
-    """Credentials of applications. Every method may raise CatalogUnavailable."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class StoredApplicationCredentials(Store):
+    """Credentials of applications."""
 
     async def load(self) -> tuple[ApplicationCredential, ...]:
         """All of them, by tenant and name."""

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import RowMapping, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.catalog.database import Database
+from app.catalog.database import Store
 from app.catalog.tables import events
 from app.domain.audit import SERVICE_ACTORS, Actor, AuditEvent, Origin
 
@@ -21,11 +21,8 @@ async def record(connection: AsyncConnection, *recorded: AuditEvent) -> None:
         await connection.execute(insert(events), [_values(event) for event in recorded])
 
 
-class AuditLog:
-    """The stored events. Every method may raise CatalogUnavailable."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class AuditLog(Store):
+    """The stored events."""
 
     async def append(self, recorded: Sequence[AuditEvent]) -> None:
         """Store events of changes outside the catalog, all or none."""

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.audit_log import record
-from app.catalog.database import Database
+from app.catalog.database import Store
 from app.catalog.tables import credentials
 from app.domain.audit import AuditEvent
 from app.domain.desired_state import CredentialVersion
@@ -18,11 +18,8 @@ from app.domain.desired_state import CredentialVersion
 _VERSION = (credentials.c.server, credentials.c.role, credentials.c.version, credentials.c.applied)
 
 
-class CredentialVersions:
-    """Versions of passwords. Every method may raise CatalogUnavailable."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class CredentialVersions(Store):
+    """Versions of passwords."""
 
     async def load(self) -> tuple[CredentialVersion, ...]:
         """All versions but the first."""

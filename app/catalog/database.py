@@ -225,6 +225,13 @@ class Database:
         await self._writer.dispose()
 
 
+class Store:
+    """What the catalog has of one noun. Every method may raise CatalogUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+
 @contextmanager
 def translate_outages() -> Iterator[None]:
     """Turn every outage into CatalogUnavailable; other errors propagate."""

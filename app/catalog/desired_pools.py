@@ -7,7 +7,7 @@ from functools import partial
 
 from sqlalchemy import RowMapping, select
 
-from app.catalog.database import Database
+from app.catalog.database import Database, Store
 from app.catalog.recommendations import record_applied
 from app.catalog.tables import pools
 from app.catalog.versioned_table import VersionedTable
@@ -20,11 +20,11 @@ AppliedRecommendation = tuple[Recommendation, AuditEvent]
 """A recommendation, closed as applied, and the event of that."""
 
 
-class DesiredPools:
-    """Desired pools. Every method may raise CatalogUnavailable."""
+class DesiredPools(Store):
+    """Desired pools."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._rows = VersionedTable(database, pools)
 
     async def load(self) -> tuple[DesiredPool, ...]:

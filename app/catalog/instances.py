@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import func, select, text
 
-from app.catalog.database import Database
+from app.catalog.database import Store
 from app.catalog.tables import instances, leadership
 from app.domain.leadership import ABANDONED_AFTER, InstanceRecord
 
@@ -12,11 +12,8 @@ from app.domain.leadership import ABANDONED_AFTER, InstanceRecord
 _RECENT = text(f"interval '{ABANDONED_AFTER} seconds'")
 
 
-class Instances:
-    """Registered instances. Every method may raise CatalogUnavailable."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Instances(Store):
+    """Registered instances."""
 
     async def load(self) -> tuple[InstanceRecord, ...]:
         """Those that run, as far as is known, the active one first, then by start."""

@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.audit_log import record
-from app.catalog.database import Database
+from app.catalog.database import Database, Store
 from app.catalog.tables import node_liabilities, nodes
 from app.catalog.versioned_table import VersionedTable
 from app.domain.audit import AuditEvent
@@ -18,11 +18,11 @@ Liabilities = Mapping[tuple[str, str], int]
 """Connections by node and server."""
 
 
-class Nodes:
-    """Declared nodes. Every method may raise CatalogUnavailable."""
+class Nodes(Store):
+    """Declared nodes."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._rows = VersionedTable(database, nodes)
 
     async def load(self) -> tuple[DeclaredNode, ...]:

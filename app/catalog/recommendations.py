@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.audit_log import record
-from app.catalog.database import Database
+from app.catalog.database import Store
 from app.catalog.tables import recommendations
 from app.domain.advisor import (
     Confidence,
@@ -42,11 +42,8 @@ _PLAIN = (
 _PLAIN_OF_ADVICE = ("current_size", "new_size", "reason", "evidence", "wanted")
 
 
-class Recommendations:
-    """Stored recommendations. Every method may raise CatalogUnavailable."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Recommendations(Store):
+    """Stored recommendations."""
 
     async def add(self, recommendation: Recommendation) -> None:
         """Store an open one, which supersedes the open one of its subject."""

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.catalog.database import Database
+from app.catalog.database import Store
 from app.catalog.tables import samples, samples_by_day, samples_by_hour, samples_by_minute
 from app.domain.history import (
     History,
@@ -61,11 +61,8 @@ _LONGEST_RUN = timedelta(minutes=1)
 _MAX_DELETED = timedelta(minutes=2)
 
 
-class Samples:
-    """Stored samples. Every method may raise CatalogUnavailable."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Samples(Store):
+    """Stored samples."""
 
     async def add(self, measured: Sequence[PoolSample]) -> None:
         """Store samples; those of a subject and time stored already are skipped."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, not_, select, update
 
 from app.catalog.audit_log import record
-from app.catalog.database import Database
+from app.catalog.database import Database, Store
 from app.catalog.tables import application_credentials, pools, recommendations, tenants
 from app.catalog.versioned_table import VersionedTable
 from app.domain.audit import AuditEvent
@@ -15,11 +15,11 @@ from app.domain.recommendation import RecommendationStatus
 from app.domain.tenant import TenantId, TenantSpec
 
 
-class Tenants:
-    """Declared tenants. Every method may raise CatalogUnavailable."""
+class Tenants(Store):
+    """Declared tenants."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._rows = VersionedTable(database, tenants)
 
     async def load(self) -> tuple[Tenant, ...]:

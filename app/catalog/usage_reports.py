@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.catalog.database import Database
+from app.catalog.database import Store
 from app.catalog.samples import SAMPLE_TABLES
 from app.catalog.tables import tenants
 from app.domain.history import ResolutionTimes
@@ -37,11 +37,8 @@ _SUMS = ("connection_seconds", "leases", "timeouts")
 _DECIMALS = 3
 
 
-class UsageReports:
+class UsageReports(Store):
     """Makes reports. May raise CatalogUnavailable, and QueryTimeout for too long a period."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     async def make(
         self,
