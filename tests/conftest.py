@@ -79,5 +79,5 @@ def _seconds(item: pytest.Item) -> float:
 def scrubbed_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The developer's own settings and Postgres variables change no result."""
     for name in os.environ:
-        if name.startswith(("POOLKEEPER_", "PG")):
+        if name.upper().startswith(("POOLKEEPER_", "PG")):
             monkeypatch.delenv(name)
