@@ -42,6 +42,7 @@ from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.provisioning import TenantProvisioning
 from app.control.tenants.verifier_renewal import VerifierRenewal
 from app.pools.event_loop_lag import EventLoopLag
+from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
 from app.pools.query.descriptions import Descriptions
 from app.pools.server_load import ServerLoads
@@ -88,6 +89,20 @@ class Service:
     query_limits: QueryLimits
     descriptions: Descriptions
 
+    async def load(self) -> None:
+        """Learn what the catalog has; at start.
+
+        Raises:
+            CatalogUnavailable: it was not reached.
+        """
+        await self.rotation.load()
+        await self.declarations.load()
+        await self.application_credentials.load()
+        await self.desired_pool_state.load()
+        await self.advisor_loop.load()
+        await self.fleet.load()
+        await self.node_feed.refresh()
+
     def end_streams(self) -> None:
         """End what clients wait for without an end of its own: the process stops. Safe twice."""
         self.snapshots.close()
@@ -109,6 +124,21 @@ async def build_service(
         configuration.isolations(settings, role_passwords),
         stats_window=settings.stats_window_seconds,
     )
+    service = wired(settings, manager, catalog, election, role_passwords, lag=postgres.lag)
+    await service.load()
+    return service
+
+
+def wired(
+    settings: Settings,
+    manager: TenantPoolManager,
+    catalog: Catalog,
+    election: Election,
+    role_passwords: RolePasswords,
+    *,
+    lag: EventLoopLag,
+) -> Service:
+    """Every object around a manager and a catalog; they know nothing yet."""
     locks = KeyedLocks()
     outbox = AuditOutbox(catalog)
     limits = RoleLimits(manager)
@@ -121,12 +151,12 @@ async def build_service(
     epoch = election.epoch or 0
     node_loads = NodeLoads()
     fleet = Fleet(catalog, manager, application_credentials, node_loads, epoch=epoch)
-    addresses = configuration.server_addresses(postgres.servers)
+    addresses = configuration.server_addresses(manager.servers)
     feed = NodeFeed(fleet, manager, application_credentials, addresses, epoch=epoch)
     rotation = PasswordRotation(catalog, manager, role_passwords, locks, feed.without_logins)
     desired = DesiredPoolState(catalog, manager, limits, outbox, locks)
     operations = PoolOperations(manager, desired, outbox)
-    loads = ServerLoads(postgres.servers)
+    loads = ServerLoads(manager.servers)
     store = RecommendationStore(catalog, manager)
     applier = RecommendationApplier(manager, desired, store)
     observer = Observer(manager, loads)
@@ -142,17 +172,10 @@ async def build_service(
             catalog, operations, applier, configuration.auto_apply_limits(settings)
         ),
     )
-    snapshots = Snapshots(manager, catalog, postgres.lag)
+    snapshots = Snapshots(manager, catalog, lag)
     poller = Poller(
         catalog, manager, advisor_loop, outbox, snapshots, nodes=NodeSamples(node_loads)
     )
-    await rotation.load()
-    await declarations.load()
-    await application_credentials.load()
-    await desired.load()
-    await advisor_loop.load()
-    await fleet.load()
-    await feed.refresh()
     return Service(
         manager=manager,
         declarations=declarations,
@@ -192,11 +215,11 @@ async def build_service(
         catalog=catalog,
         supervisor=Supervisor(on_death=stop_process),
         election=election,
-        lag=postgres.lag,
+        lag=lag,
         snapshots=snapshots,
         exposition=Exposition(settings.metrics_tenants, settings.metrics_tenants_always),
         streams=StatsStreams(snapshots, settings.max_streams),
-        tenant_defaults=configuration.tenant_defaults(settings, postgres.servers),
+        tenant_defaults=configuration.tenant_defaults(settings, manager.servers),
         query_limits=configuration.query_limits(settings),
         descriptions=Descriptions(),
     )

@@ -132,7 +132,13 @@ async def test_a_crash_between_the_steps_is_made_up_for_after_a_restart(
         with pytest.raises(ServerUnavailable):
             await control.rotation.rotate(control.state("acme"), PERSON)
     ROLE_PASSWORDS._versions.clear()
-    restarted = PasswordRotation(control.catalog, control.manager, ROLE_PASSWORDS, control.locks)
+    restarted = PasswordRotation(
+        control.catalog,
+        control.manager,
+        ROLE_PASSWORDS,
+        control.locks,
+        control.node_feed.without_logins,
+    )
     await restarted.load()
     assert await restarted.finish_rotations() == 1
     assert ROLE_PASSWORDS.password_version("local", "tenant_acme") == 2

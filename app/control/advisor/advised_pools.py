@@ -69,11 +69,7 @@ class AdvisedPools:
     """All of them."""
 
     def __init__(
-        self,
-        manager: TenantPoolManager,
-        loads: NodeLoads,
-        *,
-        idle_places: Callable[[str], int] = lambda _: 0,
+        self, manager: TenantPoolManager, loads: NodeLoads, *, idle_places: Callable[[str], int]
     ) -> None:
         self._manager = manager
         self._loads = loads

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -55,14 +55,14 @@ class PasswordRotation:
         manager: TenantPoolManager,
         role_passwords: RolePasswords,
         locks: KeyedLocks,
-        without_logins: Callable[[TenantSpec], AbstractAsyncContextManager[None]] | None = None,
+        without_logins: Callable[[TenantSpec], AbstractAsyncContextManager[None]],
     ) -> None:
         """*without_logins*: keeps others than this process from logging in as a tenant."""
         self._catalog = catalog
         self._manager = manager
         self._role_passwords = role_passwords
         self._locks = locks
-        self._without_logins = without_logins or (lambda _: nullcontext())
+        self._without_logins = without_logins
         self._unapplied: dict[tuple[str, str], CredentialVersion] = {}
 
     async def load(self) -> None:
