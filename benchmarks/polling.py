@@ -6,36 +6,26 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from time import monotonic, process_time
 
 from app.catalog.catalog import Catalog
 from app.catalog.database import CatalogAddress
 from app.catalog.migrate import migrate
-from app.control.advisor.advised_pools import AdvisedPools
 from app.control.advisor.advisor_loop import AdvisorLoop
-from app.control.advisor.auto_apply import AutoApply, AutoApplyLimits
-from app.control.advisor.observer import Observer
-from app.control.advisor.recommendation_applier import RecommendationApplier
-from app.control.advisor.recommendation_store import RecommendationStore
-from app.control.audit_events import AuditOutbox
-from app.control.monitoring.node_samples import NodeSamples
+from app.control.leadership.election import Election
+from app.control.leadership.trust import Trust
 from app.control.monitoring.poller import Poller
-from app.control.monitoring.snapshot import Snapshots
-from app.control.nodes.node_loads import NodeLoads
-from app.control.operation import KeyedLocks
-from app.control.pools.desired_state import DesiredPoolState
-from app.control.pools.operations import PoolOperations
-from app.control.pools.role_limits import RoleLimits
-from app.domain.advisor import PoolPressureMonitorConfig
-from app.domain.desired_state import AdvisorSettings
-from app.domain.tenant import AdvisorMode
 from app.pools.event_loop_lag import EventLoopLag
+from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
-from app.pools.server_load import ServerLoads
+from app.runtime import configuration
 from app.runtime.gc_tuning import tuned_gc
+from app.runtime.wiring import wired
+from app.settings import Settings
 from benchmarks.figure import Figures, Rounds
 from benchmarks.idle_pools import open_idle_pools, watched_loop
-from benchmarks.testbed import Testbed
+from benchmarks.testbed import SECRET, Testbed
 
 _POOLS = 10_000
 _INTERVAL_MS = 100
@@ -106,32 +96,11 @@ async def _control(
     )
     await migrate(address)
     catalog = Catalog(address)
+    settings = Settings.model_construct(advisor_interval_seconds=_INTERVAL_MS / 1000)
+    election = Election(address, configuration.instance(settings), Trust(inf), on_lost=lambda: None)
+    passwords, lag = RolePasswords(SECRET), EventLoopLag()
+    service = wired(settings, manager, catalog, election, passwords, lag=lag)
     try:
-        locks = KeyedLocks()
-        outbox = AuditOutbox(catalog)
-        desired = DesiredPoolState(catalog, manager, RoleLimits(manager), outbox, locks)
-        operations = PoolOperations(manager, desired, outbox)
-        settings = AdvisorSettings(
-            mode=AdvisorMode.RECOMMEND,
-            hysteresis=PoolPressureMonitorConfig(enabled=True),
-            demand_interval_ms=_INTERVAL_MS,
-        )
-        store = RecommendationStore(catalog, manager)
-        applier = RecommendationApplier(manager, desired, store)
-        auto_apply = AutoApply(catalog, operations, applier, AutoApplyLimits())
-        node_loads = NodeLoads()
-        observer = Observer(manager, ServerLoads(manager.servers))
-        advisor_loop = AdvisorLoop(
-            catalog,
-            manager,
-            settings,
-            pools=AdvisedPools(manager, node_loads),
-            observer=observer,
-            store=store,
-            auto_apply=auto_apply,
-        )
-        snapshots = Snapshots(manager, catalog, EventLoopLag())
-        nodes = NodeSamples(node_loads)
-        yield Poller(catalog, manager, advisor_loop, outbox, snapshots, nodes=nodes), advisor_loop
+        yield service.poller, service.advisor_loop
     finally:
         await catalog.close()
