@@ -40,6 +40,8 @@ async def change(here: Site, node: Node, tenants: Sequence[str], found: Rounds, 
         found.add(f"nodes_changes_{what}_s", seconds, of)
         await here.until_in_force(node)
 
+    # The gate alone, and not a RELOAD with the tenant's size, which follows when a node has joined.
+    await here.until_allotted(node)
     await add("gate", await _first_statement(here, node, cold))
     await add("size", await _resize(here, resized))
     added = f"new-{cold}"

@@ -163,6 +163,18 @@ class Site:
                     return
                 await asyncio.sleep(_GLANCE)
 
+    async def until_allotted(self, node: Node) -> None:
+        """Wait until *node* may have connections: with its first configuration it may have none.
+
+        Those that it gets, and its part of the tenants' sizes, others had before.
+        """
+        async with asyncio.timeout(_DEADLINE):
+            while True:
+                shown = await self.ask("GET", f"/v1/nodes/{node.name}")
+                if shown["servers"] and all(each["allotment"] for each in shown["servers"]):
+                    return await self.until_in_force(node)
+                await asyncio.sleep(_GLANCE)
+
     async def connect(self, node: Node, tenant: str) -> asyncpg.Connection:
         """An application's connection through *node*; simple statements only.
 
