@@ -17,7 +17,7 @@ from app.domain.nodes.node import is_fenced
 from app.domain.nodes.report import NodeReport, ServerReport
 from app.domain.nodes.rollout import is_urgent, without_delay
 from app.node.census import Census
-from app.node.engine import Engine, EntryMeasure
+from app.node.engine import NOTHING, Engine, EntryMeasure
 from app.node.errors import CannotRender, NodeError, NotInForce
 from app.node.tracked_entry import TrackedEntry
 
@@ -33,8 +33,6 @@ LEAVE_SECONDS = 10.0
 # Postgres notices within half a second that a pooler was killed (`connect_query`), and ends its
 # back-ends. An agent that starts another one waits for so long.
 LINGER_SECONDS = 1.5
-
-_NOTHING = EntryMeasure()
 
 
 class Agent:
@@ -196,7 +194,7 @@ class Agent:
             [name for name, each in self._measures.items() if each.connections or each.waiting]
         )
         for name in self._entries.keys() & seen:
-            self._entries[name].saw(self._measures.get(name, _NOTHING), now)
+            self._entries[name].saw(self._measures.get(name, NOTHING), now)
         self._awake = {
             name for name in self._entries.keys() & seen if not self._entries[name].is_at_rest
         }
@@ -407,7 +405,7 @@ class Agent:
             servers=servers,
             entries=tuple(
                 tracked.report(
-                    self._measures.get(entry.name, _NOTHING),
+                    self._measures.get(entry.name, NOTHING),
                     self._totals.get(entry.name),
                     paused=entry.paused,
                 )

@@ -77,10 +77,14 @@ class Console:
                 console.close()
         return console
 
-    async def rows(self, command: str, make: Callable[[Row], T]) -> list[T]:
-        """What *make* makes of each row that a SHOW command shows; always the same function.
+    async def rows(
+        self, command: str, make: Callable[[Row], T], *, is_polled: bool = False
+    ) -> list[T]:
+        """What *make* makes of each row that a SHOW command shows.
 
-        Most rows of a thousand are those of the last answer: they are not read again.
+        Args:
+            is_polled: whether it is asked every second, always with the same function. Most rows
+                of a thousand are those of the last answer then, and are not read again.
 
         Raises:
             CommandRefused: PgBouncer answered with an error; the console can be used again.
@@ -89,6 +93,8 @@ class Console:
         async with self._turn:
             self.send(command)
             [(names, bodies)] = await self._answers(1)
+        if not is_polled:
+            return [make(_row(names, body)) for body in bodies]
         known = self._made.get(command, {})
         self._made[command] = made = {
             body: known[body] if body in known else make(_row(names, body)) for body in bodies

@@ -44,6 +44,10 @@ class EntryMeasure:
     longest_wait: float = 0.0
 
 
+NOTHING = EntryMeasure()
+"""Of an entry that has had no client."""
+
+
 class Engine(Protocol):
     """A connection pooler that runs beside the agent.
 

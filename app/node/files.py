@@ -57,7 +57,7 @@ class NodeDirectory:
         """Where the pooler's console listens, if clients connect to *port*."""
         return self.path / f".s.PGSQL.{port}"
 
-    def write(self, name: str, text: str) -> Path:
+    def write(self, name: str, content: bytes) -> Path:
         """Write a file; who reads it meanwhile sees the old one or the new one.
 
         It need not survive a crash of the machine: what is in it is no longer true then.
@@ -72,7 +72,7 @@ class NodeDirectory:
                 os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
             ) as file:
                 os.fchown(file.fileno(), *self._owner)
-                file.write(text.encode())
+                file.write(content)
             half.replace(path)
         except OSError:
             half.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ passwords: it goes over TLS that is verified, and into no log.
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -23,7 +22,7 @@ from app.domain.nodes.documents import (
     LONGEST_POLL,
     NodeSession,
     ReportAnswer,
-    as_document,
+    as_json,
     from_document,
 )
 from app.domain.nodes.report import NodeReport
@@ -110,7 +109,7 @@ class HttpControlPlane:
             await self._request(
                 "POST",
                 "reports",
-                content=json.dumps(as_document(report), separators=(",", ":")).encode(),
+                content=as_json(report),
                 headers={"Content-Type": "application/json"},
             ),
         )

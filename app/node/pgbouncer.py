@@ -15,6 +15,7 @@ import asyncio
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -91,7 +92,8 @@ class PgBouncer:
         self._check_version()
         self.process: PoolerProcess | None = None
         self._console: Console | None = None
-        self._files: RenderedFiles | None = None
+        # Of the files that are in force; they themselves are large.
+        self._digests: tuple[bytes, ...] | None = None
         self._entries: frozenset[str] = frozenset()
         # Whom the running process may remember.
         self._users: frozenset[str] = frozenset()
@@ -217,13 +219,13 @@ class PgBouncer:
     def leave(self) -> None:
         if self._console is not None:
             self._console.close()
-        self._console, self._files = None, None
+        self._console, self._digests = None, None
         self._entries = self._users = frozenset()
 
     # -- configuration -------------------------------------------------------------------------
 
     def differs(self, configuration: NodeConfiguration) -> bool:
-        return self._rendered(configuration) != self._files
+        return self._rendered(configuration).digests != self._digests
 
     def is_outdated(self) -> bool:
         return self._certificates != _signatures(self._settings.tls_files)
@@ -234,7 +236,7 @@ class PgBouncer:
         self._certificates = _signatures(self._settings.tls_files)
         new = [entry.name for entry in configuration.entries if entry.name not in self._entries]
         # Until all is read back nothing is known to be in force.
-        self._files = None
+        self._digests = None
         if len(new) > _TOGETHER:
             # Nobody may enter these before each is paused.
             known = tuple(entry for entry in configuration.entries if entry.name in self._entries)
@@ -271,9 +273,9 @@ class PgBouncer:
 
     def _write(self, files: RenderedFiles, *, hba: str) -> None:
         try:
-            self._directory.write(USERS, files.users)
-            self._directory.write(HBA, hba)
-            self._directory.write(INI, files.ini)
+            self._directory.write(USERS, files.users.encode())
+            self._directory.write(HBA, hba.encode())
+            self._directory.write(INI, files.ini.encode())
         except OSError as error:
             raise NotInForce(f"PgBouncer's files cannot be written: {error}") from error
 
@@ -293,13 +295,13 @@ class PgBouncer:
                 "PgBouncer has read its files, and does not have the entries that they name."
                 f" {self._log_says()}"
             )
-        self._files = files
+        self._digests = files.digests
 
     async def read_back(self) -> Mapping[str, EntryInForce]:
         return {name: each.in_force for name, each in (await self._shown_entries()).items()}
 
     async def _shown_entries(self) -> Mapping[str, _ShownEntry]:
-        return dict(await self._shown("SHOW DATABASES", _shown_entry))
+        return dict(await self._shown("SHOW DATABASES", _shown_entry, is_polled=False))
 
     # -- the gate ------------------------------------------------------------------------------
 
@@ -361,10 +363,11 @@ class PgBouncer:
         return _grouped(await self._shown("SHOW CLIENTS", _client))
 
     async def _shown(
-        self, command: str, make: Callable[[Row], tuple[str, T]]
+        self, command: str, make: Callable[[Row], tuple[str, T]], *, is_polled: bool = True
     ) -> list[tuple[str, T]]:
         """What *make* makes of each row, with the entry that it is about; not of the console's."""
-        rows = await (await self._connected()).rows(command, make)
+        console = await self._connected()
+        rows = await console.rows(command, make, is_polled=is_polled)
         return [row for row in rows if row[0] != _CONSOLE]
 
     def _keep_log_short(self) -> None:
@@ -400,10 +403,15 @@ def _as_shown(configuration: NodeConfiguration, entry: NodeEntry) -> tuple[str, 
 
 def _shown_entry(row: Row) -> tuple[str, _ShownEntry]:
     size, is_open = _number(row, "max_connections"), row["paused"] == "0"
-    return str(row["name"]), _ShownEntry(
+    return _entry(row, "name"), _ShownEntry(
         columns=tuple(map(row.get, _SHOWN)),
         in_force=EntryInForce(size=size, is_open=is_open),
     )
+
+
+def _entry(row: Row, column: str) -> str:
+    """The name of an entry, which is in every answer, and kept once."""
+    return sys.intern(str(row[column]))
 
 
 def _number(row: Row, column: str) -> int:
@@ -422,7 +430,7 @@ def _version(row: Row) -> str:
 
 
 def _measured(row: Row) -> tuple[str, EntryMeasure]:
-    return str(row["database"]), EntryMeasure(
+    return _entry(row, "database"), EntryMeasure(
         connections=sum([_number(row, column) for column in _CONNECTED if column in row]),
         connecting=_number(row, "sv_login"),
         in_use=_number(row, "sv_active"),
@@ -433,7 +441,7 @@ def _measured(row: Row) -> tuple[str, EntryMeasure]:
 
 
 def _counted(row: Row) -> tuple[str, EntryTotals]:
-    return str(row["database"]), EntryTotals(
+    return _entry(row, "database"), EntryTotals(
         transactions=_number(row, "total_xact_count"),
         transaction_seconds=_number(row, "total_xact_time") * _MICROSECOND,
         wait_seconds=_number(row, "total_wait_time") * _MICROSECOND,
@@ -441,11 +449,11 @@ def _counted(row: Row) -> tuple[str, EntryTotals]:
 
 
 def _backend(row: Row) -> tuple[str, int]:
-    return str(row["database"]), _number(row, "remote_pid")
+    return _entry(row, "database"), _number(row, "remote_pid")
 
 
 def _client(row: Row) -> tuple[str, str]:
-    return str(row["database"]), str(row["user"])
+    return _entry(row, "database"), str(row["user"])
 
 
 def _grouped(pairs: Iterable[tuple[str, T]]) -> Mapping[str, set[T]]:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import secrets
 from collections.abc import Iterable
@@ -123,6 +124,12 @@ class RenderedFiles:
     ini: str
     users: str = field(repr=False)
     hba: str
+
+    @property
+    def digests(self) -> tuple[bytes, ...]:
+        """What differs if the texts do."""
+        texts = (self.ini, self.users, self.hba)
+        return tuple(hashlib.sha256(text.encode()).digest() for text in texts)
 
 
 def render(

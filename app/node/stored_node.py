@@ -16,7 +16,7 @@ import structlog
 
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import NodeConfiguration
-from app.domain.nodes.documents import as_document, from_document
+from app.domain.nodes.documents import as_document, as_json, from_document
 from app.node.clock import boot_id
 from app.node.files import NodeDirectory
 
@@ -74,12 +74,12 @@ class NodeStore:
 
     def store(self, configuration: NodeConfiguration) -> None:
         """Keep what the service sent."""
-        self._write(_CONFIGURATION, configuration)
+        self._write(_CONFIGURATION, as_json(configuration))
 
     def accept(self, sent_at: float, allotments: Mapping[str, Allotment]) -> None:
         """Keep the answer to the report of *sent_at*."""
         contact = Contact(boot=self._boot, accepted_at=sent_at, allotments=allotments)
-        self._write(_CONTACT, contact)
+        self._write(_CONTACT, json.dumps(as_document(contact)).encode())
 
     def _read(self, kind: type[T], name: str) -> T | None:
         try:
@@ -92,9 +92,9 @@ class NodeStore:
             _log.warning("what the agent before left cannot be used", file=name)
             return None
 
-    def _write(self, name: str, document: NodeConfiguration | Contact) -> None:
+    def _write(self, name: str, content: bytes) -> None:
         try:
-            self._directory.write(name, json.dumps(as_document(document)))
+            self._directory.write(name, content)
         except OSError as error:
             # An old one would be worse than none.
             (self._directory.path / _CONTACT).unlink(missing_ok=True)

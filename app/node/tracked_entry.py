@@ -7,7 +7,7 @@ from dataclasses import replace
 from app.domain.nodes.estimates import EntryTotals, WaitClasses, class_of
 from app.domain.nodes.gate import EntryState, GatedEntry
 from app.domain.nodes.report import EntryReport
-from app.node.engine import EntryMeasure
+from app.node.engine import NOTHING, EntryMeasure
 
 # Postgres may still have a back-end for so long after the pooler has closed its connection.
 SETTLE_SECONDS = 0.1
@@ -25,14 +25,31 @@ class TrackedEntry:
         connections: the most that were open of late.
     """
 
+    # There are thousands.
+    __slots__ = (
+        "_idle_since",
+        "_let_in_since",
+        "_looked_at",
+        "_looks",
+        "_oldest_waits",
+        "_reported",
+        "_waiting_since",
+        "connections",
+        "measured",
+        "name",
+        "since",
+        "size",
+        "state",
+    )
+
     def __init__(self, name: str, size: int, state: EntryState, now: float) -> None:
         self.name = name
         self.size = size
         self.state = state
         self.since = now
-        self.measured = EntryMeasure()
+        self.measured = NOTHING
         self.connections = 0
-        self._looks: list[tuple[float, int]] = []
+        self._looks: tuple[tuple[float, int], ...] = ()
         self._waiting_since: float | None = None
         self._idle_since = self._looked_at = now
         # Since when clients wait to be let in.
@@ -66,9 +83,8 @@ class TrackedEntry:
         self._looked_at = now
         if was_at_rest and self.is_at_rest:
             return
-        self._looks.append((now, measured.connections))
-        while len(self._looks) > 1 and self._looks[0][0] < now - SETTLE_SECONDS:
-            del self._looks[0]
+        recent = [look for look in self._looks if look[0] >= now - SETTLE_SECONDS]
+        self._looks = (*recent, (now, measured.connections))
         self.connections = max([connections for _, connections in self._looks])
         if self.is_busy:
             self._idle_since = now
@@ -99,7 +115,8 @@ class TrackedEntry:
     @property
     def oldest_waits(self) -> WaitClasses:
         """For how long the oldest waiter has waited how long, so far."""
-        return tuple(round(seconds, 3) for seconds in self._oldest_waits)
+        # Most are zero, and of thousands of entries each would be an object of its own.
+        return tuple([round(seconds, 3) if seconds else 0.0 for seconds in self._oldest_waits])
 
     def gated(self, *, size: int, weight: int, allowed: bool) -> GatedEntry:
         """It as the gate sees it, if it is to have *size*."""

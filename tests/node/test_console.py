@@ -28,11 +28,14 @@ async def test_commands_are_answered_and_a_refused_one_changes_nothing(site: Sit
 
         # What has not changed since is not read again.
         for _ in range(3):
-            assert set(await console.rows("SHOW DATABASES", name)) == {"acme", "pgbouncer"}
+            shown = await console.rows("SHOW DATABASES", name, is_polled=True)
+            assert set(shown) == {"acme", "pgbouncer"}
         assert len(read) == 2
         await console.run(f"RESUME {quoted('acme')}")
-        await console.rows("SHOW DATABASES", name)
+        await console.rows("SHOW DATABASES", name, is_polled=True)
         assert read[2:] == ["acme"]
+        await console.rows("SHOW DATABASES", name)
+        assert len(read) == 5
         with pytest.raises(CommandRefused, match="no such database: nobody"):
             await console.run(f"PAUSE {quoted('nobody')}")
         with pytest.raises(CommandRefused, match="invalid command"):

@@ -21,7 +21,7 @@ def test_only_the_owner_can_read(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         directory.make()
-        path = directory.write("users.txt", "secret")
+        path = directory.write("users.txt", b"secret")
     finally:
         os.umask(before)
     assert mode(directory.path) == 0o700
@@ -31,7 +31,7 @@ def test_only_the_owner_can_read(tmp_path: Path) -> None:
     directory.path.chmod(0o755)
     path.chmod(0o644)
     directory.make()
-    directory.write("users.txt", "another")
+    directory.write("users.txt", b"another")
     assert mode(directory.path) == 0o700
     assert mode(path) == 0o600
 
@@ -41,9 +41,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(
 ) -> None:
     directory = NodeDirectory(tmp_path / "node")
     directory.make()
-    path = directory.write("hba.conf", "old")
+    path = directory.write("hba.conf", b"old")
     reader = path.open()
-    directory.write("hba.conf", "new")
+    directory.write("hba.conf", b"new")
     assert reader.read() == "old"
     assert path.read_text() == "new"
     reader.close()
@@ -53,7 +53,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(
 
     monkeypatch.setattr(os, "fchown", fails)
     with pytest.raises(OSError, match="no space"):
-        directory.write("hba.conf", "half")
+        directory.write("hba.conf", b"half")
     assert path.read_text() == "new"
     assert list(directory.path.iterdir()) == [path]
 
@@ -70,7 +70,7 @@ def test_what_a_killed_process_has_half_written_does_not_stay(tmp_path: Path) ->
     directory = NodeDirectory(tmp_path / "node")
     directory.make()
     half, fresh = (directory.path / f"users.txt.{name}" for name in ("0123abcd", "4567cdef"))
-    others = [directory.write("users.txt", "secret"), directory.path / "pgbouncer.log"]
+    others = [directory.write("users.txt", b"secret"), directory.path / "pgbouncer.log"]
     for path in (half, fresh, *others):
         path.write_text("secret")
     for path in (half, *others):

@@ -268,8 +268,8 @@ async def test_a_tenant_that_disappears_may_end_its_transaction(
             assert report.servers[SERVER].committed >= 1
             assert pid in report.backends[SERVER]
             await connection.execute("COMMIT")
-            await eventually(lambda: "bravo" not in agent._entries)
-        assert agent.version == 2
+            await eventually(lambda: agent.version == 2)
+            assert "bravo" not in agent._entries
         assert await is_refused(site, "bravo", "bravo.web")
 
 

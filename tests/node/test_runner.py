@@ -210,7 +210,7 @@ async def test_a_smaller_allotment_is_reported_as_soon_as_it_is_observed(
 
 async def listens(engine: PgBouncer) -> bool:
     """Whether applications can connect: each entry was paused, and its users let in."""
-    return engine._files is not None
+    return engine._digests is not None
 
 
 async def waits(engine: PgBouncer) -> bool:
@@ -341,7 +341,7 @@ async def test_a_pooler_that_was_killed_is_started_again_within_the_allotment(
                 for each in statements:
                     with pytest.raises(psycopg.OperationalError):
                         await each
-                await eventually(lambda: pid_of(engine) != killed and engine._files)
+                await eventually(lambda: pid_of(engine) != killed and engine._digests)
                 load = await stack.enter_async_context(busy(site, ["acme"]))
                 await eventually(lambda: load.served)
 

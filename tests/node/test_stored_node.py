@@ -51,7 +51,7 @@ def test_what_is_damaged_or_of_another_start_of_the_machine_is_not_used(
         patched.setattr(module, "boot_id", lambda: "another")
         assert NodeStore(directory).load() is None
     assert store.load() is not None
-    directory.write("contact.json", '{"boot": 7}')
+    directory.write("contact.json", b'{"boot": 7}')
     assert store.load() is None
 
 

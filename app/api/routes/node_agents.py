@@ -7,12 +7,10 @@ configuration has passwords: it is sent over TLS only, except to this machine, a
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, status
 from fastapi.responses import JSONResponse, Response
-from pydantic_core import to_json
 
 from app.api.auth.authenticator import AuthFailure
 from app.api.http.authentication import REQUIRE_NODE
@@ -26,12 +24,12 @@ from app.api.routes.nodes import FleetDep, NodePath
 from app.control.nodes.feed import NodeFeed
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.errors import KeyBoundToNode, NodeNotFound, TlsRequired
-from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.declaration import OWN_NODE
 from app.domain.nodes.documents import (
     LONGEST_POLL,
     NodeSession,
     as_document,
+    as_json,
     from_document,
 )
 from app.domain.nodes.report import NodeReport
@@ -121,7 +119,7 @@ async def get_node_configuration(
     headers = {**_NOT_STORED, "ETag": etag(configuration.version if configuration else 0)}
     if configuration is None or len(configuration.entries) <= _FEW:
         return JSONResponse(as_document(configuration), headers=headers)
-    content = await asyncio.to_thread(_as_json, configuration)
+    content = await asyncio.to_thread(as_json, configuration)
     return Response(content, headers=headers, media_type="application/json")
 
 
@@ -142,11 +140,3 @@ async def report_of_node(
         raise validation_error("body", code="report", detail=reason) from error
     answer = await fleet.hear(node, report)
     return JSONResponse(as_document(answer), headers=_NOT_STORED)
-
-
-def _as_json(configuration: NodeConfiguration) -> bytes:
-    """Entry by entry: what writes a document makes no pause."""
-    rest = as_document(replace(configuration, entries=()))
-    del rest["entries"]
-    entries = [to_json(as_document(entry)) for entry in configuration.entries]
-    return b'%b,"entries":[%b]}' % (to_json(rest)[:-1], b",".join(entries))

@@ -36,6 +36,7 @@ a default must be there, and `true` is no number.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
@@ -43,6 +44,8 @@ from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from app.domain.nodes.allotment import Allotment
+from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.report import NodeReport
 
 ANSWER_SECONDS = 10.0
 """How long an agent waits for the answer to a report, or beyond `wait_seconds`."""
@@ -101,6 +104,23 @@ def as_document(value: Any) -> Any:  # noqa: ANN401 - any of them, and what is i
     if isinstance(value, (tuple, frozenset)):
         return [as_document(each) for each in value]
     return value
+
+
+def as_json(document: NodeConfiguration | NodeReport) -> bytes:
+    """A long document as JSON, written entry by entry.
+
+    To write it all at once takes many times the memory, and makes no pause for other threads.
+    """
+    rest = {
+        each.name: as_document(getattr(document, each.name))
+        for each in fields(document)
+        if each.name != "entries"
+    }
+    entries = [_encode(as_document(entry)).encode() for entry in document.entries]
+    return b'%b,"entries":[%b]}' % (_encode(rest).encode()[:-1], b",".join(entries))
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @cache
