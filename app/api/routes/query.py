@@ -35,7 +35,11 @@ from app.domain.plan import Plan, PlanAction, plan_step
 from app.domain.tenant import TenantId
 from app.domain.transaction import IsolationLevel
 from app.pools.manager import TenantPoolManager
-from app.pools.query.descriptions import Descriptions, OutdatedDescription
+from app.pools.query.descriptions import (
+    Descriptions,
+    OutdatedDescription,
+    TenantDescriptions,
+)
 from app.pools.query.json_statement import JsonStatement, StatementResult
 from app.pools.tenant_state import TenantState
 
@@ -265,14 +269,12 @@ async def _respond(
     spec = _check_allowed(manager.tenant_state(tenant), limits).tenant.spec
     extend_deadline(request, timeout + manager.config(spec.strategy).acquire_timeout)
     given: Sequence[QueryStatement | QueryBody] = body.statements or [body]
-    statements = [
-        JsonStatement(
-            each.sql or "", each.params, max_rows=max_rows, descriptions=descriptions.of(tenant)
-        )
-        for each in given
-    ]
 
-    async def run() -> Response:
+    async def run(known: TenantDescriptions | None) -> Response:
+        statements = [
+            JsonStatement(each.sql or "", each.params, max_rows=max_rows, descriptions=known)
+            for each in given
+        ]
         results, took = await run_statements(
             request,
             manager,
@@ -286,13 +288,13 @@ async def _respond(
 
     with _hints(body):
         try:
-            return await run()
+            return await run(descriptions.of(tenant))
         except OutdatedDescription:
-            return await run()
+            return await run(None)
         except SchemaChanged:
             if not body.read_only:
                 raise
-            return await run()
+            return await run(None)
 
 
 @contextmanager

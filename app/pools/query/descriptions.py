@@ -2,7 +2,8 @@
 
 A statement that runs again is sent together with its parameters, which saves a round trip; Postgres
 describes it anew on the way. If the description is another one by then, the parameters may have
-been written for other types: then all is rolled back and run again, see `OutdatedDescription`.
+been written for other types: then the transaction is rolled back and run again without what is
+known, for it may change types itself.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from app.domain.errors import SchemaChanged
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, are_built_in
 from app.wire.backend_messages import ResultField
 from app.wire.extended_query import Reply
@@ -24,8 +24,8 @@ _MAX_COLUMNS = 30
 _RECORDS = frozenset({RECORD, RECORD_ARRAY})
 
 
-class OutdatedDescription(SchemaChanged):
-    """A statement was run by a description that had changed; it can be run again at once."""
+class OutdatedDescription(Exception):
+    """A statement ran by a description that holds no more; run all again without any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,11 @@ class JsonStatement(Statement[StatementResult]):
         params: Sequence[object],
         *,
         max_rows: int,
-        descriptions: TenantDescriptions,
+        descriptions: TenantDescriptions | None,
     ) -> None:
-        """Fetch up to *max_rows* rows; *descriptions* are those of its tenant's statements.
+        """Fetch up to *max_rows* rows.
+
+        *descriptions* are those of its tenant's statements; None: they are neither used nor kept.
 
         A string binds to a parameter of any type through its text form. Numbers that are no int
         keep the digits that their `str` shows.
@@ -70,7 +72,8 @@ class JsonStatement(Statement[StatementResult]):
 
     def opening(self) -> tuple[bytes, ...]:
         opening = super().opening()
-        known, self._known = self._descriptions.find(self.sql), None
+        known = None if self._descriptions is None else self._descriptions.find(self.sql)
+        self._known = None
         if known is None or len(known.parameters) != len(self._params):
             return opening
         if have_many_parts(self._params):
@@ -84,7 +87,8 @@ class JsonStatement(Statement[StatementResult]):
         return *opening, *first_execution(values, max_rows=self._max_rows)
 
     def is_outdated(self, opened: Reply) -> bool:
-        if self._known is None or self._known == Description.of(opened):
+        known = self._known
+        if self._descriptions is None or known is None or known == Description.of(opened):
             return False
         self._descriptions.forget(self.sql)
         return True
@@ -112,7 +116,8 @@ class JsonStatement(Statement[StatementResult]):
         else:
             values = await self._encoded(partial(_literals, opened.parameters, types))
             tag = await rows.fetch(values, is_query=is_query)
-            self._descriptions.keep(self.sql, Description.of(opened))
+            if self._descriptions is not None:
+                self._descriptions.keep(self.sql, Description.of(opened))
         count, status = rows.count, None
         if opened.fields is None:
             last = (tag or "").rpartition(" ")[2]

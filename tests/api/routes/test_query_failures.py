@@ -219,3 +219,16 @@ async def test_what_ran_before_runs_by_the_types_that_there_are_now(
             assert await standing_api.value(acme, write, "7", read_only=False) == "7"
         rows = ok(await standing_api.query(acme, "select v from retyped"))["rows"]
         assert rows == [["7"], ["7"]]
+
+
+async def test_a_batch_meets_its_own_ddl_each_time(standing_api: Api, acme: str) -> None:
+    ok(await standing_api.query(acme, "create table changed (v int)", read_only=False))
+    ok(await standing_api.query(acme, "insert into changed values (7)", read_only=False))
+    for kind, shown in (("text", "7"), ("int", 7)) * 2:
+        change = f"alter table changed alter v type {kind} using v::{kind}"
+        statements = [{"sql": sql} for sql in ("select v from changed", change)]
+        response = await standing_api.client.post(
+            f"{acme}/query",
+            json={"statements": [*statements, statements[0]], "read_only": False},
+        )
+        assert ok(response)["results"][2]["rows"] == [[shown]]

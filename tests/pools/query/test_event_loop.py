@@ -110,18 +110,20 @@ async def test_records_of_too_many_values_are_refused_in_short_steps(
     assert max(turns) < LONGEST_TURN
 
 
-@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("kind", ["json", "known json", "text"])
 async def test_long_numbers_become_text_in_short_steps(
-    connection: asyncpg.Connection,
-    turns: list[float],
-    as_text: bool,  # noqa: FBT001 - a parameter of the test
+    connection: asyncpg.Connection, turns: list[float], kind: str
 ) -> None:
     sql, longest = "select array_length($1::numeric[], 1)", 10**4299
     numbers = [longest - each for each in range(240)]
-    statement: Statement[Any] = JsonStatement(
-        sql, [numbers], max_rows=1, descriptions=TenantDescriptions()
-    )
-    if as_text:
+    known = TenantDescriptions()
+    if kind == "known json":
+        first = JsonStatement(sql, [[1]], max_rows=1, descriptions=known)
+        await Query([first], timeout=60).run(connection)
+        assert known.find(sql) is not None
+        turns.clear()
+    statement: Statement[Any] = JsonStatement(sql, [numbers], max_rows=1, descriptions=known)
+    if kind == "text":
         statement = TextStatement(sql, [numbers], as_arrays=True, raw_text=True)
     [result] = await Query([statement], timeout=60).run(connection)
     assert max(turns) < LONGEST_TURN
