@@ -61,7 +61,8 @@ _TITLES = {413: "Content too large", 414: "URI too long", 422: "Unprocessable co
 _EVERYWHERE = (400, 401, 403, 408, 413, 414, 415, 422, 429, 500, 502, 503, 504)
 METHODS = ("DELETE", "GET", "OPTIONS", "POST", "PUT")
 
-# What a dry run says of a plan is an answer to a question, and no refused change.
+# What a dry run says of a plan is an answer to a question, and no refused change. So is what a look
+# does not find: monitors that ask again and again would hide what was refused.
 _ANSWERS_OF_DRY_RUNS = frozenset({404, 409, 412, 422, 428})
 
 _log = structlog.get_logger(__name__)
@@ -196,6 +197,8 @@ def _note(request: Request, problem: Problem) -> None:
     if app is None or problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return
     if request.query_params.get("dry_run") == "true" and problem.status in _ANSWERS_OF_DRY_RUNS:
+        return
+    if request.method == "GET" and problem.status == HTTPStatus.NOT_FOUND:
         return
     named = request.path_params.get("tenant")
     manager: TenantPoolManager | None = app.state.provided.get(TenantPoolManager)

@@ -230,7 +230,7 @@ async def get_tenant_pool(
     if generation is not None:
         response.headers["ETag"] = etag(generation)
     elif not views.on_nodes(state):
-        raise PoolNotFound(f"Tenant {tenant} has no pool yet; its first use opens one.")
+        raise PoolNotFound(f"Tenant {tenant} has no open pool; its next use opens one.")
     return views.show(state, principal)
 
 

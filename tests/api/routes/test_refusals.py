@@ -35,7 +35,7 @@ async def test_refusals_can_be_filtered_and_paged(api: Api) -> None:
     for _ in range(3):
         problem(await api.client.delete(f"{url}/pool"), 404, "pool-not-found")
     problem(await api.client.put(f"{beta}/pool", json={"min_size": 9}), 422, "invalid-input")
-    problem(await api.client.get("/v1/tenants/nobody"), 404, "tenant-not-found")
+    problem(await api.client.delete("/v1/tenants/nobody"), 404, "tenant-not-found")
     items = ok(await api.client.get(URL))["items"]
     assert [(each["tenant"], each["code"]) for each in items] == [
         (None, "tenant-not-found"),
@@ -74,6 +74,18 @@ async def test_data_in_a_failed_statement_is_not_kept(api: Api) -> None:
     [listed] = ok(await api.client.get(URL))["items"]
     assert listed["detail"] == "SQLSTATE 22P02"
     assert "secret" not in str(logged)
+
+
+async def test_a_look_that_finds_nothing_is_no_refusal(api: Api) -> None:
+    url = await api.tenant("acme")
+    problem(await api.query(url, "select 1 / 0"), 422, "statement-failed")
+    with capture_logs() as logged:
+        problem(await api.client.get(f"{url}/credentials/web"), 404, "credential-not-found")
+        problem(await api.client.get("/v1/tenants/nobody"), 404, "tenant-not-found")
+        problem(await api.client.get("/v1/nothing"), 404, "not-found")
+    assert [each for each in logged if each["event"] == "request refused"] == []
+    listed = ok(await api.client.get(URL))["items"]
+    assert [each["code"] for each in listed] == ["statement-failed"]
 
 
 async def test_what_a_dry_run_finds_is_no_refusal(api: Api) -> None:

@@ -308,6 +308,27 @@ def test_what_callers_wait_for_is_named(
     assert cause in waits_for(numbers, {"max_leases": limit}, pool, server)
 
 
+def test_a_pool_that_was_evicted_is_not_open(
+    service: EchoService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = service.answer
+
+    def answer(
+        _: EchoService, method: str, path: str, body: object
+    ) -> tuple[int, Mapping[str, Any]]:
+        if path.endswith("/pool"):
+            return 404, {"detail": "Not open.", "code": "pool-not-found", "retryable": False}
+        return examples(method, path, body)
+
+    monkeypatch.setattr(EchoService, "answer", answer)
+    with terminal(TOP, service.url) as top:
+        top.wait_for("pools by waiting")
+        top.press("\r")
+        top.wait_for("not open; its next use opens it")
+        top.press("q")
+        assert top.end() == 0
+
+
 LEASES = [
     {
         "state": "active",

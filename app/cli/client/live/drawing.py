@@ -26,6 +26,7 @@ _LABEL = 14
 _LIST_KEYS = "q quit  s sort  / filter  n nodes  Enter details  Esc back  arrows, PgUp scroll"
 _TENANT_KEYS = "q quit  n nodes  Esc back  arrows, PgUp, Home scroll"
 _FILTER_KEYS = "Enter done  Esc no filter"
+_NOT_OPEN = "not open; its next use opens it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
     active = pool["active"] if pool and is_own else numbers["active_connections"]
     waiting = pool["waiting"] if pool and is_own else numbers["waiting_requests"]
     facts = {
-        "pool": "never used" if pool is None else f"{pool['pool_id']}, {pool_state(pool)}",
+        "pool": f"{pool['pool_id']}, {pool_state(pool)}" if pool else _NOT_OPEN,
         "connections": _connections(pool),
         "leases": f"{active:,} now; max_leases {plain(tenant['max_leases'])}, "
         f"weight {tenant['weight']}",

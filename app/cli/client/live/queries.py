@@ -85,7 +85,7 @@ class TenantReport:
 
     Attributes:
         numbers: the tenant's statistics.
-        pool: None while it was never open nor changed.
+        pool: None while it is not open and was never changed.
         leases: those that are held longest, and the callers that wait longest.
     """
 
