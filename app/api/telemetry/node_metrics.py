@@ -43,9 +43,9 @@ def node_metrics(fleet: Fleet) -> Iterator[Metric]:
     )
     yield gauge(
         "poolkeeper_node_outdated",
-        "Whether each node can be reached and has not applied its latest configuration yet.",
+        "Whether each node can be reached and has not applied a configuration for 30 s.",
         ("node",),
-        {(name,): node.is_behind for name, node in nodes.items()},
+        {(name,): node.is_outdated for name, node in nodes.items()},
     )
     yield gauge(
         "poolkeeper_node_clients",

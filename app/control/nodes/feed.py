@@ -153,10 +153,11 @@ class NodeFeed:
     async def settle(self, tenant: TenantSpec) -> None:
         """Wait until the nodes that serve *tenant* have its latest changes, but not for long."""
         await self.refresh()
+        offered = {node: node.version for node in self._fleet.nodes.values()}
         with suppress(TimeoutError):
             async with asyncio.timeout(_SETTLE_DEADLINE):
-                for node in list(self._fleet.nodes.values()):
-                    while node.declared.spec.serves(tenant) and node.is_behind:
+                for node, version in offered.items():
+                    while node.declared.spec.serves(tenant) and node.lacks(version):
                         await node.heard.wait()
 
     def latest(self, node: TrackedNode) -> NodeConfiguration | None:

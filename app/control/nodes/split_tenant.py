@@ -23,9 +23,7 @@ class RecentLoad:
         # What was noted before was so until now.
         if now >= self._until or self._latest == self._peak:
             self._peak, self._until = self._latest, now + _MEMORY
-        if load >= self._peak:
-            self._peak, self._until = load, now + _MEMORY
-        self._latest = load
+        self._peak, self._latest = max(self._peak, load), load
 
     def at(self, now: float) -> int:
         return self._peak if now < self._until else self._latest

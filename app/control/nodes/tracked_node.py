@@ -22,6 +22,10 @@ _MEMORY = 10.0
 # Seconds that estimates look back, and between two reports that are kept for them.
 ESTIMATED_SECONDS = 60.0
 _KEPT_EVERY = 5.0
+# Seconds in which an agent has in force what it was offered, unless something keeps it from that.
+OUTDATED_AFTER = 30.0
+# More than are offered in that time.
+_MOST_OFFERED = 1000
 _NOTHING = Commitment()
 
 
@@ -117,6 +121,9 @@ class TrackedNode:
         self._unknown_since = 0.0
         # The version in force at the last report that had every entry.
         self._in_force = 0
+        # The first version; and those that are not in force yet, and when each was offered.
+        self._first_version = 0
+        self._offered: deque[tuple[int, float]] = deque(maxlen=_MOST_OFFERED)
 
     def owe(self, liabilities: Mapping[str, int], generation: int) -> None:
         """It may have so many connections, by server, from an earlier leader of the service.
@@ -163,12 +170,19 @@ class TrackedNode:
         """Whether it was heard of late, so that a change of its allotment reaches it."""
         return self._called_at is not None and self._clock() - self._called_at < STALE_AFTER
 
+    def lacks(self, version: int) -> bool:
+        """Whether it can be reached, and has not reported that *version* or a later one."""
+        reported = 0 if self.latest is None else self.latest.report.version
+        return self.is_reachable and reported < version
+
     @property
-    def is_behind(self) -> bool:
-        """Whether it can be reached, and has not reported its latest configuration yet."""
-        if self.configuration is None or not self.is_reachable:
-            return False
-        return self.latest is None or self.latest.report.version < self.configuration.version
+    def is_outdated(self) -> bool:
+        """Whether it can be reached, and has long not had in force what it was offered.
+
+        Where sizes move all the time, hardly any report has the latest version.
+        """
+        longest = self._clock() - self._offered[0][1] if self._offered else 0.0
+        return self.is_reachable and longest >= OUTDATED_AFTER
 
     @property
     def is_drained(self) -> bool:
@@ -318,6 +332,7 @@ class TrackedNode:
             raise NodeReportLate
         self.last_session = report.session
         called_at = self._note_call()
+        self._note_version(report.version)
         for server, reported in report.servers.items():
             observed = max(reported.committed, reported.connected)
             known = self.commitment(server)
@@ -352,6 +367,13 @@ class TrackedNode:
             self._unknown_since = now
         self._called_at = now
         return now
+
+    def _note_version(self, version: int) -> None:
+        """It says that it has *version* in force, which may be of a node of its name before it."""
+        if 0 < version < self._first_version and self.knows_sizes:
+            self.forget_sizes()
+        while self._offered and self._offered[0][0] <= version:
+            self._offered.popleft()
 
     def _note(self, heard: HeardReport) -> None:
         self._before, self._latest = self._latest, heard
@@ -407,6 +429,8 @@ class TrackedNode:
     def offer(self, configuration: NodeConfiguration) -> None:
         """Another configuration is there for it."""
         self._note_sizes(configuration)
+        self._first_version = self._first_version or configuration.version
+        self._offered.append((configuration.version, self._clock()))
         self.configuration = configuration
         self.entries = {entry.name: entry for entry in configuration.entries}
         largest: dict[str, int] = {}

@@ -79,7 +79,7 @@ class Site:
         report = NodeReport(
             session=node.last_session,
             sequence=next(self.sequences),
-            version=1,
+            version=node.version,
             engine="PgBouncer 1.18",
             servers={
                 "local": ServerReport(
@@ -489,6 +489,7 @@ async def test_what_an_agent_says_beyond_its_node_is_forgotten(
     for number in range(9):
         await site.hear(
             node,
+            version=1,
             users=frozenset({"beta.web"}),
             servers={f"s{number}": strange},
             entries=(_entry(f"t{number}", busy=True),),

@@ -199,6 +199,8 @@ async def test_a_tenant_without_a_credential_has_all_its_size_in_this_process(si
     edge.read()
     await site.hear(edge)
     assert (site.pool.most, site.fleet.sizes.here("acme")) == (SIZE, None)
+    site.pool.resize(PoolSize(max_size=SIZE + 2))
+    assert site.pool.most == SIZE + 2
 
 
 async def test_connections_move_to_where_they_are_lacking_once_they_were_given_up(
@@ -430,6 +432,53 @@ async def test_callers_have_a_connection_while_a_silent_node_has_all_of_the_size
     site.check()
 
 
+async def test_a_tenant_that_is_deleted_leaves_nothing_behind_once_nodes_have_obeyed(
+    site: Site,
+) -> None:
+    await site.credential()
+    edge = await site.node("edge")
+    edge.open = 2
+    await site.hear(edge)
+    manager = site.control.manager
+    tenant = site.control.state("acme").tenant
+    manager.put_tenant(replace(tenant, deleting=True))
+    await site.feed.refresh()
+    assert edge.node.configuration is not None
+    assert edge.node.configuration.entries == ()
+    assert site.shares == {"": 1, "edge": 0}
+    # One of its name that comes meanwhile has what the node has left.
+    manager.put_tenant(tenant)
+    await site.feed.refresh()
+    assert site.shares == {"": 1, "edge": 9}
+    manager.put_tenant(replace(tenant, deleting=True))
+    await site.feed.refresh()
+    edge.version, edge.size, edge.open = edge.node.version, 0, 0
+    await site.hear(edge, entries=())
+    await site.tick()
+    assert site.fleet.sizes.here("acme") is None
+
+
+async def test_places_without_callers_are_idle_but_for_one(site: Site) -> None:
+    await site.credential()
+    east = await site.node("east")
+    west = await site.node("west")
+    for _ in range(2):
+        for agent in (east, west):
+            agent.read()
+            await site.hear(agent)
+        await site.tick()
+    assert site.shares == {"": 1, "east": 5, "west": 4}
+    idle_places = site.fleet.sizes.idle_places
+    assert (idle_places("acme"), idle_places("beta")) == (2, 0)
+    await site.hear(east, waiting=1)
+    assert idle_places("acme") == 2
+    await site.hear(west, waiting=1)
+    assert idle_places("acme") == 1
+    async with site.control.manager.lease("acme", timeout=60):
+        await site.tick()
+        assert idle_places("acme") == 0
+
+
 async def test_a_paused_node_takes_nothing_from_others(site: Site) -> None:
     await site.credential()
     east, west = await site.node("east"), await site.node("west")
@@ -501,6 +550,9 @@ async def test_the_limit_of_a_role_falls_once_no_place_has_more_than_the_smaller
     limits.apply.assert_awaited_once_with(state)
     # A larger one is allowed at once.
     site.resize(SIZE)
+    assert most() == 2 * SIZE
+    await site.feed.refresh()
+    site.resize(3)
     assert most() == 2 * SIZE
 
 

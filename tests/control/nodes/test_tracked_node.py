@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.control.nodes.tracked_node import TrackedNode
+from app.control.nodes.tracked_node import OUTDATED_AFTER, TrackedNode
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
@@ -146,3 +146,35 @@ def test_a_size_that_grows_again_counts_from_when_it_was_offered() -> None:
     assert offerer.most >= 5
     offerer.report(3)
     assert offerer.most == 5
+
+
+def test_a_node_is_outdated_once_it_has_long_not_had_in_force_what_it_was_offered() -> None:
+    """Not if it is always a little behind, because there is another version every second."""
+    offerer = Offerer()
+    for version in range(1, 100):
+        offerer.offer(version, 5)
+        offerer.report(max(0, version - 5))
+        assert not offerer.node.is_outdated
+        assert offerer.node.lacks(version)
+    while not offerer.node.is_outdated:
+        offerer.report(95)
+    assert offerer.reporter.now == 95 + OUTDATED_AFTER
+    offerer.report(96)
+    assert offerer.node.lacks(97)
+    offerer.report(99)
+    assert not offerer.node.is_outdated
+    assert not offerer.node.lacks(99)
+
+
+def test_a_node_that_was_declared_anew_may_have_in_force_what_its_predecessor_had() -> None:
+    """Its agent went on while it was deleted; an agent that begins has nothing in force."""
+    offerer = Offerer()
+    offerer.offer(7, 5)
+    offerer.report(0)
+    assert (offerer.node.knows_sizes, offerer.node.limit("local")) == (True, None)
+    offerer.report(3)
+    assert (offerer.node.knows_sizes, offerer.node.limit("local")) == (False, 0)
+    assert offerer.node.needs_version
+    offerer.offer(8, 5)
+    offerer.report(8)
+    assert (offerer.node.knows_sizes, offerer.node.limit("local")) == (True, None)
