@@ -13,7 +13,7 @@ from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, Princ
 from app.api.http.field_types import examples
 from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.strict_route import StrictRoute
-from app.api.views.pool import PoolSummary, accessible_pools
+from app.api.views.pool import POOL_SUMMARY_EXAMPLE, PoolSummary, accessible_pools
 from app.domain.errors import ServerNotFound
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server, ServerState
@@ -36,17 +36,7 @@ _EXAMPLE: dict[str, Any] = {
         "kept_free": 17,
         "contended": False,
     },
-    "pools": [
-        {
-            "pool_id": "acme",
-            "state": "ready",
-            "pause": None,
-            "size": 3,
-            "idle": 1,
-            "active": 2,
-            "waiting": 0,
-        }
-    ],
+    "pools": [POOL_SUMMARY_EXAMPLE],
     "last_error": None,
 }
 

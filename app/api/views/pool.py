@@ -133,6 +133,9 @@ class PoolSummary(BaseModel):
         )
 
 
+POOL_SUMMARY_EXAMPLE = {name: POOL_EXAMPLE[name] for name in PoolSummary.model_fields}
+
+
 class PoolView(BaseModel):
     """A pool, open or not."""
 

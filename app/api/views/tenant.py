@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth.principal import Principal
 from app.api.http.field_types import examples
-from app.api.views.pool import PoolSummary
+from app.api.views.pool import POOL_SUMMARY_EXAMPLE, PoolSummary
 from app.catalog.catalog import Catalog
 from app.domain.desired_state import Tenant
 from app.domain.isolation_checks import (
@@ -63,15 +63,7 @@ TENANT_EXAMPLE: dict[str, Any] = {
     },
     "query_allowed": True,
     "query_refusal": None,
-    "pool": {
-        "pool_id": "acme",
-        "state": "ready",
-        "pause": None,
-        "size": 2,
-        "idle": 1,
-        "active": 1,
-        "waiting": 0,
-    },
+    "pool": POOL_SUMMARY_EXAMPLE,
     "stale": False,
 }
 
