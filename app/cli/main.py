@@ -6,7 +6,7 @@ Nothing else is imported until a command is used, so that help and completion ta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from importlib import import_module
 from typing import Annotated, Any, ClassVar
@@ -19,23 +19,20 @@ from app import __version__
 from app.cli.client.service_command import ServiceCommand, output_options, service_options
 from app.cli.command import Command, Declarations, Group
 
-_RESOURCES = "Resources of a running service"
-_SERVICE = "A running service"
-_LOCAL = "Without a running service"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A command of the command line.
 
     Attributes:
-        target: module and name of its function, or of its commands.
+        module: where its function is, or its commands; their name is that of the command.
         kind: of a function.
         is_bare: it takes no options; then its module is imported only when it runs.
     """
 
-    target: str
+    module: str
     summary: str
+    _: KW_ONLY
     section: str
     kind: type[TyperCommand] = Command
     is_bare: bool = False
@@ -45,100 +42,73 @@ class Entry:
         return Command(
             name,
             help=self.summary,
-            callback=self._run if self.is_bare else None,
+            callback=partial(self._run, name) if self.is_bare else None,
             rich_markup_mode=None,
             rich_help_panel=self.section,
         )
 
     def load(self, name: str) -> Any:
         """The command itself."""
-        target = self.implementation()
+        target = self.implementation(name)
         if isinstance(target, typer.Typer):
             return get_command(target)
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(name, cls=self.kind)(target)
         return get_command(app)
 
-    def _run(self) -> None:
-        self.implementation()()
+    def _run(self, name: str) -> None:
+        self.implementation(name)()
 
-    def implementation(self) -> Any:
+    def implementation(self, name: str) -> Any:
         """The function, or the commands."""
-        module, _, name = self.target.partition(":")
-        return getattr(import_module(f"app.cli.{module}"), name)
+        return getattr(import_module(f"app.cli.{self.module}"), name.replace("-", "_"))
 
 
-_resource = partial(Entry, section=_RESOURCES)
-_of_service = partial(Entry, section=_SERVICE, kind=ServiceCommand)
-_local = partial(Entry, section=_LOCAL)
+_resource = partial(Entry, section="Resources of a running service")
+_of_service = partial(Entry, section="A running service", kind=ServiceCommand)
+_local = partial(Entry, section="Without a running service")
 ENTRIES: Mapping[str, Entry] = {
-    "tenants": _resource(
-        target="client.tenants:tenants",
-        summary="list, show, create, set, provision, rotate, delete",
-    ),
-    "credentials": _resource(
-        target="client.credentials:credentials", summary="list, show, create, revoke"
-    ),
+    "tenants": _resource("client.tenants", "list, show, create, set, provision, rotate, delete"),
+    "credentials": _resource("client.credentials", "list, show, create, revoke"),
     "nodes": _resource(
-        target="client.nodes:nodes",
-        summary="list, show, tenants, create, set, pause, resume, drain, delete",
+        "client.nodes", "list, show, tenants, create, set, pause, resume, drain, delete"
     ),
     "pools": _resource(
-        target="client.pools:pools",
-        summary="list, show, set, pause, resume, recycle, check, drain, evict, evict-expired",
+        "client.pools",
+        "list, show, set, pause, resume, recycle, check, drain, evict, evict-expired",
     ),
-    "servers": _resource(target="client.servers:servers", summary="list, show"),
-    "recommendations": _resource(
-        target="client.recommendations:recommendations", summary="list, show, apply, dismiss"
-    ),
-    "advisor": _resource(target="client.advisor:advisor", summary="show, set, evaluate"),
-    "stats": _resource(target="client.stats:stats", summary="list, show, history"),
-    "usage": _resource(target="client.usage:usage", summary="list"),
-    "leases": _resource(target="client.leases:leases", summary="list"),
-    "events": _resource(target="client.events:events", summary="list, show"),
-    "refusals": _resource(target="client.refusals:refusals", summary="list, show"),
-    "apply": _of_service(
-        target="client.apply:apply", summary="Make the service match a file of tenants."
-    ),
-    "query": _of_service(
-        target="client.query:query", summary="Run one statement as a tenant and print its rows."
-    ),
-    "top": _of_service(target="client.top:top", summary="Watch servers and pools live."),
-    "serve": _local(
-        target="serve:serve",
-        summary="Serve the API until SIGTERM or Ctrl-C.",
-        is_bare=True,
-    ),
+    "servers": _resource("client.servers", "list, show"),
+    "recommendations": _resource("client.recommendations", "list, show, apply, dismiss"),
+    "advisor": _resource("client.advisor", "show, set, evaluate"),
+    "stats": _resource("client.stats", "list, show, history"),
+    "usage": _resource("client.usage", "list"),
+    "leases": _resource("client.leases", "list"),
+    "events": _resource("client.events", "list, show"),
+    "refusals": _resource("client.refusals", "list, show"),
+    "apply": _of_service("client.apply", "Make the service match a file of tenants."),
+    "query": _of_service("client.query", "Run one statement as a tenant and print its rows."),
+    "top": _of_service("client.top", "Watch servers and pools live."),
+    "serve": _local("serve", "Serve the API until SIGTERM or Ctrl-C.", is_bare=True),
     "demo": _local(
-        target="serve:demo",
-        summary="Serve with sample tenants and traffic; everything is deleted at the end.",
+        "serve",
+        "Serve with sample tenants and traffic; everything is deleted at the end.",
         is_bare=True,
     ),
     "node": _local(
-        target="node:node",
-        summary="Run a PgBouncer node until SIGTERM or Ctrl-C. PgBouncer goes on after that.",
+        "node", "Run a PgBouncer node until SIGTERM or Ctrl-C. PgBouncer goes on after that."
     ),
     "doctor": _local(
-        target="doctor:doctor",
-        summary="Check servers, catalog, rights, TLS, budgets and keys, and print the SQL that is"
-        " missing.",
+        "doctor",
+        "Check servers, catalog, rights, TLS, budgets and keys, and print the SQL that is missing.",
         is_bare=True,
     ),
-    "migrate": _local(
-        target="migrate:migrate", summary="Upgrade the catalog's schema and exit.", is_bare=True
-    ),
-    "keys": _local(target="keys:keys", summary="Create, list and revoke API keys."),
-    "rls-sql": _local(
-        target="rls_sql:rls_sql",
-        summary="Print SQL that restricts each shared tenant to its own rows.",
-    ),
+    "migrate": _local("migrate", "Upgrade the catalog's schema and exit.", is_bare=True),
+    "keys": _local("keys", "Create, list and revoke API keys."),
+    "rls-sql": _local("rls_sql", "Print SQL that restricts each shared tenant to its own rows."),
     "simulate": _local(
-        target="simulate:simulate",
-        summary="Simulate pools with a rule of the advisor or one of its competitors.",
+        "simulate", "Simulate pools with a rule of the advisor or one of its competitors."
     ),
-    "openapi": _local(
-        target="openapi:openapi", summary="Print the OpenAPI document.", is_bare=True
-    ),
+    "openapi": _local("openapi", "Print the OpenAPI document.", is_bare=True),
 }
 
 
