@@ -8,8 +8,9 @@ lost, late or repeated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 
 from app.domain.advisor.fair_share import fair_level
 from app.domain.nodes.allotment import Commitment
@@ -107,14 +108,14 @@ def _shrink(
     takes: bool,
 ) -> None:
     """Take from those above their share what others lack, and what exceeds the budget."""
-    donors = [holder.name for holder in holders if holder.reachable]
+    donors, heap = _ordered(holders, lambda name: shares[name] - amounts[name])
     lacking = sum(max(0, shares[name] - amounts[name]) for name in donors) if takes else 0
     needed = lacking - (budget - sum(amounts.values()))
-    for _ in range(needed):
-        name = max(donors, key=lambda name: (amounts[name] - shares[name], name), default=None)
-        if name is None or amounts[name] <= shares[name]:
-            return
-        amounts[name] -= 1
+    while needed > 0 and heap and heap[0][0] < 0:
+        below, number = heap[0]
+        amounts[donors[number]] -= 1
+        needed -= 1
+        heapreplace(heap, (below + 1, number))
 
 
 def _grow(
@@ -123,15 +124,28 @@ def _grow(
     """Give what is free to those below their share, to the one that lacks most first."""
     liabilities = {holder.name: holder.commitment.liability for holder in holders}
     free = budget - sum(liabilities.values())
-    growing = {holder.name for holder in holders if holder.reachable}
-    while growing:
-        name = max(growing, key=lambda name: (shares[name] - amounts[name], name))
-        if amounts[name] >= shares[name]:
-            return
+    growing, heap = _ordered(holders, lambda name: amounts[name] - shares[name])
+    while heap and heap[0][0] < 0:
+        below, number = heap[0]
+        name = growing[number]
         # What it is liable for already is its own.
         costs = amounts[name] >= liabilities[name]
         if costs and free <= 0:
-            growing.remove(name)
+            heappop(heap)
             continue
         amounts[name] += 1
         free -= costs
+        heapreplace(heap, (below + 1, number))
+
+
+def _ordered(
+    holders: Sequence[Holder], measure: Callable[[str], int]
+) -> tuple[Sequence[str], list[tuple[int, int]]]:
+    """Names of those that can be reached; and a heap of what is measured, with the name's number.
+
+    Thousands of connections may move at a time.
+    """
+    names = sorted((holder.name for holder in holders if holder.reachable), reverse=True)
+    heap = [(measure(name), number) for number, name in enumerate(names)]
+    heapify(heap)
+    return names, heap
