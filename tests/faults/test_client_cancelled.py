@@ -131,9 +131,7 @@ async def test_while_releasing(slow: TenantPoolManager, fault_proxy: FaultProxy)
     assert pool.recorder.connections_opened == 2
 
 
-async def test_a_storm_of_cancellations_never_outgrows_the_pool(
-    slow: TenantPoolManager, database: Database
-) -> None:
+async def test_a_storm_of_cancellations_never_outgrows_the_pool(slow: TenantPoolManager) -> None:
     pool, state = parts(slow)
     tasks = [asyncio.create_task(work(slow, "SELECT pg_sleep(0.001)")) for _ in range(100)]
     for task in tasks[::2]:

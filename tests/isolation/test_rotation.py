@@ -19,7 +19,6 @@ from app.pools.isolation.role_passwords import RolePasswords
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import ROLE_PASSWORDS
-from tests.fixtures.postgres import Database
 
 ALL = pytest.mark.parametrize("strategy", PoolStrategy)
 OWN = pytest.mark.parametrize("strategy", [PoolStrategy.PER_TENANT, PoolStrategy.PER_DATABASE])
@@ -179,9 +178,7 @@ async def test_without_the_catalog_nothing_is_rotated(control: Control) -> None:
     assert await works(control)
 
 
-async def test_provisioning_again_keeps_the_password_that_holds(
-    control: Control, database: Database
-) -> None:
+async def test_provisioning_again_keeps_the_password_that_holds(control: Control) -> None:
     await control.tenant("acme")
     await control.rotation.rotate(control.state("acme"), PERSON)
     await control.provisioning.provision(control.state("acme"), PERSON)

@@ -141,9 +141,7 @@ async def test_random_load_stays_inside_the_budget_and_nobody_starves(
     )
 
 
-async def test_a_lowered_limit_is_reached_as_connections_come_back(
-    tight: Bench, database: Database
-) -> None:
+async def test_a_lowered_limit_is_reached_as_connections_come_back(tight: Bench) -> None:
     (first, one), (second, two) = pools(tight, 2, max_size=3)
     async with lent(first, one), lent(first, one), lent(second, two):
         tight.server.budget.set_limit(2)

@@ -444,7 +444,7 @@ async def test_a_lease_cut_by_a_drain_is_lost(
 
 
 async def test_a_dead_idle_connection_is_replaced_unseen(
-    manager: TenantPoolManager, acme: TenantState, monkeypatch: pytest.MonkeyPatch
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     pool = pool_of(manager, "acme")
     [idle] = pool.connections.idle

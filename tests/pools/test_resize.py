@@ -120,7 +120,7 @@ async def test_a_grown_pool_serves_who_waits_at_once(bench: Bench) -> None:
 
 
 async def test_a_raised_min_size_opens_connections_and_a_lowered_one_lets_them_go(
-    bench: Bench, database: Database
+    bench: Bench,
 ) -> None:
     pool = bench.pool(5, idle_timeout=0.0)
     pool.resize(sized(5, min_size=3))

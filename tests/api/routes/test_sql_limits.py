@@ -53,7 +53,7 @@ async def test_a_statement_ends_with_its_client(api: Api, database: Database) ->
     assert await driver.rows("select 1") == [["1"]]
 
 
-async def test_a_credential_has_a_rate_of_its_own(api_with: ApiWith, database: Database) -> None:
+async def test_a_credential_has_a_rate_of_its_own(api_with: ApiWith) -> None:
     async with api_with(rate_limit=1, sql_rate_limit=1, max_waiting=3) as api:
         driver = await driver_for(api)
         responses = await asyncio.gather(*(driver.ask("select 1") for _ in range(20)))

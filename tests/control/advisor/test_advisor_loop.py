@@ -354,9 +354,7 @@ async def test_what_was_dismissed_is_not_recommended_again_unless_it_differs(
         assert await sampled(control, 2) == 1
 
 
-async def test_what_a_person_sized_is_left_alone_for_a_while(
-    control: Control, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_a_person_sized_is_left_alone_for_a_while(control: Control) -> None:
     await control.tenant("acme")
     await in_mode(control, AdvisorMode.APPLY)
     await control.pool_operations.put(control.state("acme"), PoolChange(max_size=4), PERSON)

@@ -212,9 +212,7 @@ async def test_a_clock_that_jumps_or_an_outage_does_not_cost_leadership(
     await active.release()
 
 
-async def test_the_predecessors_trust_is_waited_out(
-    catalog_address: CatalogAddress, catalog_database: Database
-) -> None:
+async def test_the_predecessors_trust_is_waited_out(catalog_address: CatalogAddress) -> None:
     killed = Leadership(catalog_address, FIRST)
     await killed.lock()
     await killed.begin_epoch()
@@ -247,7 +245,7 @@ async def test_who_may_have_left_something_on_a_server_does_not_end_in_order(
 
 
 async def test_who_ends_before_it_has_cleaned_up_leaves_that_to_its_successor(
-    catalog_address: CatalogAddress, catalog_database: Database
+    catalog_address: CatalogAddress,
 ) -> None:
     killed = Leadership(catalog_address, FIRST)
     await killed.lock()
