@@ -538,15 +538,17 @@ async def test_what_an_instance_that_died_was_asked_is_repeated_only_if_it_only_
             assert not response.json()["retryable"]
 
 
+async def half(scope: Scope, receive: Receive, send: Send) -> None:
+    """Begin a response, and never end it."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"half", "more_body": True})
+    await asyncio.Event().wait()
+
+
 async def test_a_response_that_breaks_off_is_not_taken_for_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("app.api.forwarding.upstream._GRACE", 0.1)
-
-    async def half(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"half", "more_body": True})
-        await asyncio.Event().wait()
 
     async with (
         pair(half) as (standby, _),
@@ -628,11 +630,6 @@ async def test_nobody_waits_for_ever_for_the_rest_of_a_response(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("app.api.forwarding.upstream._SILENCE", 0.2)
-
-    async def half(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"half", "more_body": True})
-        await asyncio.Event().wait()
 
     async with (
         pair_through_a_proxy(half) as (standby, _),
