@@ -7,8 +7,10 @@ passwords: it goes over TLS that is verified, and into no log.
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
@@ -49,6 +51,14 @@ _IN_CLEAR = "tls-required"
 _NO_ANSWER = (httpx.HTTPError, OSError, TimeoutError, AttributeError)
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """A response that was read to its end."""
+
+    status: int
+    body: bytes
 
 
 class HttpControlPlane:
@@ -93,15 +103,15 @@ class HttpControlPlane:
     async def configuration(self, known: int | None) -> NodeConfiguration | None:
         if known is None:
             return _read(NodeConfiguration, await self._request("GET", "configuration"))
-        response = await self._request(
+        answer = await self._request(
             "GET",
             f"configuration?wait_seconds={LONGEST_POLL:g}",
             headers={"If-None-Match": f'"{known}"'},
             patience=LONGEST_POLL + ANSWER_SECONDS,
         )
-        if response.status_code == HTTPStatus.NOT_MODIFIED:
+        if answer.status == HTTPStatus.NOT_MODIFIED:
             return None
-        return _read(NodeConfiguration, response)
+        return _read(NodeConfiguration, answer)
 
     async def report(self, report: NodeReport) -> ReportAnswer:
         return _read(
@@ -122,8 +132,8 @@ class HttpControlPlane:
         headers: dict[str, str] | None = None,
         content: bytes = b"",
         patience: float = ANSWER_SECONDS,
-    ) -> httpx.Response:
-        """The response of the current server; when it has none, the next one is the current."""
+    ) -> _Answer:
+        """The answer of the current server; when it has none, the next one is the current."""
         current = self._current
         url = self._urls[current]
         try:
@@ -131,32 +141,40 @@ class HttpControlPlane:
         except CannotStart as error:
             raise ServiceRefuses(str(error)) from error
         try:
-            async with asyncio.timeout(patience):
-                response = await self._http.request(
+            async with (
+                asyncio.timeout(patience),
+                self._http.stream(
                     method,
                     f"{url}{self._path}{path}",
                     headers={**authorization, **(headers or {})},
                     content=content,
-                )
+                ) as response,
+            ):
+                # A response that has its body would keep it until the garbage collector comes.
+                body = b"".join([part async for part in response.aiter_bytes()])
         except _NO_ANSWER as error:
             self._turn_from(current)
             raise ServiceAway(
                 f"{url} does not answer: {str(error) or type(error).__name__}."
             ) from error
-        if response.is_success or response.status_code == HTTPStatus.NOT_MODIFIED:
-            return response
-        raise self._refusal(response, current)
+        answer = _Answer(status=response.status_code, body=body)
+        if response.is_success or answer.status == HTTPStatus.NOT_MODIFIED:
+            return answer
+        raise self._refusal(answer, current)
 
-    def _refusal(self, response: httpx.Response, current: int) -> ServiceError:
+    def _refusal(self, answer: _Answer, current: int) -> ServiceError:
         try:
-            problem = response.json()
+            problem = json.loads(answer.body)
             code, detail = str(problem["code"]), str(problem["detail"])
         except (ValueError, LookupError, TypeError):
-            code, detail = "", f"The response is HTTP {response.status_code}."
+            code, detail = "", f"The response is HTTP {answer.status}."
         message = f"{self._urls[current]}: {detail}"
         if code in _ERRORS:
             return _ERRORS[code](message)
-        if response.is_server_error or response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        if (
+            answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            or answer.status == HTTPStatus.TOO_MANY_REQUESTS
+        ):
             self._turn_from(current)
             return ServiceAway(message)
         if code == _IN_CLEAR:
@@ -180,9 +198,9 @@ class HttpControlPlane:
         return {"Authorization": f"Bearer {key}"}
 
 
-def _read(kind: type[T], response: httpx.Response) -> T:
+def _read(kind: type[T], answer: _Answer) -> T:
     try:
-        return from_document(kind, response.json())
+        return from_document(kind, json.loads(answer.body))
     except ValueError as error:
         # Without the cause, which may quote the document.
         message = f"The service sent what this version does not understand: {error}"

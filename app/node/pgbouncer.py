@@ -287,8 +287,10 @@ class PgBouncer:
         """
         shown = await self._shown_entries()
         self._entries = frozenset(shown)
-        for entry in configuration.entries:
-            self._users |= {entry.role, *(login.user for login in entry.logins)}
+        self._users = self._users.union(
+            [entry.role for entry in configuration.entries],
+            [login.user for entry in configuration.entries for login in entry.logins],
+        )
         wanted = {entry.name: _as_shown(configuration, entry) for entry in configuration.entries}
         if {name: each.columns for name, each in shown.items()} != wanted:
             raise NotInForce(
