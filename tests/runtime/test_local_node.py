@@ -41,30 +41,33 @@ async def test_applications_connect_to_the_node_beside_the_service(
             return str(ok(await api.client.get("/v1/nodes/local"))["state"]) == "ready"
 
         await eventually(is_ready)
-        issued = ok(await api.client.post(f"{url}/credentials", json={"name": "web"}), 201)
 
-        async def role() -> str:
-            """As whom an application is connected; nobody, if it is refused."""
-            try:
-                connection = await psycopg.AsyncConnection.connect(
-                    host="127.0.0.1",
-                    port=port,
-                    dbname="acme",
-                    user=issued["user"],
-                    password=issued["password"],
-                    sslmode="disable",
-                    connect_timeout=180,
-                )
-            except psycopg.OperationalError:
-                return ""
-            async with connection:
-                found = await (await connection.execute("SELECT session_user")).fetchone()
-                return str(found[0]) if found else ""
+        async def connect() -> psycopg.AsyncConnection:
+            return await psycopg.AsyncConnection.connect(
+                host="127.0.0.1",
+                port=port,
+                dbname="acme",
+                user=issued["user"],
+                password=issued["password"],
+                sslmode="disable",
+                connect_timeout=180,
+                autocommit=True,
+            )
 
-        # A response to a change of credentials means that the node has it.
-        assert await role() == "tenant_acme"
-        ok(await api.client.delete(f"{url}/credentials/web"))
-        assert await role() == ""
+        async def role_of(connection: psycopg.AsyncConnection) -> str:
+            found = await (await connection.execute("SELECT session_user")).fetchone()
+            return str(found[0]) if found else ""
+
+        # A response to a change means that the node has it.
+        for path in (f"{url}/credentials/web", url):
+            issued = ok(await api.client.post(f"{url}/credentials", json={"name": "web"}), 201)
+            async with await connect() as connection:
+                assert await role_of(connection) == "tenant_acme"
+                ok(await api.client.delete(path))
+                with pytest.raises(psycopg.OperationalError):
+                    await role_of(connection)
+            with pytest.raises(psycopg.OperationalError):
+                await connect()
         shown = ok(await api.client.get("/v1/nodes/local"))
         assert shown["address"] == f"127.0.0.1:{port}"
         assert processes_about(str(enterable_path / "node"))

@@ -29,6 +29,7 @@ from app.api.http.problems import problem_responses, validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
 from app.api.views.tenant import TENANT_EXAMPLE, TenantPhase, TenantView, TenantViews, phase_of
+from app.control.nodes.feed import NodeFeed
 from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
@@ -99,7 +100,7 @@ class TenantDeletion(BaseModel):
     model_config = examples({"tenant": "acme", "closed": 2, "cut": 0, "login_disabled": True})
 
     tenant: str
-    closed: int = Field(description="Connections closed.")
+    closed: int = Field(description="Connections closed; those of nodes do not count.")
     cut: int = Field(description="Leases that were cut at the deadline.")
     login_disabled: bool = Field(
         description="False while its server is unreachable; disabled as soon as it is back."
@@ -244,6 +245,7 @@ async def delete_tenant(
     tenant: TenantDep,
     manager: ManagerDep,
     deletions: Annotated[TenantDeletions, provided(TenantDeletions)],
+    feed: Annotated[NodeFeed, provided(NodeFeed)],
     operation: OperationDep,
     *,
     deadline_seconds: DeadlineDep,
@@ -251,7 +253,8 @@ async def delete_tenant(
 ) -> TenantDeletion | PlanView:
     """Closes the tenant's pool, disables its login, and deletes its record. Its data stays.
 
-    Active leases are cut at the deadline.
+    Active leases are cut at the deadline. The response waits until the nodes that serve the tenant
+    have cut its clients and refuse new ones, for 5 s at most.
     """
     state = manager.tenant_state(tenant)
     before = state.tenant
@@ -259,7 +262,7 @@ async def delete_tenant(
     deletion = deletions.delete(
         state, operation.actor, deadline=deadline_seconds, expected_generation=expected
     )
-    return await operation.run(
+    deleted = await operation.run(
         deletion,
         lambda done: TenantDeletion(
             tenant=tenant,
@@ -268,6 +271,9 @@ async def delete_tenant(
             login_disabled=done.login_disabled,
         ),
     )
+    if isinstance(deleted, TenantDeletion):
+        await feed.settle(before.spec)
+    return deleted
 
 
 @router.post("/{tenant}/provision", dependencies=[REQUIRE_ADMIN], summary="Provision a tenant")
