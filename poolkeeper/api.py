@@ -127,7 +127,7 @@ def provision_tenant(tenant: str, *, adopt: bool | None = None) -> Request[model
 
 
 def list_findings(*, named: int | None = None) -> Request[models.FindingList]:
-    """List findings of the isolation audit."""
+    """List findings."""
     return Request("GET", "/v1/findings", query={"named": named})
 
 

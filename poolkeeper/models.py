@@ -296,11 +296,12 @@ class FindingList(TypedDict):
 
 
 class FindingView(TypedDict):
-    """A check of the isolation audit that failed for one cause, and for whom."""
+    """A check that failed for one cause, and for whom."""
 
     check: str
     severity: Severity
     server: str | None
+    node: str | None
     detail: str | None
     count: int
     tenants: list[str]
@@ -533,6 +534,7 @@ class NodeTotals(TypedDict):
 
     by_state: dict[str, int]
     troubled: int
+    vulnerable: int
     clients: int
     waiting: int
 
@@ -551,6 +553,7 @@ class NodeView(TypedDict):
     engine: str | None
     problem: str | None
     warnings: list[str]
+    vulnerable: bool
     silent_seconds: float | None
     tenants: int
     clients: int

@@ -50,7 +50,7 @@ def segment(name: str) -> str:
         InvalidRequest: it cannot be a single segment, or is not valid UTF-8.
     """
     if "/" in name or not name.strip("."):
-        raise InvalidRequest(f'"{name}" is not a valid id.')
+        raise InvalidRequest(f'"{name}" is not a valid id: it needs a letter or digit, no slash.')
     try:
         return quote(name, safe="")
     except UnicodeEncodeError as error:

@@ -22,7 +22,7 @@ class ApplicationCredential:
         name: a slug, unique among those of the tenant.
         verifier: of the password, as Postgres stores it; the password itself is stored nowhere.
         expires_at: it is refused from then on; None: never.
-        last_used_at: to the minute; None: it was never used.
+        last_used_at: to the minute; None: no use of it was seen.
     """
 
     tenant: TenantId

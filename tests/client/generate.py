@@ -130,7 +130,7 @@ class Source:
                 is_open = "enum" in self._schemas[name] and name not in self._sent
                 return "str" if is_open else package + name
             case {"anyOf": choices}:
-                return " | ".join(self._type(each, package) for each in choices)
+                return " | ".join(dict.fromkeys(self._type(each, package) for each in choices))
             case {"type": "array", "items": items}:
                 return f"list[{self._type(items, package)}]"
             case {"type": "object"}:

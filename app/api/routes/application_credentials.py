@@ -91,7 +91,8 @@ class CredentialView(BaseModel):
     expires_at: datetime | None = Field(description="Null: it never expires.")
     expired: bool = Field(description="Whether it has expired.")
     last_used_at: datetime | None = Field(
-        description="Last use, to the minute; null: it was never used."
+        description="Last use that was seen, to the minute; null: none was. A node looks who is "
+        "connected every 10 s, and misses short connections."
     )
 
 

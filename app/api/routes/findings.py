@@ -1,18 +1,21 @@
-"""Findings of the isolation audit, by cause: one cause often concerns many tenants."""
+"""Findings by cause, of the isolation audit and on nodes: one often concerns many tenants."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
-from app.api.http.dependencies import ManagerDep, PrincipalDep
+from app.api.http.dependencies import ManagerDep, PrincipalDep, provided
 from app.api.http.field_types import examples
 from app.api.http.strict_route import StrictRoute
 from app.control.background import in_slices
+from app.control.nodes.fleet import Fleet
 from app.domain.isolation_checks import AuditCheck, Finding, Severity
 
 _RANKS = (Severity.CRITICAL, Severity.WARNING, Severity.NOT_CHECKED)
@@ -27,13 +30,17 @@ router = APIRouter(prefix="/v1/findings", tags=["tenants"], route_class=StrictRo
 
 
 class FindingView(BaseModel):
-    """A check of the isolation audit that failed for one cause, and for whom."""
+    """A check that failed for one cause, and for whom."""
 
-    check: AuditCheck
+    check: AuditCheck | Literal["pooler_version"] = Field(
+        description="Of the isolation audit; `pooler_version`: a node's PgBouncer is vulnerable."
+    )
     severity: Severity
     server: str | None = Field(
-        description="Where the cause is, and the SQL is to be run; null: on several servers."
+        description="Where the cause is, and the SQL is to be run; null: on several servers, or "
+        "on a node."
     )
+    node: str | None = Field(description="The node where the cause is.")
     detail: str | None = Field(
         description="The problem and its fix for the first of these tenants; null for a key that "
         "is bound to tenants.",
@@ -52,6 +59,7 @@ class FindingList(BaseModel):
                     "check": "other_databases",
                     "severity": "warning",
                     "server": "local",
+                    "node": None,
                     "detail": "Role tenant_acme can connect to database postgres. "
                     "Run: REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC;",
                     "count": 2,
@@ -64,9 +72,10 @@ class FindingList(BaseModel):
     items: list[FindingView]
 
 
-@router.get("", dependencies=[REQUIRE_READ], summary="List findings of the isolation audit")
+@router.get("", dependencies=[REQUIRE_READ], summary="List findings")
 async def list_findings(
     manager: ManagerDep,
+    fleet: Annotated[Fleet, provided(Fleet)],
     principal: PrincipalDep,
     *,
     named: Annotated[
@@ -76,7 +85,8 @@ async def list_findings(
     """Lists the checks that failed in the latest audits, and the tenants that each concerns.
 
     There is one item for each cause on each server, with the number of tenants and the first of
-    them; beyond 100 items, what remains of a check is one item.
+    them; beyond 100 items, what remains of a check is one item. A node whose PgBouncer has known
+    vulnerabilities is an item, too.
     `GET /v1/tenants?finding=critical` lists all tenants with such a finding. Works while the
     catalog is unreachable.
     """
@@ -94,7 +104,8 @@ async def list_findings(
             if item.count <= named:
                 item.tenants.append(id_)
     items = sorted(
-        found.values(), key=lambda each: (_RANKS.index(each.severity), -each.count, each.check)
+        (*found.values(), *_on_nodes(fleet, principal, named)),
+        key=lambda each: (_RANKS.index(each.severity), -each.count, each.check),
     )
     return FindingList(items=items)
 
@@ -106,8 +117,28 @@ def _first(finding: Finding, key: _Cause, principal: Principal) -> FindingView:
         check=finding.check,
         severity=finding.severity,
         server=server,
+        node=None,
         # It may name other tenants' roles and databases.
         detail=finding.detail if principal.tenants is None else None,
         count=0,
         tenants=[],
     )
+
+
+def _on_nodes(fleet: Fleet, principal: Principal, named: int) -> Iterator[FindingView]:
+    """The nodes with a vulnerable pooler; for a key of tenants, those that serve one of them."""
+    own = principal.tenants
+    for name, node in sorted(fleet.nodes.items()):
+        if not node.vulnerabilities:
+            continue
+        served = node.entries if own is None else sorted(own & node.entries.keys())
+        if served or own is None:
+            yield FindingView(
+                check="pooler_version",
+                severity=Severity.WARNING,
+                server=None,
+                node=name,
+                detail=" ".join(node.vulnerabilities) if own is None else None,
+                count=len(served),
+                tenants=list(islice(served, named)),
+            )

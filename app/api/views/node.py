@@ -30,6 +30,7 @@ NODE_EXAMPLE: dict[str, Any] = {
     "engine": "PgBouncer 1.25.2",
     "problem": None,
     "warnings": [],
+    "vulnerable": False,
     "silent_seconds": 0.4,
     "tenants": 12,
     "clients": 85,
@@ -101,6 +102,7 @@ class NodeView(BaseModel):
         "service; null when all is well."
     )
     warnings: list[str] = Field(description="Known weaknesses of that version.")
+    vulnerable: bool = Field(description="Whether an attacker can use one of them.")
     silent_seconds: float | None = Field(description="Time since the last report; null: none yet.")
     tenants: int = Field(description="Tenants that it serves.")
     clients: int = Field(description="Connections of applications.")
@@ -125,6 +127,7 @@ class NodeView(BaseModel):
             engine=report.engine[:_LONGEST_TEXT] if report else None,
             problem=problem[:_LONGEST_TEXT] or None,
             warnings=list(weaknesses(report.engine)) if report else [],
+            vulnerable=bool(node.vulnerabilities),
             silent_seconds=None if node.silence is None else round(node.silence, 1),
             tenants=len(node.entries),
             clients=latest.sums.clients if latest else 0,

@@ -127,6 +127,9 @@ class NodeTotals(BaseModel):
 
     by_state: dict[NodeState, int] = Field(examples=[{"ready": 2}])
     troubled: int = Field(description="Nodes that show a `problem`.", examples=[0])
+    vulnerable: int = Field(
+        description="Nodes whose PgBouncer has a weakness that an attacker can use.", examples=[0]
+    )
     clients: int = Field(
         description="Connections of applications to nodes that report.", examples=[85]
     )
@@ -229,6 +232,7 @@ def show_nodes(fleet: Fleet) -> NodeTotals:
     return NodeTotals(
         by_state=Counter(node.state for node in nodes),
         troubled=sum(bool(fleet.problem(node)) for node in nodes),
+        vulnerable=sum(bool(node.vulnerabilities) for node in nodes),
         clients=sum(each.sums.clients for each in heard),
         waiting=sum(each.sums.waiting for each in heard),
     )

@@ -42,6 +42,7 @@ _ATTEMPTS = 5
 # Items that are searched for the beginning of an id, and ids that an error names.
 _MOST_SEARCHED = 10_000
 _MOST_NAMED = 5
+_provisioned = re.compile(r"/v1/tenants/([a-z0-9-]+)/provision").fullmatch
 _ERROR_NUMBER = re.compile(r"\[Errno -?\d+\] ")
 
 Document = dict[str, Any]
@@ -209,7 +210,10 @@ def _message(error: ProblemError) -> str:
         return _NEEDS_KEY
     # What is wrong with an argument says more than that something is.
     lines = [printable(line.strip()) for line in error.lines[bool(error.errors) :]]
-    return "\n".join(lines).replace(*_WORDS.get(error.code, ("", "")))
+    of_api, of_terminal = _WORDS.get(error.code, ("", ""))
+    if found := _provisioned(str(error.document.get("instance"))):
+        of_terminal = of_terminal.replace("TENANT", found[1])
+    return "\n".join(lines).replace(of_api, of_terminal)
 
 
 def _exit_status(error: ProblemError) -> ExitStatus:

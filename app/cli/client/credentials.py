@@ -29,7 +29,7 @@ COLUMNS = (
     text("NAME", "name", ALWAYS),
     text("USER", "user", ALWAYS),
     text("EXPIRES", lambda item: "expired" if item["expired"] else item["expires_at"] or "never"),
-    age("LAST USED", "last_used_at"),
+    age("LAST SEEN", "last_used_at"),
     age("AGE", "created_at", WIDE),
 )
 NameArgument = Annotated[

@@ -23,7 +23,8 @@ _FIELDS = ("address", "labels", "selector", "limits")
 
 
 def _state(node: Item) -> str:
-    return f"{node['state']}, paused" if node["paused"] else str(node["state"])
+    also = [each for each in ("paused", "vulnerable") if node[each]]
+    return ", ".join([str(node["state"]), *also])
 
 
 def sum_of(field: str, node: Item) -> int:

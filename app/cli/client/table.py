@@ -83,9 +83,10 @@ def pool_state(pool: Item) -> str:
 
 def on_node(entry: Item) -> str:
     """A tenant on one node, with its load if it is known; what is estimated says so."""
+    clients = counted(entry["clients"], "client")
     facts = (
         f"{entry['node']}: {entry['state']}, share {entry['share']}, "
-        f"{entry['active']} of {entry['size']} connections active, {entry['clients']} clients, "
+        f"{entry['active']} of {entry['size']} connections active, {clients}, "
         f"{entry['waiting']} waiting"
     )
     if entry["waiting"]:
@@ -144,7 +145,7 @@ def changes(before: Item | None, after: Item | None) -> str:
 
 def counted(number: int, noun: str) -> str:
     """As in `1 connection`, `2 connections`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def plain(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from app.cli.client.api_client import path_segment
+from app.cli.client.api_client import ApiError, path_segment
 from app.cli.client.completion import server_names
 from app.cli.client.confirmation import confirm
 from app.cli.client.labels import LabelOption, pairs
@@ -152,7 +152,11 @@ def create(
         declared = client.create(_path(tenant), body, **session.change_params)
         if not provision or session.dry_run:
             return declared
-        client.post(f"{_path(tenant)}/provision")
+        try:
+            client.post(f"{_path(tenant)}/provision")
+        except ApiError as error:
+            message = f"Tenant {tenant} was created, but not provisioned. {error}"
+            raise ApiError(message, error.exit_status) from error
         return client.get(_path(tenant))
 
     session.change(send, partial(details, _DETAILS))

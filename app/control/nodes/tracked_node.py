@@ -16,6 +16,7 @@ from app.domain.nodes.estimates import EstimatedLoad
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import STALE_AFTER, NodeContact, NodeState
 from app.domain.nodes.report import EntryReport, NodeReport
+from app.domain.nodes.weaknesses import vulnerabilities
 
 # Seconds that demand looks back.
 _MEMORY = 10.0
@@ -183,6 +184,11 @@ class TrackedNode:
         """
         longest = self._clock() - self._offered[0][1] if self._offered else 0.0
         return self.is_reachable and longest >= OUTDATED_AFTER
+
+    @property
+    def vulnerabilities(self) -> tuple[str, ...]:
+        """Those of the pooler that it reported last; a sentence for each."""
+        return vulnerabilities(self.latest.report.engine) if self.latest is not None else ()
 
     @property
     def is_drained(self) -> bool:

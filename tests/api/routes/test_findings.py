@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from app.domain.isolation_checks import AuditCheck, Finding, Severity
+from app.domain.nodes.report import NodeReport
 from tests.fixtures.app import Api, ok, pointers
 from tests.fixtures.keys import Keyring
 
@@ -76,3 +77,36 @@ async def test_a_key_bound_to_tenants_sees_their_findings_without_the_details(
     [found] = ok(await api.client.get(URL))["items"]
     assert (found["check"], found["count"], found["tenants"]) == ("other_databases", 1, ["acme"])
     assert found["detail"] is None
+
+
+async def test_a_node_with_a_vulnerable_pooler_is_a_finding_with_its_tenants(
+    keyed_api: tuple[Api, Keyring],
+) -> None:
+    api, keys = keyed_api
+    for name in ("acme", "beta"):
+        await api.tenant(name)
+    for name, labels in {"edge": {}, "idle": {"plan": "gold"}, "quiet": {}}.items():
+        ok(await api.client.put(f"/v1/nodes/{name}", json={"selector": labels}), 201)
+    assert ok(await api.client.get(URL)) == {"items": []}
+    for name in ("edge", "idle"):
+        node = api.service.fleet.node(name)
+        node.begin_session(1)
+        said = NodeReport(
+            session=1, sequence=1, version=0, engine="PgBouncer 1.25.2", servers={}, entries=()
+        )
+        node.hear(said, most_sessions=2)
+    edge, idle = ok(await api.client.get(f"{URL}?named=1"))["items"]
+    cause = "PgBouncer 1.25.2: one user can log in as another (CVE-2026-107350). Fixed in 1.26.1."
+    assert edge == {
+        "check": "pooler_version",
+        "severity": "warning",
+        "server": None,
+        "node": "edge",
+        "detail": cause,
+        "count": 2,
+        "tenants": ["acme"],
+    }
+    assert idle == {**edge, "node": "idle", "count": 0, "tenants": []}
+    api.client.headers.update(keys.headers("bound"))
+    [found] = ok(await api.client.get(URL))["items"]
+    assert found == {**edge, "detail": None, "count": 1}

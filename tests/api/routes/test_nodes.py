@@ -140,6 +140,7 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
     )
     assert (shown["clients"], shown["waiting"], shown["tenants"]) == (7, 1, 1)
     assert any("CVE" in warning for warning in shown["warnings"])
+    assert shown["vulnerable"]
     assert shown["servers"] == [
         {"server": "local", "allotment": 5, "committed": 5, "connections": 3, "held": 5}
     ]
@@ -166,6 +167,7 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
     assert stats["nodes"] == {
         "by_state": {"ready": 1},
         "troubled": 1,
+        "vulnerable": 1,
         "clients": 7,
         "waiting": 1,
     }

@@ -103,7 +103,7 @@ async def test_objects_that_exist_are_named_with_the_command_that_takes_them_ove
     first = both.partition(",")[0] + "}"
     one = await shell.run("apply", "-f", "-", stdin=first, status=5)
     assert "! provision acme\n    The schema tenant_acme exists already" in one.stdout
-    assert "`poolkeeper tenants provision TENANT --adopt` takes it over." in one.stdout
+    assert "`poolkeeper tenants provision acme --adopt` takes it over." in one.stdout
     two = await shell.run("apply", "-f", "-", stdin=both, status=5)
     assert "! provision acme, beta\n    The schema tenant_… exists already" in two.stdout
     await shell.run("tenants", "provision", "acme", "--adopt")

@@ -202,6 +202,19 @@ async def test_a_statement_is_run_as_a_tenant(shell: Shell) -> None:
     assert (await shell.run("query", "acme", "SELECT count(*) FROM t")).stdout == "count\n1\n"
 
 
+async def test_a_tenant_whose_objects_exist_is_created_and_the_hint_names_it(shell: Shell) -> None:
+    create = ("tenants", "create", "acme", "--strategy", "per_tenant")
+    await shell.run(*create)
+    await shell.run("tenants", "delete", "acme", "--yes")
+    created = await shell.run(*create, status=1)
+    assert "Tenant acme was created, but not provisioned. The schema tenant_acme" in created.stderr
+    assert "`poolkeeper tenants provision acme --adopt` takes it over." in created.stderr
+    await shell.run("tenants", "provision", "acme", "--adopt")
+    for wrong in ("", ".."):
+        refused = await shell.run("tenants", "create", wrong, status=2)
+        assert "is not a valid id: it needs a letter or digit" in refused.stderr
+
+
 async def test_a_credential_is_created_listed_and_revoked(shell: Shell) -> None:
     await shell.run("tenants", "create", "acme", "--strategy", "per_tenant", "--no-provision")
     planned = await shell.run("credentials", "create", "acme", "web", "--dry-run")
@@ -213,6 +226,9 @@ async def test_a_credential_is_created_listed_and_revoked(shell: Shell) -> None:
     assert existing.stderr == "poolkeeper: Credential acme.web exists. Revoke it first.\n"
     [listed] = await shell.json("credentials", "list", "acme", "--json")
     assert (listed["user"], listed["last_used_at"]) == ("acme.web", None)
+    assert re.search(
+        r"LAST SEEN +-", (await shell.run("credentials", "show", "acme", "web")).stdout
+    )
     wrong = await shell.run("credentials", "create", "acme", "Web", status=2)
     assert "Must be 1 to 48 of a-z" in wrong.stderr
     revoked = await shell.run("credentials", "revoke", "acme", "web")

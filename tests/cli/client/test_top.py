@@ -206,11 +206,13 @@ def test_nodes_open_as_their_tenants_and_these_with_what_they_have_there(
             [node] = document["items"]
             troubled = {"name": LONGEST, "waiting": 1234, "paused": True, "problem": PROBLEM}
             document = {**document, "items": [node, node | troubled]}
+        if urlsplit(path).path == "/v1/stats":
+            document = {**document, "nodes": {**document["nodes"], "vulnerable": 1}}
         return status, document
 
     monkeypatch.setattr(EchoService, "answer", in_trouble)
     with terminal(TOP, service.url, columns=columns, lines=40) as top:
-        head, *_ = top.wait_for("nodes         2 ready; 85 clients, 0 waiting")
+        head, *_ = top.wait_for("nodes         2 ready, 1 vulnerable; 85 clients, 0 waiting")
         assert re.match(r"Poolkeeper: \d+ active, \d+ waiting, \d+ timeouts, event loop lag", head)
         top.press("n")
         screen = top.wait_for("nodes by waiting  1 to 2 of 2")

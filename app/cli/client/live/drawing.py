@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from app.cli.client.live.queries import Listing, TenantReport
 from app.cli.client.live.screens import ListScreen, TenantScreen
 from app.cli.client.live.waits import waits_for
-from app.cli.client.table import Table, advice_of, on_node, plain, pool_state
+from app.cli.client.table import Table, advice_of, counted, on_node, plain, pool_state
 from app.runtime.printable import printable
 from app.runtime.wrapping import shortened, wrapped
 
@@ -119,7 +119,10 @@ def _nodes(totals: Document | None, width: int | None) -> Iterator[Line]:
     states = [f"{count} {state}" for state, count in sorted(totals["by_state"].items())]
     if totals["troubled"]:
         states.append(f"{totals['troubled']} with a problem")
-    facts = f"{', '.join(states)}; {totals['clients']:,} clients, {totals['waiting']:,} waiting"
+    if totals["vulnerable"]:
+        states.append(f"{totals['vulnerable']} vulnerable")
+    clients = counted(totals["clients"], "client")
+    facts = f"{', '.join(states)}; {clients}, {totals['waiting']:,} waiting"
     is_well = not totals["troubled"] and totals["by_state"].keys() <= _WELL
     yield from _fact("nodes", facts, width, "" if is_well else "red")
 
@@ -149,7 +152,8 @@ def _title(screen: ListScreen) -> str:
     last = min(screen.offset + screen.rows, screen.matches)
     first = min(screen.offset + 1, last)
     order = screen.sort.removeprefix("-").replace("_", " ")
-    title = f"{screen.of.title} by {order}  {first:,} to {last:,} of {screen.matches:,}"
+    shown = f"{first:,} to {last:,} of {screen.matches:,}" if screen.matches else "none"
+    title = f"{screen.of.title} by {order}  {shown}"
     cursor = "_" if screen.is_typing else ""
     return printable(
         f"{title}  filter: {screen.search}{cursor}" if screen.search or cursor else title
