@@ -26,6 +26,10 @@ async def test_a_password_is_shown_once_and_its_credential_revoked(service: Api,
     assert not any("acme/credentials" in url for url in asked)
     await drawer.get_by_role("button", name="Show credentials").click()
     await drawer.get_by_role("button", name="New credential").click()
+    await dialog.get_by_label("Name").fill("Bad Name")
+    # The service says it; the browser says nothing over that.
+    await expect(dialog.locator(".problem")).to_contain_text("Must be 1 to 48 of a-z")
+    assert await dialog.locator("form").evaluate("form => form.checkValidity()")
     await dialog.get_by_label("Name").fill("web")
     await dialog.get_by_label("Days until it expires").fill("90")
     await expect(dialog.locator(".plan")).to_contain_text("Record credential acme.web")
@@ -36,6 +40,7 @@ async def test_a_password_is_shown_once_and_its_credential_revoked(service: Api,
     assert for_sql == f"postgresql://acme.web:{password}@{tab.address[7:]}/acme"
     await expect(rows).to_have_count(1)
     await expect(rows).to_contain_text("acme.web")
+    await expect(drawer.get_by_role("columnheader", name="Last seen")).to_be_visible()
     assert await violations(page) == []
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     await issued.get_by_title("Copy: For any driver").click()
@@ -50,6 +55,24 @@ async def test_a_password_is_shown_once_and_its_credential_revoked(service: Api,
     await expect(issued).to_have_count(0)
     assert password not in await page.content()
     assert (await service.client.get("/v1/tenants/acme/credentials")).json()["items"] == []
+
+
+async def test_on_a_phone_the_new_password_is_seen_at_once(service: Api, tab: Tab) -> None:
+    await service.tenant("acme")
+    page, dialog, drawer = tab.page, tab.page.locator("#action"), tab.page.locator("#drawer")
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await page.goto("/#/tenants/acme")
+    await drawer.get_by_role("button", name="Show credentials").click()
+    await drawer.get_by_role("button", name="New credential").click()
+    await dialog.get_by_label("Name").fill("web")
+    await dialog.get_by_role("button", name="New credential").click()
+    await expect(drawer.locator("#issued")).to_be_in_viewport(ratio=1.0)
+    await expect(page.locator("#outcome")).to_contain_text("Credential acme.web was created.")
+    shown = await drawer.locator("#issued").bounding_box()
+    said = await page.locator("#outcome").bounding_box()
+    assert shown is not None
+    assert said is not None
+    assert shown["y"] + shown["height"] <= said["y"]
 
 
 async def test_a_shared_tenant_has_no_such_section(service: Api, tab: Tab) -> None:

@@ -14,6 +14,13 @@ from tests.fixtures.reporting import entry, reporting_node
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+LINES_OF_DATABASE = """one => {
+  const word = document.createRange();
+  const at = one.textContent.indexOf("database");
+  word.setStart(one.firstChild, at);
+  word.setEnd(one.firstChild, at + "database".length);
+  return word.getClientRects().length;
+}"""
 WAITING = entry("beta", state=EntryState.CLOSED, in_use=0, clients=4, waiting=3, longest_wait=4.5)
 
 
@@ -93,6 +100,20 @@ async def test_a_tenant_shows_how_many_connections_each_place_may_have(
         await expect(drawer).to_contain_text("Share1 of 6")
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_the_tenants_of_a_node_have_room(service: Api, tab: Tab, width: int) -> None:
+    name = "globex-per-database-long"
+    await service.tenant(name)
+    await tab.page.set_viewport_size({"width": width, "height": 844})
+    table = tab.page.locator("#drawer .on-nodes")
+    async with reporting_node(service.client, entry(name, waiting=3, longest_wait=12.5)):
+        await tab.page.goto("/#/nodes/edge")
+        await expect(table.locator("tbody td").last).to_contain_text("ms")
+        await expect(table.locator("tbody th")).to_contain_text(name)
+        assert await table.evaluate("one => one.offsetWidth <= one.parentNode.clientWidth")
+        assert await table.locator("tbody th a").evaluate(LINES_OF_DATABASE) == 1
+
+
 async def test_every_operation_of_a_node(service: Api, tab: Tab) -> None:
     page, drawer, dialog, outcome = (
         tab.page,
@@ -160,9 +181,15 @@ async def test_a_node_that_needs_somebody_is_a_finding(service: Api, tab: Tab) -
             [
                 "warningNode edge has a problem: its disk is fullDetails",
                 "warningNode edge is paused: its clients waitDetails",
+                "warningNode edge runs PgBouncer 1.18, which has known vulnerabilitiesDetails",
             ]
         )
         await page.route("**/v1/nodes?*", without_reports)
         await expect(findings.first).to_contain_text("Node edge has not reported for")
         await findings.first.get_by_role("link", name="Details").click()
         await expect(page.locator("#drawer")).to_contain_text("its disk is full")
+        await page.goto("/#/findings")
+        vulnerable = page.locator("article", has_text="pooler version")
+        await expect(vulnerable).to_contain_text("one user can log in as another")
+        await expect(vulnerable).to_contain_text("1 tenant on node edge: acme")
+        await expect(page.locator("main")).not_to_contain_text("known vulnerabilities")

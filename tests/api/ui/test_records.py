@@ -38,6 +38,25 @@ async def test_who_changed_what_and_why_a_request_was_refused(service: Api, tab:
     await expect(page.locator("#drawer #refusals")).to_contain_text(refused.json()["code"])
 
 
+async def test_events_name_the_credential_and_the_node(service: Api, tab: Tab) -> None:
+    url = await service.tenant("acme")
+    ok(await service.client.post(f"{url}/credentials", json={"name": "web"}), 201)
+    ok(await service.client.delete(f"{url}/credentials/web"))
+    ok(await service.client.put("/v1/nodes/edge", json={}), 201)
+    ok(await service.client.delete("/v1/nodes/edge"))
+    page, lines = tab.page, tab.page.locator(".lines li")
+    await page.goto("/#/events")
+    for action, name in {
+        "credential.created": "acme.web",
+        "credential.revoked": "acme.web",
+        "node.created": "edge",
+        "node.deleted": "edge",
+    }.items():
+        await expect(lines.filter(has_text=f"{action} {name} by api")).to_have_count(1)
+    await lines.get_by_role("link", name="acme.web").first.click()
+    await expect(page.locator("#timeline")).to_contain_text("credential.revoked acme.web")
+
+
 async def test_a_tenant_with_many_events_says_that_there_are_more(service: Api, tab: Tab) -> None:
     url = await service.tenant("acme")
     lines = tab.page.locator("#timeline li")

@@ -34,7 +34,7 @@ function Field({ field, value, onChange }) {
     </div>`;
 }
 
-const ATTRIBUTES = ["min", "max", "step", "required", "pattern", "placeholder", "maxlength"];
+const ATTRIBUTES = ["min", "max", "step", "required", "placeholder", "maxlength"];
 
 function attributes(given) {
   return Object.fromEntries(ATTRIBUTES.filter((name) => name in given).map((name) => [name, given[name]]));

@@ -2,7 +2,7 @@
 
 import { get } from "../core/api.js";
 import { ago, dateTime } from "../core/format.js";
-import { html, useState } from "../core/html.js";
+import { html, useEffect, useRef, useState } from "../core/html.js";
 import { useResource } from "../core/resource.js";
 import { href } from "../core/router.js";
 import { ActionButton } from "../parts/action.js";
@@ -33,7 +33,7 @@ function List({ tenant }) {
     ${data.items.length === 0 && html`<p class="muted">There are none.</p>`}
     ${data.items.length > 0 && html`
       <div class="scroll"><table id="credentials" aria-label="Credentials of applications">
-        <thead><tr><th scope="col">User</th><th scope="col">Expires</th><th scope="col">Last used</th><th scope="col">Action</th></tr></thead>
+        <thead><tr><th scope="col">User</th><th scope="col">Expires</th><th scope="col" title="On nodes every 10 s: short connections are missed.">Last seen</th><th scope="col">Action</th></tr></thead>
         <tbody>${data.items.map((credential) => html`
           <tr key=${credential.name}>
             <th scope="row" title=${`created ${dateTime(credential.created_at)}`}>${credential.user}</th>
@@ -52,11 +52,14 @@ function Issued({ credential, onClose }) {
     nodes && ["For any driver", nodes],
     ["For POST /sql", service],
   ];
+  const panel = useRef(null);
+  useEffect(() => panel.current.scrollIntoView({ block: "center" }), [user]);
   return html`
-    <section class="card issued" id="issued" aria-label=${`New credential ${user}`}>
+    <section class="card issued" id="issued" ref=${panel} aria-label=${`New credential ${user}`}>
       <div class="bar"><h3>${user}: copy it now, it is not shown again</h3><button type="button" onClick=${onClose}>Done</button></div>
       <${Facts} pairs=${secrets.map((secret) => secret && [secret[0], html`
         <code>${secret[1]}</code> <${Copy} label="Copy" title=${`Copy: ${secret[0]}`} text=${() => secret[1]} />`])} />
+      ${nodes && html`<p class="muted">If the node's PgBouncer is older than 1.21, most drivers must not prepare statements.</p>`}
       ${!nodes && html`<p class="muted">No <a href=${href("nodes")}>node</a> with an address serves this tenant, so drivers cannot connect yet.</p>`}
     </section>`;
 }
@@ -69,7 +72,7 @@ function creation(tenant, path, show) {
     fields: [
       {
         name: "name", label: "Name", value: "", placeholder: "web", help: "Lower-case letters, digits and hyphens.",
-        required: true, maxlength: 48, pattern: "[a-z0-9]([a-z0-9\\-]*[a-z0-9])?",
+        required: true, maxlength: 48,
       },
       { name: "days", label: "Days until it expires", type: "number", min: 1, max: 10_000, help: "Empty: it never expires." },
     ],

@@ -6,6 +6,7 @@ import { href } from "../core/router.js";
 import { SelectFilter, TextFilters } from "../parts/filters.js";
 import { More, usePages } from "../parts/pages.js";
 import { Empty, View } from "../parts/view.js";
+import { thingOf } from "./timeline.js";
 
 const FILTERS = [
   { name: "tenant", label: "Tenant", placeholder: "acme" },
@@ -35,12 +36,13 @@ export function Events({ query }) {
 
 function Event({ event }) {
   const { at, actor, action, tenant, pool, reason, request_id, before, after } = event;
-  const subject = tenant ? html`<a href=${href("tenants", tenant)}>${tenant}</a>` : pool && html`<a href=${href("pools", pool)}>${pool}</a>`;
+  const thing = thingOf(event);
+  const [view, id] = (tenant && ["tenants", tenant]) || (pool && ["pools", pool]) || ["nodes", thing];
   return html`
     <li>
       <time title=${dateTime(at)}>${ago(at)}</time>
       <div>
-        <b>${action}</b> ${subject} <span class="muted">by</span> ${actor}${reason && `: ${reason}`}
+        <b>${action}</b> ${id && html`<a href=${href(view, id)}>${thing ?? id}</a>`} <span class="muted">by</span> ${actor}${reason && `: ${reason}`}
         ${request_id && html`<small class="request">request ${request_id}</small>`}
         <${Change} ...${{ before, after }} />
       </div>

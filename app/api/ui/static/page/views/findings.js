@@ -38,7 +38,7 @@ export function findingsOf({ servers, pools, nodes, readiness }) {
 }
 
 // What a person must do something about; a pause or a drain is what one wanted, but may be forgotten.
-function ofNode({ name, state, problem, paused: isPaused, silent_seconds: silent }, servers) {
+function ofNode({ name, state, problem, engine, vulnerable, paused: isPaused, silent_seconds: silent }, servers) {
   // An unavailable server is a finding of its own, once for all its nodes.
   const isServers = servers.some((server) => server.state !== "available" && problem?.startsWith(`Server ${server.name} is `));
   const since = silent === null ? "since the service started" : `for ${duration(silent)}`;
@@ -47,6 +47,7 @@ function ofNode({ name, state, problem, paused: isPaused, silent_seconds: silent
     gone: state === "gone" && `has not reported ${since}, and has no connections`,
     problem: problem && !isServers && `has a problem: ${problem}`,
     paused: isPaused && "is paused: its clients wait",
+    vulnerable: vulnerable && `runs ${engine}, which has known vulnerabilities`,
   };
   return Object.entries(found).filter(([, text]) => text).map(([kind, text]) => ({
     key: `node ${name} ${kind}`, severity: "warning", link: href("nodes", name), text: `Node ${name} ${text}`,
@@ -66,7 +67,8 @@ export function FindingList({ findings }) {
 
 export function Findings() {
   const state = live.use();
-  const findings = findingsOf(state).filter(({ key }) => key !== "check isolation");
+  // The service's own list says more of these.
+  const findings = findingsOf(state).filter(({ key }) => key !== "check isolation" && !/^node .* vulnerable$/.test(key));
   const { data, problem } = useResource(() => get("v1/findings"), [], { every: 6 });
   const isEmpty = state.at && data && findings.length + data.items.length === 0;
   return html`
@@ -76,10 +78,10 @@ export function Findings() {
         <${Empty} title="No findings."><p>Every server is available, every node reports, no pool is paused, and each tenant is isolated as promised.</p></${Empty}>`}
       <${FindingList} findings=${findings} />
       ${data?.items.length > 0 && html`<h2>Isolation of tenants</h2>`}
-      ${data?.items.map(({ check, severity, server, detail, count, tenants }) => html`
-        <article class="card" key=${`${check} ${severity} ${server} ${tenants[0]} ${detail}`}>
+      ${data?.items.map(({ check, severity, server, node, detail, count, tenants }) => html`
+        <article class="card" key=${`${check} ${severity} ${server} ${node} ${tenants[0]} ${detail}`}>
           <${CheckLine} ...${{ name: check, severity, detail }} />
-          <p class="muted">${counted(count, "tenant")}${server && ` on ${server}`}: <${TenantLinks} ids=${tenants} more=${count > tenants.length} /></p>
+          <p class="muted">${counted(count, "tenant")}${server && ` on ${server}`}${node && html` on node <a href=${href("nodes", node)}>${node}</a>`}${count > 0 && ": "}<${TenantLinks} ids=${tenants} more=${count > tenants.length} /></p>
         </article>`)}
     </${View}>`;
 }

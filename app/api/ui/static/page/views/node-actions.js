@@ -27,7 +27,7 @@ export const creation = {
   title: "New node",
   text: "Declares a PgBouncer through which applications connect. Start its agent afterwards: poolkeeper node.",
   fields: [
-    { name: "name", label: "Name", value: "", placeholder: "edge", help: "Lower-case letters, digits and hyphens.", required: true, maxlength: 48, pattern: "[a-z0-9]([a-z0-9\\-]*[a-z0-9])?" },
+    { name: "name", label: "Name", value: "", placeholder: "edge", help: "Lower-case letters, digits and hyphens.", required: true, maxlength: 48 },
     ...fieldsOf({}),
   ],
   request: ({ name, ...values }) => ({ method: "PUT", path: path(name || "edge"), body: bodyOf(values), ifNoneMatch: "*" }),

@@ -34,11 +34,12 @@ export function NodeDrawer({ name, query, onClose }) {
     </${Drawer}>`;
 }
 
-export function NodeState({ node: { state, paused, draining, problem, up_to_date: isCurrent } }) {
+export function NodeState({ node: { state, paused, draining, problem, vulnerable, up_to_date: isCurrent } }) {
   return html`
     <${State} state=${state} />${paused && html` <${Badge} kind="warn">paused</${Badge}>`}
     ${draining && state !== "draining" && html` <${Badge} kind="warn">draining</${Badge}>`}
     ${problem && html` <${Badge} kind="bad">problem</${Badge}>`}
+    ${vulnerable && html` <${Badge} kind="warn">vulnerable</${Badge}>`}
     ${state === "ready" && !isCurrent && html` <${Badge} kind="warn">outdated</${Badge}>`}`;
 }
 

@@ -83,7 +83,7 @@ export function creation(servers) {
     fields: [
       {
         name: "id", label: "ID", value: "", placeholder: "acme", help: "Lower-case letters, digits and hyphens.",
-        required: true, maxlength: 48, pattern: "[a-z0-9]([a-z0-9\\-]*[a-z0-9])?",
+        required: true, maxlength: 48,
       },
       { name: "strategy", label: "Strategy", type: "select", value: "per_tenant", options: [
         ["per_tenant", "per_tenant: own pool, schema and role"],

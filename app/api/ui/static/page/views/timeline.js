@@ -16,12 +16,22 @@ export async function timelineOf(filter, { from }) {
     list("v1/recommendations", { ...filter, limit: MAX_SHOWN }, MAX_SHOWN),
   ]);
   const entries = [
-    ...events.map(({ at, actor, action, reason }) =>
-      ({ at: new Date(at) / 1000, kind: "event", who: actor, text: `${action}${reason ? ` (${reason})` : ""}` })),
+    ...events.map((event) => ({ at: new Date(event.at) / 1000, kind: "event", who: event.actor, text: textOf(event) })),
     ...recommendations.map((each) =>
       ({ at: new Date(each.created_at) / 1000, kind: "recommendation", who: "advisor", text: `${sizes(each)} (${each.status}): ${each.reason}` })),
   ];
   return entries.filter(({ at }) => at >= from).sort((a, b) => b.at - a.at);
+}
+
+function textOf(event) {
+  const { action, reason } = event;
+  return [action, thingOf(event), reason && `(${reason})`].filter(Boolean).join(" ");
+}
+
+// What an event is about, if that is a credential of its tenant, or a node.
+export function thingOf({ action, before, after }) {
+  const { user, name } = after ?? before ?? {};
+  return action.startsWith("node.") ? name : user;
 }
 
 export function Timeline({ entries }) {
