@@ -122,7 +122,7 @@ async def test_an_action_with_the_same_key_is_done_once(service: Served) -> None
 async def test_a_refusal_says_what_and_why(service: Served) -> None:
     async with AsyncClient(str(service.client.base_url)) as client:
         with pytest.raises(ProblemError) as missing:
-            await client.send(api.get_tenant("nobody"))
+            await client.send(api.provision_tenant("nobody"))
         problem = missing.value
         assert (problem.status, problem.code) == (404, "tenant-not-found")
         assert (problem.title, problem.detail) == ("Not found", "There is no tenant nobody.")

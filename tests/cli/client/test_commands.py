@@ -90,7 +90,7 @@ async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Serve
     assert re.fullmatch(r"acme: resumed, \w+\n", resumed.stdout)
     checked = await shell.run("pools", "check", "acme")
     assert re.fullmatch(r"acme: \d connections? tested, 0 failed\n", checked.stdout)
-    await shell.run("tenants", "show", "nobody", status=6)
+    await shell.run("tenants", "provision", "nobody", status=6)
     assert "tenant-not-found" in (await shell.run("refusals")).stdout
     await shell.run("pools", "set", "acme", "--min-size", "0")
     evicted = await shell.run("pools", "evict", "acme", "--force")
