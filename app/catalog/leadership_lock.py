@@ -62,6 +62,13 @@ _OTHERS = """
 SELECT id, url, version, secret_key, servers FROM instances
 WHERE id <> $1 AND seen_at > clock_timestamp() - make_interval(secs => $2)
 """
+# By one clock, however the machines' differ: one that has crashed was not seen since.
+_HAS_NAMESAKE = """
+SELECT EXISTS (
+    SELECT FROM instances AS own JOIN instances AS older USING (url)
+    WHERE own.id = $1 AND older.started_at < own.started_at AND older.seen_at > own.started_at
+)
+"""
 _FORGET = "DELETE FROM instances WHERE seen_at < now() - interval '1 day'"
 _END = """
 SELECT coalesce(bool_and(pg_terminate_backend(pid, 1000)), true) FROM pg_stat_activity
@@ -120,7 +127,8 @@ class Leadership:
                 name = holder["application_name"] or "another service"
                 if not name.startswith(self._address.client):
                     raise CatalogInUse(
-                        f"The catalog is in use by {name} (back-end {holder['pid']})."
+                        f"The catalog is in use by {name} (back-end {holder['pid']}). Stop that"
+                        " one, or give both a POOLKEEPER_ADVERTISE_URL, so that one stands by."
                     )
                 # Our own, of a connection that broke off without the server's noticing.
                 await connection.execute("SELECT pg_terminate_backend($1, 1000)", holder["pid"])
@@ -175,6 +183,14 @@ class Leadership:
             except asyncpg.SyntaxOrAccessError:  # before the first migration
                 return ()
         return tuple(Instance(**dict(row)) for row in rows)
+
+    async def has_namesake(self) -> bool:
+        """Whether an instance of the same URL had started before this one, and still runs."""
+        async with self._exchange() as connection:
+            try:
+                return bool(await connection.fetchval(_HAS_NAMESAKE, self._instance.id))
+            except asyncpg.SyntaxOrAccessError:  # before the first migration
+                return False
 
     async def count_failovers(self, new: int) -> int:
         """Add *new* ones to those so far; how many they are then.

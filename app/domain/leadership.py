@@ -166,6 +166,14 @@ def refusal_among(others: Iterable[Instance], instance: Instance) -> str | None:
     return next((each for each in differences if each is not None), None)
 
 
+def namesake_refusal(instance: Instance) -> str:
+    """Why *instance* must not stand by beside one with its URL: where it is, others look for it."""
+    return (
+        f"Another instance that runs has the same POOLKEEPER_ADVERTISE_URL, {instance.url}."
+        " Give each instance its own, at which the others reach it."
+    )
+
+
 def _difference(instance: Instance, who: str, other: Instance | LeadershipRecord) -> str | None:
     for name, mine, theirs in (
         ("secret key", instance.secret_key, other.secret_key),

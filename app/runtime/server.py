@@ -117,7 +117,12 @@ class HttpServer(uvicorn.Server):
         self._clients = clients
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, with the kernel's queue longer than what is accepted at once."""
+        """Begin to listen, with the kernel's queue longer than what is accepted at once.
+
+        The service starts only where that can be done.
+        """
+        if sockets is None:
+            await self._check_address()
         await super().startup(sockets)
         limit = self._clients.limit
         if limit < _FEW_CLIENTS:
@@ -126,6 +131,20 @@ class HttpServer(uvicorn.Server):
             for listener in server.sockets:
                 with listener.dup() as same:
                     same.listen(_BACKLOG)
+
+    async def _check_address(self) -> None:
+        host, port = self.config.host, self.config.port
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
+        except OSError as error:
+            reason = (
+                f"Cannot listen on port {port} of {host} (POOLKEEPER_PORT, POOLKEEPER_HOST):"
+                f" {error.strerror or error}."
+            )
+            _log.critical("cannot start", reason=reason)
+            raise SystemExit(ProcessStatus.FAILED) from error
+        found.close()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_PER_SECOND == 0:

@@ -397,7 +397,8 @@ class Settings(BaseSettings):
             if not self.servers:
                 raise ValueError(f"{key}: Requires declared servers; the embedded one serves one")
             if self.secret_key is None and self.secret_key_file is None:
-                raise ValueError(f"{key}: Requires a secret key, the same for all instances")
+                names = " or ".join(map(setting_name, ("secret_key", "secret_key_file")))
+                raise ValueError(f"{key}: Requires {names}, the same for all instances")
         return self
 
     @model_validator(mode="after")

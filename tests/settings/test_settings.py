@@ -245,6 +245,14 @@ def test_a_short_secret_key_is_refused_and_not_shown(
     assert settings_error() == f"{key}: Cannot use {file}: {needed}"
 
 
+def test_instances_need_a_secret_key_and_learn_how_to_give_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    declare(monkeypatch, POOLKEEPER_ADVERTISE_URL="http://a:8080")
+    needed = "Requires POOLKEEPER_SECRET_KEY (secret_key) or POOLKEEPER_SECRET_KEY_FILE"
+    assert needed in settings_error()
+
+
 def test_a_secret_key_file_that_is_missing_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_SECRET_KEY_FILE", "missing")
     assert settings_error().startswith(

@@ -54,6 +54,9 @@ _IN_CLEAR = (
     "This standby reaches the active instance, {}, in clear, and forwards no passwords that way. "
     "Ask that instance itself, or set https URLs in POOLKEEPER_ADVERTISE_URL."
 )
+_UNREACHED = (
+    " It cannot be reached from here: check that it runs, and its POOLKEEPER_ADVERTISE_URL."
+)
 _SILENT = "The active instance did not respond in time; the outcome of the request is unknown."
 
 
@@ -131,6 +134,7 @@ class Forwarder:
         correlation_id.set(request_id)
         head = self._head(scope, request_id)
         may_repeat = scope["method"] in _REPEATABLE
+        trouble = ""
         while self._election.lost is None:
             changed = self._changed
             if self._election.is_serving:
@@ -143,6 +147,7 @@ class Forwarder:
                 return
             start = await body.begin()
             upstream = None if url is None else await self._connect(url)
+            trouble = _UNREACHED if url is not None and upstream is None else ""
             if upstream is not None:
                 exchange = _Exchange(upstream, scope, body, send)
                 is_there = partial(self._upstreams.is_there, upstream.url)
@@ -168,7 +173,7 @@ class Forwarder:
                 async with asyncio.timeout(pause):
                     await changed.wait()
             pause = min(2 * pause, _LONGEST_PAUSE)
-        await self._refuse(scope, _nothing, send)
+        await self._refuse(scope, _nothing, send, trouble=trouble)
 
     async def _connect(self, url: str) -> Upstream | None:
         try:
@@ -200,9 +205,15 @@ class Forwarder:
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     async def _refuse(
-        self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str] | None = None
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: dict[str, str] | None = None,
+        *,
+        trouble: str = "",
     ) -> None:
-        detail = f"This instance is a standby. {self._election.active_instance}"
+        detail = f"This instance is a standby. {self._election.active_instance}{trouble}"
         response = _problem(scope, 503, "standby", detail, {"Retry-After": "1", **(headers or {})})
         await response(scope, receive, send)
 

@@ -25,6 +25,7 @@ from app.domain.leadership import (
     InstanceState,
     LeadershipRecord,
     Takeover,
+    namesake_refusal,
     refusal,
     refusal_among,
 )
@@ -229,13 +230,18 @@ class Election:
             await self._leadership.end_connections(record.holder)
 
     async def _join(self) -> None:
-        """Let others know of this instance, after a look at them the first time."""
+        """Let others know of this instance, after a look at them the first time.
+
+        One with the same URL shows when it is seen again, after 2 s at most.
+        """
         if not self._has_joined:
             others = await self._leadership.others(within=ABANDONED_AFTER)
             if reason := refusal_among(others, self.instance):
                 raise CatalogInUse(reason)
             self._has_joined = True
         await self._leadership.register(self.keys())
+        if await self._leadership.has_namesake():
+            raise CatalogInUse(namesake_refusal(self.instance))
 
     async def _read(self) -> LeadershipRecord | None:
         before = self.active_url

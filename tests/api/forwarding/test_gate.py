@@ -42,6 +42,8 @@ async def test_a_standby_names_the_active_instance_and_takes_over_when_that_ends
                 assert (problem["code"], problem["retryable"]) == ("standby", True)
                 assert problem["detail"] == (
                     "This instance is a standby. The active instance is http://127.0.0.1:9."
+                    " It cannot be reached from here: check that it runs, and its"
+                    " POOLKEEPER_ADVERTISE_URL."
                 )
             check, keys = ok(await second.client.get("/readyz"))["checks"]
             assert (keys["name"], keys["required"]) == ("keys", True)
@@ -104,7 +106,7 @@ async def test_a_service_without_a_url_is_refused_beside_another(
     monkeypatch.setattr("app.runtime.lifecycle._LOCK_PATIENCE", 0.0)
     databases = database, catalog_database
     async with serving(*databases, tmp_path / "a", advertise_url="http://a:8080"):
-        with pytest.raises(CatalogInUse, match="in use by poolkeeper"):
+        with pytest.raises(CatalogInUse, match=r"in use by poolkeeper .* POOLKEEPER_ADVERTISE_URL"):
             async with serving(*databases, tmp_path / "b"):
                 pass
 

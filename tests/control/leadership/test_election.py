@@ -390,6 +390,24 @@ async def test_an_instance_with_other_settings_does_not_stand_by_beside_those_th
         assert not await second.election.has_others()
 
 
+async def test_an_instance_does_not_stand_by_with_the_url_of_one_that_runs(
+    catalog_address: CatalogAddress,
+) -> None:
+    async with (
+        candidate(FIRST, catalog_address) as first,
+        candidate(replace(FIRST, id="c0b1e"), catalog_address) as copy,
+    ):
+        assert await first.election.contend() is not None
+        await first.election.renew_once()
+        # The first may have crashed, for it was not seen since.
+        assert await copy.election.contend() is None
+        await first.election.renew_once()
+        with pytest.raises(CatalogInUse, match="same POOLKEEPER_ADVERTISE_URL, http://first"):
+            await copy.election.wait_to_win()
+        await first.election.renew_once()
+        assert first.lost == 0
+
+
 async def test_a_service_without_a_url_has_no_standbys(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
