@@ -24,7 +24,9 @@ stays open (`AdminConnections.open`)."""
 
 _ACQUIRE_DEADLINE = 10.0
 _KEPT_SECONDS = 1.0
-NOT_ACTIVE = "This instance does not know whether it is still the active one."
+NOT_ACTIVE = (
+    "This instance does not know whether it is still the active one: the catalog has not answered."
+)
 
 # What others created must not stand before what we mean, nor a database choose who we are or how
 # literals are read. A tenant's open transaction must not keep the admin connection from the others.

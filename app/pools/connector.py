@@ -30,11 +30,16 @@ class Connector:
         derive: Callable[[], Login],
         *,
         on_login: Callable[[asyncpg.Connection], None] | None = None,
+        cure: str = "",
     ) -> None:
-        """Ask *derive* for the login at every attempt; call *on_login* after each success."""
+        """Ask *derive* for the login at every attempt; call *on_login* after each success.
+
+        *cure*: a command that mends a wrong password.
+        """
         self.server = server
         self._derive = derive
         self._on_login = on_login
+        self._cure = cure
         self._settled = asyncio.Event()
         self._settled.set()
         self._changes = 0
@@ -50,8 +55,11 @@ class Connector:
             changes = self._changes
             try:
                 connection = await self.server.connect(self._derive())
-            except TenantLoginFailed:
+            except TenantLoginFailed as error:
                 if changes == self._changes and self._settled.is_set():
+                    if self._cure and isinstance(error.__cause__, asyncpg.InvalidPasswordError):
+                        why = f"{error.detail} After a restore, run: {self._cure}"
+                        raise TenantLoginFailed(why) from error.__cause__
                     raise
             else:
                 if self._on_login is not None:
@@ -93,6 +101,7 @@ class Connectors:
             server,
             lambda: isolation.login(server, spec),
             on_login=lambda connection: self._note_login(spec.pool_id, connection),
+            cure=f"poolkeeper tenants rotate {spec.id}{' --shared' if spec.is_shared else ''}",
         )
         return self._known.setdefault(spec.pool_id, new)
 

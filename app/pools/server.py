@@ -360,6 +360,7 @@ class Server:
 
     async def _probe_until_back(self) -> None:
         backoff = _FIRST_BACKOFF
+        cause = self.last_error
         while True:
             await asyncio.sleep(random.uniform(0, backoff))  # noqa: S311 - full jitter
             backoff = min(backoff * 2, _LONGEST_BACKOFF)
@@ -367,8 +368,11 @@ class Server:
             try:
                 await self._contact()
             except Unavailable as error:
-                if not self._was_starved(error, began):
-                    self.last_error = error.detail
+                # One that may not ask any more still says what it was answered.
+                if error.detail == NOT_ACTIVE and cause != NOT_ACTIVE:
+                    self.last_error = f"{cause} {NOT_ACTIVE}"
+                elif not self._was_starved(error, began):
+                    cause = self.last_error = error.detail
             else:
                 self._probe = None
                 if self._orphans:

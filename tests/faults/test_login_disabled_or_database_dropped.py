@@ -35,6 +35,8 @@ async def test_the_tenant_gets_an_error_and_no_other_notices(
         with pytest.raises(TenantLoginFailed, match="Postgres refused the login") as raised:
             async with manager.lease("bad"):
                 pass
+        is_password = fault in {"another password", "no role"}
+        assert raised.value.detail.endswith("poolkeeper tenants rotate bad") is is_password
         assert manager.isolations[PoolStrategy.PER_DATABASE].login(
             server, manager.tenant_state("bad").tenant.spec
         ).password not in repr(raised.value)

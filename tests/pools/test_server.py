@@ -7,12 +7,14 @@ import os
 import signal
 from dataclasses import replace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
 
 from app.domain.errors import ConnectFailed, ServerUnavailable
 from app.pools import driver
+from app.pools.admin_connections import NOT_ACTIVE
 from app.pools.orphaned_backends import Predecessor
 from app.pools.server import Server
 from tests.fixtures.pools import account, bench_on, lent, login_to, started_server
@@ -95,6 +97,24 @@ async def test_what_must_not_use_a_server_opens_nothing_there_and_keeps_what_it_
         may_connect = True
         await eventually(lambda: not server.is_degraded)
         await (await server.connect(server.admins.login)).close()
+
+
+async def test_what_must_not_ask_a_lost_server_any_more_still_says_what_it_was_answered(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_connect = True
+    async with started_server(database, may_connect=lambda: may_connect) as server:
+        refused = AsyncMock(side_effect=ServerUnavailable("It refused the connection."))
+        with monkeypatch.context() as patch:
+            patch.setattr(driver, "connect", refused)
+            server.mark_lost(ServerUnavailable("It is stopping."))
+            await eventually(lambda: server.last_error == "It refused the connection.")
+            may_connect = False
+            both = f"It refused the connection. {NOT_ACTIVE}"
+            await eventually(lambda: server.last_error == both)
+            assert server.unavailable_detail.endswith(both)
+        may_connect = True
+        await eventually(lambda: server.is_available and server.last_error is None)
 
 
 async def test_a_login_that_ends_too_late_is_not_used(
