@@ -161,6 +161,8 @@ def _report(
     yield Text(place, style="bold")
     for each in requirements:
         word, style = ("ok", "green") if each.is_met else ("missing", "bold red")
+        if not each.is_met and each.sql is None:
+            word = "failed"
         if not each.is_met and not each.is_critical:
             word, style = "advice", "yellow"
         found = printable(f"{each.name}: {each.detail}")

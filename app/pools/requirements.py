@@ -17,6 +17,8 @@ _FACTS = """
 select current_setting('server_version_num')::int / 10000 as version,
     current_setting('server_encoding') as encoding,
     current_setting('max_locks_per_transaction')::int as max_locks,
+    (select pending_restart from pg_settings where name = 'max_locks_per_transaction')
+        as is_restart_due,
     quote_ident(rolname) as role,
     quote_ident(datname) as database,
     rolsuper as is_superuser,
@@ -66,6 +68,7 @@ class AdminFacts:
     version: int
     encoding: str
     max_locks: int
+    is_restart_due: bool
     role: str
     database: str
     is_superuser: bool
@@ -151,8 +154,12 @@ def judge(facts: AdminFacts) -> Iterator[Requirement]:
         is_met=facts.max_locks >= _MIN_LOCKS,
         is_critical=False,
         detail=f"max_locks_per_transaction is {facts.max_locks}; {_MIN_LOCKS} keep one tenant "
-        "from filling the lock table",
-        sql=f"ALTER SYSTEM SET max_locks_per_transaction = {_MIN_LOCKS};  -- then restart it",
+        "from filling the lock table"
+        + ("; another value is set: restart Postgres" if facts.is_restart_due else ""),
+        sql=None
+        if facts.is_restart_due
+        else f"ALTER SYSTEM SET max_locks_per_transaction = {_MIN_LOCKS};\n"
+        "SELECT pg_reload_conf();  -- then restart Postgres",
     )
 
 

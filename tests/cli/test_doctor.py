@@ -1,6 +1,7 @@
 """What `poolkeeper doctor` finds, and that the SQL it prints is enough."""
 
 import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from app.cli.doctor import Findings, examine
 from app.embedded import EmbeddedPostgres
+from app.pools.requirements import AdminFacts, judge
 from app.settings import Settings
 from tests.fixtures.canary import SECRET_KEY
 from tests.fixtures.postgres import Database
@@ -71,7 +73,8 @@ async def follow(found: Findings, superuser: Database) -> None:
     for sql, database in missing.items():
         async with replace(superuser, database=database).connected() as connection:
             try:
-                await connection.execute(sql.replace("<password>", PASSWORD))
+                for statement in re.split(r";\n(?!--)", sql.replace("<password>", PASSWORD)):
+                    await connection.execute(statement)
             except asyncpg.DuplicateObjectError:
                 _, _, otherwise = sql.partition("-- or, if it exists: ")
                 await connection.execute(otherwise.replace("<password>", PASSWORD))
@@ -100,6 +103,29 @@ async def test_its_sql_leads_from_a_bare_server_to_one_that_can_be_used(
             await follow(found, superuser)
             rounds += 1
         assert rounds, sql
+
+
+def test_a_setting_that_waits_for_a_restart_is_not_to_be_set_again() -> None:
+    facts = AdminFacts(
+        version=16,
+        encoding="UTF8",
+        max_locks=64,
+        is_restart_due=False,
+        role="poolkeeper",
+        database="app",
+        is_superuser=True,
+        makes_roles_and_databases=True,
+        makes_schemas=True,
+        grants_access=True,
+        is_closed=True,
+        is_public_schema_closed=True,
+        other_open_databases=(),
+    )
+    [unset] = [each for each in judge(facts) if not each.is_met]
+    assert unset.sql is not None
+    [due] = [each for each in judge(replace(facts, is_restart_due=True)) if not each.is_met]
+    assert due.sql is None
+    assert "restart Postgres" in due.detail
 
 
 async def test_a_catalog_in_which_no_table_can_be_made_is_found(
@@ -165,7 +191,7 @@ async def test_it_prints_what_is_missing_and_exits_with_1(admin: Database, tmp_p
     environment["POOLKEEPER_SERVERS__MAIN__DATABASE"] = "app"
     for port, printed in [
         (admin.port, "GRANT CREATE ON DATABASE app TO poolkeeper;"),
-        (1, "connection: "),
+        (1, "failed   connection: "),
     ]:
         environment["POOLKEEPER_SERVERS__MAIN__PORT"] = str(port)
         done = subprocess.run(  # noqa: ASYNC221 - nothing else runs

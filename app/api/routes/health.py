@@ -194,7 +194,8 @@ class ServiceReadiness:
             severities[finding.severity] += 1
             if finding.severity is Severity.CRITICAL:
                 critical.add(str(spec.id))
-        detail = f"{severities.total()} findings."
+        count = severities.total()
+        detail = "1 finding." if count == 1 else f"{count} findings."
         if critical:
             names = ", ".join(nsmallest(_MAX_NAMES, critical))
             detail += f" Critical findings for {len(critical)} tenants or their roles: {names}."

@@ -36,6 +36,10 @@ NameArgument = Annotated[
     str,
     typer.Argument(metavar="NAME", help="Credential name.", autocompletion=credential_names),
 ]
+_NO_NODE = (
+    "No node serves the tenant yet: this connection string is for POST /sql alone; "
+    "psql and drivers need a node."
+)
 
 credentials = resource("List, show, create and revoke the credentials of applications.")
 
@@ -71,6 +75,8 @@ def create(
     def send(client: ApiClient) -> Document:
         issued = client.request("POST", _path(tenant), body, **session.change_params)
         if not session.dry_run:
+            if issued["node_connection_string"] is None:
+                print_note(_NO_NODE)
             print_note(f"Credential {issued['user']}; its password is shown only once:")
         return issued
 

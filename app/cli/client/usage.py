@@ -10,7 +10,7 @@ import typer
 from app.cli.client.output import print_note
 from app.cli.client.service_command import ListCommand, resource
 from app.cli.client.session import Session
-from app.cli.client.table import ALWAYS, USUALLY, WIDE, Table, number, text
+from app.cli.client.table import ALWAYS, USUALLY, WIDE, Table, counted, number, text
 from app.cli.client.times import TIMES, point_in_time
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def list_usage(
 
     def fetch(client: ApiClient) -> Sequence[Document]:
         page = client.page(PATH, **query, limit=min(session.limit, _PAGE))
-        print_note(f"From {page['covered_from']} to {page['covered_to']}.")
+        groups = counted(page["totals"]["groups"], "group")
+        print_note(f"{groups}, from {page['covered_from']} to {page['covered_to']}.")
         if page["next_cursor"] is not None:
             return session.fetch_list(client, PATH, **query)
         items: Sequence[Document] = page["items"]

@@ -107,7 +107,7 @@ async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Serve
     assert len(asked) == len(await shell.json("events", "--json"))
     assert await shell.json("events", "--json", "--origin", "service") == []
     screen = (await shell.run("top", "--once")).stdout
-    assert "1 tenants" in screen
+    assert "1 tenant," in screen
     assert "acme" in screen
     await shell.run("tenants", "delete", "acme", "--yes")
 

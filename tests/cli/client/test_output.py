@@ -97,7 +97,7 @@ def test_a_time_may_be_how_long_ago(service: EchoService) -> None:
             if name in query
         ]
         assert hours == [pytest.approx(each, abs=0.2) for each in (2, 0.5)[: len(hours)]]
-        assert ("From 20" in result.stderr) == (words[0] == "usage")
+        assert ("from 20" in result.stderr) == ("group" in result.stderr) == (words[0] == "usage")
 
 
 def test_a_password_is_printed_alone_and_once(service: EchoService) -> None:
@@ -113,6 +113,24 @@ def test_a_password_is_printed_alone_and_once(service: EchoService) -> None:
     assert (path, body["name"]) == ("/v1/tenants/acme/credentials", "web")
     expires = datetime.fromisoformat(body["expires_at"])
     assert timedelta(days=13) < expires - datetime.now(UTC) <= timedelta(days=14)
+
+
+def test_a_credential_that_no_node_serves_says_so(
+    service: EchoService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = service.answer
+
+    def answer(
+        _: EchoService, method: str, path: str, body: object
+    ) -> tuple[int, Mapping[str, Any]]:
+        status, document = examples(method, path, body)
+        return status, {**document, "node_connection_string": None}
+
+    monkeypatch.setattr(EchoService, "answer", answer)
+    created = call(service, "credentials", "create", "acme", "web")
+    assert created.stdout.startswith("postgresql://acme.web:")
+    assert "No node serves the tenant yet" in created.stderr
+    assert "POST /sql" in created.stderr
 
 
 def test_a_list_says_when_there_is_more(

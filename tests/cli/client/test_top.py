@@ -430,3 +430,31 @@ def test_the_head_says_which_instance_responds(
         )
         top.press("q")
         assert top.end() == 0
+
+
+def test_the_head_keeps_the_active_instance_while_the_catalog_is_away(
+    service: EchoService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples, asked = service.answer, 0
+
+    def answer(
+        _: EchoService, method: str, path: str, body: object
+    ) -> tuple[int, Mapping[str, Any]]:
+        nonlocal asked
+        status, document = examples(method, path, body)
+        match urlsplit(path).path:
+            case "/v1/instances":
+                asked += 1
+                if asked > 1:
+                    return 503, {"detail": "Away.", "code": "catalog-unavailable"}
+            case "/v1/stats" if asked > 2:
+                document = {**document, "totals": {**document["totals"], "waiting_requests": 777}}
+        return status, document
+
+    monkeypatch.setattr(EchoService, "answer", answer)
+    with terminal(TOP, service.url) as top:
+        top.wait_for("pools by waiting")
+        screen = top.wait_for("777 waiting")
+        assert any(each.startswith("active  ") for each in screen)
+        top.press("q")
+        assert top.end() == 0

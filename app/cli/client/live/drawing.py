@@ -82,10 +82,10 @@ def _head(found: Found, url: str, width: int | None, *, most_servers: int) -> li
     facts = (
         f"Poolkeeper: {totals['active_connections']:,} active",
         f"{totals['waiting_requests']:,} waiting",
-        f"{totals['timeouts']:,} timeouts",
+        counted(totals["timeouts"], "timeout"),
         f"event loop lag {stats['loop_lag']['worst_ms']:,.0f} ms",
-        f"{stats['tenants']:,} tenants",
-        f"{stats['pools']['open']:,} pools open",
+        counted(stats["tenants"], "tenant"),
+        f"{counted(stats['pools']['open'], 'pool')} open",
         url,
     )
     lines = [
@@ -105,9 +105,10 @@ def _head(found: Found, url: str, width: int | None, *, most_servers: int) -> li
 
 def _active_instance(found: Found, width: int | None) -> Iterator[Line]:
     """Which of several instances responds; one that is to have no others says nothing."""
-    states = Counter(each["state"] for each in found.instances if each["url"])
+    instances = found.instances or ()
+    states = Counter(each["state"] for each in instances if each["url"])
     if states:
-        active = [each for each in found.instances if each["state"] == "active"]
+        active = [each for each in instances if each["state"] == "active"]
         names = ", ".join(f"{each['url']} ({each['id']})" for each in active) or "no instance"
         yield from _fact("active", f"{names}; {states['standby']} standby", width)
 
@@ -135,7 +136,9 @@ def _server(server: Document, width: int | None) -> Line:
     bar = "█" * active + "▒" * (used - active) + "░" * (size - used)
     lost = server.get("lost", 0)
     opened = server["used"] - lost
-    numbers = f"{server['active']:,} active, {opened:,} of {server['budget']:,} open"
+    # Before the first contact, and during a takeover, the budget is not known.
+    of = f" of {server['budget']:,}" if server["budget"] else ""
+    numbers = f"{server['active']:,} active, {opened:,}{of} open"
     if lost:
         numbers += f", {lost:,} lost"
     if server.get("nodes"):
@@ -184,8 +187,9 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
         f"in the last {numbers['window_seconds']:,.0f} s",
         "hold": _latency(numbers["hold"]),
         "connect": _latency(numbers["connect"]),
-        "since start": f"{numbers['connections_acquired']:,} leases, {numbers['timeouts']:,} "
-        f"timeouts, {numbers['rejected']:,} rejected, {numbers['connections_lost']:,} lost",
+        "since start": f"{counted(numbers['connections_acquired'], 'lease')}, "
+        f"{counted(numbers['timeouts'], 'timeout')}, {numbers['rejected']:,} rejected, "
+        f"{numbers['connections_lost']:,} lost",
         "labels": plain(tenant["labels"]),
         **_advice(pool),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Condition, Thread
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -81,7 +81,10 @@ class Feed:
             try:
                 if self._is_closed:
                     return
-                self.news = News(fetched.fetch(self._client), monotonic())
+                found = fetched.fetch(self._client)
+                if found.instances is None:  # those that were known last
+                    found = replace(found, instances=self.news.found.instances)
+                self.news = News(found, monotonic())
             except ApiError as error:
                 self.news = News(self.news.found, self.news.at, str(error))
             except RuntimeError:  # httpx says so of a client that was closed meanwhile

@@ -41,11 +41,16 @@ class ListQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a `ListQuery` found; *stats* and *instances* are the service's."""
+    """What a `ListQuery` found.
+
+    Attributes:
+        stats: the service's.
+        instances: None while the catalog, which knows them, is away.
+    """
 
     query: ListQuery
     stats: Document
-    instances: Sequence[Document]
+    instances: Sequence[Document] | None
     page: Document
 
     @property
@@ -84,6 +89,7 @@ class TenantReport:
     """What a `TenantQuery` found.
 
     Attributes:
+        instances: None while the catalog, which knows them, is away.
         numbers: the tenant's statistics.
         pool: None while it is not open and was never changed.
         leases: those that are held longest, and the callers that wait longest.
@@ -91,7 +97,7 @@ class TenantReport:
 
     query: TenantQuery
     stats: Document
-    instances: Sequence[Document]
+    instances: Sequence[Document] | None
     tenant: Document
     numbers: Document
     pool: Document | None
@@ -99,14 +105,13 @@ class TenantReport:
     refusals: Sequence[Document]
 
 
-def _instances(client: ApiClient) -> Sequence[Document]:
-    """The service's instances; none while the catalog, which knows them, is away."""
+def _instances(client: ApiClient) -> Sequence[Document] | None:
     try:
         instances: Sequence[Document] = client.page("/v1/instances")["items"]
     except ApiError as error:
         if error.http_status != SERVICE_UNAVAILABLE:
             raise
-        return ()
+        return None
     return instances
 
 
