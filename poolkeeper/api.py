@@ -388,6 +388,11 @@ def list_recommendations(
     )
 
 
+def get_recommendation(id_: str) -> Request[models.RecommendationView]:
+    """Get a recommendation."""
+    return Request("GET", f"/v1/recommendations/{segment(id_)}")
+
+
 def apply_recommendation(id_: str) -> Request[models.RecommendationView]:
     """Apply a recommendation."""
     return Request("POST", f"/v1/recommendations/{segment(id_)}/apply", sends_key=True)

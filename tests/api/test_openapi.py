@@ -56,6 +56,7 @@ DESIGNED = {
     "put /v1/advisor",
     "post /v1/advisor/evaluate",
     "get /v1/recommendations",
+    "get /v1/recommendations/{id}",
     "post /v1/recommendations/{id}/apply",
     "post /v1/recommendations/{id}/dismiss",
     "post /v1/tenants/{tenant}/query",

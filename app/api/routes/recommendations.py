@@ -32,6 +32,7 @@ from app.api.views.advice import (
     advice_fields,
 )
 from app.api.views.plan import OperationDep, PlanView
+from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.domain.advisor import Placement, ReasonCode, ScalingAction
@@ -62,9 +63,16 @@ async def _require_access(
 ) -> None:
     """Raises RecommendationNotFound if it is for a pool that the principal cannot access."""
     if principal.tenants is not None:
-        found = await catalog.recommendations.get(recommendation_id)
-        if not principal.can_access(found.tenant):
-            raise RecommendationNotFound
+        await _accessible(recommendation_id, catalog, principal)
+
+
+async def _accessible(
+    recommendation_id: UUID, catalog: Catalog, principal: Principal
+) -> Recommendation:
+    found = await catalog.recommendations.get(recommendation_id)
+    if not principal.can_access(found.tenant):
+        raise RecommendationNotFound
+    return found
 
 
 _REQUIRE_ACCESS = Depends(_require_access)
@@ -178,6 +186,18 @@ async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
     return RecommendationList(
         items=[RecommendationView.of(each) for each in items], next_cursor=next_cursor, stale=stale
     )
+
+
+@router.get(
+    "/{id}",  # noqa: FAST003 - it is the parameter's alias
+    dependencies=[REQUIRE_READ],
+    summary="Get a recommendation",
+)
+async def get_recommendation(
+    recommendation_id: RecommendationId, catalog: CatalogDep, principal: PrincipalDep
+) -> RecommendationView:
+    """Shows one recommendation, open or closed."""
+    return RecommendationView.of(await _accessible(recommendation_id, catalog, principal))
 
 
 @router.post(

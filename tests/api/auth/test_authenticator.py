@@ -390,12 +390,15 @@ async def test_a_bound_key_changes_no_pool_that_serves_others(
     problem(refused, 403, "bound-to-tenants")
 
 
-async def test_a_bound_key_neither_applies_nor_dismisses_advice_for_others(locked: Locked) -> None:
+async def test_a_bound_key_neither_sees_nor_closes_advice_for_others(locked: Locked) -> None:
     listed = ok(await locked.send("get /v1/recommendations", "everything"))["items"]
     ids = {each["tenant"]: each["id"] for each in listed}
     for verb in ("apply", "dismiss"):
         url = f"post /v1/recommendations/{ids['theirs']}/{verb}"
         problem(await locked.send(url, "bound"), 404, "recommendation-not-found")
+    theirs = f"get /v1/recommendations/{ids['theirs']}"
+    problem(await locked.send(theirs, "bound"), 404, "recommendation-not-found")
+    ok(await locked.send(f"get /v1/recommendations/{ids['mine']}", "bound"))
     url = f"post /v1/recommendations/{ids['mine']}/dismiss?dry_run=true"
     ok(await locked.send(url, "bound"))
 

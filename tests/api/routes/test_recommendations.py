@@ -30,6 +30,7 @@ async def listed(api: Api, query: str = "") -> list[str]:
 async def test_a_recommendation_is_shown_with_its_reason_and_its_sample(api: Api) -> None:
     made = await given(api)
     [shown] = ok(await api.client.get(URL))["items"]
+    assert ok(await api.client.get(f"{URL}/{made.id}")) == shown
     assert shown == {
         "id": str(made.id),
         "pool": "acme",
