@@ -31,8 +31,8 @@ class Stage:
         await self._page.route("**/v1/recommendations/*/*", self._decide)
         await self._page.goto("/#/advice")
 
-    def show(self, *recommendations: tuple[str, int, int]) -> None:
-        """Pools, with their size and the recommended one."""
+    def show(self, *recommendations: tuple[str, int, int], waiting: int = 0) -> None:
+        """Pools, with their size and the recommended one; *waiting* when it was made."""
         self._items = [
             {
                 "id": f"{pool}-{new_size}",
@@ -45,7 +45,7 @@ class Stage:
                 "reason": f"{pool}!",
                 "confidence": "high",
                 "expected": None,
-                "metrics": {"waiting_requests": 0},
+                "metrics": {"waiting_requests": waiting},
                 "created_at": "2026-11-20T09:00:00Z",
             }
             for pool, max_size, new_size in recommendations
@@ -117,6 +117,17 @@ async def test_the_outcome_of_a_click_stays_until_it_is_closed(service: Api, tab
         updated = await page.locator("#updated").text_content()
         await expect(page.locator("#updated")).not_to_have_text(updated or "")
         await expect(outcome).to_be_visible()
+
+
+async def test_callers_wait_now_only_while_they_do(service: Api, tab: Tab) -> None:
+    await service.tenant("acme")
+    page, stage = tab.page, Stage(tab.page)
+    stage.show(("acme", 2, 5), waiting=3)
+    await stage.begin()
+    badge = page.locator(".recommendation .badge")
+    await expect(badge).to_have_text("Callers have waited")
+    async with callers_of(service, "acme", callers=8):
+        await expect(badge).to_have_text("Callers wait now")
 
 
 async def test_no_line_moves_under_the_mouse(service: Api, tab: Tab) -> None:

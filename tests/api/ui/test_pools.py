@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.fixtures.app import Api, ok
 from tests.fixtures.browser import Tab
@@ -51,6 +51,23 @@ async def test_every_operation_of_a_pool(service: Api, tab: Tab) -> None:
     await do("Open", "Open pool beta", "at most 7.")
     await do("Drain", "pool beta", "Pool beta is draining")
     await expect(drawer.locator("#timeline")).to_contain_text("pool.draining")
+
+
+async def test_a_list_that_is_not_whole_says_so(service: Api, tab: Tab) -> None:
+    await service.tenant("acme")
+    ok(await service.client.put("/v1/tenants/acme/pool"), 201)
+    [pool] = ok(await service.client.get("/v1/pools"))["items"]
+
+    async def many(route: Route) -> None:
+        names = [f"p{len(asked)}-{number}" for number in range(500)]
+        asked.append(route.request.url)
+        items = [{**pool, "pool_id": name, "tenant": name} for name in names]
+        await route.fulfill(json={"items": items, "next_cursor": "more", "matches": 9999})
+
+    asked: list[str] = []
+    await tab.page.route("**/v1/pools?*", many)
+    await tab.page.goto("/#/pools")
+    await expect(tab.page.locator("main")).to_contain_text("the 2,000 with the most waiting")
 
 
 async def test_an_action_on_a_shared_pool_says_whom_it_touches(service: Api, tab: Tab) -> None:

@@ -6,8 +6,8 @@ import { createStore } from "./store.js";
 const POLL_INTERVAL_MS = 5000;
 // After the stream breaks, poll for this long before reconnecting.
 const RECONNECT_AFTER_MS = 10_000;
-const MAX_POOLS = 2000;
-const MAX_NODES = 500;
+export const MAX_POOLS = 2000;
+export const MAX_NODES = 500;
 export const MAX_RECOMMENDATIONS = 200;
 // Measurements of each pool and node that this tab keeps for its sparkline.
 const TRAIL = 60;

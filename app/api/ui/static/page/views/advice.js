@@ -39,6 +39,10 @@ const rank = (each) => URGENCIES.findIndex(({ name }) => name === urgencyOf(each
 export const byUrgency = (recommendations) =>
   [...recommendations].sort((a, b) => rank(a) - rank(b) || (b.metrics?.waiting_requests ?? 0) - (a.metrics?.waiting_requests ?? 0));
 
+// What its badge says; who waited when it was made may wait no longer.
+const titleOf = (each, isWaiting) => (urgencyOf(each) === "now" && !isWaiting ? "Callers have waited" : URGENCIES[rank(each)].title);
+const isWaitedFor = (pool) => [pool, ...(pool?.nodes ?? [])].some((place) => place?.waiting > 0);
+
 // Recommendations with the same line say the same, perhaps with another size than before.
 export const lineOf = ({ pool, tenant, kind, action, max_size }) => `${kind} ${pool} ${tenant ?? ""} ${action} ${max_size}`;
 
@@ -98,16 +102,17 @@ export function Recommendations({ items, isDetailed }) {
     drawn.current = lines;
   });
   const away = new Set(servers.filter(({ state }) => state !== "available").map(({ name }) => name));
-  const isAway = ({ pool }) => away.has(pools.find(({ pool_id }) => pool_id === pool)?.server ?? pool.split("@")[1]);
+  const poolOf = ({ pool }) => pools.find(({ pool_id }) => pool_id === pool);
+  const isAway = (item) => away.has(poolOf(item)?.server ?? item.pool.split("@")[1]);
   return html`
     <ul class="advice" onMouseMove=${() => setHeldUntil(Date.now() + HOLD_MS)} onMouseLeave=${() => setHeldUntil(0)}>
-      ${lines.map(({ line, item, isClosed }) => html`<${Line} key=${line} ...${{ item, isClosed, isDetailed }} isAway=${isAway(item)} />`)}
+      ${lines.map(({ line, item, isClosed }) => html`<${Line} key=${line} ...${{ item, isClosed, isDetailed }} isAway=${isAway(item)} title=${titleOf(item, isWaitedFor(poolOf(item)))} />`)}
     </ul>`;
 }
 
 // A button acts on what its line shows at the time of the click.
-function Line({ item, isClosed, isAway, isDetailed }) {
-  const { title, kind } = URGENCIES[rank(item)];
+function Line({ item, title, isClosed, isAway, isDetailed }) {
+  const { kind } = URGENCIES[rank(item)];
   const { pool, reason, confidence, created_at, expected } = item;
   return html`
     <li class=${`card recommendation${isClosed ? " closed" : ""}`}>

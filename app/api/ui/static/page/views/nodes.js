@@ -2,7 +2,7 @@
 
 import { counted, number } from "../core/format.js";
 import { html } from "../core/html.js";
-import { isSilent, live, trailOfNode } from "../core/live.js";
+import { MAX_NODES, isSilent, live, trailOfNode } from "../core/live.js";
 import { go, href } from "../core/router.js";
 import { ActionButton } from "../parts/action.js";
 import { Spark } from "../parts/spark.js";
@@ -45,7 +45,7 @@ export function Nodes({ subject, query }) {
       ${nodes.length > 0 && html`
         <${Table} label="Nodes" columns=${COLUMNS} rows=${nodes} classOf=${classOf} keyOf=${({ name }) => name}
           hrefOf=${({ name }) => href("nodes", name)} />
-        <p class="muted">${counted(nodes.length, "node")}. Each reports every second; the past is shown from when this tab was opened.</p>`}
+        <p class="muted">${counted(nodes.length, "node")}${nodes.length >= MAX_NODES && "; there may be more"}. Each reports every second; the past is shown from when this tab was opened.</p>`}
     </${View}>
     ${subject && html`<${NodeDrawer} key=${subject} name=${subject} query=${query} onClose=${() => go("nodes")} />`}`;
 }

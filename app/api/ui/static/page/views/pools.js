@@ -2,7 +2,7 @@
 
 import { counted, milliseconds, number, paused } from "../core/format.js";
 import { html, useState } from "../core/html.js";
-import { live } from "../core/live.js";
+import { MAX_POOLS, live } from "../core/live.js";
 import { go, href, setQuery } from "../core/router.js";
 import { ActionButton } from "../parts/action.js";
 import { Spark } from "../parts/spark.js";
@@ -86,6 +86,8 @@ export function Pools({ subject, query }) {
       ${shown.length > 0 && html`
         <${Table} label="Pools" columns=${COLUMNS} rows=${shown} order=${order} onOrder=${setOrder} classOf=${classOf}
           keyOf=${({ pool_id }) => pool_id} hrefOf=${({ pool_id }) => href("pools", pool_id, filters)} />`}
+      ${pools.length >= MAX_POOLS && html`
+        <p class="muted">These are the ${number(MAX_POOLS)} with the most waiting callers; there may be more. The details of each tenant show its pool.</p>`}
       ${shown.length < found.length && html`<button type="button" onClick=${() => setAll(true)}>Show all ${found.length}</button>`}
     </${View}>
     ${subject && html`<${PoolDrawer} key=${subject} id=${subject} query=${query} onClose=${() => go("pools", null, filters)} />`}`;

@@ -98,7 +98,7 @@ function Details({ tenant, etag, stats, pool }) {
 const isDeclared = (pool) => pool && (pool.open || pool.generation > 0);
 
 function settings({ weight, max_leases, advisor_mode }) {
-  return [`weight ${weight}`, max_leases && `at most ${max_leases} leases`, advisor_mode && `advisor: ${advisor_mode}`].filter(Boolean).join(", ");
+  return [`weight ${weight}`, max_leases && `at most ${counted(max_leases, "lease")}`, advisor_mode && `advisor: ${advisor_mode}`].filter(Boolean).join(", ");
 }
 
 function labels({ labels: all }) {

@@ -1,7 +1,7 @@
 // Who used connections for how long, over any period that is stored.
 
 import { get } from "../core/api.js";
-import { dateTime, duration, number } from "../core/format.js";
+import { counted, dateTime, duration, number } from "../core/format.js";
 import { html } from "../core/html.js";
 import { useResource } from "../core/resource.js";
 import { href } from "../core/router.js";
@@ -44,7 +44,7 @@ export function Usage({ query }) {
       </div>
       ${data?.items.length === 0 && html`<${Empty} title="Nothing was used in this period."><p>Use is stored each minute, from the first lease on.</p></${Empty}>`}
       ${data?.items.length > 0 && html`
-        <p class="muted">${number(data.totals.groups)} in total: ${duration(data.totals.connection_seconds)} of connection time, ${number(data.totals.leases)} leases.
+        <p class="muted">${number(data.totals.groups)} in total: ${duration(data.totals.connection_seconds)} of connection time, ${counted(data.totals.leases, "lease")}.
           From ${dateTime(data.covered_from)} to ${dateTime(data.covered_to)}.</p>
         <${Table} label="Usage" columns=${COLUMNS} rows=${data.items} keyOf=${({ group: name }) => name ?? ""} hrefOf=${hrefOf} />
         ${data.next_cursor && html`<p class="muted">The first ${LIMIT} of ${number(data.totals.groups)} are shown; the API lists all.</p>`}`}
