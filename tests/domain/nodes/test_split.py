@@ -61,6 +61,11 @@ def test_nothing_moves_while_nobody_lacks_a_connection() -> None:
     # Nor does a place without callers and connections, or one where nobody can use it, matter.
     unused = place("c", 0), place("d", 0, claims=False)
     assert not split(5, [place("a", 2, load=11), place("b", 3, load=10), *unused])
+    away = place("e", 1, claims=False, reachable=False)
+    assert not split(6, [place("a", 2, load=11), place("b", 3, load=10), away])
+    # One place without a connection is enough, whatever the others lack.
+    lacking = place("a", 0, load=1), place("b", 4, load=9)
+    assert split(10, [*lacking, place("c", 6, load=6)]) == {"c": 4}
     # What one does not need the other gets, however little that is.
     assert shares(10, place("a", 9, load=11), place("b", 1, load=0)) == {"a": 9, "b": 1}
     assert shares(10, place("a", 8, load=11), place("b", 2, load=1)) == {"a": 9, "b": 1}
@@ -90,6 +95,7 @@ def test_it_is_settled_while_only_another_load_size_or_place_would_change_someth
     assert is_settled(4, both)
     assert not is_settled(3, both)
     assert not is_settled(4, [*both, place("c", 0, load=1)])
+    assert is_settled(2, [place("a", 1, load=5), place("b", 1)])
     # Not there, or not reached: nothing can be done for its callers.
     assert is_settled(4, [*both, place("c", 0, load=1, claims=False)])
     assert is_settled(4, [*both, place("c", 0, load=1, reachable=False)])
@@ -108,7 +114,9 @@ def test_what_a_silent_place_may_have_is_its_own() -> None:
 
 
 def test_a_place_at_which_nobody_can_use_it_gives_all_back() -> None:
-    assert shares(10, place("", 2), place("a", 8, claims=False, load=8)) == {"": 10, "a": 0}
+    for share in (8, 1):
+        gone = place("a", share, claims=False, load=8)
+        assert shares(10, place("", 10 - share), gone) == {"": 10, "a": 0}
 
 
 def test_a_place_has_no_more_than_its_limit() -> None:
