@@ -106,7 +106,8 @@ async def test_the_tenants_of_a_node_have_room(service: Api, tab: Tab, width: in
     await service.tenant(name)
     await tab.page.set_viewport_size({"width": width, "height": 844})
     table = tab.page.locator("#drawer .on-nodes")
-    async with reporting_node(service.client, entry(name, waiting=3, longest_wait=12.5)):
+    waiting = entry(name, state=EntryState.CLOSED, waiting=3, longest_wait=12.5)
+    async with reporting_node(service.client, waiting):
         await tab.page.goto("/#/nodes/edge")
         await expect(table.locator("tbody td").last).to_contain_text("ms")
         await expect(table.locator("tbody th")).to_contain_text(name)
