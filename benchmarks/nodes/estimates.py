@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import time
+from typing import Any
 
 import psycopg
 
 from benchmarks.figure import Figures, Rounds, quantile
-from benchmarks.nodes.clients import running
+from benchmarks.nodes.clients import Clients, running
 from benchmarks.nodes.site import Node, Site, can_be_measured, site
 from benchmarks.testbed import Testbed
 
@@ -21,6 +23,8 @@ _SIZE = 4
 _HOLD = 0.05
 # Of each tenant: more than ever wait at a time.
 _CONNECTIONS = 100
+# Of each tenant in the service itself.
+_CALLERS = 12
 _CONNECTING = 10
 # Estimates look back so long, and the load begins before that.
 _ESTIMATED = 60.0
@@ -33,6 +37,7 @@ _PATIENCE = 0.1
 _STATEMENT = "SELECT extract(epoch FROM now())::float8, pg_sleep(%s)"
 
 Chance = random.Random
+Work = Callable[["Application"], Coroutine[Any, Any, None]]
 
 
 class Application:
@@ -121,13 +126,40 @@ class Load:
             await asyncio.sleep(chance.expovariate(1.0 / (2 * _HOLD)))
 
 
-_LOADS: Mapping[str, Load] = {
-    "random": Load(rate=64.0),
-    "calm": Load(rate=48.0),
-    "even": Load(rate=70.0, hold=lambda _: _HOLD),
-    "bursts": Load(rate=52.0, together=lambda chance: chance.randint(1, 5)),
-    "returning": Load(),
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Loads on one node, and what contends with them.
+
+    Attributes:
+        loads: by tenant.
+        budget: the connections that the node and the service may have together.
+        own: tenants of the service itself, whose callers never stop asking.
+    """
+
+    loads: Mapping[str, Load]
+    budget: int
+    own: Sequence[str] = ()
+
+
+_ALONE = Scene(
+    loads={
+        "random": Load(rate=64.0),
+        "calm": Load(rate=48.0),
+        "even": Load(rate=70.0, hold=lambda _: _HOLD),
+        "bursts": Load(rate=52.0, together=lambda chance: chance.randint(1, 5)),
+        "returning": Load(),
+    },
+    budget=5 * _SIZE + 6,
+)
+# The node gets fewer connections than one tenant's size; than those of two, which take turns.
+_CONTENDED = Scene(
+    loads={"contended": Load(rate=48.0)}, budget=2 * _SIZE, own=("own-first", "own-second")
+)
+_IN_TURN = Scene(
+    loads={"turn-first": Load(rate=24.0), "turn-second": Load(rate=24.0)},
+    budget=2 * _SIZE,
+    own=("own-first",),
+)
 
 
 async def estimates(_: Testbed, rounds: int) -> Figures:
@@ -135,20 +167,31 @@ async def estimates(_: Testbed, rounds: int) -> Figures:
     if not can_be_measured("nodes_estimates"):
         return {}
     found = Rounds()
-    async with site(budget=_SIZE * len(_LOADS) + 6, per_tenant_pool_size=_SIZE) as here:
-        await here.add_tenants(_LOADS)
-        node = await here.add_node("edge")
-        for number in range(rounds):
-            async with asyncio.TaskGroup() as group:
-                for tenant in _LOADS:
-                    group.create_task(_measure(here, node, tenant, Chance(number), found))
+    for scene in (_ALONE, _CONTENDED, _IN_TURN):
+        async with site(budget=scene.budget, per_tenant_pool_size=_SIZE) as here:
+            await here.add_tenants([*scene.loads, *scene.own])
+            node = await here.add_node("edge")
+            clients = Clients(here)
+            callers = (clients.over_http(own, _HOLD) for own in scene.own for _ in range(_CALLERS))
+            async with running(*callers):
+                for number in range(rounds):
+                    async with asyncio.TaskGroup() as group:
+                        for tenant, load in scene.loads.items():
+                            work = partial(load.run, chance=Chance(number))
+                            group.create_task(_measure(here, node, tenant, work, found))
     return found.figures()
 
 
-async def _measure(here: Site, node: Node, tenant: str, chance: Chance, found: Rounds) -> None:
+async def _measure(
+    here: Site,
+    node: Node,
+    tenant: str,
+    work: Callable[[Application], Coroutine[Any, Any, None]],
+    found: Rounds,
+) -> None:
     application = Application()
     async with application.connected(node, tenant, here.passwords[tenant]):
-        async with running(_LOADS[tenant].run(application, chance)):
+        async with running(work(application)):
             await asyncio.sleep(_BEFORE + _ESTIMATED)
             [shown] = (await here.ask("GET", f"/v1/tenants/{tenant}/pool"))["nodes"]
             since = time() - _ESTIMATED
