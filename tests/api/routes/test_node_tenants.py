@@ -7,10 +7,9 @@ from typing import Any
 from app.domain.nodes.documents import as_document
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
-from app.domain.nodes.report import NodeReport
 from tests.fixtures.app import Api, ok, pointers, problem
 from tests.fixtures.keys import Keyring
-from tests.fixtures.reporting import entry
+from tests.fixtures.reporting import entry, node_report
 
 NODE = "/v1/nodes/edge"
 URL = f"{NODE}/tenants"
@@ -33,15 +32,7 @@ def report(session: int, sequence: int) -> dict[str, Any]:
         )
         for name, (clients, waiting, wait) in TENANTS.items()
     )
-    said = NodeReport(
-        session=session,
-        sequence=sequence,
-        version=1,
-        engine="PgBouncer 1.25",
-        servers={},
-        entries=entries,
-    )
-    document: dict[str, Any] = as_document(said)
+    document: dict[str, Any] = as_document(node_report(session, sequence, entries))
     return document
 
 

@@ -26,7 +26,7 @@ from app.pools.tenant_state import TenantState
 from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
-from tests.fixtures.reporting import entry
+from tests.fixtures.reporting import entry, node_report
 from tests.fixtures.waiting import eventually
 
 NODE = "/v1/nodes/edge"
@@ -37,15 +37,8 @@ def report(session: int, sequence: int = 1, **changes: Any) -> dict[str, Any]:
     """What an agent with one busy tenant says."""
     totals = EntryTotals(transactions=10 * sequence, transaction_seconds=1.0 * sequence)
     busy = entry("acme", waiting=1, longest_wait=0.25, totals=totals)
-    said = NodeReport(
-        session=session,
-        sequence=sequence,
-        version=1,
-        engine="PgBouncer 1.18",
-        servers={"local": ServerReport(generation=0, committed=5, connected=3)},
-        entries=(busy,),
-        problem="its disk is full",
-    )
+    servers = {"local": ServerReport(generation=0, committed=5, connected=3)}
+    said = node_report(session, sequence, [busy], servers=servers, problem="its disk is full")
     document: dict[str, Any] = as_document(said)
     return document | changes
 

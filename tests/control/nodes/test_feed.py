@@ -16,13 +16,13 @@ from app.control.nodes.tracked_node import TrackedNode
 from app.domain.desired_state import DesiredPool, Pause
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
-from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
-from app.domain.nodes.report import EntryReport, NodeReport
+from app.domain.nodes.report import NodeReport
 from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy, TenantSpec
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.pools import ROLE_PASSWORDS, tenant
+from tests.fixtures.reporting import entry, node_report
 from tests.fixtures.waiting import eventually
 
 ADDRESSES = {
@@ -220,20 +220,8 @@ async def _hold(feed: NodeFeed, spec: TenantSpec) -> bool:
 
 
 def report_of(name: str, state: EntryState, sequence: int) -> NodeReport:
-    entry = EntryReport(
-        name=name,
-        state=state,
-        size=5,
-        connections=1,
-        in_use=0,
-        clients=0,
-        waiting=0,
-        longest_wait=0.0,
-        totals=EntryTotals(),
-    )
-    return NodeReport(
-        session=1, sequence=sequence, version=1, engine="", servers={}, entries=(entry,)
-    )
+    said = entry(name, state=state, connections=1, in_use=0, clients=0)
+    return node_report(1, sequence, [said])
 
 
 async def test_who_waits_is_answered_at_a_change_and_at_the_end(fed: Fed) -> None:

@@ -17,10 +17,8 @@ from app.control.nodes.tracked_node import TrackedNode
 from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.declaration import NodeSpec
-from app.domain.nodes.estimates import EntryTotals
-from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import ABSENT_FOR, STALE_AFTER, NodeState
-from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
+from app.domain.nodes.report import EntryReport, ServerReport
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy, TenantId
 from app.pools import driver
@@ -32,6 +30,7 @@ from tests.fixtures.control import PERSON, Control, wired
 from tests.fixtures.pools import manager_on, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.reporting import entry, node_report
 from tests.fixtures.turns import counted_turns
 from tests.fixtures.waiting import eventually
 
@@ -76,11 +75,11 @@ class Site:
         current = node.allotments().get("local", Allotment(generation=0, connections=0))
         used = current.connections if committed is None else committed
         entries = [_entry(name, busy=name in busy) for name in node.entries]
-        report = NodeReport(
-            session=node.last_session,
-            sequence=next(self.sequences),
+        report = node_report(
+            node.last_session,
+            next(self.sequences),
+            entries,
             version=node.version,
-            engine="PgBouncer 1.18",
             servers={
                 "local": ServerReport(
                     generation=current.generation if generation is None else generation,
@@ -88,7 +87,6 @@ class Site:
                     connected=used,
                 )
             },
-            entries=tuple(entries),
             backends={"local": backends},
         )
         answer = await self.fleet.hear(node, replace(report, **changes))
@@ -108,17 +106,7 @@ class Site:
 
 
 def _entry(name: str, *, busy: bool) -> EntryReport:
-    return EntryReport(
-        name=name,
-        state=EntryState.OPEN,
-        size=3,
-        connections=0,
-        in_use=1 if busy else 0,
-        clients=1 if busy else 0,
-        waiting=0,
-        longest_wait=0.0,
-        totals=EntryTotals(),
-    )
+    return entry(name, size=3, connections=0, in_use=int(busy), clients=int(busy))
 
 
 def fleet_of(control: Control, clock: Clock, epoch: int = 1) -> Site:

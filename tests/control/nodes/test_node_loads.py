@@ -8,25 +8,21 @@ import pytest
 
 from app.control.nodes.node_loads import NodeLoads
 from app.domain.nodes.estimates import EntryTotals
-from app.domain.nodes.gate import EntryState
 from app.domain.nodes.load_reading import LoadReading
 from app.domain.nodes.report import EntryReport
 from app.domain.pool import PoolMetrics
 from tests.fixtures.clock import Clock
+from tests.fixtures.reporting import entry
 
 
-def entry(transactions: int, *, held: float = 0.0, wait: float = 0.0, **gauges: Any) -> EntryReport:
-    facts: dict[str, Any] = {"connections": 2, "in_use": 0, "clients": 3, "waiting": 0}
-    return EntryReport(
-        name="acme",
-        state=EntryState.OPEN,
-        size=2,
-        longest_wait=0.0,
-        totals=EntryTotals(
-            transactions=transactions, transaction_seconds=held + wait, wait_seconds=wait
-        ),
-        **(facts | gauges),
+def counted(
+    transactions: int, *, held: float = 0.0, wait: float = 0.0, **gauges: Any
+) -> EntryReport:
+    totals = EntryTotals(
+        transactions=transactions, transaction_seconds=held + wait, wait_seconds=wait
     )
+    facts: dict[str, Any] = {"size": 2, "connections": 2, "in_use": 0, "clients": 3}
+    return entry("acme", totals=totals, **(facts | gauges))
 
 
 class Site:
@@ -48,19 +44,19 @@ class Site:
 def test_two_nodes_are_added_up() -> None:
     site = Site()
     # What was counted before is of a time of which nothing is known.
-    site.hear("a", entry(1_000_000, held=5e5, in_use=1))
-    site.hear("b", entry(500, in_use=2, waiting=4))
+    site.hear("a", counted(1_000_000, held=5e5, in_use=1))
+    site.hear("b", counted(500, in_use=2, waiting=4))
     before = site.reading()
     assert (before.totals.transactions, before.size) == (0, 4)
     assert before.metrics == PoolMetrics(
         total_connections=4, idle_connections=1, active_connections=3, waiting_requests=4
     )
     site.clock.now += 1.0
-    site.hear("a", entry(1_000_010, held=5e5 + 2.0, in_use=1))
-    site.hear("b", entry(505, held=1.0, wait=3.0))
+    site.hear("a", counted(1_000_010, held=5e5 + 2.0, in_use=1))
+    site.hear("b", counted(505, held=1.0, wait=3.0))
     # Nothing of *b* changes for two seconds.
     site.clock.now += 2.0
-    site.hear("a", entry(1_000_010, held=5e5 + 2.0, in_use=0))
+    site.hear("a", counted(1_000_010, held=5e5 + 2.0, in_use=0))
     site.hear("b")
     after = site.reading()
     assert after.totals.transactions == 15
@@ -76,7 +72,7 @@ def test_two_nodes_are_added_up() -> None:
 def test_a_pooler_that_begins_anew_takes_nothing_away() -> None:
     site = Site()
     for transactions, held in [(100, 10.0), (150, 15.0), (20, 2.0), (25, 2.5)]:
-        site.hear("a", entry(transactions, held=held))
+        site.hear("a", counted(transactions, held=held))
         site.clock.now += 1.0
     assert site.reading().totals.transactions == 50 + 20 + 5
     assert site.reading().totals.held_seconds == pytest.approx(5.0 + 2.0 + 0.5)
@@ -84,20 +80,20 @@ def test_a_pooler_that_begins_anew_takes_nothing_away() -> None:
 
 def test_a_silent_node_counts_for_nothing_until_it_is_back() -> None:
     site = Site()
-    site.hear("a", entry(1, in_use=2))
+    site.hear("a", counted(1, in_use=2))
     site.clock.now += 60.0
     silent = site.reading()
     assert (silent.metrics.active_connections, silent.busy_seconds) == (0, 0.0)
-    site.hear("a", entry(2, in_use=2))
+    site.hear("a", counted(2, in_use=2))
     site.clock.now += 1.0
-    site.hear("a", entry(3, in_use=2))
+    site.hear("a", counted(3, in_use=2))
     assert site.reading().busy_seconds == pytest.approx(2.0)
 
 
 def test_who_is_on_no_node_any_more_is_forgotten() -> None:
     site = Site()
-    site.hear("a", entry(1))
-    site.hear("b", entry(1))
+    site.hear("a", counted(1))
+    site.hear("b", counted(1))
     site.hear("a", gone=frozenset({"acme", "unknown"}))
     assert site.reading().metrics.total_connections == 2
     site.loads.forget("b")
@@ -109,11 +105,11 @@ def test_who_is_on_no_node_any_more_is_forgotten() -> None:
 
 def test_those_with_something_to_tell_are_active() -> None:
     site = Site()
-    site.hear("a", entry(1, connections=0, clients=0))
+    site.hear("a", counted(1, connections=0, clients=0))
     assert [name for name, _ in site.loads.active(site.clock.now - 1)] == ["acme"]
     assert [name for name, _ in site.loads.active(site.clock.now)] == []
     site.clock.now += 1.0
-    site.hear("a", entry(1, connections=0, clients=1))
+    site.hear("a", counted(1, connections=0, clients=1))
     assert [name for name, _ in site.loads.active(site.clock.now)] == ["acme"]
 
 
@@ -124,7 +120,7 @@ def test_waits_are_those_of_the_last_minute() -> None:
     for second in range(120):
         count += 10
         waited = min(second, 60) * 10.0
-        site.hear("a", entry(count, held=0.01 * count, wait=waited, in_use=1))
+        site.hear("a", counted(count, held=0.01 * count, wait=waited, in_use=1))
         site.clock.now += 1.0
         if second == 59:
             assert late(site) > 0.8

@@ -21,15 +21,15 @@ from app.control.pools.role_limits import RoleLimits
 from app.domain.desired_state import DesiredPool
 from app.domain.errors import CatalogUnavailable
 from app.domain.nodes.declaration import NodeSpec
-from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import ABSENT_FOR, GONE_AFTER, STALE_AFTER
-from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
+from app.domain.nodes.report import NodeReport, ServerReport
 from app.domain.pool import PoolSize
 from app.pools.pool import Pool
 from tests.catalog.values import event
 from tests.fixtures.clock import Clock
 from tests.fixtures.control import PERSON, Control
+from tests.fixtures.reporting import entry, node_report
 from tests.fixtures.waiting import eventually
 
 ADDRESSES = {"local": ServerAddress(host="127.0.0.1", port=5432, tls_mode="disable")}
@@ -56,27 +56,25 @@ class Agent:
         """Put the latest configuration in force; connections beyond its size go on."""
         assert self.node.configuration is not None
         self.version = self.node.configuration.version
-        [entry] = self.node.configuration.entries
-        self.size = entry.size if entry.logins else 0
+        [wanted] = self.node.configuration.entries
+        self.size = wanted.size if wanted.logins else 0
 
     def report(self, *, waiting: int = 0) -> NodeReport:
         allotments = self.node.allotments()
-        entry = EntryReport(
-            name="acme",
+        said = entry(
+            "acme",
             state=EntryState.OPEN if self.size else EntryState.CLOSED,
             size=max(1, self.size),
             connections=self.open,
             in_use=self.open,
             clients=self.open + waiting,
             waiting=waiting,
-            longest_wait=0.0,
-            totals=EntryTotals(),
         )
-        return NodeReport(
-            session=self.node.last_session,
-            sequence=next(self.sequences),
+        return node_report(
+            self.node.last_session,
+            next(self.sequences),
+            [said],
             version=self.version,
-            engine="PgBouncer 1.25.2",
             servers={
                 name: ServerReport(
                     generation=each.generation,
@@ -85,7 +83,6 @@ class Agent:
                 )
                 for name, each in allotments.items()
             },
-            entries=(entry,),
         )
 
 

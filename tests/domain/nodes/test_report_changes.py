@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 from app.api.http.body_limits import MAX_BODY_BYTES
-from app.domain.nodes.documents import as_document
+from app.domain.nodes.documents import as_json
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
-from app.domain.nodes.report import EntryReport, NodeReport
+from app.domain.nodes.report import EntryReport
 from app.domain.nodes.report_changes import MOST_ENTRIES, ReportChanges
+from tests.fixtures.reporting import entry, node_report
 
 # Two reports and a half.
 TENANTS = 2 * MOST_ENTRIES + MOST_ENTRIES // 2
 
 
-def entry(name: str, transactions: int = 0) -> EntryReport:
+def long_entry(name: str) -> EntryReport:
     """As long as they become: each number has many digits."""
-    return EntryReport(
-        name=name,
+    return entry(
+        name,
         state=EntryState.CLOSING,
         size=10_000,
         connections=10_000,
@@ -28,7 +28,7 @@ def entry(name: str, transactions: int = 0) -> EntryReport:
         waiting=100_000,
         longest_wait=1234.567891,
         totals=EntryTotals(
-            transactions=10**12 + transactions,
+            transactions=10**12,
             transaction_seconds=123456789.123456,
             wait_seconds=123456789.123456,
             oldest_waits=(12345.678,) * 68,
@@ -36,20 +36,14 @@ def entry(name: str, transactions: int = 0) -> EntryReport:
     )
 
 
-def report(sequence: int, entries: tuple[EntryReport, ...]) -> NodeReport:
-    return NodeReport(
-        session=1, sequence=sequence, version=1, engine="", servers={}, entries=entries
-    )
-
-
 def test_all_entries_arrive_in_parts_that_fit() -> None:
-    entries = tuple(entry(f"{number:048}") for number in range(TENANTS))
+    entries = tuple(long_entry(f"{number:048}") for number in range(TENANTS))
     changes, sizes = ReportChanges(), []
     arrived: dict[str, EntryReport] = {}
     for sequence in (1, 2, 3):
-        sent = changes.shorten(report(sequence, entries))
+        sent = changes.shorten(node_report(1, sequence, entries))
         assert (sent.base, sent.more) == (sequence - 1, sequence < 3)
-        assert len(json.dumps(as_document(sent), separators=(",", ":"))) < MAX_BODY_BYTES
+        assert len(as_json(sent)) < MAX_BODY_BYTES
         sizes.append(len(sent.entries))
         arrived |= {each.name: each for each in sent.entries}
         changes.accepted(sent, wants_all=False)
@@ -60,14 +54,14 @@ def test_all_entries_arrive_in_parts_that_fit() -> None:
 def test_only_what_has_changed_is_sent_again_until_it_is_accepted() -> None:
     changes = ReportChanges()
     before = tuple(map(entry, ("acme", "beta")))
-    changes.accepted(changes.shorten(report(1, before)), wants_all=False)
+    changes.accepted(changes.shorten(node_report(1, 1, before)), wants_all=False)
     after = (replace(before[0], waiting=7), before[1])
     for sequence in (2, 3):
-        sent = changes.shorten(report(sequence, after))
+        sent = changes.shorten(node_report(1, sequence, after))
         assert (sent.entries, sent.base) == (after[:1], 1)
     changes.accepted(sent, wants_all=False)
-    assert changes.shorten(report(4, after)).entries == ()
+    assert changes.shorten(node_report(1, 4, after)).entries == ()
     # The service has forgotten it all.
-    changes.accepted(changes.shorten(report(4, after)), wants_all=True)
-    whole = changes.shorten(report(5, after))
+    changes.accepted(changes.shorten(node_report(1, 4, after)), wants_all=True)
+    whole = changes.shorten(node_report(1, 5, after))
     assert (whole.entries, whole.base) == (after, 0)
