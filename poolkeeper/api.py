@@ -248,7 +248,7 @@ def list_pools(
     search: str | None = None,
     offset: int | None = None,
 ) -> ListRequest[models.PoolList, models.PoolView]:
-    """List open and paused pools."""
+    """List open, paused and awaited pools."""
     return ListRequest(
         "GET",
         "/v1/pools",

@@ -712,7 +712,7 @@ class PoolRecycling(TypedDict):
 
 
 class PoolSummary(TypedDict):
-    """An open or paused pool in short."""
+    """In short, a pool that is open or paused, or that callers wait for."""
 
     pool_id: str
     state: str
@@ -986,6 +986,7 @@ class ServiceTotals(TypedDict):
     total_wait_time_ms: float
     timeouts: int
     rejected: int
+    pool_limit_waits: int
     health_check_failures: int
     connections_opened: int
     connections_closed: int
@@ -1059,6 +1060,7 @@ class TenantStats(TypedDict):
     total_wait_time_ms: float
     timeouts: int
     rejected: int
+    pool_limit_waits: int
     health_check_failures: int
     connections_opened: int
     connections_closed: int

@@ -63,6 +63,16 @@ class Counters(NamedTuple):
     hold_seconds: Annotated[float, CounterInfo("Time that ended leases lasted.")] = 0.0
     connect_seconds: Annotated[float, CounterInfo("Time spent opening connections.")] = 0.0
     open_seconds: Annotated[float, CounterInfo("Time that closed connections were open.")] = 0.0
+    pool_limit_waits: Annotated[
+        int,
+        CounterInfo(
+            "Callers that waited for one of the pools that may be open.",
+            "poolkeeper_pool_limit_waits",
+        ),
+    ] = 0
+    pool_limit_wait_seconds: Annotated[
+        float, CounterInfo("Time that they did so.", "poolkeeper_pool_limit_wait_seconds")
+    ] = 0.0
 
     def __add__(self, other: Counters) -> Counters:  # type: ignore[override]
         return Counters._make(map(add, self, other))
@@ -110,7 +120,7 @@ class CounterReading:
         opened_at: when the pool was opened; `wait` and `hold` count from then.
         waiting: callers waiting at that moment.
         busy_seconds: how long connections were leased, times connections.
-        waiting_seconds: how long callers waited, whatever came of it.
+        waiting_seconds: how long callers waited for a connection, whatever came of it.
         open_seconds: how long connections were open.
     """
 

@@ -7,7 +7,7 @@ closes or measures anything.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Self, TypedDict, Unpack
@@ -131,6 +131,13 @@ class PoolConfig:
         )
 
     @property
+    def max_pools_setting(self) -> str:
+        """The setting that says `max_pools`."""
+        is_databases = self.strategy is PoolStrategy.PER_DATABASE
+        name = "MAX_DATABASES" if is_databases else "MAX_POOLS"
+        return f"POOLKEEPER_{self.strategy.upper()}_{name}"
+
+    @property
     def default_size(self) -> PoolSize:
         """The size of a pool without a desired one."""
         return PoolSize(max_size=self.pool_size, warmup_size=min(self.warmup_size, self.pool_size))
@@ -147,6 +154,10 @@ class PoolMetrics:
     idle_connections: int
     active_connections: int
     waiting_requests: int
+
+    def with_waiting(self, more: int) -> PoolMetrics:
+        """The same with so many waiting callers *more*."""
+        return replace(self, waiting_requests=self.waiting_requests + more) if more else self
 
     @classmethod
     def total(cls, pools: Iterable[PoolMetrics]) -> PoolMetrics:

@@ -66,9 +66,12 @@ class AcquireFailures:
         pool = self._pool
         lag = pool.server.lag.worst_since(waiter.since)
         ours = f" (our event loop was late by {lag:.1f} s)" if lag > _NOTABLE_LAG else ""
-        waited = f"{waiter.deadline - waiter.since:.3g} s{ours}"
-        why = ""
-        if failed := pool.backoff.error:
+        waited = f"{waiter.deadline - waiter.asked_at:.3g} s{ours}"
+        tenant, why = waiter.tenant_state, ""
+        if not tenant.can_lease:
+            spec = tenant.tenant.spec
+            why = f" Tenant {spec.id} holds as many as its max_leases allows: {spec.max_leases}."
+        elif failed := pool.backoff.error:
             why = f" Opening one failed: {failed.detail}"
         elif not pool.connections.live and pool.connections.connecting:
             why = " Its login has not been answered yet."
@@ -76,6 +79,11 @@ class AcquireFailures:
             why = f" No other can be opened: {pool.server.last_error}"
         elif pool.most < (size := pool.size.max_size):
             why = f" It may have {pool.most} of its {size} connections; nodes may have the others."
+        if waiter.slot_seconds:
+            waited += (
+                f", {waiter.slot_seconds:.3g} s of which it waited for one of the "
+                f"{pool.config.max_pools} pools that {pool.config.max_pools_setting} allows"
+            )
         return PoolTimeout(f"No connection of pool {pool.pool_id} became free in {waited}.{why}")
 
     def fail(self, waiters: Iterable[Waiter], error: PoolkeeperError) -> None:
@@ -93,8 +101,11 @@ class AcquireFailures:
 
     def record_abandoned(self, waiter: Waiter, now: float) -> None:
         """*waiter* gets no connection."""
+        slot_seconds = waiter.slot_seconds
         for recorder in self._recorders(waiter.tenant_state):
-            recorder.record_abandoned(now - waiter.since)
+            recorder.record_abandoned(now - waiter.since + slot_seconds)
+        if slot_seconds:
+            waiter.tenant_state.recorder.record_slot_wait(slot_seconds)
 
     def _recorders(self, tenant: TenantState) -> tuple[Recorder, ...]:
         own = self._pool.recorder

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
 from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
+from app.pools.registry import SlotWaiter
 from app.pools.tenant_state import TenantState
 
 # A keyword, a name without quotes, a parameter or an operator: what cannot hold a tenant's data.
@@ -29,13 +30,15 @@ class Client(NamedTuple):
     """A caller that holds or awaits a connection.
 
     Attributes:
+        pool_id, server: whose connection it is.
         since: when it got the connection, or asked for one; in monotonic seconds.
         borrower: the task and its statement, as far as known.
         pid: process ID of its connection's backend, if it has one.
         position: its place among the callers of its tenant that wait, from 1.
     """
 
-    pool: Pool
+    pool_id: str
+    server: str
     state: ClientState
     tenant: TenantState
     since: float
@@ -49,13 +52,26 @@ def clients(pool: Pool) -> Iterator[Client]:
     for connection in pool.connections.leased:
         if (tenant := connection.tenant_state) is not None:
             yield Client(
-                *(pool, ClientState.ACTIVE, tenant, connection.leased_at, connection.borrower),
+                *(pool.pool_id, pool.server.name, ClientState.ACTIVE),
+                *(tenant, connection.leased_at, connection.borrower),
                 pid=connection.pid,
             )
     for waiter, position in pool.waiters.positions():
         yield Client(
-            *(pool, ClientState.WAITING, waiter.tenant_state, waiter.since, waiter.borrower),
+            *(pool.pool_id, pool.server.name, ClientState.WAITING),
+            *(waiter.tenant_state, waiter.asked_at, waiter.borrower),
             position=position,
+        )
+
+
+def slot_clients(waiters: Iterable[SlotWaiter]) -> Iterator[Client]:
+    """The callers that wait until one pool can be opened, in their order."""
+    for position, waiter in enumerate(waiters, start=1):
+        spec = waiter.tenant_state.tenant.spec
+        yield Client(
+            *(spec.pool_id, spec.server, ClientState.WAITING),
+            *(waiter.tenant_state, waiter.asked_at, waiter.borrower),
+            position=waiter.tenant_state.waiting + position,
         )
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
+from time import monotonic
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,15 @@ class Borrower:
 
     Attributes:
         statement: what it runs, as far as known; empty if not.
+        asked_at: when it asked for a connection, in monotonic seconds.
     """
 
-    __slots__ = ("_code", "_instruction", "_task", "statement")
+    __slots__ = ("_code", "_instruction", "_task", "asked_at", "statement")
 
     def __init__(self, statement: str = "") -> None:
         """Note which coroutine awaits the calling function. Cheap: no stack is walked or read."""
         self.statement = statement
+        self.asked_at = monotonic()
         frame = sys._getframe(2)  # noqa: SLF001 - the documented way, and the only quick one
         self._code: CodeType = frame.f_code
         self._instruction = frame.f_lasti

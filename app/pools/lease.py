@@ -87,8 +87,13 @@ ones, which saves a round trip. Raises what asyncpg would."""
 class PoolSource(Protocol):
     """Where a lease finds its tenant's pool; the manager."""
 
-    async def open_pool(self, tenant_state: TenantState, timeout: float) -> Pool:
-        """The tenant's pool, opened if need be, within *timeout* seconds."""
+    def open_pool_of(self, tenant_state: TenantState) -> Pool | None:
+        """The tenant's pool, if it is open and takes callers."""
+
+    async def pool_within(
+        self, tenant_state: TenantState, timeout: float, borrower: Borrower | None = None
+    ) -> tuple[Pool, float]:
+        """The tenant's pool, opened if need be, within *timeout* seconds; how many it waited."""
 
 
 class Lease:
@@ -153,11 +158,16 @@ class Lease:
     async def __aenter__(self) -> asyncpg.Connection:
         """Borrow a connection that has proved to work, inside the tenant's context."""
         borrower = Borrower(self._statement)
-        asked_at = monotonic()
+        asked_at = borrower.asked_at
         deadline = asked_at + self._timeout
         while True:
-            remaining = deadline - monotonic()
-            pool = await self._source.open_pool(self._tenant_state, remaining)
+            slot_seconds = 0.0
+            pool = self._source.open_pool_of(self._tenant_state)
+            if pool is None:
+                remaining = deadline - monotonic()
+                pool, slot_seconds = await self._source.pool_within(
+                    self._tenant_state, remaining, borrower
+                )
             limits = pool.server.limits
             if limits is not None and limits.read_only and not self._options.read_only:
                 self._options, self._is_locked = replace(self._options, read_only=True), True
@@ -165,7 +175,9 @@ class Lease:
             # What is run without a transaction no rollback would undo.
             ahead = first if self._options.transaction else ""
             remaining = deadline - monotonic()
-            connection = await pool.acquire(self._tenant_state, remaining, ahead, borrower)
+            connection = await pool.acquire(
+                self._tenant_state, remaining, ahead, borrower, slot_seconds
+            )
             if await self._begin(pool, connection, self._before_work(connection, first, asked_at)):
                 break
             if monotonic() >= deadline:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -21,15 +21,23 @@ from app.domain.errors import (
     TenantNotFound,
 )
 from app.domain.eviction import Eviction, EvictionReason
-from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolState, PoolStats
+from app.domain.pool import (
+    NO_CONNECTIONS,
+    PoolConfig,
+    PoolMetrics,
+    PoolSize,
+    PoolState,
+    PoolStats,
+)
 from app.domain.tenant import PoolStrategy, TenantSpec, shared_pool_id
 from app.domain.transaction import IsolationLevel
 from app.pools.connector import Connectors
 from app.pools.isolation import IsolationStrategy
+from app.pools.leak_detection import Borrower
 from app.pools.lease import DEFAULT_OPTIONS, Begin, Lease, LeaseOptions
 from app.pools.pool import Pool
 from app.pools.recorder import Recorder
-from app.pools.registry import PoolRegistry
+from app.pools.registry import PoolRegistry, SlotWaiter
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 from app.pools.totals import CounterTotals
@@ -195,24 +203,35 @@ class TenantPoolManager:
             statement=statement,
         )
 
+    def open_pool_of(self, tenant_state: TenantState) -> Pool | None:
+        """The tenant's pool, counted as a use; None if it is not open, or yields its slot."""
+        self._refuse_when_closed()
+        spec = tenant_state.tenant.spec
+        self.server(spec.server)
+        return self._registries[spec.strategy].use(spec.pool_id)
+
     async def open_pool(self, tenant_state: TenantState, timeout: float) -> Pool:
-        """The tenant's pool, opened if it is not.
+        """The tenant's pool, opened if it is not; raises what `pool_within` does."""
+        pool, _ = await self.pool_within(tenant_state, timeout)
+        return pool
+
+    async def pool_within(
+        self, tenant_state: TenantState, timeout: float, borrower: Borrower | None = None
+    ) -> tuple[Pool, float]:
+        """The tenant's pool, opened if it is not; how many seconds *borrower* waited for a slot.
 
         Raises:
             PoolLimitReached: as many pools as allowed stayed busy for *timeout* seconds.
         """
-        self._refuse_when_closed()
+        if (pool := self.open_pool_of(tenant_state)) is not None:
+            return pool, 0.0
         spec = tenant_state.tenant.spec
-        self.server(spec.server)
         registry = self._registries[spec.strategy]
-        pool = registry.use(spec.pool_id)
-        if pool is not None:
-            return pool
-        await registry.wait_for_slot(spec.pool_id, timeout)
+        waited = await registry.wait_for_slot(tenant_state, timeout, borrower)
         self._refuse_when_closed()
         if self._tenant_states.get(spec.id) is not tenant_state or tenant_state.tenant.deleting:
             raise TenantDeleting(f"Tenant {spec.id} was deleted meanwhile.")
-        return registry.find(spec.pool_id) or self._open(tenant_state, registry)
+        return registry.find(spec.pool_id) or self._open(tenant_state, registry), waited
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
@@ -392,22 +411,40 @@ class TenantPoolManager:
 
     def tenant_metrics(self, tenant_state: TenantState) -> PoolMetrics:
         """What one tenant holds and waits for now."""
-        pool = self.find(tenant_state.tenant.spec.pool_id)
-        if pool is None or tenant_state.tenant.spec.is_shared:
-            return tenant_state.metrics
-        return pool.metrics
+        spec = tenant_state.tenant.spec
+        pool = self.find(spec.pool_id)
+        metrics = tenant_state.metrics if pool is None or spec.is_shared else pool.metrics
+        return metrics.with_waiting(len(self.slot_waiters(spec.pool_id)))
+
+    def pool_metrics(self, pool_id: str) -> PoolMetrics:
+        """What a pool has now, open or not; those who wait for a slot for it wait, too."""
+        pool = self.find(pool_id)
+        metrics = NO_CONNECTIONS if pool is None else pool.metrics
+        return metrics.with_waiting(len(self.slot_waiters(pool_id)))
+
+    def slot_waiters(self, pool_id: str) -> Collection[SlotWaiter]:
+        """Those who wait for a slot for a pool, in the order in which they came."""
+        for registry in self._registries.values():
+            if waiting := registry.waiting(pool_id):
+                return waiting
+        return ()
+
+    @property
+    def awaited_pools(self) -> list[str]:
+        """The ids of the pools for which somebody waits for a slot."""
+        return [pool_id for registry in self._registries.values() for pool_id in registry.awaited]
 
     def pool_stats(self, pool: Pool) -> PoolStats:
         """What was counted about one open pool."""
-        return pool.recorder.stats(pool.metrics, monotonic())
+        return pool.recorder.stats(self.pool_metrics(pool.pool_id), monotonic())
 
     def recently_active_tenants(self) -> list[TenantState]:
         """Tenants that leased or waited within the statistics' window."""
-        since = monotonic() - self._window
+        since, awaited = monotonic() - self._window, frozenset(self.awaited_pools)
         return [
             tenant_state
             for tenant_state in self._tenant_states.values()
-            if tenant_state.is_active(since)
+            if tenant_state.is_active(since) or tenant_state.tenant.spec.pool_id in awaited
         ]
 
     def connection_seconds(self, subject: str, now: float) -> float:

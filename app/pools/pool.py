@@ -160,8 +160,11 @@ class Pool:
         timeout: float,
         begin_statements: str = "",
         borrower: Borrower | None = None,
+        slot_seconds: float = 0.0,
     ) -> PooledConnection:
         """Lend a connection to *tenant* within *timeout* seconds; *borrower* is who waits for it.
+
+        It has waited *slot_seconds* before, until the pool could be opened.
 
         *begin_statements* is what its lease will run first; the connection may have done so
         already, see `PooledConnection.prefetched`.
@@ -178,7 +181,9 @@ class Pool:
         if own.idle and (self.state is _READY or self.state is _WARMING_UP) and tenant.can_lease:
             connection = own.take_idle(now)
             if connection is not None:
-                own.lease(connection, tenant, borrower, 0.0, now)
+                own.lease(connection, tenant, borrower, slot_seconds, now)
+                if slot_seconds:
+                    tenant.recorder.record_slot_wait(slot_seconds)
                 if not self._is_pinned:
                     self._is_pinned = True
                     self._owner.pin(self)
@@ -190,6 +195,7 @@ class Pool:
             deadline=now + timeout,
             begin_statements=begin_statements,
             borrower=borrower,
+            slot_seconds=slot_seconds,
         )
         return await self._wait(waiter)
 
@@ -343,8 +349,11 @@ class Pool:
 
     def _serve(self, waiter: Waiter, connection: PooledConnection, now: float) -> None:
         self.waiters.remove(waiter)
-        waited = now - waiter.since
-        self.connections.lease(connection, waiter.tenant_state, waiter.borrower, waited, now)
+        tenant, slot_seconds = waiter.tenant_state, waiter.slot_seconds
+        waited = now - waiter.since + slot_seconds
+        self.connections.lease(connection, tenant, waiter.borrower, waited, now)
+        if slot_seconds:
+            tenant.recorder.record_slot_wait(slot_seconds)
         waiter.future.set_result(connection)
 
     def admit(self, connection: PooledConnection) -> None:

@@ -50,6 +50,7 @@ class Recorder:
         self.connect_failures = self.health_check_failures = 0
         self.wait_seconds = self.abandoned_seconds = self.hold_seconds = 0.0
         self.connect_seconds = self.open_seconds = 0.0
+        self.pool_limit_waits, self.pool_limit_wait_seconds = 0, 0.0
         self._last_activity: float | None = None
         self._opened_at = 0.0
         self._taken = _NOTHING
@@ -106,6 +107,11 @@ class Recorder:
         """A caller stopped waiting at its deadline; counted as abandoned, too."""
         self.timeouts += 1
 
+    def record_slot_wait(self, seconds: float) -> None:
+        """A wait has ended of which so many *seconds* were for a slot; counted as any wait, too."""
+        self.pool_limit_waits += 1
+        self.pool_limit_wait_seconds += seconds
+
     def record_rejected(self) -> None:
         """A caller was refused at once."""
         self.rejected += 1
@@ -158,6 +164,7 @@ class Recorder:
         """The pool's reading at *now*; *waiters* and *connections* have what has not ended yet."""
         counters = self.counters
         ended_waits = counters.wait_seconds + counters.abandoned_seconds
+        ended_waits -= counters.pool_limit_wait_seconds
         return CounterReading(
             at=now,
             opened_at=self._opened_at,

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from time import monotonic
 
 from app.domain.errors import PoolLimitReached
 from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig
+from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
+from app.pools.tenant_state import TenantState
 
 Evict = Callable[[Pool, EvictionReason], None]
 
@@ -43,11 +45,26 @@ class _Entry:
     pins: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class _Place:
-    """One caller in the queue for a slot."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class SlotWaiter:
+    """One caller in the queue for a slot.
 
+    Attributes:
+        tenant_state: whose pool is to be opened.
+        since: from when it waits, in monotonic seconds.
+        borrower: who waits; None if nobody will borrow.
+        offer: done when it is awake.
+    """
+
+    tenant_state: TenantState
+    since: float
+    borrower: Borrower | None
     offer: asyncio.Future[None]
+
+    @property
+    def asked_at(self) -> float:
+        """When it asked for a lease, in monotonic seconds."""
+        return self.borrower.asked_at if self.borrower else self.since
 
     def wake(self) -> bool:
         """Wake the caller; False if it is awake already."""
@@ -68,9 +85,9 @@ class PoolRegistry:
         # In the order in which their turns began.
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._evictable: OrderedDict[str, _Entry] = OrderedDict()
-        self._queue: OrderedDict[_Place, None] = OrderedDict()
-        # The same by pool, and those that were woken just now.
-        self._places: defaultdict[str, set[_Place]] = defaultdict(set)
+        self._queue: OrderedDict[SlotWaiter, None] = OrderedDict()
+        # The same by pool, in the order in which they came, and those that were woken just now.
+        self._waiting: defaultdict[str, dict[SlotWaiter, None]] = defaultdict(dict)
         self._yielding: _Entry | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -102,39 +119,56 @@ class PoolRegistry:
         entry = self._entries.get(pool_id)
         return entry.access_count if entry else 0
 
-    async def wait_for_slot(self, pool_id: str, timeout: float) -> None:
-        """Wait up to *timeout* seconds until *pool_id* may be opened, evicting if need be.
+    def waiting(self, pool_id: str) -> Collection[SlotWaiter]:
+        """Those who wait for a slot for this pool, in the order in which they came."""
+        return self._waiting.get(pool_id, {}).keys()
 
-        The caller opens it at once, with no await in between, unless it is open by then.
+    @property
+    def awaited(self) -> Collection[str]:
+        """The ids of the pools for which somebody waits for a slot."""
+        return self._waiting.keys()
+
+    async def wait_for_slot(
+        self, tenant_state: TenantState, timeout: float, borrower: Borrower | None = None
+    ) -> float:
+        """Wait up to *timeout* seconds until the tenant's pool may be opened, evicting if need be.
+
+        The caller opens it at once, with no await in between, unless it is open by then. Returns
+        how many seconds the wait took, 0 for none. One in vain is counted here.
 
         Raises:
             PoolLimitReached: all pools stayed busy.
         """
+        pool_id = tenant_state.tenant.spec.pool_id
         if not self._queue and self._has_slot_for(pool_id):
-            return
-        place = self._queue_up(pool_id)
+            return 0.0
+        waiter = self._queue_up(tenant_state, borrower)
         if self._timer is None:
             self._take_turns()
         try:
             async with asyncio.timeout(timeout):
-                await place.offer
+                await waiter.offer
                 while not self._has_slot_for(pool_id):
                     # What became quiet is busy again by now: wait on, as the first in the queue.
-                    place.offer = asyncio.get_running_loop().create_future()
-                    self._queue[place] = None
-                    self._queue.move_to_end(place, last=False)
-                    await place.offer
+                    waiter.offer = asyncio.get_running_loop().create_future()
+                    self._queue[waiter] = None
+                    self._queue.move_to_end(waiter, last=False)
+                    await waiter.offer
         except TimeoutError as error:
-            raise PoolLimitReached(
-                f"All {self._capacity} pools of strategy {self.config.strategy} are busy."
-            ) from error
+            tenant_state.recorder.record_timeout()
+            self._gave_up(waiter)
+            raise self._limit_reached(waiter) from error
+        except asyncio.CancelledError:
+            self._gave_up(waiter)
+            raise
         finally:
-            self._queue.pop(place, None)
-            same = self._places[pool_id]
-            same.remove(place)
+            self._queue.pop(waiter, None)
+            same = self._waiting[pool_id]
+            del same[waiter]
             if not same:
-                del self._places[pool_id]
+                del self._waiting[pool_id]
             self._offer_slot()
+        return monotonic() - waiter.since
 
     def add(self, pool: Pool) -> None:
         """Take in a pool for which there is a slot."""
@@ -210,16 +244,32 @@ class PoolRegistry:
             self._yielding = None
             self._take_turns()
 
-    def _queue_up(self, pool_id: str) -> _Place:
-        place = _Place(asyncio.get_running_loop().create_future())
-        self._queue[place] = None
-        self._places[pool_id].add(place)
-        return place
+    def _queue_up(self, tenant_state: TenantState, borrower: Borrower | None) -> SlotWaiter:
+        waiter = SlotWaiter(
+            tenant_state=tenant_state,
+            since=monotonic(),
+            borrower=borrower,
+            offer=asyncio.get_running_loop().create_future(),
+        )
+        self._queue[waiter] = self._waiting[tenant_state.tenant.spec.pool_id][waiter] = None
+        return waiter
+
+    def _limit_reached(self, waiter: SlotWaiter) -> PoolLimitReached:
+        config, waited = self.config, monotonic() - waiter.asked_at
+        return PoolLimitReached(
+            f"All {self._capacity} pools of strategy {config.strategy} are busy, for {waited:.3g} "
+            f"s now. {config.max_pools_setting} limits them."
+        )
+
+    def _gave_up(self, waiter: SlotWaiter) -> None:
+        waited, recorder = monotonic() - waiter.since, waiter.tenant_state.recorder
+        recorder.record_abandoned(waited)
+        recorder.record_slot_wait(waited)
 
     def _let_in(self, pool: Pool) -> None:
         """Wake those who wait for *pool*, which is open."""
-        for place in self._places.get(pool.pool_id, ()):
-            place.wake()
+        for waiter in self.waiting(pool.pool_id):
+            waiter.wake()
 
     def _take_turns(self) -> None:
         """While callers wait for a slot, let the pool that has had its turn yield; see above."""
@@ -245,6 +295,6 @@ class PoolRegistry:
     def _offer_slot(self) -> None:
         """Wake the first who waits: a pool may have become evictable."""
         while self._queue:
-            place, _ = self._queue.popitem(last=False)
-            if place.wake():
+            waiter, _ = self._queue.popitem(last=False)
+            if waiter.wake():
                 return

@@ -40,6 +40,7 @@ class Waiter:
         since, deadline: from when until when it waits, in monotonic seconds.
         begin_statements: what its lease will run first.
         borrower: who waits, if known.
+        slot_seconds: how long it waited before, until the pool could be opened.
     """
 
     tenant_state: TenantState
@@ -49,6 +50,12 @@ class Waiter:
     deadline: float
     begin_statements: str = ""
     borrower: Borrower | None = None
+    slot_seconds: float = 0.0
+
+    @property
+    def asked_at(self) -> float:
+        """When it asked for a lease, in monotonic seconds."""
+        return self.borrower.asked_at if self.borrower else self.since - self.slot_seconds
 
     @property
     def handed(self) -> PooledConnection | None:

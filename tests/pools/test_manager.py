@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -18,6 +19,8 @@ from app.pools.driver import Login
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
+from app.settings.errors import ENV_PREFIX
+from app.settings.settings import Settings
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import finished, manager_on, no_pool_is_pinned, provisioned
 from tests.fixtures.postgres import Database
@@ -100,6 +103,57 @@ async def test_when_all_are_busy_a_newcomer_waits_its_deadline(few: TenantPoolMa
         assert opened(few) == {"a", "b"}
         # Those who have a pool already are not concerned.
         await use(few, "a")
+
+
+async def test_who_waits_for_a_slot_is_a_waiting_caller_of_its_tenant(
+    few: TenantPoolManager,
+) -> None:
+    state = few.tenant_state("c")
+    async with few.lease("a"):
+        async with few.lease("b"):
+            newcomers = [asyncio.create_task(use(few, "c")) for _ in range(2)]
+            await eventually(lambda: few.tenant_metrics(state).waiting_requests == 2)
+            assert state in few.recently_active_tenants()
+            assert few.awaited_pools == ["c"]
+            began = monotonic()
+            await eventually(lambda: monotonic() > began)
+        assert await finished(newcomers) == [None] * 2
+    stats = few.tenant_stats(state)
+    assert stats.metrics.waiting_requests == 0
+    assert few.awaited_pools == []
+    counted = stats.counters
+    assert (counted.connections_acquired, counted.pool_limit_waits) == (2, 2)
+    assert counted.wait_seconds >= counted.pool_limit_wait_seconds > 0.0
+    assert (counted.abandoned, counted.timeouts) == (0, 0)
+    assert stats.max_wait_time_ms >= 1000 * counted.pool_limit_wait_seconds / 2
+
+
+async def test_a_wait_for_a_slot_in_vain_is_a_timeout_of_its_tenant_unless_the_caller_left(
+    few: TenantPoolManager,
+) -> None:
+    state = few.tenant_state("c")
+    async with few.lease("a"), few.lease("b"):
+        gone = asyncio.create_task(use(few, "c"))
+        await eventually(lambda: few.tenant_metrics(state).waiting_requests == 1)
+        gone.cancel()
+        await asyncio.wait({gone})
+        counted = few.tenant_stats(state).counters
+        assert (counted.abandoned, counted.timeouts, counted.pool_limit_waits) == (1, 0, 1)
+        limit = r"for \d+(\.\d+)? s now. POOLKEEPER_PER_TENANT_MAX_POOLS limits them"
+        with pytest.raises(PoolLimitReached, match=limit):
+            async with few.lease("c", timeout=0.05):
+                pass
+    stats = few.tenant_stats(state)
+    counted = stats.counters
+    assert (counted.abandoned, counted.timeouts, counted.pool_limit_waits) == (2, 1, 2)
+    assert counted.abandoned_seconds == counted.pool_limit_wait_seconds >= 0.05
+    assert stats.metrics.waiting_requests == 0
+
+
+@pytest.mark.parametrize("config", [PoolConfig.per_tenant(), PoolConfig.per_database()])
+def test_the_limit_of_pools_names_its_setting(config: PoolConfig) -> None:
+    name = config.max_pools_setting.removeprefix(ENV_PREFIX).lower()
+    assert Settings.model_fields[name].default == config.max_pools
 
 
 async def test_a_waiting_newcomer_is_served_when_a_pool_becomes_quiet(

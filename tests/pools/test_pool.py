@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import re
 from typing import Any
 
 import asyncpg
@@ -11,6 +12,7 @@ from app.domain.errors import PoolSaturated, PoolTimeout, Unavailable
 from app.domain.tenant import PoolStrategy
 from app.pools import driver
 from app.pools.driver import Login
+from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import Bench, account, finished, lent
@@ -85,6 +87,32 @@ async def test_a_deadline_in_the_past_is_a_timeout_at_once(bench: Bench) -> None
     async with lent(pool, acme):
         with pytest.raises(PoolTimeout):
             await pool.acquire(acme, -1)
+
+
+async def test_a_timeout_names_the_whole_wait_and_what_of_it_was_for_a_slot(bench: Bench) -> None:
+    acme, caller = account(), Borrower()
+    pool = bench.pool(1, owner=acme)
+    caller.asked_at -= 5.0
+    async with lent(pool, acme):
+        with pytest.raises(PoolTimeout) as raised:
+            await pool.acquire(acme, -0.134, "", caller, 4.9)
+    said = re.fullmatch(
+        r"No connection of pool acme became free in (\S+) s.*, 4\.9 s of which it waited for one "
+        r"of the \d+ pools that POOLKEEPER_PER_TENANT_MAX_POOLS allows\.",
+        raised.value.detail,
+    )
+    assert said is not None
+    assert float(said[1]) > 4.8
+    counted = pool.recorder.counters
+    assert (counted.pool_limit_waits, counted.pool_limit_wait_seconds) == (1, 4.9)
+    assert counted.abandoned_seconds >= 4.9
+
+
+async def test_who_waits_for_a_lease_of_his_own_tenant_is_told_so(bench: Bench) -> None:
+    pool, acme = bench.pool(2), account(max_leases=1)
+    async with lent(pool, acme):
+        with pytest.raises(PoolTimeout, match=r"Tenant acme holds as many .* max_leases allows: 1"):
+            await pool.acquire(acme, 0.05)
 
 
 async def test_beyond_max_waiting_a_caller_is_refused_at_once(bench: Bench) -> None:

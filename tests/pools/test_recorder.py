@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Self
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from app.domain.counters import Counters
 from app.domain.pool import Percentiles
 from app.pools import recorder as recorder_module
+from app.pools.connections import Connections
 from app.pools.recorder import Recorder
+from app.pools.waiters import WaitQueue
 from tests.domain.values import NOON, metrics
 
 IDLE = metrics(0, 0, 0)
@@ -59,10 +62,27 @@ def test_at_first_everything_is_zero() -> None:
 
 def test_every_counter_reaches_the_statistics_under_its_name() -> None:
     recorder = Recorder()
-    expected = Counters(*range(1, 16))
+    expected = Counters(*range(1, 18))
     for name, value in expected._asdict().items():
         setattr(recorder, name, value)
     assert recorder.stats(IDLE, STARTED).counters == expected
+
+
+def test_the_part_of_a_wait_that_was_for_a_slot_is_no_wait_for_a_connection() -> None:
+    recorder = Recorder()
+    recorder.pool_opened(STARTED)
+    recorder.record_acquire(0.75, STARTED)
+    recorder.record_abandoned(2.0)
+    for seconds in (0.5, 2.0):
+        recorder.record_slot_wait(seconds)
+    counted = recorder.counters
+    assert (counted.pool_limit_waits, counted.pool_limit_wait_seconds) == (2, 2.5)
+    assert counted.wait_seconds + counted.abandoned_seconds == 2.75
+    stats = recorder.stats(IDLE, STARTED)
+    assert stats.max_wait_time_ms == 750.0
+    waiters, connections = WaitQueue(on_overdue=lambda _: None), Mock(spec=Connections)
+    connections.leased_seconds.return_value = connections.open_seconds.return_value = 0.0
+    assert recorder.reading(STARTED, waiters, connections).waiting_seconds == 0.25
 
 
 def test_the_gauges_are_those_given() -> None:

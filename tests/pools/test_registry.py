@@ -15,6 +15,7 @@ from app.domain.pool import PoolConfig, PoolSize
 from app.pools.pool import Pool
 from app.pools.registry import PoolRegistry
 from tests.fixtures.clock import Clock
+from tests.fixtures.pools import account
 
 IDLE_TIMEOUT = 60.0
 IDLE, LRU = EvictionReason.IDLE, EvictionReason.LRU
@@ -72,7 +73,7 @@ def wait() -> Iterator[Callable[[Registry, str], None]]:
     loop = asyncio.new_event_loop()
 
     def wait(registry: Registry, pool_id: str) -> None:
-        loop.run_until_complete(registry.wait_for_slot(pool_id, 0))
+        loop.run_until_complete(registry.wait_for_slot(account(pool_id), 0))
 
     yield wait
     loop.close()
@@ -198,7 +199,7 @@ async def test_slots_go_to_those_who_wait_in_the_order_in_which_they_came(
     got: list[str] = []
 
     async def newcomer(pool_id: str) -> None:
-        await registry.wait_for_slot(pool_id, 60)
+        await registry.wait_for_slot(account(pool_id), 60)
         got.append(pool_id)
         registry.pin(registry.opened(pool_id))
 
@@ -211,7 +212,7 @@ async def test_slots_go_to_those_who_wait_in_the_order_in_which_they_came(
     assert got == ["d", "f", "g"]
     assert registry.ids == ["d", "f", "g"]
     assert not registry._queue
-    assert not registry._places
+    assert not registry.awaited
 
 
 @dataclass(eq=False)
@@ -269,9 +270,9 @@ class RegistryMachine(RuleBasedStateMachine):
         victim = next(iter(self.evictable()), None) if len(self.kept) == 4 else None
         if victim is None and len(self.kept) == 4:
             with pytest.raises(PoolLimitReached):
-                self.loop.run_until_complete(self.registry.wait_for_slot(pool_id, 0))
+                self.loop.run_until_complete(self.registry.wait_for_slot(account(pool_id), 0))
             return
-        self.loop.run_until_complete(self.registry.wait_for_slot(pool_id, 0))
+        self.loop.run_until_complete(self.registry.wait_for_slot(account(pool_id), 0))
         if victim:
             reason = IDLE if self.is_expired(victim) else LRU
             assert self.registry.evicted == [(victim.pool.pool_id, reason)]

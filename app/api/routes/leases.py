@@ -19,7 +19,7 @@ from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, Princ
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
-from app.pools.clients import Client, ClientState, clients, redacted
+from app.pools.clients import Client, ClientState, clients, redacted, slot_clients
 
 # After so many callers other tasks get a turn.
 _SLICE = 1000
@@ -119,7 +119,7 @@ async def list_leases(
 
     def matches(client: Client) -> bool:
         name = client.tenant.tenant.spec.id
-        found = (client.state, client.pool.pool_id, client.pool.server.name, name)
+        found = (client.state, client.pool_id, client.server, name)
         return principal.can_access(name) and all(
             value in (None, each) for value, each in zip(wanted.values(), found, strict=True)
         )
@@ -132,8 +132,9 @@ async def list_leases(
     counts: Counter[ClientState] = Counter()
     first: list[Client] = []
     seen = 0
-    for each in list(manager.pools()):
-        matching = list(filter(matches, clients(each)))
+    slot_waiters = map(manager.slot_waiters, manager.awaited_pools)
+    for each in (*map(clients, list(manager.pools())), *map(slot_clients, slot_waiters)):
+        matching = list(filter(matches, each))
         counts.update(client.state for client in matching)
         later = (client for client in matching if after is None or place(client) > after)
         first = heapq.nsmallest(limit + 1, [*first, *later], key=place)
@@ -158,8 +159,8 @@ def _view(client: Client, now: float, as_of: datetime) -> LeaseView:
     return LeaseView(
         state=client.state,
         tenant=client.tenant.tenant.spec.id,
-        pool_id=client.pool.pool_id,
-        server=client.pool.server.name,
+        pool_id=client.pool_id,
+        server=client.server,
         since=as_of - timedelta(seconds=age),
         age_seconds=age,
         position=client.position,

@@ -107,7 +107,7 @@ class Sweep(BaseModel):
 @router.get(
     "",
     dependencies=[REQUIRE_READ],
-    summary="List open and paused pools",
+    summary="List open, paused and awaited pools",
     response_model=PoolList | SparsePage,
 )
 async def list_pools(
@@ -128,6 +128,8 @@ async def list_pools(
     cursor: CursorQuery = None,
 ) -> Response:
     """Lists the open and the paused pools that serve a tenant that the key can access.
+
+    Those that callers wait for are listed, too, while as many as may be open are in use.
 
     The numbers are at most a second old and include the latest change made through this API. Sort
     keys other than the pool ID change between two pages, so a pool can appear twice or not at all.

@@ -147,15 +147,16 @@ def _show(manager: TenantPoolManager, server: Server, principal: Principal) -> S
 def _pools(manager: TenantPoolManager, server: Server, principal: Principal) -> list[PoolSummary]:
     tenants = principal.tenants
     accessible = None if tenants is None else set(accessible_pools(manager, tenants))
-    open_pools = {pool.pool_id: pool for pool in manager.pools() if pool.server is server}
-    paused = {
-        each.pool_id
-        for each in manager.desired.values()
-        if each.pause and manager.server_name_of(each.pool_id) == server.name
+    open_pools = {pool.pool_id for pool in manager.pools() if pool.server is server}
+    paused = [each.pool_id for each in manager.desired.values() if each.pause]
+    closed = {
+        pool_id
+        for pool_id in (*paused, *manager.awaited_pools)
+        if manager.server_name_of(pool_id) == server.name
     }
     shown = (
-        PoolSummary.of(pool_id, open_pools.get(pool_id), manager.desired.get(pool_id))
-        for pool_id in sorted(open_pools.keys() | paused)
+        PoolSummary.of(manager, pool_id)
+        for pool_id in sorted(open_pools | closed)
         if accessible is None or pool_id in accessible
     )
     return [summary for summary in shown if summary is not None]

@@ -147,8 +147,10 @@ def _pools(snapshot: Snapshot) -> Iterator[Metric]:
         least[group] += row.size.min_size
         waiting[group] += row.stats.metrics.waiting_requests
         states[*group, str(row.state)] += 1
-    for row in snapshot.closed_paused.values():
-        states[row.server, str(row.strategy), str(row.state)] += 1
+    for row in snapshot.closed.values():
+        waiting[row.server, str(row.strategy)] += row.stats.metrics.waiting_requests
+        if row.pause is not None:
+            states[row.server, str(row.strategy), str(row.state)] += 1
     # As OpenTelemetry's exporters write its names for Prometheus, although promtool objects to a
     # gauge that ends in _count.
     name = "db_client_connection"

@@ -22,9 +22,9 @@ from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot
 from app.control.nodes.fleet import Fleet
-from app.domain.desired_state import DesiredPool, Pause
+from app.domain.desired_state import Pause
 from app.domain.eviction import EvictionReason
-from app.domain.pool import NO_CONNECTIONS, PoolMetrics, PoolSize, PoolState
+from app.domain.pool import PoolMetrics, PoolSize, PoolState
 from app.domain.recommendation import Recommendation
 from app.domain.tenant import PoolStrategy
 from app.pools.leak_detection import LeakSuspect
@@ -109,7 +109,7 @@ class PoolRecommendation(BaseModel):
 
 
 class PoolSummary(BaseModel):
-    """An open or paused pool in short."""
+    """In short, a pool that is open or paused, or that callers wait for."""
 
     pool_id: str
     state: PoolState
@@ -120,17 +120,13 @@ class PoolSummary(BaseModel):
     waiting: int = Field(description="Callers waiting for a connection.")
 
     @classmethod
-    def of(cls, pool_id: str, pool: Pool | None, desired: DesiredPool | None) -> PoolSummary | None:
-        """A pool that may be open and may have a desired state; None if it is just closed."""
-        pause = desired.pause if desired else None
-        if pool is None and pause is None:
+    def of(cls, manager: TenantPoolManager, pool_id: str) -> PoolSummary | None:
+        """The pool of that id; None if it is just closed."""
+        desired, metrics = manager.desired.get(pool_id), manager.pool_metrics(pool_id)
+        pause, state = desired.pause if desired else None, manager.pool_state(pool_id)
+        if state is PoolState.CLOSED and not metrics.waiting_requests:
             return None
-        return cls(
-            pool_id=pool_id,
-            state=pool.state if pool else PoolState.PAUSED,
-            pause=PauseView.of(pause),
-            **_connections(pool.metrics if pool else NO_CONNECTIONS),
-        )
+        return cls(pool_id=pool_id, state=state, pause=PauseView.of(pause), **_connections(metrics))
 
 
 POOL_SUMMARY_EXAMPLE = {name: POOL_EXAMPLE[name] for name in PoolSummary.model_fields}
@@ -290,7 +286,7 @@ class PoolViews:
             state=self._manager.pool_state(spec.pool_id) if pool is None else pool.state,
             pause=PauseView.of(desired.pause if desired else None),
             desired=_desired(size, paused=desired.paused if desired else False),
-            **_connections(pool.metrics if pool else NO_CONNECTIONS),
+            **_connections(self._manager.pool_metrics(spec.pool_id)),
             generation=desired.generation if desired else 0,
             stale=not self._catalog.available,
             recommendation=PoolRecommendation.of(

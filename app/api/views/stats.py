@@ -51,6 +51,7 @@ class ServiceTotals(BaseModel):
     )
     timeouts: int = _counter("timeouts", 0)
     rejected: int = _counter("rejected", 0)
+    pool_limit_waits: int = _counter("pool_limit_waits", 0)
     health_check_failures: int = _counter("health_check_failures", 0)
     connections_opened: int = _counter("connections_opened", 12)
     connections_closed: int = _counter("connections_closed", 2)

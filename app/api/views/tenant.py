@@ -140,7 +140,8 @@ class TenantView(BaseModel):
     query_allowed: bool = Field(description="Whether the query endpoint works for it.")
     query_refusal: str | None = Field(description="Why it does not.")
     pool: PoolSummary | None = Field(
-        description="The pool that serves it; null while it is neither open nor paused."
+        description="The pool that serves it; null while it is neither open nor paused, nor "
+        "awaited by callers."
     )
     stale: bool = Field(description="Whether this is from memory: the catalog is unreachable.")
 
@@ -187,7 +188,7 @@ class TenantViews:
             isolation=self._isolation(state, principal),
             query_allowed=refusal is None,
             query_refusal=refusal,
-            pool=PoolSummary.of(pool_id, manager.find(pool_id), manager.desired.get(pool_id)),
+            pool=PoolSummary.of(manager, pool_id),
             stale=not self._catalog.available,
         )
 

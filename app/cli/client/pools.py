@@ -89,7 +89,7 @@ def list_pools(
     strategy: StrategyFilter = None,
     server: ServerFilter = None,
 ) -> None:
-    """List open and paused pools, most waiting callers first."""
+    """List open, paused and awaited pools, most waiting callers first."""
     query = {"sort": sort, "strategy": strategy, "server": server}
     context.obj.show_list("/v1/pools", COLUMNS, **query)
 

@@ -138,6 +138,7 @@ class Observer:
             released=grown.connections_released,
             timeouts=grown.timeouts,
             rejected=grown.rejected,
+            pool_limit_waits=grown.pool_limit_waits,
             wait=after.wait - before.wait,
             hold=after.hold - before.hold,
             connect_failures=grown.connect_failures,
@@ -241,6 +242,7 @@ def _joined(first: PoolObservation, then: PoolObservation) -> PoolObservation:
         released=first.released + then.released,
         timeouts=first.timeouts + then.timeouts,
         rejected=first.rejected + then.rejected,
+        pool_limit_waits=first.pool_limit_waits + then.pool_limit_waits,
         connect_failures=first.connect_failures + then.connect_failures,
         mean_connect=first.mean_connect if then.mean_connect is None else then.mean_connect,
         # A single stall does not invalidate the other minutes.

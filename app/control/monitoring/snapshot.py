@@ -19,17 +19,10 @@ from app.catalog.catalog import Catalog
 from app.control.background import TimeSlices
 from app.control.monitoring.isolation_audit import findings_of
 from app.domain.counters import Counters
-from app.domain.desired_state import DesiredPool, Pause
+from app.domain.desired_state import Pause
 from app.domain.eviction import EvictionReason
 from app.domain.isolation_checks import Severity
-from app.domain.pool import (
-    NO_CONNECTIONS,
-    Percentiles,
-    PoolMetrics,
-    PoolSize,
-    PoolState,
-    PoolStats,
-)
+from app.domain.pool import Percentiles, PoolMetrics, PoolSize, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.leak_detection import LeakSuspect
@@ -48,7 +41,7 @@ _REUSE_WINDOW_RATIO = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSnapshot:
-    """An open pool, or a paused one.
+    """An open pool, a paused one, or one whose callers wait until it can be opened.
 
     Attributes:
         inputs: what the rest is made of; while they are the same, so is the rest.
@@ -123,7 +116,7 @@ class Snapshot:
         sequence: grows with each snapshot, from 1.
         at: when it was begun, in monotonic seconds; `as_of` by the wall clock.
         pools: open ones, by id, in its order.
-        closed_paused: paused pools that are not open, in the same way.
+        closed: paused pools, and those that callers wait for, that are not open; in the same way.
         tenants: in the same way.
         totals: by server and strategy since the service started; they never fall.
         findings: how many isolation checks failed.
@@ -135,7 +128,7 @@ class Snapshot:
     at: float
     as_of: datetime
     pools: Mapping[str, PoolSnapshot]
-    closed_paused: Mapping[str, PoolSnapshot]
+    closed: Mapping[str, PoolSnapshot]
     tenants: Mapping[str, TenantSnapshot]
     totals: Totals
     servers: tuple[ServerSnapshot, ...]
@@ -150,7 +143,7 @@ class Snapshot:
         pools = [pool.stats for pool in self.pools.values()]
         return PoolStats(
             counters=sum(self.totals.counters.values(), start=Counters()),
-            metrics=PoolMetrics.total(each.metrics for each in pools),
+            metrics=PoolMetrics.total(each.stats.metrics for each in self.pools_of(None)),
             max_wait_time_ms=max((each.max_wait_time_ms for each in pools), default=0.0),
             window_seconds=max((each.window_seconds for each in pools), default=0.0),
             wait=Percentiles.worst(each.wait for each in pools),
@@ -170,13 +163,13 @@ class Snapshot:
         return [self.tenants[name] for name in sorted(only) if name in self.tenants]
 
     def pools_of(self, only: Collection[str] | None) -> Iterable[PoolSnapshot]:
-        """Open and paused pools, or those of them that serve one of *only* these tenants."""
+        """All pools it shows, or those of them that serve one of *only* these tenants."""
         if only is None:
-            return chain(self.pools.values(), self.closed_paused.values())
+            return chain(self.pools.values(), self.closed.values())
         ids = {tenant.spec.pool_id for tenant in self.tenants_of(only)}
         return [
             found[pool_id]
-            for found in (self.pools, self.closed_paused)
+            for found in (self.pools, self.closed)
             for pool_id in ids
             if pool_id in found
         ]
@@ -265,14 +258,15 @@ class _SnapshotBuilder:
         self._at = monotonic()
         self._as_of = datetime.now(UTC)
         self._pools: dict[str, PoolSnapshot] = {}
-        self._closed_paused: dict[str, PoolSnapshot] = {}
+        self._closed: dict[str, PoolSnapshot] = {}
         self._tenants: dict[str, TenantSnapshot] = {}
         self._active: Counter[str] = Counter()  # connections on lease, by server
         # All at once: a tenant that is deleted while the rest is built is counted exactly once.
         self._totals = manager.counter_totals.totals()
         self._states = list(manager.tenant_states.values())
         self._open = list(manager.pools())
-        self._paused = [each for each in manager.desired.values() if each.pause]
+        paused = [each.pool_id for each in manager.desired.values() if each.pause]
+        self._maybe_closed = sorted({*paused, *manager.awaited_pools})
 
     def steps(self) -> Iterator[None]:
         """Build it in short steps."""
@@ -283,12 +277,11 @@ class _SnapshotBuilder:
                 self._pools[pool.pool_id] = shown
                 self._active[shown.server] += shown.stats.metrics.active_connections
             yield
-        paused = self._before.closed_paused if self._before else {}
-        for desired in self._paused:
-            state = self._manager.tenant_state_for_pool(desired.pool_id)
-            if desired.pool_id not in self._pools and state is not None:
-                before = paused.get(desired.pool_id)
-                self._closed_paused[desired.pool_id] = self._closed(desired, state, before)
+        closed = self._before.closed if self._before else {}
+        for pool_id in self._maybe_closed:
+            state = self._manager.tenant_state_for_pool(pool_id)
+            if pool_id not in self._pools and state is not None:
+                self._closed[pool_id] = self._closed_pool(state, closed.get(pool_id))
             yield
         tenants = self._before.tenants if self._before else {}
         for state in self._states:
@@ -309,7 +302,7 @@ class _SnapshotBuilder:
             at=self._at,
             as_of=self._as_of,
             pools=self._pools,
-            closed_paused=self._closed_paused,
+            closed=self._closed,
             tenants=self._tenants,
             totals=self._totals,
             servers=tuple(
@@ -336,7 +329,8 @@ class _SnapshotBuilder:
         )
 
     def _pool(self, pool: Pool, before: PoolSnapshot | None) -> PoolSnapshot:
-        manager, metrics, recorder = self._manager, pool.metrics, pool.recorder
+        manager, recorder = self._manager, pool.recorder
+        metrics = manager.pool_metrics(pool.pool_id)
         desired = manager.desired.get(pool.pool_id)
         access_count, tenants = manager.access_count(pool), manager.tenant_count(pool.pool_id)
         suspects = tuple(pool.leak_suspects(self._at)) if metrics.active_connections else ()
@@ -364,28 +358,28 @@ class _SnapshotBuilder:
             leak_suspects=suspects,
         )
 
-    def _closed(
-        self, desired: DesiredPool, state: TenantState, before: PoolSnapshot | None
-    ) -> PoolSnapshot:
-        spec, tenants = state.tenant.spec, self._manager.tenant_count(desired.pool_id)
-        recorder = self._manager.recorder(state)
-        inputs = (recorder.counters, desired, tenants)
+    def _closed_pool(self, state: TenantState, before: PoolSnapshot | None) -> PoolSnapshot:
+        manager, spec = self._manager, state.tenant.spec
+        pool_id, recorder = spec.pool_id, manager.recorder(state)
+        desired, size = manager.desired.get(pool_id), manager.desired_size(pool_id, spec.strategy)
+        metrics, tenants = manager.pool_metrics(pool_id), manager.tenant_count(pool_id)
+        inputs = (recorder.counters, desired, size, tenants, metrics)
         if before is not None and before.inputs == inputs and self._is_current(before):
             return before
         return PoolSnapshot(
             inputs=inputs,
             measured_at=self._at,
-            pool_id=desired.pool_id,
+            pool_id=pool_id,
             server=spec.server,
             strategy=spec.strategy,
             is_open=False,
-            state=PoolState.PAUSED,
-            size=desired.size,
-            desired=desired.size,
-            pause=desired.pause,
-            generation=desired.generation,
+            state=PoolState.PAUSED if desired and desired.pause else PoolState.CLOSED,
+            size=size,
+            desired=size,
+            pause=desired.pause if desired else None,
+            generation=desired.generation if desired else 0,
             tenants=tenants,
-            stats=recorder.stats(NO_CONNECTIONS, monotonic()),
+            stats=recorder.stats(metrics, monotonic()),
             access_count=0,
             leak_suspects=(),
         )
@@ -394,12 +388,15 @@ class _SnapshotBuilder:
         spec = state.tenant.spec
         pool = self._pools.get(spec.pool_id)
         own = pool if pool is not None and not spec.is_shared else None
-        shown = pool or self._closed_paused.get(spec.pool_id)
+        closed = self._closed.get(spec.pool_id)
+        shown = pool or closed
         pool_state = PoolState.CLOSED if shown is None else shown.state
         size = pool.size if pool else self._manager.desired_size(spec.pool_id, spec.strategy)
         max_size = min(spec.max_leases or size.max_size, size.max_size)
-        recorder = state.recorder
-        measured = own.stats if own else (recorder.counters, state.leased, state.waiting)
+        recorder, metrics = state.recorder, state.metrics
+        if closed is not None and not spec.is_shared:
+            metrics = metrics.with_waiting(closed.stats.metrics.waiting_requests)
+        measured = own.stats if own else (recorder.counters, metrics)
         inputs = (spec, pool_state, max_size, measured)
         if before is not None and before.inputs == inputs and self._is_current(before):
             return before
@@ -409,7 +406,7 @@ class _SnapshotBuilder:
             spec=spec,
             pool_state=pool_state,
             max_size=max_size,
-            stats=own.stats if own else recorder.stats(state.metrics, monotonic()),
+            stats=own.stats if own else recorder.stats(metrics, monotonic()),
         )
 
     def _is_current(self, reused: PoolSnapshot | TenantSnapshot) -> bool:

@@ -24,9 +24,14 @@ class Lateness:
 
     @classmethod
     def of(cls, seen: PoolObservation, patience: float) -> Lateness:
-        """Count the callers of *seen* that waited over *patience* seconds or got no connection."""
+        """Count the callers of *seen* that waited over *patience* seconds or got no connection.
+
+        Without those that waited until the pool could be opened: they would have at any size.
+        """
         failed = seen.timeouts + seen.rejected
-        return cls(late=seen.wait.count_above(patience) + failed, callers=seen.acquired + failed)
+        late, callers = seen.wait.count_above(patience) + failed, seen.acquired + failed
+        others = seen.pool_limit_waits
+        return cls(late=max(0, late - others), callers=max(0, callers - others))
 
     @property
     def share(self) -> float:

@@ -71,6 +71,7 @@ class PoolObservation:
         released: leases that ended.
         timeouts: callers that gave up waiting.
         rejected: callers refused at once because too many waited.
+        pool_limit_waits: those of all these that waited until the pool could be opened.
         wait: how long callers that got one waited, seconds.
         hold: how long the ended leases lasted, seconds.
         connect_failures: connects that failed.
@@ -99,6 +100,7 @@ class PoolObservation:
     released: int = 0
     timeouts: int = 0
     rejected: int = 0
+    pool_limit_waits: int = 0
     wait: Histogram
     hold: Histogram
     connect_failures: int = 0

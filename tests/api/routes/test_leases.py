@@ -147,3 +147,47 @@ async def test_invalid_parameters_are_refused(api: Api) -> None:
         ("pool=A", "pool"),
     ]:
         assert pointers(await api.client.get(f"{URL}?{query}")) == [f"/query/{place}"]
+
+
+async def test_who_waits_until_a_pool_can_be_opened_is_seen_everywhere(api_with: ApiWith) -> None:
+    async with api_with(per_tenant_max_pools=1, acquire_timeout_seconds=60) as api:
+        for tenant in ("acme", "globex"):
+            await api.tenant(tenant)
+
+        async def lease() -> None:
+            async with api.service.manager.lease("globex"):
+                pass
+
+        async def waits() -> bool:
+            waiting: int = (await leases(api, state="waiting"))["waiting"]
+            return waiting == 2
+
+        async with api.service.manager.lease("acme"):
+            tasks = [asyncio.create_task(lease(), name=f"globex {n}") for n in (0, 1)]
+            await eventually(waits)
+            found = await leases(api, tenant="globex")
+            shown = [(each["task"], each["position"], each["pid"]) for each in found["items"]]
+            assert shown == [("globex 0", 1, None), ("globex 1", 2, None)]
+            assert {each["server"] for each in found["items"]} == {"local"}
+            assert (await leases(api, pool="acme"))["waiting"] == 0
+            stats = ok(await api.client.get("/v1/stats"))
+            assert stats["totals"]["waiting_requests"] == 2
+            by_tenant = {each["tenant"]: each for each in stats["items"]}
+            assert by_tenant["globex"]["waiting_requests"] == 2
+            assert by_tenant["acme"]["waiting_requests"] == 0
+            own = ok(await api.client.get("/v1/tenants/globex/stats"))
+            assert (own["waiting_requests"], own["pool_state"]) == (2, "closed")
+            [pool] = ok(await api.client.get("/v1/pools?search=globex"))["items"]
+            assert (pool["waiting"], pool["open"], pool["state"]) == (2, False, "closed")
+            assert ok(await api.client.get("/v1/tenants/globex"))["pool"]["waiting"] == 2
+            server = ok(await api.client.get("/v1/servers/local"))
+            waiting = {each["pool_id"]: each["waiting"] for each in server["pools"]}
+            assert waiting == {"acme": 0, "globex": 2}
+            await api.service.exposition.prepare(await api.service.snapshots.publish())
+            metrics = (await api.client.get("/metrics")).text
+            group = '{server="local",strategy="per_tenant"}'
+            assert f"db_client_connection_pending_requests{group} 2.0" in metrics
+        await asyncio.gather(*tasks)
+        own = ok(await api.client.get("/v1/tenants/globex/stats"))
+        assert (own["waiting_requests"], own["pool_limit_waits"]) == (0, 2)
+        assert own["max_wait_time_ms"] > 0

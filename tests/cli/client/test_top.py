@@ -274,8 +274,8 @@ def test_keys_that_mean_nothing_do_nothing(service: EchoService, many: ManyPools
         assert top.end() == 0
 
 
-IDLE = {"waiting_requests": 0, "active_connections": 5}
-BUSY = {"waiting_requests": 3, "active_connections": 5}
+IDLE = {"waiting_requests": 0, "active_connections": 5, "pool_state": "ready"}
+BUSY = {"waiting_requests": 3, "active_connections": 5, "pool_state": "ready"}
 POOL = {"pause": None, "state": "ready", "size": 5, "active": 5, "desired": {"max_size": 5}}
 SERVER = {"name": "local", "state": "available", "used": 20, "budget": 20, "last_error": None}
 
@@ -287,6 +287,7 @@ SERVER = {"name": "local", "state": "available", "used": 20, "budget": 20, "last
         (IDLE, None, POOL, SERVER | {"state": "unavailable"}, "server local"),
         (BUSY, 5, POOL, SERVER, "max_leases"),
         (BUSY, None, None, SERVER, "the pool to open"),
+        (BUSY | {"pool_state": "closed"}, None, None, SERVER, "pool-limit-reached"),
         (BUSY, None, POOL | {"size": 0}, SERVER, "the pool to open"),
         (BUSY, None, POOL, SERVER, "all 5 connections of the pool"),
         (BUSY, None, POOL | {"active": 4}, SERVER, "20 of the 20 connections of server local"),

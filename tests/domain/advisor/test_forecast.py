@@ -111,6 +111,12 @@ def test_late_callers_are_those_over_the_patience_or_in_vain() -> None:
     assert late.share == pytest.approx(6 / 103)
 
 
+def test_who_waited_until_the_pool_could_be_opened_is_not_late_for_its_size() -> None:
+    tick = seen(5, rate=20.0, late=3, timeouts=2, pool_limit_waits=4)
+    late = Lateness.of(tick, 0.05)
+    assert (late.late, late.callers) == (1, 98)
+
+
 @pytest.mark.parametrize(
     ("late", "callers", "bound"),
     [

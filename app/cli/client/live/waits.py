@@ -23,6 +23,8 @@ def waits_for(  # noqa: PLR0911 - one for each cause
     limit = tenant["max_leases"]
     if limit is not None and numbers["active_connections"] >= limit:
         return f"its own leases: it may have {limit} at a time (max_leases)"
+    if numbers["pool_state"] == "closed":
+        return "another pool to close: as many are open as may be (pool-limit-reached)"
     if pool is None or pool["size"] == 0:
         return "the pool to open"
     most = pool["desired"]["max_size"]
