@@ -150,12 +150,12 @@ class NodeFeed:
                     while node.may_log_in(tenant.id, since=began):
                         await node.heard.wait()
 
-    async def settle(self, tenant: TenantSpec) -> None:
-        """Wait until the nodes that serve *tenant* have its latest changes, but not for long."""
+    async def settle(self, tenant: TenantSpec, *, seconds: float = _SETTLE_DEADLINE) -> None:
+        """Wait until the nodes that serve *tenant* have its latest changes, *seconds* at most."""
         await self.refresh()
         offered = {node: node.version for node in self._fleet.nodes.values()}
         with suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLE_DEADLINE):
+            async with asyncio.timeout(seconds):
                 for node, version in offered.items():
                     while node.declared.spec.serves(tenant) and node.lacks(version):
                         await node.heard.wait()
