@@ -28,6 +28,8 @@ _STARTUP = b"user\0pgbouncer\0database\0pgbouncer\0\0"
 _HEADER = struct.Struct("!cI")
 _PEER_CREDENTIALS = struct.Struct("iII")
 _READ_BYTES = 1 << 18
+# Rows that are read between two turns of the event loop, which may be the service's.
+_SLICE = 500
 
 
 class Console:
@@ -93,12 +95,14 @@ class Console:
         async with self._turn:
             self.send(command)
             [(names, bodies)] = await self._answers(1)
-        if not is_polled:
-            return [make(_row(names, body)) for body in bodies]
-        known = self._made.get(command, {})
-        self._made[command] = made = {
-            body: known[body] if body in known else make(_row(names, body)) for body in bodies
-        }
+        known = self._made.get(command, {}) if is_polled else {}
+        made: dict[bytes, T] = {}
+        for number, body in enumerate(bodies, start=1):
+            made[body] = known[body] if body in known else make(_row(names, body))
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+        if is_polled:
+            self._made[command] = made
         return [made[body] for body in bodies]
 
     async def run(self, *commands: str) -> list[list[Row]]:

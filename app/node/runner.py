@@ -102,7 +102,7 @@ class NodeRunner:
                 async with asyncio.timeout(_FIRST_ANSWER if stored else None):
                     configuration = await self._service.configuration(None)
                 assert configuration is not None  # noqa: S101 - none is known
-                self._store.store(configuration)
+                await asyncio.to_thread(self._store.store, configuration)
                 break
             except (ServiceError, TimeoutError) as error:
                 self._complain("configuration", error)
@@ -238,7 +238,8 @@ class NodeRunner:
                 self._report_due.set()
                 await asyncio.sleep(_SHORTEST_PAUSE)  # a service that stops answers at once
                 continue
-            self._store.store(configuration)
+            # To write thousands of entries takes long, and gives way to others in a thread.
+            await asyncio.to_thread(self._store.store, configuration)
             if agent.configure(configuration):
                 self._news.set()
 
