@@ -79,7 +79,7 @@ class Agent:
         self._totals: Mapping[str, EntryTotals] = {}
         self._backends: Mapping[str, Collection[int]] = {}
         self._census = Census()
-        # Servers whose allotment may have shrunk, and others wait for a report that says so.
+        # Servers whose allotment has shrunk, and others wait for a report that says so.
         self._shrinking: set[str] = set()
         # Likewise entries that have become smaller.
         self._shrunk: set[str] = set()
@@ -101,7 +101,7 @@ class Agent:
             name
             for name, server in merged.servers.items()
             if name in before.servers
-            and _may_shrink(before.servers[name].allotment, server.allotment)
+            and server.allotment.connections < before.servers[name].allotment.connections
         }
         sizes = {entry.name: entry.size for entry in before.entries}
         self._shrunk |= {
@@ -455,11 +455,6 @@ class Agent:
             if self._server_of.get(name) == server
             for pid in pids
         )
-
-
-def _may_shrink(before: Allotment, later: Allotment) -> bool:
-    """Whether the service waits for *later*: it may have sent a larger one between these two."""
-    return later.generation > before.generation and later.connections <= before.connections
 
 
 def _waits_for_turn(entry: GatedEntry) -> bool:
