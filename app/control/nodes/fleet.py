@@ -209,7 +209,7 @@ class Fleet:
         self._note_demand(node)
         await self._divide_all(report.servers)
         await self._note_uses(node, report.users)
-        node.is_called = False
+        node.answered(report)
         return ReportAnswer(
             allotments=node.allotments(),
             version=node.version,

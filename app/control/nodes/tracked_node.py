@@ -243,6 +243,18 @@ class TrackedNode:
             self.is_called = True
             self._wake()
 
+    def answered(self, report: NodeReport) -> None:
+        """Its agent learns its allotments with the answer to *report*, and needs no call for that.
+
+        It reports by itself what shrinks, but not what grows, and others may wait for that, too.
+        """
+        self.is_called = any(
+            self.commitment(server).was_larger_since(reported.generation)
+            for server, reported in report.servers.items()
+        )
+        if self.is_called:
+            self._wake()
+
     def allotments(self) -> dict[str, Allotment]:
         """What it was sent last, by server."""
         return {

@@ -56,6 +56,13 @@ class Commitment:
         # The first was followed by smaller ones only.
         return max(self.observed, self.sent[0].connections if self.sent else 0)
 
+    def was_larger_since(self, generation: int) -> bool:
+        """Whether what was sent after *generation* was larger than the latest, and counts still.
+
+        A holder that has *generation* in force may never have seen that.
+        """
+        return len(self.sent) > 1 and self.sent[0].generation > generation
+
     def send(self, allotment: Allotment) -> Self:
         """With another allotment, which counts from before it is sent."""
         earlier = [one for one in self.sent if one.connections > allotment.connections]

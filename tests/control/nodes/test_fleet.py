@@ -224,6 +224,29 @@ async def test_an_agent_is_called_when_its_allotment_shrinks_for_others_wait_for
     poll.cancel()
 
 
+async def test_an_agent_is_called_if_what_it_gets_was_more_before_it_saw_that(site: Site) -> None:
+    node = await site.node("edge", limits={"local": 4})
+    await site.fleet.begin_session(node)
+    await site.hear(node, busy=TENANTS)
+    had = node.allotments()["local"]
+    declared = node.declared
+    for most in (8, 6):
+        node.declared = replace(declared, spec=replace(declared.spec, limits={"local": most}))
+        if most == 8:
+            await site.later(1)
+    assert node.allotments()["local"].connections == 8 > had.connections
+    node.is_called = False
+    # Its report, of what it had, lets it have less than what it never saw.
+    answer = await site.hear(
+        node, busy=TENANTS, generation=had.generation, committed=had.connections
+    )
+    assert (answer["local"].connections, node.liability) == (6, 8)
+    assert node.is_called
+    await site.feed.wait(node, node.version, 3600)
+    await site.hear(node, busy=TENANTS)
+    assert (node.liability, node.is_called) == (6, False)
+
+
 async def test_without_the_catalog_no_node_gets_more(site: Site) -> None:
     node = await site.node("edge")
     await site.fleet.begin_session(node)
