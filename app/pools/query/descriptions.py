@@ -81,8 +81,11 @@ class Descriptions:
 
     def of(self, tenant: str) -> TenantDescriptions:
         """Those of a tenant's statements."""
-        found = self._by_tenant.setdefault(tenant, TenantDescriptions())
-        self._by_tenant.move_to_end(tenant)
-        if len(self._by_tenant) > _MAX_TENANTS:
+        found = self._by_tenant.get(tenant)
+        if found is not None:
+            self._by_tenant.move_to_end(tenant)
+            return found
+        if len(self._by_tenant) >= _MAX_TENANTS:
             self._by_tenant.popitem(last=False)
-        return found
+        made = self._by_tenant[tenant] = TenantDescriptions()
+        return made
