@@ -134,17 +134,25 @@ class Fleet:
         """
         async with self._lock:
             node.check_unused()
+            node.is_leaving = True
+        try:
             yield
-            self.nodes.pop(node.name, None)
-            self._loads.forget(node.name)
-            self.sizes.forget(node.name)
-            await self.sizes.decide()
-            self._saved = {key: value for key, value in self._saved.items() if key[0] != node.name}
-            if not self.nodes:
-                self._own.clear()
-                self._backends.forget()
-                for server in self._manager.servers.values():
-                    server.share(others=0, most=None)
+            async with self._lock:
+                await self._forget(node)
+        finally:
+            node.is_leaving = False
+
+    async def _forget(self, node: TrackedNode) -> None:
+        self.nodes.pop(node.name, None)
+        self._loads.forget(node.name)
+        self.sizes.forget(node.name)
+        await self.sizes.decide()
+        self._saved = {key: value for key, value in self._saved.items() if key[0] != node.name}
+        if not self.nodes:
+            self._own.clear()
+            self._backends.forget()
+            for server in self._manager.servers.values():
+                server.share(others=0, most=None)
 
     def node(self, name: str) -> TrackedNode:
         """A declared node.

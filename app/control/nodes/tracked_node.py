@@ -86,6 +86,7 @@ class TrackedNode:
         demands: what it could use, by server.
         configuration: the latest one for it, without allotments; None before the first was made.
         changed: set when there is another one, or the node `is_called`.
+        is_leaving: whether it is being deleted, and is given nothing.
         is_called: whether its agent is to report at once, because its allotment shrinks: others
             wait for what it gives up.
         heard: set at the next report.
@@ -102,7 +103,7 @@ class TrackedNode:
         self.demands: dict[str, Demand] = {}
         self.configuration: NodeConfiguration | None = None
         self.changed, self.heard = asyncio.Event(), asyncio.Event()
-        self.is_called = False
+        self.is_called = self.is_leaving = False
         self.entries: Mapping[str, NodeEntry] = {}
         self.largest: Mapping[str, int] = {}
         self.last_session = 0
@@ -228,7 +229,7 @@ class TrackedNode:
         While it may have entries of sizes that nobody knows, no more than it has.
         """
         declared = self.declared.spec.limits.get(server)
-        if self.is_drained:
+        if self.is_drained or self.is_leaving:
             return 0
         if self.knows_sizes:
             return declared

@@ -224,6 +224,23 @@ async def test_an_agent_is_called_when_its_allotment_shrinks_for_others_wait_for
     poll.cancel()
 
 
+async def test_while_a_node_is_deleted_others_go_on_and_it_is_given_nothing(site: Site) -> None:
+    node, other = await site.node("edge"), await site.node("other")
+    for each in (node, other):
+        await site.fleet.begin_session(each)
+    node.declared = replace(node.declared, draining=True)
+    await site.hear(node)
+    await site.hear(node)
+    assert node.liability == 0
+    async with site.fleet.removal(node):
+        node.declared = replace(node.declared, draining=False)
+        await site.hear(other, busy=TENANTS)
+        await site.hear(node, busy=TENANTS)
+        await site.hear(other, busy=TENANTS)
+        assert (node.liability, other.allotments()["local"].connections) == (0, 9)
+    assert list(site.fleet.nodes) == ["other"]
+
+
 async def test_an_agent_is_called_if_what_it_gets_was_more_before_it_saw_that(site: Site) -> None:
     node = await site.node("edge", limits={"local": 4})
     await site.fleet.begin_session(node)
