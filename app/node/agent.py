@@ -210,7 +210,10 @@ class Agent:
         wanted = self.configuration
         try:
             if self._is_pending is None:
-                self._is_pending = self._engine.differs(wanted)
+                differs = await self._engine.differs(wanted)
+                if self.configuration is not wanted:
+                    return  # the next look compares the one that has come meanwhile
+                self._is_pending = differs
             if not (self._is_pending or self._engine.is_outdated()):
                 self._is_applied(wanted)
                 return
@@ -223,8 +226,9 @@ class Agent:
         except (CannotRender, NotInForce) as error:
             # What the pooler has goes on. This one is tried again, in case others mend it.
             self.problem = str(error)
-            self._is_pending = True
             self._applied_at = self._clock()
+            if self.configuration is wanted:
+                self._is_pending = True
             if isinstance(error, NotInForce):
                 await self._read_back()
             return

@@ -69,7 +69,7 @@ class Engine(Protocol):
             Whether it ran already; what it obeys then is what `read_back` says.
         """
 
-    def differs(self, configuration: NodeConfiguration) -> bool:
+    async def differs(self, configuration: NodeConfiguration) -> bool:
         """Whether the pooler would have to read other files for *configuration*."""
 
     def is_outdated(self) -> bool:

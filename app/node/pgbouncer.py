@@ -163,7 +163,7 @@ class PgBouncer:
                 )
 
     async def _launch(self, configuration: NodeConfiguration) -> None:
-        files = self._rendered(configuration)
+        files = await self._rendered(configuration)
         self._certificates = _signatures(self._settings.tls_files)
         self._write(files, hba="")
         self.process = PoolerProcess.launch(
@@ -224,14 +224,14 @@ class PgBouncer:
 
     # -- configuration -------------------------------------------------------------------------
 
-    def differs(self, configuration: NodeConfiguration) -> bool:
-        return self._rendered(configuration).digests != self._digests
+    async def differs(self, configuration: NodeConfiguration) -> bool:
+        return (await self._rendered(configuration)).digests != self._digests
 
     def is_outdated(self) -> bool:
         return self._certificates != _signatures(self._settings.tls_files)
 
     async def apply(self, configuration: NodeConfiguration) -> None:
-        files = self._rendered(configuration)
+        files = await self._rendered(configuration)
         # Those that change while they are read have changed since.
         self._certificates = _signatures(self._settings.tls_files)
         new = [entry.name for entry in configuration.entries if entry.name not in self._entries]
@@ -240,7 +240,8 @@ class PgBouncer:
         if len(new) > _TOGETHER:
             # Nobody may enter these before each is paused.
             known = tuple(entry for entry in configuration.entries if entry.name in self._entries)
-            self._write(files, hba=self._rendered(replace(configuration, entries=known)).hba)
+            before = await self._rendered(replace(configuration, entries=known))
+            self._write(files, hba=before.hba)
             await self._command("RELOAD")
             await self._pause_and_admit(new, files)
         else:
@@ -262,8 +263,10 @@ class PgBouncer:
         self._write(files, hba=files.hba)
         await self._command("RELOAD")
 
-    def _rendered(self, configuration: NodeConfiguration) -> RenderedFiles:
-        return render(
+    async def _rendered(self, configuration: NodeConfiguration) -> RenderedFiles:
+        # Thousands of entries take long, and the event loop may be the service's.
+        return await asyncio.to_thread(
+            render,
             configuration,
             self._settings,
             directory=self._directory.path,

@@ -118,12 +118,12 @@ async def test_what_is_applied_is_read_back_and_stops_nobody_who_stays(site: Pla
             await eventually(lambda: load.served)
             larger = replace(coral, size=5)
             after = site.configuration(acme, larger, version=2)
-            assert not engine.differs(before)
-            assert not engine.differs(replace(before, version=7))
-            assert engine.differs(after)
+            assert not await engine.differs(before)
+            assert not await engine.differs(replace(before, version=7))
+            assert await engine.differs(after)
             assert not engine.is_outdated()
             await engine.apply(after)
-            assert not engine.differs(after)
+            assert not await engine.differs(after)
             assert await engine.read_back() == {
                 "acme": EntryInForce(size=2, is_open=True),
                 "coral": EntryInForce(size=5, is_open=False),
@@ -138,8 +138,8 @@ async def test_what_is_applied_is_read_back_and_stops_nobody_who_stays(site: Pla
             await eventually(lambda: waits(engine, "coral"))
             assert not load.served
         # No entry is larger than its server's allotment, which is no reason to apply anything else.
-        assert not engine.differs(allotted(after, 5))
-        assert engine.differs(allotted(after, 3))
+        assert not await engine.differs(allotted(after, 5))
+        assert await engine.differs(allotted(after, 3))
         await engine.apply(allotted(after, 3))
         assert (await engine.read_back())["coral"].size == 3
 

@@ -169,7 +169,7 @@ async def test_files_that_pgbouncer_cannot_read_are_noticed_and_cut_nobody(
                     await engine.apply(wanted)
             served = load.served["acme"]
             await eventually(lambda: load.served["acme"] > served)
-            assert engine.differs(wanted)
+            assert await engine.differs(wanted)
             await engine.apply(wanted)
             assert set(await engine.read_back()) == {"acme", "bravo"}
 

@@ -133,7 +133,7 @@ async def test_a_revoked_credential_stays_out_after_another_agent_took_over(site
         one = site.configuration(site.entry("acme", users=("jobs",)), version=2)
         another = site.engine()
         assert await another.start(one)
-        assert another.differs(one)
+        assert await another.differs(one)
         await another.apply(one)
         await open_all(another)
         another.leave()

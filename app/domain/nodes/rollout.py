@@ -42,7 +42,9 @@ def without_delay(
         sizes: of the entries that the pooler has.
     """
     staying = [
-        replace(entry, size=min(entry.size, sizes.get(entry.name, entry.size)))
+        entry
+        if entry.size <= (most := sizes.get(entry.name, entry.size))
+        else replace(entry, size=most)
         for entry in after.entries
     ]
     names = {entry.name for entry in staying}

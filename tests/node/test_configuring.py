@@ -1,0 +1,114 @@
+"""A node's files are made beside the event loop: what may come meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from app.node import agent as module
+from app.node import pgbouncer, rendering
+from app.node.agent import Agent
+from app.node.errors import CannotRender
+from app.node.rendering import RenderedFiles
+from tests.fixtures.waiting import eventually
+from tests.node.site import Site, reloads
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no configuration wait for its time."""
+    monkeypatch.setattr(module, "RELOAD_INTERVAL", 0.0)
+    monkeypatch.setattr(module, "URGENT_INTERVAL", 0.0)
+
+
+async def test_the_loop_is_free_while_files_are_made(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def watched(*args: object, **knobs: object) -> RenderedFiles:
+        threads.append(threading.get_ident())
+        return rendering.render(*args, **knobs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pgbouncer, "render", watched)
+    monkeypatch.setattr(pgbouncer, "_TOGETHER", 1)
+    await site.make_roles("acme", "bravo", "coral")
+    async with site.started(site.configuration(site.entry("acme"))) as engine:
+        agent = Agent(engine, site.configuration(*map(site.entry, ("acme", "bravo", "coral"))))
+        await agent.start()
+        await agent.look()
+        assert set(await engine.read_back()) == {"acme", "bravo", "coral"}
+    assert len(threads) > 3
+    assert threading.get_ident() not in threads
+
+
+@pytest.mark.parametrize("can_be_rendered", [True, False])
+async def test_a_configuration_that_is_replaced_while_it_is_compared_says_nothing_of_the_next(
+    site: Site, monkeypatch: pytest.MonkeyPatch, *, can_be_rendered: bool
+) -> None:
+    await site.make_roles("acme")
+    small, large = site.entry("acme", size=1), site.entry("acme", size=5)
+    # What is compared is what PgBouncer has, or cannot be had; what comes meanwhile is the other.
+    last = large if can_be_rendered else small
+    async with site.started(site.configuration(small)) as engine:
+        agent = Agent(engine, site.configuration(small))
+        await agent.start()
+        await agent.look()
+        before = reloads(site)
+
+        def overtaken(*args: object, **knobs: object) -> RenderedFiles:
+            loop.call_soon_threadsafe(agent.configure, site.configuration(last, version=3))
+            if not can_be_rendered:
+                raise CannotRender("No.")
+            return rendering.render(*args, **knobs)  # type: ignore[arg-type]
+
+        loop = asyncio.get_running_loop()
+        agent.configure(site.configuration(small, version=2))
+        with monkeypatch.context() as patched:
+            patched.setattr(pgbouncer, "render", overtaken)
+            await agent.look()
+        assert agent.configuration.version == 3
+        assert agent.version == 1
+        await agent.look()
+        assert (agent.version, agent.problem) == (3, "")
+        assert (await engine.read_back())["acme"].size == last.size
+        # Nothing but what differs.
+        assert reloads(site) - before == (1 if can_be_rendered else 0)
+
+
+async def test_an_agent_that_is_cancelled_while_files_are_made_writes_none(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.make_roles("acme", "bravo")
+    one = site.configuration(site.entry("acme"))
+    two = site.configuration(site.entry("acme"), site.entry("bravo"), version=2)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*args: object, **knobs: object) -> RenderedFiles:
+        begun.set()
+        go_on.wait()
+        return rendering.render(*args, **knobs)  # type: ignore[arg-type]
+
+    async with site.started(one) as engine:
+        before = {path.name: path.read_bytes() for path in files_of(site)}
+        with monkeypatch.context() as patched:
+            patched.setattr(pgbouncer, "render", slow)
+            applying = asyncio.create_task(engine.apply(two), name="apply")
+            try:
+                await eventually(begun.is_set)
+                applying.cancel()
+                await asyncio.wait({applying})
+            finally:
+                go_on.set()
+        assert applying.cancelled()
+        assert {path.name: path.read_bytes() for path in files_of(site)} == before
+        assert not await engine.differs(one)
+        await engine.apply(two)
+        assert set(await engine.read_back()) == {"acme", "bravo"}
+
+
+def files_of(site: Site) -> list[Path]:
+    return [path for path in site.directory.iterdir() if path.suffix in {".ini", ".txt", ".conf"}]
