@@ -1,6 +1,6 @@
 """One server's connections: how many there may be and are, and which pools want more.
 
-Only counts and measures; what follows from them is decided by `dispatch`. The sum of open,
+Only counts and measures; what follows from them says the scheduling policy. The sum of open,
 connecting and closing connections never exceeds the limit, unless the limit was lowered.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from app.pools.claims import Claims
 from app.pools.connect_limiter import ConnectLimiter
-from app.pools.priority import Claims
 from app.pools.recent_use import Contenders
 from app.pools.smoothed import Smoothed
 from app.pools.spare_order import SpareOrder

@@ -8,14 +8,14 @@ from time import monotonic
 from typing import Protocol
 
 from app.domain.errors import ConnectFailed, TenantLoginFailed, Unavailable
-from app.pools.dispatcher import DispatchedConnections, DispatchedPool
+from app.pools.policy_executor import ScheduledConnections, ScheduledPool
 
 # So many pools, those that were served last, are asked.
 _WITNESSES = 5
 _PAUSE = 0.05
 
 
-class AttachedConnections(DispatchedConnections, Protocol):
+class AttachedConnections(ScheduledConnections, Protocol):
     """What a server needs to know of a pool's connections."""
 
     @property
@@ -26,7 +26,7 @@ class AttachedConnections(DispatchedConnections, Protocol):
         """Test the idle connection used last; whether there is one, and it answers."""
 
 
-class AttachedPool(DispatchedPool, Protocol):
+class AttachedPool(ScheduledPool, Protocol):
     """What a server needs to know of its pools."""
 
     last_answer_at: float

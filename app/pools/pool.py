@@ -1,8 +1,8 @@
 """One pool: connections of one login, lent to callers in turn.
 
 A caller that finds an idle connection and nobody waiting takes it right here. Every other change
-ends in `dispatch`, the policy. Openings and closings run in tasks of `Connections`: they outlive
-the caller that caused them and serve the next one.
+ends in `dispatch`: the scheduling policy decides. Openings and closings run in tasks of
+`Connections`: they outlive the caller that caused them and serve the next one.
 """
 
 from __future__ import annotations
@@ -217,18 +217,18 @@ class Pool:
             self._put_back(connection, now, usable=usable)
         elif (
             budget.unsatisfied or budget.used > budget.limit
-        ) and not self.server.dispatcher.keeps(self, connection):
+        ) and not self.server.policy_executor.keeps(self, connection):
             self._give_away(connection)
         elif self.waiters.count and (waiter := self.waiters.next(expected)) is not None:
             self._serve(waiter, connection, now)
             if budget.unsatisfied:
-                self.server.dispatcher.served(self)
+                self.server.policy_executor.served(self)
         else:
             # Nothing becomes possible by this for the pool itself.
             own.put_idle(connection, now)
             budget.spare.add(self, now)
             if budget.unsatisfied:
-                self.server.dispatcher.rested(self)
+                self.server.policy_executor.rested(self)
             if not own.leased and not self.waiters.count:
                 self._is_pinned = False
                 self._owner.unpin(self)
@@ -263,7 +263,7 @@ class Pool:
         return self.waiters.unexpect(connection)
 
     def _put_back(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
-        if usable and not self.server.dispatcher.keeps(self, connection):
+        if usable and not self.server.policy_executor.keeps(self, connection):
             self._give_away(connection)
             return
         self._keep_or_close(connection, now, usable=usable)
@@ -300,7 +300,7 @@ class Pool:
         if not self._is_pinned:
             self._is_pinned = True
             self._owner.pin(self)
-        if self.server.dispatcher.awaits(self, waiter):
+        if self.server.policy_executor.awaits(self, waiter):
             self.dispatch()
         try:
             return await waiter.future
@@ -328,7 +328,7 @@ class Pool:
 
     def dispatch(self) -> None:
         """Do what the policy says, after any change."""
-        self.server.dispatcher.run(self)
+        self.server.policy_executor.run(self)
         if self.state is _WARMING_UP and self._is_warm():
             self.state = _READY
         if self._is_pinned is not self.is_busy:
@@ -343,7 +343,7 @@ class Pool:
         return own.live >= wanted or is_scarce
 
     def serve(self, waiter: Waiter, connection: PooledConnection) -> None:
-        """Lend the idle *connection* to *waiter*; for the dispatcher."""
+        """Lend the idle *connection* to *waiter*; for the executor."""
         self.connections.remove_idle(connection)
         self._serve(waiter, connection, monotonic())
 

@@ -34,11 +34,11 @@ from app.pools import driver
 from app.pools.admin_connections import ADMIN_CONNECTIONS, NOT_ACTIVE, AdminConnections, close
 from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import ConnectLimiter
-from app.pools.dispatcher import Dispatcher
 from app.pools.driver import Login
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.liveness import AttachedPool, any_still_work
 from app.pools.orphaned_backends import OrphanedBackends, Predecessor, terminate_backend
+from app.pools.policy_executor import PolicyExecutor
 from app.pools.server_limits import ServerLimits
 from app.pools.stalled_logins import StalledLogins
 
@@ -100,7 +100,7 @@ class Server:
         self.budget: ConnectionBudget[AttachedPool] = ConnectionBudget(
             connect_slots=ConnectLimiter(max_connecting)
         )
-        self.dispatcher = Dispatcher(self.budget)
+        self.policy_executor = PolicyExecutor(self.budget)
         self.state = ServerState.UNAVAILABLE
         self.generation = 0
         self.limits: ServerLimits | None = None
@@ -217,7 +217,7 @@ class Server:
         """Forget a closed pool."""
         self._pools.discard(pool)
         self.budget.forget(pool)
-        self.dispatcher.run()
+        self.policy_executor.run()
 
     async def connect(self, login: Login) -> asyncpg.Connection:
         """Open a connection for a pool; if it cannot be reached, find out whether it is lost.
@@ -351,7 +351,7 @@ class Server:
         frozen = self.is_degraded and not self._opens
         if frozen is not self.budget.is_frozen:
             self.budget.freeze(frozen=frozen)
-            self.dispatcher.run()
+            self.policy_executor.run()
 
     def _was_starved(self, error: Unavailable, began: float) -> bool:
         """Whether an attempt ran out of time because our own loop did not run."""
@@ -421,7 +421,7 @@ class Server:
         ours = max(0, left - self._others)
         self.budget.set_limit(ours if self._most is None else min(ours, self._most))
         self.lent = left - self.budget.limit
-        self.dispatcher.run()
+        self.policy_executor.run()
 
     async def _log_in(self, login: Login, *, most: int) -> asyncpg.Connection:
         if not self._may_connect():

@@ -11,7 +11,7 @@ from math import ceil, inf, log2
 
 from app.simulator.simulated_pool import SimulatedPool
 
-# As in `app.pools.policy`, where the reasons are.
+# As in `app.pools.scheduling_policy`, where the reasons are.
 _ROUND = 2.0
 _MOVING = 0.4
 _KEPT_MOVES = 4

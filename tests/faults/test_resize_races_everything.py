@@ -45,12 +45,12 @@ class Disturber:
             while True:
                 await self.served.made(self.chance.randrange(8))
                 server.budget.set_limit(self.chance.randint(1, TIGHT))
-                server.dispatcher.run()
+                server.policy_executor.run()
                 if pools := list(self.manager.pools()):
                     await self.disturb(pools)
         finally:
             server.budget.set_limit(TIGHT)
-            server.dispatcher.run()
+            server.policy_executor.run()
 
     async def disturb(self, pools: list[Pool]) -> None:
         pool = self.chance.choice(pools)

@@ -12,8 +12,8 @@ from typing import Any, cast
 from app.domain.pool import PoolSize, PoolState
 from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import ConnectLimiter, ConnectSlot
-from app.pools.dispatcher import Dispatcher
-from app.pools.policy import shortfall
+from app.pools.policy_executor import PolicyExecutor
+from app.pools.scheduling_policy import shortfall
 from app.pools.smoothed import Smoothed
 from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import account
@@ -56,7 +56,7 @@ class ModelWaiter:
 
 
 class ModelServer:
-    """A budget with its dispatcher, and the time."""
+    """A budget with its executor, and the time."""
 
     def __init__(self, limit: int = 0, slots: int = 100) -> None:
         self.clock = Clock()
@@ -64,11 +64,11 @@ class ModelServer:
             limit, ConnectLimiter(slots, self.clock)
         )
         self.budget.note_connect(MOVE_SECONDS)
-        self.dispatcher = Dispatcher(self.budget, self.clock)
+        self.policy_executor = PolicyExecutor(self.budget, self.clock)
 
     def set_limit(self, limit: int) -> None:
         self.budget.set_limit(limit)
-        self.dispatcher.run()
+        self.policy_executor.run()
 
 
 class ModelPool:
@@ -165,7 +165,7 @@ class ModelPool:
     def shortfall(self) -> int:
         return shortfall(self, self.server.budget, self.server.clock.asked_at)
 
-    # -- what the dispatcher does --------------------------------------------------------------
+    # -- what the executor does ----------------------------------------------------------------
 
     def serve(self, waiter: Any, connection: Any) -> None:
         assert connection.is_current
@@ -194,7 +194,7 @@ class ModelPool:
     # -- what happens --------------------------------------------------------------------------
 
     def dispatch(self) -> None:
-        self.server.dispatcher.run(self)
+        self.server.policy_executor.run(self)
 
     def ask(self, callers: int = 1) -> None:
         now = self.server.clock.now
@@ -228,7 +228,7 @@ class ModelPool:
         """The one leased first, or at that *place*, comes back; whether it is kept."""
         connection = self._end_lease(place)
         budget = self.server.budget
-        kept = self.server.dispatcher.keeps(self, connection)
+        kept = self.server.policy_executor.keeps(self, connection)
         if kept:
             self._put_idle(connection)
         else:
@@ -277,7 +277,7 @@ class ModelPool:
         self.callers.clear()
         self.dispatch()
         self.server.budget.forget(self)
-        self.server.dispatcher.run()
+        self.server.policy_executor.run()
 
     def reopen(self) -> None:
         self.state = PoolState.READY

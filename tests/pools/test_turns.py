@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.pools.connect_limiter import ConnectSlot
-from app.pools.policy import ROUND
+from app.pools.scheduling_policy import ROUND
 from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer
 
 LIMIT = 4

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.pools.policy import KEPT_MOVES, MOVING, ROUND, PoolFacts, dispatch, kept_seconds
+from app.pools.scheduling_policy import KEPT_MOVES, MOVING, ROUND, PoolFacts, decide, kept_seconds
 from app.pools.waiters import Waiter
 from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer, ModelWaiter
 
@@ -112,8 +112,8 @@ def test_no_more_is_taken_back_than_is_wanted_and_not_on_its_way(
     rich, poor = ModelPool("rich", server).with_idle(3), ModelPool("poor", server)
     poor.ask()
     poor.ask()
-    server.dispatcher.run()
-    server.dispatcher.run()
+    server.policy_executor.run()
+    server.policy_executor.run()
     assert (len(rich.idle), rich.closing) == (1, 2)
 
 
@@ -149,7 +149,7 @@ def test_an_event_looks_at_few_pools_however_many_keep_a_connection(
         looked_at.append(pool)
         return kept_seconds(pool, *arguments, **options)
 
-    monkeypatch.setattr("app.pools.policy.kept_seconds", counted)
+    monkeypatch.setattr("app.pools.scheduling_policy.kept_seconds", counted)
     late.dispatch()
     assert late.callers
     assert len(looked_at) <= 2
@@ -552,7 +552,7 @@ def test_the_policy_changes_nothing_by_itself(server: ModelServer) -> None:
     poor.ask()
     server.budget.freeze(frozen=False)
     for _ in range(2):
-        actions = dispatch(poor, server.budget, server.clock.now)
+        actions = decide(poor, server.budget, server.clock.now)
         assert actions.take == (rich, rich.idle[0])
     assert (len(rich.idle), rich.closing) == (3, 0)
 
@@ -566,7 +566,7 @@ def test_nothing_comes_of_a_wait_that_changes_nothing(server: ModelServer) -> No
 
     def may_matter() -> bool:
         pool.callers.append(ModelWaiter(pool.tenant, pool.asked, server.clock.now))
-        return server.dispatcher.awaits(pool, cast("Waiter", pool.callers[-1]))
+        return server.policy_executor.awaits(pool, cast("Waiter", pool.callers[-1]))
 
     # The first is to be noted; leases that end soon serve ten within the time of a connect.
     assert [may_matter() for _ in range(11)] == [True, *[False] * 9, True]
@@ -582,7 +582,7 @@ def test_an_idle_connection_is_offered_when_it_is_no_longer_kept(server: ModelSe
     kept.comes_back_after(MOVE_SECONDS)
     poor.ask()
     kept._put_idle(kept._end_lease())
-    server.dispatcher.rested(kept)
+    server.policy_executor.rested(kept)
     assert kept.closing == 0
     server.clock.let_pass(2 * MOVE_SECONDS)
     assert kept.closing == 1

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.pools.policy import KEPT_MOVES, dispatch, most_moves
+from app.pools.scheduling_policy import KEPT_MOVES, decide, most_moves
 from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer
 
 LIMITS = st.sampled_from([0, 1, 2, 3, 5, 8, 12, 16])
@@ -118,7 +118,7 @@ class PolicyMachine(RuleBasedStateMachine):
     @rule(frozen=st.booleans())
     def freeze(self, *, frozen: bool) -> None:
         self.budget.freeze(frozen=frozen)
-        self.server.dispatcher.run()
+        self.server.policy_executor.run()
 
     @rule(seconds=st.sampled_from([0.1, 0.6, 1.5]))
     def pass_time(self, seconds: float) -> None:
@@ -187,7 +187,7 @@ class PolicyMachine(RuleBasedStateMachine):
     def nothing_is_left_to_do_and_asking_changes_nothing(self) -> None:
         before = self.everything()
         for pool in (None, *self.pools):
-            assert not dispatch(pool, self.budget, self.server.clock.asked_at), pool
+            assert not decide(pool, self.budget, self.server.clock.asked_at), pool
         assert self.everything() == before
 
     def everything(self) -> list[object]:

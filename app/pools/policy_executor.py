@@ -1,4 +1,4 @@
-"""Carries out what `dispatch` decides: the only place where the policy's actions happen.
+"""Carries out what the scheduling policy decides: the only place where its actions happen.
 
 Whatever changes in a pool or a budget ends in `run`. An action only starts something or wakes a
 caller, so `run` never re-enters itself.
@@ -15,13 +15,14 @@ from app.domain.openings import SOON
 from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import Clock, ConnectSlot, LoopClock, Timer
 from app.pools.connection import PooledConnection
-from app.pools.policy import (
+from app.pools.scheduling_policy import (
     ROUND,
     Actions,
     PoolConnections,
     PoolFacts,
     claim_of,
-    dispatch,
+    decide,
+    first_claim,
     has_spare,
     keeps,
     kept_seconds,
@@ -36,8 +37,8 @@ from app.pools.waiters import Waiter
 _TICK = 0.001
 
 
-class DispatchedConnections(PoolConnections, Protocol):
-    """What the dispatcher does to a pool's connections."""
+class ScheduledConnections(PoolConnections, Protocol):
+    """What the executor does to a pool's connections."""
 
     def begin_open(self, slot: ConnectSlot) -> None:
         """Start to open a connection, and release *slot* when that has ended."""
@@ -46,21 +47,21 @@ class DispatchedConnections(PoolConnections, Protocol):
         """Start to close the idle *connection*, and release *slot* when that has ended."""
 
 
-class DispatchedPool(PoolFacts, Protocol):
-    """What the dispatcher does to a pool."""
+class ScheduledPool(PoolFacts, Protocol):
+    """What the executor does to a pool."""
 
     @property
-    def connections(self) -> DispatchedConnections:
+    def connections(self) -> ScheduledConnections:
         """Its connections."""
 
     def serve(self, waiter: Waiter, connection: PooledConnection) -> None:
         """Lend the idle *connection* to *waiter*."""
 
 
-P = TypeVar("P", bound=DispatchedPool)
+P = TypeVar("P", bound=ScheduledPool)
 
 
-class Dispatcher(Generic[P]):
+class PolicyExecutor(Generic[P]):
     """Hands over, opens and closes the connections of one server's pools."""
 
     def __init__(self, budget: ConnectionBudget[P], clock: Clock | None = None) -> None:
@@ -81,7 +82,7 @@ class Dispatcher(Generic[P]):
             if changed is not None:
                 self._note(changed, now)
             self._refresh(now, noted=changed)
-            actions = dispatch(pool, self.budget, now)
+            actions = decide(pool, self.budget, now)
             if not actions:
                 break
             changed = self._carry_out(actions, pool)
@@ -173,10 +174,10 @@ class Dispatcher(Generic[P]):
         That of the pool just *noted* is.
         """
         budget = self.budget
-        while (claim := budget.claims.first(now)) is not None and claim.pool is not noted:
+        while (claim := first_claim(budget, now)) is not None and claim.pool is not noted:
             wanted = claim.wanted
             self._note(claim.pool, now)
-            if budget.claims.first(now) is claim and claim.wanted == wanted:
+            if first_claim(budget, now) is claim and claim.wanted == wanted:
                 break
         spare = budget.spare
         while (budget.unsatisfied or budget.is_over) and (first := spare.first) is not None:

@@ -1,4 +1,7 @@
-"""Which pools want a connection that they cannot have yet, and which of them is first."""
+"""Which pools want a connection that they cannot have yet, in the order of their ranks.
+
+What a rank is, and whose turn it is, says the scheduling policy.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,10 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Generic, TypeVar
 
-from app.pools.recent_use import use_class
-
 P = TypeVar("P")
 
-# One of so many turns is that of the smallest key, however long others wait.
-_TURNS = 3
+# A place in the order; the lowest is first.
+Rank = tuple[float, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -23,28 +24,17 @@ class Claim(Generic[P]):
     Attributes:
         wanted: how many connections.
         key: of the tenant whose caller is next, see `ConnectionUse`; inf if no caller waits.
-        coming: how many connections it is opening already.
+        rank: its place in the order.
         since: if it has no connection at all, when its next caller began to wait.
         overdue_at: if so, until when it should have had its turn.
-
-    Keys of the same `use_class` count as equal: among tenants alike the one that waits longest is
-    first, since at random one of many would wait for long; and few changes touch the order.
     """
 
     pool: P
     wanted: int
     key: float
-    coming: int = 0
+    rank: Rank
     since: float | None = None
     overdue_at: float = inf
-
-    def has_place_of(self, other: Claim[P]) -> bool:
-        """Whether it has the same place in the order as the *other* one."""
-        return (
-            use_class(self.key) == use_class(other.key)
-            and self.coming == other.coming
-            and self.since == other.since
-        )
 
 
 class Claims(Generic[P]):
@@ -54,15 +44,15 @@ class Claims(Generic[P]):
         by_pool: the claim of each pool that has one.
         wanted: how many connections they want together.
         unserved: how many of the pools have no connection at all.
+        turns: how many claims got their connection so far.
     """
 
     def __init__(self) -> None:
         """Begin without any."""
         self.by_pool: dict[P, Claim[P]] = {}
-        self.wanted = self.unserved = 0
-        self._by_key: _Order[P] = _Order(self.by_pool)
+        self.wanted = self.unserved = self.turns = 0
+        self._by_rank: _Order[P] = _Order(self.by_pool)
         self._by_time: _Order[P] = _Order(self.by_pool)
-        self._turns = 0
 
     def __iter__(self) -> Iterator[Claim[P]]:
         """Every claim, in no particular order."""
@@ -72,15 +62,15 @@ class Claims(Generic[P]):
         """Note what a pool wants now, in place of what it wanted before."""
         old = self.by_pool.get(claim.pool)
         self.wanted += claim.wanted - (old.wanted if old else 0)
-        if old is not None and old.has_place_of(claim):
+        if old is not None and old.rank == claim.rank:
             old.wanted, old.key = claim.wanted, claim.key
             return
         self.by_pool[claim.pool] = claim
-        self._by_key.add(claim, use_class(claim.key))
+        self._by_rank.add(claim, claim.rank)
         self.unserved -= old is not None and old.since is not None
         if claim.since is not None:
             self.unserved += 1
-            self._by_time.add(claim, claim.overdue_at)
+            self._by_time.add(claim, (claim.overdue_at, claim.since))
         self._clean()
 
     def drop(self, pool: P) -> None:
@@ -102,24 +92,20 @@ class Claims(Generic[P]):
 
     def note_turn(self) -> None:
         """A claim got its connection; another one is first now."""
-        self._turns += 1
+        self.turns += 1
 
-    def first(self, now: float) -> Claim[P] | None:
-        """The claim whose turn it is at *now*; None if there is none.
+    @property
+    def first(self) -> Claim[P] | None:
+        """The one of the lowest rank; of equals the one that came first."""
+        return self._by_rank.first
 
-        The one with the smallest key; of equals the one that opens fewer, then the one that has
-        nothing and waits longest, then the one that came first. But in most turns an overdue one,
-        if there is any, the longest overdue first: nobody is starved, not even by others who
-        always have used less.
-        """
-        if self._turns % _TURNS:
-            late = self._by_time.first
-            if late is not None and late.overdue_at < now:
-                return late
-        return self._by_key.first
+    @property
+    def longest_overdue(self) -> Claim[P] | None:
+        """The one that is, or will be, overdue before the others, of pools without a connection."""
+        return self._by_time.first
 
     def _clean(self) -> None:
-        self._by_key.clean()
+        self._by_rank.clean()
         self._by_time.clean()
 
 
@@ -127,7 +113,7 @@ class _Order(Generic[P]):
     """A heap of claims; those replaced or dropped are left out when they come to its top."""
 
     def __init__(self, current: dict[P, Claim[P]]) -> None:
-        self._heap: list[tuple[float, int, float, int, Claim[P]]] = []
+        self._heap: list[tuple[Rank, int, Claim[P]]] = []
         self._current = current
         self._added = 0
 
@@ -135,10 +121,9 @@ class _Order(Generic[P]):
     def first(self) -> Claim[P] | None:
         return self._heap[0][-1] if self._heap else None
 
-    def add(self, claim: Claim[P], rank: float) -> None:
+    def add(self, claim: Claim[P], rank: Rank) -> None:
         self._added += 1
-        since = inf if claim.since is None else claim.since
-        heappush(self._heap, (rank, claim.coming, since, self._added, claim))
+        heappush(self._heap, (rank, self._added, claim))
 
     def clean(self) -> None:
         heap = self._heap

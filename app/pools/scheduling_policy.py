@@ -1,8 +1,8 @@
-"""The policy of all pools: who gets a connection, which are opened, and which are closed.
+"""Who is served next, also when the budget is exhausted: which connections are opened and closed.
 
-`dispatch` and `keeps` are pure. They read a pool and its server's budget, change nothing, and
-return what to do next; `Dispatcher` does that and asks again until nothing is left to do. Nothing
-here awaits, reads a clock or calls a pool back.
+`decide` and `keeps` are pure. They read a pool and its server's budget, change nothing, and return
+what to do next; `PolicyExecutor` does that and asks again until nothing is left to do. Nothing here
+awaits, reads a clock or calls a pool back.
 
 All pools of a server share its budget. To give a connection to another pool, a *move*, costs a
 closing and a login, many times what a lease costs. So pools that want more than there is take turns
@@ -23,9 +23,9 @@ from typing import Generic, Protocol, TypeVar
 from app.domain.openings import openings_wanted
 from app.domain.pool import PoolSize, PoolState
 from app.pools.budget import ConnectionBudget
+from app.pools.claims import Claim
 from app.pools.connection import PooledConnection
-from app.pools.priority import Claim
-from app.pools.recent_use import uses_much_less
+from app.pools.recent_use import use_class, uses_much_less
 from app.pools.smoothed import Smoothed
 from app.pools.tenant_state import TenantState
 from app.pools.waiters import Waiter
@@ -38,6 +38,8 @@ MOVING = 0.4
 # How many moves' time a connection is kept for a tenant that is expected back. A move also takes
 # processor time from all others, so that it is worth more than its own time.
 KEPT_MOVES = 4
+# One of so many turns is that of the claim with the lowest rank, however long others wait.
+_TURNS = 3
 
 _READY, _WARMING_UP = PoolState.READY, PoolState.WARMING_UP
 
@@ -145,7 +147,7 @@ class Actions(Generic[P]):
         return bool(self.close or self.serve or self.open or self.take)
 
 
-def dispatch(pool: P | None, budget: ConnectionBudget[P], now: float) -> Actions[P]:
+def decide(pool: P | None, budget: ConnectionBudget[P], now: float) -> Actions[P]:
     """What to do next, after something has changed in *pool*, or in the *budget* only.
 
     The first of these cases that applies:
@@ -187,7 +189,7 @@ def _within(pool: P, now: float) -> Actions[P]:
 
 def _among_pools(budget: ConnectionBudget[P], now: float) -> Actions[P]:
     """Cases 4 and 5."""
-    claim = budget.claims.first(now)
+    claim = first_claim(budget, now)
     if claim is None or budget.connect_slots.free <= 0:
         return Actions()
     if budget.connect_slots.busy and _is_large(claim, budget):
@@ -240,7 +242,7 @@ def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], no
     """
     if budget.is_over:
         return budget.is_frozen or pool.connections.live < pool.size.min_size
-    claim, waiter = budget.claims.first(now), pool.waiters.next()
+    claim, waiter = first_claim(budget, now), pool.waiters.next()
     user = connection.last_user if waiter is None else waiter.tenant_state
     if claim is None or user is None or not _may_lose(pool, claim, budget):
         return True
@@ -273,23 +275,41 @@ def _may_lose(pool: P, claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
     )
 
 
+def first_claim(budget: ConnectionBudget[P], now: float) -> Claim[P] | None:
+    """The claim whose turn it is at *now*; None if there is none.
+
+    The one with the lowest rank, see `claim_of`. But in most turns an overdue one, if there is any,
+    the longest overdue first: nobody is starved, not even by others who always have used less.
+    """
+    claims = budget.claims
+    if claims.turns % _TURNS:
+        late = claims.longest_overdue
+        if late is not None and late.overdue_at < now:
+            return late
+    return claims.first
+
+
 def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> Claim[P]:
     """The claim of *pool*, which wants so many connections more.
+
+    Who used less for its weight is first; of those who used about as much, the one that opens
+    fewer, then the one that has nothing and waits longest: at random one of many would wait for
+    long, and so few changes touch the order.
 
     Its turn should come once in a round; or, if its slice is longer than its fair share of a round,
     once in as long as its slice is its fair share of.
     """
     own, waiter = pool.connections, pool.waiters.next()
     if waiter is None:
-        return Claim(pool, wanted, inf, own.connecting)
+        return Claim(pool, wanted, inf, (inf, own.connecting, inf))
     user = waiter.tenant_state
-    claim = Claim(pool, wanted, user.key(now), own.connecting)
-    if not (own.live or own.connecting):
-        claim.since = waiter.since
-        due = budget.fair_share * user.weight
-        turn = max(ROUND, shortest_slice(budget, user.weight) / due) if due else inf
-        claim.overdue_at = waiter.since + turn
-    return claim
+    key = user.key(now)
+    use = use_class(key)
+    if own.live or own.connecting:
+        return Claim(pool, wanted, key, (use, own.connecting, inf))
+    due = budget.fair_share * user.weight
+    turn = max(ROUND, shortest_slice(budget, user.weight) / due) if due else inf
+    return Claim(pool, wanted, key, (use, 0, waiter.since), waiter.since, waiter.since + turn)
 
 
 def slice_of(user: TenantState, budget: ConnectionBudget[P]) -> float:
