@@ -15,6 +15,7 @@ from app.catalog.catalog import Catalog
 from app.control.audit_events import AuditOutbox
 from app.control.background import in_slices
 from app.control.pools.desired_state import DesiredPoolState
+from app.control.pools.unsaved_changes import UnsavedChanges
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.password_rotation import PasswordRotation
@@ -51,6 +52,7 @@ class Reconciler:
         rotation: PasswordRotation,
         verifiers: VerifierRenewal,
         *,
+        unsaved: UnsavedChanges,
         credentials: ApplicationCredentials,
         outbox: AuditOutbox,
         catalog: Catalog,
@@ -60,6 +62,7 @@ class Reconciler:
         self._deletions = deletions
         self._rotation = rotation
         self._verifiers = verifiers
+        self._unsaved = unsaved
         self._credentials = credentials
         self._outbox = outbox
         self._catalog = catalog
@@ -70,7 +73,7 @@ class Reconciler:
         is_reached = False
         try:
             await self._catalog.ping()
-            saved = await self._desired.save_unsaved()
+            saved = await self._unsaved.save()
             await self._credentials.save_uses()
             await self._outbox.flush()
             is_reached = True

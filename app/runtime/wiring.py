@@ -34,6 +34,7 @@ from app.control.operation import KeyedLocks
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
 from app.control.pools.role_limits import RoleLimits
+from app.control.pools.unsaved_changes import UnsavedChanges
 from app.control.reconciler import Reconciler
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.declaration import TenantDeclarations
@@ -154,7 +155,8 @@ def wired(
     addresses = configuration.server_addresses(manager.servers)
     feed = NodeFeed(fleet, manager, application_credentials, addresses, epoch=epoch)
     rotation = PasswordRotation(catalog, manager, role_passwords, locks, feed.without_logins)
-    desired = DesiredPoolState(catalog, manager, limits, outbox, locks)
+    unsaved = UnsavedChanges(catalog, manager, outbox, locks)
+    desired = DesiredPoolState(catalog, manager, limits, unsaved, locks)
     operations = PoolOperations(manager, desired, outbox)
     loads = ServerLoads(manager.servers)
     store = RecommendationStore(catalog, manager)
@@ -206,6 +208,7 @@ def wired(
             deletions,
             rotation,
             VerifierRenewal(manager, role_passwords, locks, outbox),
+            unsaved=unsaved,
             credentials=application_credentials,
             outbox=outbox,
             catalog=catalog,

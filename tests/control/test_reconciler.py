@@ -126,33 +126,6 @@ async def test_a_change_under_way_is_not_waited_for(control: Control) -> None:
     assert (await control.reconciler.run_once()).steps == 1
 
 
-async def test_changes_made_in_an_outage_are_recorded_as_they_were(control: Control) -> None:
-    await control.tenant("acme")
-    await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
-    await control.proxy.cut()
-    for paused in (True, True, False):
-        await control.pool_operations.pause(control.state("acme"), PERSON, paused=paused)
-    await control.reconciler.run_once()
-    assert [one.action for one in control.audit_outbox.pending] == ["pool.paused", "pool.resumed"]
-    await control.proxy.pass_through()
-    await control.reconciler.run_once()
-    resumed, paused_event, declared = await control.catalog.audit_log.page(pool="acme")
-    assert [resumed.action, paused_event.action] == ["pool.resumed", "pool.paused"]
-    assert (paused_event.tenant, paused_event.actor) == ("acme", PERSON)
-    assert paused_event.before == declared.after
-
-
-async def test_a_change_undone_after_an_outage_is_recorded_too(control: Control) -> None:
-    await control.tenant("acme")
-    await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
-    await control.proxy.cut()
-    await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
-    await control.proxy.pass_through()
-    await control.pool_operations.pause(control.state("acme"), PERSON, paused=False)
-    await control.reconciler.run_once()
-    assert (await control.actions(pool="acme"))[1:] == ["pool.paused", "pool.resumed"]
-
-
 async def test_pools_converge_before_rotations_are_finished(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +178,7 @@ async def test_a_lock_that_goes_from_one_change_to_the_next_ends_no_tick(
     monkeypatch.undo()
     async with inherited(control.locks, "acme"):
         monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)
-        assert await control.desired_pool_state.save_unsaved() == 0
+        assert await control.reconciler._unsaved.save() == 0
     monkeypatch.undo()
     async with inherited(control.locks, "acme"):
         monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)

@@ -1,8 +1,8 @@
 """Desired state of pools: size and pause, recorded with an audit event, then made true.
 
 A change is one transaction with its event; then the pool is brought to what is desired. What a
-crash or an outage interrupts, the Reconciler finishes. Pausing and evicting must work while the
-catalog is unreachable: such a change is kept in memory and stored when the catalog is back.
+crash or an outage interrupts, the Reconciler finishes. A pause works while the catalog is
+unreachable, see `UnsavedChanges`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import structlog
 from app.catalog.catalog import Catalog
 from app.catalog.desired_pools import AppliedRecommendation
 from app.control import audit_events
-from app.control.audit_events import AuditOutbox
 from app.control.background import BackgroundTasks
 from app.control.operation import KeyedLocks, PlanFor
 from app.control.pools.role_limits import RoleLimits
+from app.control.pools.unsaved_changes import UnsavedChanges
 from app.domain.audit import Actor, AuditEvent
 from app.domain.desired_state import DesiredPool, Pause, PoolChange
 from app.domain.errors import (
@@ -72,17 +72,15 @@ class DesiredPoolState:
         catalog: Catalog,
         manager: TenantPoolManager,
         limits: RoleLimits,
-        outbox: AuditOutbox,
+        unsaved: UnsavedChanges,
         locks: KeyedLocks,
     ) -> None:
         self._catalog = catalog
         self._manager = manager
         self._limits = limits
-        self._outbox = outbox
+        self._unsaved = unsaved
         self._locks = locks
         self._background = BackgroundTasks()
-        # Pools whose desired state was changed while the catalog was unreachable.
-        self._unsaved: set[str] = set()
         # The min_size of each pool whose change is being stored.
         self._reserved: dict[str, int] = {}
         # Pools that a person closed; each opens again at its next use.
@@ -134,28 +132,6 @@ class DesiredPoolState:
                 return 0
             _, steps = await self._converge(state, desired, pool, open_deadline=0.0)
             return steps
-
-    async def save_unsaved(self) -> int:
-        """Store what was changed while the catalog was unreachable; the number of pools.
-
-        Raises:
-            CatalogUnavailable
-        """
-        known = self._manager.desired
-        saved = 0
-        for pool_id in list(self._unsaved):
-            async with self._locks.hold_if_free(pool_id) as is_free:
-                if not is_free:  # a change under way; the next tick saves it
-                    continue
-                desired = known.get(pool_id)
-                if pool_id in self._unsaved and desired is not None:
-                    stored, _ = await self._catalog.pools.save(
-                        pool_id, desired.size, pause=desired.pause
-                    )
-                    self._manager.set_desired(stored)
-                    saved += 1
-                self._unsaved.discard(pool_id)
-        return saved
 
     # -- planning ----------------------------------------------------------------------------
 
@@ -265,8 +241,7 @@ class DesiredPoolState:
         finally:
             del self._reserved[pool_id]
         if follows_unsaved:
-            self._unsaved.discard(pool_id)
-            self._enqueue(event)
+            self._unsaved.saved(pool_id, event)
         elif before is None or before.generation != stored.generation:
             audit_events.log(event)
         return stored, created
@@ -276,15 +251,8 @@ class DesiredPoolState:
         try:
             return await self.record(transition)
         except CatalogUnavailable:
-            desired = transition.desired
-            self._unsaved.add(desired.pool_id)
-            self._manager.set_desired(desired)
-            self._enqueue(transition.event)
-            return desired, False
-
-    def _enqueue(self, event: AuditEvent) -> None:
-        if event.before != event.after:
-            self._outbox.enqueue(event)
+            self._unsaved.keep(transition.desired, transition.event)
+            return transition.desired, False
 
     async def apply(
         self,

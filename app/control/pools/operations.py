@@ -1,7 +1,7 @@
 """Operations on pools: open and resize, pause and resume, evict, drain, recycle, check.
 
-All but the first work while the catalog is unreachable: `DesiredPoolState` keeps a pause, and the
-outbox keeps events, until the catalog is back.
+All but the first work while the catalog is unreachable: `UnsavedChanges` keeps a pause, and
+the outbox keeps events, until the catalog is back.
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+"""Changes of pools that are asked for while the catalog is unreachable: a pause, or its end.
+
+Such a change holds at once, and is kept in memory until the catalog is back; then the Reconciler
+stores it. Until then its audit event waits in the outbox. A process that ends before forgets it.
+"""
+
+from __future__ import annotations
+
+from app.catalog.catalog import Catalog
+from app.control.audit_events import AuditOutbox
+from app.control.operation import KeyedLocks
+from app.domain.audit import AuditEvent
+from app.domain.desired_state import DesiredPool
+from app.pools.manager import TenantPoolManager
+
+
+class UnsavedChanges:
+    """The pools whose desired state is newer in memory than in the catalog."""
+
+    def __init__(
+        self, catalog: Catalog, manager: TenantPoolManager, outbox: AuditOutbox, locks: KeyedLocks
+    ) -> None:
+        self._catalog = catalog
+        self._manager = manager
+        self._outbox = outbox
+        self._locks = locks
+        self._pools: set[str] = set()
+
+    def __contains__(self, pool_id: str) -> bool:
+        return pool_id in self._pools
+
+    def keep(self, desired: DesiredPool, event: AuditEvent) -> None:
+        """Make a change hold that the catalog could not store."""
+        self._pools.add(desired.pool_id)
+        self._manager.set_desired(desired)
+        self._enqueue(event)
+
+    def saved(self, pool_id: str, event: AuditEvent) -> None:
+        """A later change of the pool was stored without its *event*, and this one with it."""
+        self._pools.discard(pool_id)
+        self._enqueue(event)
+
+    async def save(self) -> int:
+        """Store them all; the number of pools.
+
+        Raises:
+            CatalogUnavailable
+        """
+        count = 0
+        for pool_id in list(self._pools):
+            async with self._locks.hold_if_free(pool_id) as is_free:
+                if not is_free:  # a change under way; the next tick saves it
+                    continue
+                desired = self._manager.desired.get(pool_id)
+                if pool_id in self._pools and desired is not None:
+                    stored, _ = await self._catalog.pools.save(
+                        pool_id, desired.size, pause=desired.pause
+                    )
+                    self._manager.set_desired(stored)
+                    count += 1
+                self._pools.discard(pool_id)
+        return count
+
+    def _enqueue(self, event: AuditEvent) -> None:
+        if event.before != event.after:
+            self._outbox.enqueue(event)
