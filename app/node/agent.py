@@ -337,9 +337,6 @@ class Agent:
         """Connections that a pooler left behind, and Postgres may still have."""
         return self._left.get(server, 0) if self._clock() < self._left_until else 0
 
-    def _connected(self, server: str) -> int:
-        return sum([entry.connections for entry in self._gated(server)])
-
     def _gated(self, server: str) -> list[GatedEntry]:
         """Entries of a server that have, or want, connections."""
         is_fenced = self._is_fenced
@@ -352,13 +349,14 @@ class Agent:
                 and not (is_fenced or entry.paused or entry.name in self._paused),
             )
             for entry, tracked in self._served(self._awake)
-            if entry.server == server
+            if entry.server == server and tracked.has_or_wants_connections
         ]
         leaving = [
             tracked.gated(size=tracked.size, weight=1, allowed=False)
             for tracked in self._leaving()
             # One that is not known may be of any server.
-            if self._server_of.get(tracked.name, server) == server
+            if tracked.has_or_wants_connections
+            and self._server_of.get(tracked.name, server) == server
         ]
         return staying + leaving
 
@@ -444,11 +442,11 @@ class Agent:
         return self._do_clients_wait or bool(self._shrinking)
 
     def _server_report(self, server: str) -> ServerReport:
-        lingering = self._lingering(server)
+        lingering, gated = self._lingering(server), self._gated(server)
         return ServerReport(
             generation=self.configuration.servers[server].allotment.generation,
-            committed=committed(self._gated(server)) + lingering,
-            connected=self._connected(server) + lingering,
+            committed=committed(gated) + lingering,
+            connected=sum([entry.connections for entry in gated]) + lingering,
         )
 
     def _backends_of(self, server: str) -> frozenset[int]:

@@ -75,6 +75,12 @@ class TrackedEntry:
             and self.measured.connections == 0
         )
 
+    @property
+    def has_or_wants_connections(self) -> bool:
+        return (
+            self.state is EntryState.OPEN or self.connections > 0 or self._waiting_since is not None
+        )
+
     def saw(self, measured: EntryMeasure, now: float) -> None:
         """Take in a measurement; a closing entry without connections is closed."""
         was_at_rest, self.measured = self.is_at_rest, measured
