@@ -127,8 +127,10 @@ def _array(text: str, kind: PgType) -> Iterator[str]:
     if element is None or text[:1] not in ("{", "["):
         raise SchemaChanged
     is_long = len(text) > _PIECE
-    # JSON has no lower bounds, and an array of JSON arrays looks like one of two dimensions.
-    if text[0] == "[" or (element.oid in _JSON and text.startswith("{{")):
+    # JSON has no lower bounds, and where elements may be arrays themselves, one of two dimensions
+    # looks like one of arrays.
+    holds_arrays = element.oid in _JSON or element.shape == "array"
+    if text[0] == "[" or (holds_arrays and text.startswith("{{")):
         yield from _string(text)
     elif text == "{}":
         yield "[]"

@@ -146,7 +146,7 @@ def _array(values: list[object], kind: PgType, element: PgType) -> str:
 
 def _is_dimension(values: list[object], element: PgType) -> bool:
     """Whether *values* are elements of an array, rather than a single element."""
-    if element.oid in _JSON:
+    if element.oid in _JSON or element.shape == "array":
         return False
     if element.shape == "composite":
         return all(isinstance(each, list | dict | None) for each in values)

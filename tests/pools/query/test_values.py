@@ -256,7 +256,7 @@ async def test_what_goes_in_comes_out_as_postgres_shows_it_and_goes_in_again(
     for number, (kind, samples) in enumerate(SAMPLES.items()):
         name = f"t{number}"
         await connection.execute(
-            f"create domain d{name} as {kind};"
+            f"create domain d{name} as {kind}; create domain l{name} as {kind}[];"
             f'create type c{name} as (plain {kind}, "List" {kind}[], inner_domain d{name})'
         )
         full = await connection.fetchval(f"select format_type('{kind}'::regtype, null)")
@@ -276,6 +276,11 @@ async def test_what_goes_in_comes_out_as_postgres_shows_it_and_goes_in_again(
         kinds += [f"{kind}[]", f"{kind}[]", f"{kind}[]", f"c{name}", f"c{name}[]"]
         nested = await made(connection, f"array[{quoted(composite)}::c{name}, null]")
         values += [array, square, shifted, composite, nested]
+        for size in ("{1}", "{2,1}"):
+            for inner in (array, "{}"):
+                kinds.append(f"l{name}[]")
+                filled = f"array_fill({quoted(inner)}::l{name}, '{size}')"
+                values.append(await made(connection, filled))
         if full not in unordered and "range" not in kind:
             await connection.execute(f"create type r{name} as range (subtype = {kind})")
             for sample in listed:
@@ -285,7 +290,7 @@ async def test_what_goes_in_comes_out_as_postgres_shows_it_and_goes_in_again(
         # Not through the text: a string is a string of JSON to these, in a domain too.
         parsed = {"json", "jsonb", f"d{name}"} if kind in JSON else set()
         cases += await checked(connection, kinds, values, parsed)
-    assert cases > 800
+    assert cases > 1000
 
 
 async def made(connection: asyncpg.Connection, expression: str) -> str:
