@@ -201,14 +201,14 @@ class NodeTenantView(NodeEntryView):
 
 
 def _entry(node: TrackedNode, entry: EntryReport, patience: float) -> dict[str, Any]:
-    load = node.load(entry.name)
+    load = node.reports.load(entry.name)
     waits = WaitEstimate(load, entry.size) if load else None
     return {
         "node": node.name,
         "node_state": node.state,
         "state": entry.state,
         "size": entry.size,
-        "share": node.share_of(entry.name),
+        "share": node.sizes.latest(entry.name),
         "connections": entry.connections,
         "active": entry.in_use,
         "clients": entry.clients,

@@ -111,7 +111,7 @@ class NodeFeed:
                 liable = {name for name, each in node.commitments.items() if each.liability}
                 shares = self._fleet.sizes.versions[node.name]
                 inputs = offered[node.name] = (node.declared, liable, shares)
-                is_known = node.configuration is not None and not node.needs_version
+                is_known = node.configuration is not None and not node.sizes.need_version
                 if not (is_same and is_known and self._offered.get(node.name) == inputs):
                     await self._offer(node, made.values(), liable)
             self._entries, self._offered, self._nodes = made, offered, nodes
@@ -243,7 +243,7 @@ class NodeFeed:
         }
         known = node.configuration
         is_same = known is not None and (known.entries, known.servers) == (entries, servers)
-        if not is_same or node.needs_version:
+        if not is_same or node.sizes.need_version:
             self._version += 1
             node.offer(NodeConfiguration(version=self._version, servers=servers, entries=entries))
 

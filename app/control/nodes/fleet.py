@@ -19,9 +19,10 @@ import structlog
 from app.catalog.catalog import Catalog
 from app.catalog.nodes import Liabilities
 from app.control.background import in_slices
+from app.control.nodes.demand import Demand
 from app.control.nodes.node_loads import NodeLoads
 from app.control.nodes.size_split import SizeSplit
-from app.control.nodes.tracked_node import Demand, TrackedNode
+from app.control.nodes.tracked_node import TrackedNode
 from app.control.nodes.unexplained_backends import UnexplainedBackends
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.domain.errors import CatalogUnavailable, NodeNotFound
@@ -293,7 +294,7 @@ class Fleet:
         weight: defaultdict[str, float] = defaultdict(float)
         for reported in latest.entries.values() if latest is not None else ():
             entry = node.entries.get(reported.name)
-            if entry is not None and not entry.paused and node.is_busy(reported):
+            if entry is not None and not entry.paused and node.reports.is_busy(reported):
                 busy[entry.server] += entry.size
                 weight[entry.server] += entry.weight
         for server in node.servers | node.demands.keys():

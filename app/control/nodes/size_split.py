@@ -235,4 +235,4 @@ class SizeSplit:
 
 
 def _contact(node: TrackedNode) -> tuple[bool, ...]:
-    return node.takes_sizes, node.knows_sizes, node.is_drained
+    return node.takes_sizes, node.sizes.are_known, node.is_drained

@@ -5,76 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
+from app.control.nodes.demand import Demand
+from app.control.nodes.heard_reports import HeardReport, HeardReports
+from app.control.nodes.offered_sizes import OfferedSizes
 from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded
 from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.domain.nodes.declaration import DeclaredNode
-from app.domain.nodes.entry_sums import EntrySums
-from app.domain.nodes.estimates import EstimatedLoad
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import STALE_AFTER, NodeContact, NodeState
-from app.domain.nodes.report import EntryReport, NodeReport
+from app.domain.nodes.report import NodeReport
 from app.domain.nodes.weaknesses import vulnerabilities
 
-# Seconds that demand looks back.
-_MEMORY = 10.0
-# Seconds that estimates look back, and between two reports that are kept for them.
-ESTIMATED_SECONDS = 60.0
-_KEPT_EVERY = 5.0
 # Seconds in which an agent has in force what it was offered, unless something keeps it from that.
 OUTDATED_AFTER = 30.0
 # More than are offered in that time.
 _MOST_OFFERED = 1000
 _NOTHING = Commitment()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeardReport:
-    """A report when it came, in monotonic seconds.
-
-    Attributes:
-        entries: by name, those that have not changed since an earlier report, too.
-        sums: of all of them.
-        gone: those of the report before that the node has no more.
-        is_based: whether the report was heard that this one builds on.
-    """
-
-    at: float
-    report: NodeReport
-    entries: Mapping[str, EntryReport]
-    sums: EntrySums
-    gone: frozenset[str]
-    is_based: bool
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every entry is as the node has it now."""
-        return self.is_based and not self.report.more
-
-    def is_base_of(self, report: NodeReport) -> bool:
-        """Whether *report* has what changed after this one."""
-        own = self.report
-        return (report.session, report.base) == (own.session, own.sequence)
-
-
-@dataclass(slots=True, kw_only=True)
-class Demand:
-    """What a holder could use of one server: the most of some seconds, and its weight now."""
-
-    weight: float = 0.0
-    _peaks: deque[tuple[float, int]] = field(default_factory=deque)
-
-    def note(self, connections: int, weight: float, now: float) -> None:
-        self.weight = weight
-        self._peaks.append((now, connections))
-        while self._peaks[0][0] < now - _MEMORY:
-            self._peaks.popleft()
-
-    @property
-    def connections(self) -> int:
-        return max((connections for _, connections in self._peaks), default=0)
 
 
 class TrackedNode:
@@ -91,7 +39,9 @@ class TrackedNode:
             wait for what it gives up.
         heard: set at the next report.
         entries: those of the configuration, by name.
+        sizes: of the entries, those that it was offered and those that it may obey.
         largest: the size of the largest of them, by server.
+        reports: what its agents have said.
         last_session: the latest that was given out.
         absent_since: since when Postgres shows none of its back-ends; None: it shows some.
     """
@@ -105,24 +55,15 @@ class TrackedNode:
         self.changed, self.heard = asyncio.Event(), asyncio.Event()
         self.is_called = self.is_leaving = False
         self.entries: Mapping[str, NodeEntry] = {}
+        self.sizes = OfferedSizes()
         self.largest: Mapping[str, int] = {}
+        self.reports = HeardReports()
         self.last_session = 0
         self.absent_since: float | None = None
-        self._latest: HeardReport | None = None
-        self._before: HeardReport | None = None
-        self._kept: deque[HeardReport] = deque()
         self._called_at: float | None = None
         self._awaited_since: float | None = None
-        # Sizes in the configuration, of the entries that somebody can enter; and those of which
-        # another size may be in force.
-        self._sizes: Mapping[str, int] = {}
-        self._resized: dict[str, Commitment] = {}
-        # The first version from which on it is known which sizes may be in force; None: it is not
-        # made yet.
-        self._known_from: int | None = 0
+        # Since when a report is awaited that says which sizes it obeys.
         self._unknown_since = 0.0
-        # The version in force at the last report that had every entry.
-        self._in_force = 0
         # The first version; and those that are not in force yet, and when each was offered.
         self._first_version = 0
         self._offered: deque[tuple[int, float]] = deque(maxlen=_MOST_OFFERED)
@@ -149,7 +90,7 @@ class TrackedNode:
     @property
     def latest(self) -> HeardReport | None:
         """The latest report; None before the first."""
-        return self._latest
+        return self.reports.latest
 
     @property
     def silence(self) -> float | None:
@@ -231,7 +172,7 @@ class TrackedNode:
         declared = self.declared.spec.limits.get(server)
         if self.is_drained or self.is_leaving:
             return 0
-        if self.knows_sizes:
+        if self.sizes.are_known:
             return declared
         current = self.commitment(server).current
         return current if declared is None else min(current, declared)
@@ -267,13 +208,8 @@ class TrackedNode:
 
     def forget_sizes(self) -> None:
         """It may go on by a configuration of an earlier leader, or of before it was gone."""
-        self._known_from, self._unknown_since = None, self._clock()
-        self._resized.clear()
-
-    @property
-    def knows_sizes(self) -> bool:
-        """Whether what it has in force is a configuration that is known."""
-        return self._known_from is not None and self._in_force >= self._known_from
+        self.sizes.forget()
+        self._unknown_since = self._clock()
 
     @property
     def takes_sizes(self) -> bool:
@@ -281,54 +217,19 @@ class TrackedNode:
 
         Also before it was heard: it goes on from the last leader to this one.
         """
-        if self.knows_sizes:
+        if self.sizes.are_known:
             return self.is_reachable
         is_awaited = self.latest is None and self._awaited_since is not None
         is_overdue = self._clock() - self._unknown_since >= STALE_AFTER
         return (self.is_reachable or is_awaited) and not is_overdue
 
-    @property
-    def needs_version(self) -> bool:
-        """Whether it needs another version, which its next report then confirms."""
-        return self._known_from is None
-
-    def share_of(self, entry: str) -> int:
-        """Connections that it was given of an entry."""
-        return self._sizes.get(entry, 0)
-
     def most_of(self, entry: str, server: str, size: int) -> int:
         """The most connections that it can have open for an entry, of *size* at all places."""
-        if not self.knows_sizes:
+        if not self.sizes.are_known:
             return min(size, self.commitment(server).liability)
-        resized = self._resized.get(entry)
-        offered = resized.liability if resized else self.share_of(entry)
+        offered = self.sizes.most(entry)
         reported = self.latest.entries.get(entry) if self.latest else None
         return max(offered, reported.most_connections if reported else 0)
-
-    def _note_sizes(self, configuration: NodeConfiguration) -> None:
-        """Sizes of another version, which is not in force yet, and perhaps never will be."""
-        before = self.configuration.version if self.configuration else 0
-        version = configuration.version
-        if self._known_from is None:
-            self._known_from = version
-        sizes = {entry.name: entry.size for entry in configuration.entries if entry.logins}
-        for name in {name for name, _ in sizes.items() ^ self._sizes.items()}:
-            first = Allotment(generation=before, connections=self._sizes.get(name, 0))
-            known = self._resized.get(name, Commitment(sent=(first,)))
-            sent = Allotment(generation=version, connections=sizes.get(name, 0))
-            self._resized[name] = known.send(sent)
-        self._sizes = sizes
-
-    def _settle_sizes(self, version: int) -> None:
-        """*version* is in force, and what each entry has under it is known."""
-        self._in_force = max(version, self._in_force)
-        for name, resized in list(self._resized.items()):
-            if resized.generation <= version:
-                del self._resized[name]
-                continue
-            # Most versions do not change an entry: it has the size of the last one that did.
-            applied = [one.generation for one in resized.sent if one.generation <= version]
-            self._resized[name] = resized.acknowledge(max(applied, default=0), 0)
 
     # -- reports ---------------------------------------------------------------------------------
 
@@ -356,25 +257,10 @@ class TrackedNode:
             observed = max(reported.committed, reported.connected)
             known = self.commitment(server)
             self.commitments[server] = known.acknowledge(reported.generation, observed)
-        is_based = not report.base or (latest is not None and latest.is_base_of(report))
-        entries = dict(latest.entries) if latest else {}
-        entries.update((entry.name, entry) for entry in report.entries)
-        gone: frozenset[str] = frozenset()
-        if self.configuration is not None and report.version == self.configuration.version:
-            gone = frozenset(entries.keys() - self.entries.keys())
-            for name in gone:
-                del entries[name]
-        heard = HeardReport(
-            at=called_at,
-            report=report,
-            entries=entries,
-            sums=EntrySums.of(entries.values()),
-            gone=gone,
-            is_based=is_based,
-        )
-        self._note(heard)
+        is_current = self.configuration is not None and report.version == self.version
+        heard = self.reports.add(report, called_at, self.entries if is_current else None)
         if heard.is_complete:
-            self._settle_sizes(report.version)
+            self.sizes.settle(report.version)
         self.heard.set()
         self.heard = asyncio.Event()
         return heard
@@ -389,25 +275,10 @@ class TrackedNode:
 
     def _note_version(self, version: int) -> None:
         """It says that it has *version* in force, which may be of a node of its name before it."""
-        if 0 < version < self._first_version and self.knows_sizes:
+        if 0 < version < self._first_version and self.sizes.are_known:
             self.forget_sizes()
         while self._offered and self._offered[0][0] <= version:
             self._offered.popleft()
-
-    def _note(self, heard: HeardReport) -> None:
-        self._before, self._latest = self._latest, heard
-        kept = self._kept
-        if not kept or kept[-1].at <= heard.at - _KEPT_EVERY:
-            kept.append(heard)
-        while len(kept) > 1 and kept[1].at <= heard.at - ESTIMATED_SECONDS:
-            kept.popleft()
-
-    def is_busy(self, entry: EntryReport) -> bool:
-        """Whether its clients had work at the latest report, or since the one before."""
-        if entry.in_use or entry.waiting:
-            return True
-        before = self._before.entries.get(entry.name) if self._before else None
-        return before is not None and entry.totals.transactions != before.totals.transactions
 
     def may_log_in(self, entry: str, *, since: float) -> bool:
         """Whether it can be reached, and has not said after *since* that *entry* is closed."""
@@ -416,38 +287,9 @@ class TrackedNode:
             return False
         return latest.at <= since or latest.entries[entry].state is EntryState.OPEN
 
-    def load(self, entry: str) -> EstimatedLoad | None:
-        """The load of an entry in the last minute, or since it was idle in that minute.
-
-        None while nothing is known of it.
-        """
-        latest = self.latest
-        # One that is new had no totals before; what it had before its first report is not known.
-        first = self._first_kept(entry)
-        if latest is None or first is None or entry not in latest.entries or latest.at <= first.at:
-            return None
-        added = latest.entries[entry].totals.since(first.entries[entry].totals)
-        return EstimatedLoad.during(latest.at - first.at, added)
-
-    def _first_kept(self, entry: str) -> HeardReport | None:
-        """The report from which on the load of *entry* is measured.
-
-        A load that has just begun, divided by a minute, would look like a small one.
-        """
-        known = [each for each in self._kept if entry in each.entries]
-        if not known:
-            return None
-        first, *later = known
-        for each in later:
-            now, before = each.entries[entry], first.entries[entry]
-            if now.in_use or now.waiting or now.totals.transactions != before.totals.transactions:
-                break
-            first = each
-        return first
-
     def offer(self, configuration: NodeConfiguration) -> None:
         """Another configuration is there for it."""
-        self._note_sizes(configuration)
+        self.sizes.offer(configuration)
         self._first_version = self._first_version or configuration.version
         self._offered.append((configuration.version, self._clock()))
         self.configuration = configuration

@@ -51,7 +51,7 @@ class Reporter:
 
     @property
     def rate(self) -> float | None:
-        load = self.node.load("acme")
+        load = self.node.reports.load("acme")
         return None if load is None else load.arrivals
 
 
@@ -171,10 +171,10 @@ def test_a_node_that_was_declared_anew_may_have_in_force_what_its_predecessor_ha
     offerer = Offerer()
     offerer.offer(7, 5)
     offerer.report(0)
-    assert (offerer.node.knows_sizes, offerer.node.limit("local")) == (True, None)
+    assert (offerer.node.sizes.are_known, offerer.node.limit("local")) == (True, None)
     offerer.report(3)
-    assert (offerer.node.knows_sizes, offerer.node.limit("local")) == (False, 0)
-    assert offerer.node.needs_version
+    assert (offerer.node.sizes.are_known, offerer.node.limit("local")) == (False, 0)
+    assert offerer.node.sizes.need_version
     offerer.offer(8, 5)
     offerer.report(8)
-    assert (offerer.node.knows_sizes, offerer.node.limit("local")) == (True, None)
+    assert (offerer.node.sizes.are_known, offerer.node.limit("local")) == (True, None)
