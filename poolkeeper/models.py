@@ -735,19 +735,19 @@ class PoolView(TypedDict):
     """A pool, open or not."""
 
     pool_id: str
+    state: str
+    pause: PauseView | None
+    size: int
+    idle: int
+    active: int
+    waiting: int
     tenant: str | None
     tenants: int
     shared: bool
     strategy: PoolStrategy
     server: str
     open: bool
-    state: str
-    pause: PauseView | None
     desired: DesiredSize
-    size: int
-    idle: int
-    active: int
-    waiting: int
     access_count: int
     wait_p99_ms: float | None
     leak_suspects: list[LeakSuspectView]

@@ -33,24 +33,7 @@ router = APIRouter(
     prefix="/v1/tenants/{tenant}/credentials", tags=["credentials"], route_class=StrictRoute
 )
 
-_EXAMPLE: dict[str, Any] = {
-    "name": "web",
-    "user": "acme.web",
-    "created_at": "2026-11-20T09:00:00Z",
-    "expires_at": None,
-    "expired": False,
-    "last_used_at": "2026-11-20T09:05:00Z",
-}
 _PASSWORD = "wCvMZh4ZP1kYb2HqkqS9cJv8m3nXoT7dLr5uAe0Gf6E"  # noqa: S105 - an example
-_ISSUED_EXAMPLE = {
-    **_EXAMPLE,
-    "last_used_at": None,
-    "password": _PASSWORD,
-    "connection_string": f"postgresql://acme.web:{_PASSWORD}@pools.example.com/acme",
-    "node_connection_string": (
-        f"postgresql://acme.web:{_PASSWORD}@node-1.example.com:6432,node-2.example.com:6432/acme"
-    ),
-}
 # They never change; what is replaced has another instance.
 _GENERATION = 1
 
@@ -83,43 +66,49 @@ class CredentialBody(RequestBody):
 class CredentialView(BaseModel):
     """A credential of an application, without its password."""
 
-    model_config = examples(_EXAMPLE)
-
-    name: str
-    user: str = Field(description="The name to log in with: tenant, dot, name.")
-    created_at: datetime
-    expires_at: datetime | None = Field(description="Null: it never expires.")
-    expired: bool = Field(description="Whether it has expired.")
+    name: str = Field(examples=["web"])
+    user: str = Field(
+        description="The name to log in with: tenant, dot, name.", examples=["acme.web"]
+    )
+    created_at: datetime = Field(examples=["2026-11-20T09:00:00Z"])
+    expires_at: datetime | None = Field(description="Null: it never expires.", examples=[None])
+    expired: bool = Field(description="Whether it has expired.", examples=[False])
     last_used_at: datetime | None = Field(
         description="Last use that was seen, to the minute; null: none was. A node looks who is "
-        "connected every 10 s, and misses short connections."
+        "connected every 10 s, and misses short connections.",
+        examples=[None],
     )
 
 
 class IssuedCredentialView(CredentialView):
     """A new credential, with its password."""
 
-    model_config = examples(_ISSUED_EXAMPLE)
-
     password: str = Field(
-        repr=False, description="256 random bits. It is stored nowhere, and never shown again."
+        repr=False,
+        description="256 random bits. It is stored nowhere, and never shown again.",
+        examples=[_PASSWORD],
     )
     connection_string: str = Field(
         repr=False,
         description="User, password and database, which is the tenant's ID, as one URL. Its host "
         "is that of this request: this service, which is no Postgres server.",
+        examples=[f"postgresql://acme.web:{_PASSWORD}@pools.example.com/acme"],
     )
     node_connection_string: str | None = Field(
         repr=False,
         description="The same with the addresses of all nodes that serve the tenant, for any "
         "driver; null if there is none.",
+        examples=[
+            (
+                f"postgresql://acme.web:{_PASSWORD}"
+                "@node-1.example.com:6432,node-2.example.com:6432/acme"
+            )
+        ],
     )
 
 
 class CredentialList(BaseModel):
     """A page of credentials."""
-
-    model_config = examples({"items": [_EXAMPLE], "next_cursor": None})
 
     items: list[CredentialView]
     next_cursor: NextCursor

@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_ADMIN
 from app.api.http.dependencies import provided
-from app.api.http.field_types import examples
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.pool import PoolRequestDep
 from app.api.views.plan import PlanView
@@ -23,17 +22,14 @@ router = APIRouter(
 class CredentialRotation(BaseModel):
     """The result of a password rotation."""
 
-    model_config = examples(
-        {"tenant": "acme", "role": "tenant_acme", "version": 2, "tenants": 1, "connections": 3}
-    )
-
-    tenant: str
-    role: str = Field(description="The role whose password was changed.")
-    version: int = Field(description="Version of the password, from 1.")
+    tenant: str = Field(examples=["acme"])
+    role: str = Field(description="The role whose password was changed.", examples=["tenant_acme"])
+    version: int = Field(description="Version of the password, from 1.", examples=[2])
     tenants: int = Field(description="Number of tenants that log in as this role.")
     connections: int = Field(
         description="Connections that are replaced: idle ones at once, leased ones when they are "
-        "returned."
+        "returned.",
+        examples=[3],
     )
 
 

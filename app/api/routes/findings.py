@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import ManagerDep, PrincipalDep, provided
-from app.api.http.field_types import examples
 from app.api.http.strict_route import StrictRoute
 from app.control.background import in_slices
 from app.control.nodes.fleet import Fleet
@@ -33,41 +32,34 @@ class FindingView(BaseModel):
     """A check that failed for one cause, and for whom."""
 
     check: AuditCheck | Literal["pooler_version"] = Field(
-        description="Of the isolation audit; `pooler_version`: a node's PgBouncer is vulnerable."
+        description="Of the isolation audit; `pooler_version`: a node's PgBouncer is vulnerable.",
+        examples=["other_databases"],
     )
     severity: Severity
     server: str | None = Field(
         description="Where the cause is, and the SQL is to be run; null: on several servers, or "
-        "on a node."
+        "on a node.",
+        examples=["local"],
     )
-    node: str | None = Field(description="The node where the cause is.")
+    node: str | None = Field(description="The node where the cause is.", examples=[None])
     detail: str | None = Field(
         description="The problem and its fix for the first of these tenants; null for a key that "
         "is bound to tenants.",
+        examples=[
+            (
+                "Role tenant_acme can connect to database postgres. "
+                "Run: REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC;"
+            )
+        ],
     )
-    count: int = Field(description="Number of tenants that it concerns.")
-    tenants: list[str] = Field(description="The first of them, by ID.")
+    count: int = Field(description="Number of tenants that it concerns.", examples=[2])
+    tenants: list[str] = Field(
+        description="The first of them, by ID.", examples=[["acme", "globex"]]
+    )
 
 
 class FindingList(BaseModel):
     """All findings, the worst and the most frequent first."""
-
-    model_config = examples(
-        {
-            "items": [
-                {
-                    "check": "other_databases",
-                    "severity": "warning",
-                    "server": "local",
-                    "node": None,
-                    "detail": "Role tenant_acme can connect to database postgres. "
-                    "Run: REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC;",
-                    "count": 2,
-                    "tenants": ["acme", "globex"],
-                }
-            ]
-        }
-    )
 
     items: list[FindingView]
 

@@ -4,49 +4,39 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CatalogDep
-from app.api.http.field_types import examples
 from app.api.http.strict_route import StrictRoute
 from app.domain.leadership import InstanceRecord, InstanceState
 
 router = APIRouter(prefix="/v1/instances", tags=["health"], route_class=StrictRoute)
 
-_EXAMPLE: dict[str, Any] = {
-    "id": "3f2a9c1b",
-    "url": "http://10.0.0.7:8080",
-    "version": "0.9.0",
-    "state": "active",
-    "started_at": "2026-11-20T09:12:34Z",
-    "seen_at": "2026-11-21T10:00:02Z",
-    "active_since": "2026-11-20T17:40:11Z",
-    "epoch": 7,
-}
-
 
 class InstanceView(BaseModel):
     """One process of the service."""
 
-    model_config = examples(_EXAMPLE)
-
-    id: str = Field(description="New at each start.")
+    id: str = Field(description="New at each start.", examples=["3f2a9c1b"])
     url: str | None = Field(
-        description="URL under which other instances reach it; null if it is to be the only one."
+        description="URL under which other instances reach it; null if it is to be the only one.",
+        examples=["http://10.0.0.7:8080"],
     )
-    version: str
-    state: InstanceState = Field(description="`active` or `standby`.")
-    started_at: datetime
+    version: str = Field(examples=["0.9.0"])
+    state: InstanceState = Field(description="`active` or `standby`.", examples=["active"])
+    started_at: datetime = Field(examples=["2026-11-20T09:12:34Z"])
     seen_at: datetime = Field(
-        description="When it last reported to the catalog that it runs; every 2 s at least."
+        description="When it last reported to the catalog that it runs; every 2 s at least.",
+        examples=["2026-11-21T10:00:02Z"],
     )
-    active_since: datetime | None = Field(description="Null for a standby.")
+    active_since: datetime | None = Field(
+        description="Null for a standby.", examples=["2026-11-20T17:40:11Z"]
+    )
     epoch: int | None = Field(
-        description="Grows with each change of the active instance; null for a standby."
+        description="Grows with each change of the active instance; null for a standby.",
+        examples=[7],
     )
 
 

@@ -11,12 +11,11 @@ from pydantic import BaseModel
 
 from app.api.http.authentication import REQUIRE_READ, REQUIRE_UNBOUND_KEY
 from app.api.http.dependencies import CursorQuery, LimitQuery, provided
-from app.api.http.field_types import examples
 from app.api.http.ordering import Matches, OffsetQuery, Order, SearchQuery
 from app.api.http.paging import NextCursor
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.nodes import NodeDep
-from app.api.views.node import NODE_TENANT_EXAMPLE, NodeTenantView
+from app.api.views.node import NodeTenantView
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.domain.nodes.report import EntryReport
 
@@ -44,8 +43,6 @@ _RANKS: dict[str, Callable[[EntryReport], float]] = {
 
 class NodeTenantList(BaseModel):
     """A page of a node's tenants."""
-
-    model_config = examples({"matches": 1, "items": [NODE_TENANT_EXAMPLE], "next_cursor": None})
 
     matches: Matches
     items: list[NodeTenantView]

@@ -16,7 +16,7 @@ from app.api.http.field_types import LabelKey, LabelValue, Name, RequestBody, ex
 from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.problems import problem_responses, validation_error
 from app.api.http.strict_route import StrictRoute
-from app.api.views.node import NODE_EXAMPLE, NodeView
+from app.api.views.node import NodeView
 from app.api.views.plan import OperationDep, OperationRequest, PlanView
 from app.control.nodes.declarations import NodeChange, NodeDeclarations
 from app.control.nodes.fleet import Fleet
@@ -77,8 +77,6 @@ class NodeBody(RequestBody):
 
 class NodeList(BaseModel):
     """A page of nodes."""
-
-    model_config = examples({"items": [NODE_EXAMPLE], "next_cursor": None})
 
     items: list[NodeView]
     next_cursor: NextCursor

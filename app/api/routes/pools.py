@@ -21,13 +21,12 @@ from app.api.http.dependencies import (
     StrategyQuery,
     provided,
 )
-from app.api.http.field_types import examples
 from app.api.http.ordering import Matches, OffsetQuery, Order, SearchQuery
 from app.api.http.paging import NextCursor
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
-from app.api.views.pool import POOL_EXAMPLE, PoolView
+from app.api.views.pool import PoolView
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot
 from app.control.pools.operations import PoolOperations
@@ -61,20 +60,13 @@ _RANKS: dict[str, Callable[[PoolSnapshot], float]] = {
 class PoolList(BaseModel):
     """A page of open and paused pools."""
 
-    model_config = examples(
-        {
-            "as_of": "2026-11-20T09:12:34Z",
-            "age_seconds": 0,
-            "stale": False,
-            "matches": 1,
-            "items": [POOL_EXAMPLE],
-            "next_cursor": None,
-        }
+    as_of: datetime = Field(
+        description="Time of the measurement.", examples=["2026-11-20T09:12:34Z"]
     )
-
-    as_of: datetime = Field(description="Time of the measurement.")
-    age_seconds: int = Field(description="Age of the measurement.")
-    stale: bool = Field(description="Whether the measurement is older than two polls.")
+    age_seconds: int = Field(description="Age of the measurement.", examples=[0])
+    stale: bool = Field(
+        description="Whether the measurement is older than two polls.", examples=[False]
+    )
     matches: Matches
     items: list[PoolView]
     next_cursor: NextCursor
@@ -83,25 +75,23 @@ class PoolList(BaseModel):
 class PoolSweepResult(BaseModel):
     """A pool that was evicted or skipped."""
 
-    tenant: str | None = Field(description="The tenant it belongs to; null for a shared pool.")
-    pool_id: str
+    tenant: str | None = Field(
+        description="The tenant it belongs to; null for a shared pool.", examples=["acme"]
+    )
+    pool_id: str = Field(examples=["acme"])
     reason: str = Field(
-        description="Evicted: `idle`. Skipped: `busy`, `min_size` or `not_expired`."
+        description="Evicted: `idle`. Skipped: `busy`, `min_size` or `not_expired`.",
+        examples=["idle"],
     )
 
 
 class Sweep(BaseModel):
     """The result of evicting idle pools."""
 
-    model_config = examples(
-        {
-            "evicted": [{"tenant": "acme", "pool_id": "acme", "reason": "idle"}],
-            "skipped": [{"tenant": None, "pool_id": "shared@local", "reason": "busy"}],
-        }
-    )
-
     evicted: list[PoolSweepResult]
-    skipped: list[PoolSweepResult]
+    skipped: list[PoolSweepResult] = Field(
+        examples=[[{"tenant": "globex", "pool_id": "globex", "reason": "busy"}]]
+    )
 
 
 @router.get(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
@@ -10,87 +10,74 @@ from pydantic import BaseModel, Field
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep
-from app.api.http.field_types import examples
 from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.strict_route import StrictRoute
-from app.api.views.pool import POOL_SUMMARY_EXAMPLE, PoolSummary, accessible_pools
+from app.api.views.pool import PoolSummary, accessible_pools
 from app.domain.errors import ServerNotFound
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server, ServerState
 
 router = APIRouter(prefix="/v1/servers", tags=["servers"], route_class=StrictRoute)
 
-_EXAMPLE: dict[str, Any] = {
-    "name": "local",
-    "host": "127.0.0.1",
-    "port": 5432,
-    "state": "available",
-    "version": "18.6",
-    "max_connections": 100,
-    "read_only": False,
-    "budget": {
-        "limit": 83,
-        "used": 3,
-        "lost": 0,
-        "nodes": 0,
-        "kept_free": 17,
-        "contended": False,
-    },
-    "pools": [POOL_SUMMARY_EXAMPLE],
-    "last_error": None,
-}
-
 
 class ServerBudgetView(BaseModel):
     """The connections that all pools on a server may have together."""
 
     limit: int = Field(
-        description="Maximum number of connections of all pools; 0 before the first contact."
+        description="Maximum number of connections of all pools; 0 before the first contact.",
+        examples=[83],
     )
-    used: int = Field(description="Connections that are open, opening, closing or lost.")
+    used: int = Field(
+        description="Connections that are open, opening, closing or lost.", examples=[3]
+    )
     lost: int = Field(
         description="Of `used`, connections that broke off and that Postgres may still have: no "
         "other is opened instead until it shows that they have ended. While the server is "
-        "unavailable that cannot be seen."
+        "unavailable that cannot be seen.",
+        examples=[0],
     )
     nodes: int = Field(
-        description="Connections of the limit that pools leave to nodes, used there or not."
+        description="Connections of the limit that pools leave to nodes, used there or not.",
+        examples=[0],
     )
     kept_free: int | None = Field(
         description="Connections of max_connections that pools may not use: reserved by Postgres, "
-        "used by the service itself, or left to others."
+        "used by the service itself, or left to others.",
+        examples=[17],
     )
-    contended: bool = Field(description="Whether a pool waits for a connection of the budget.")
+    contended: bool = Field(
+        description="Whether a pool waits for a connection of the budget.", examples=[False]
+    )
 
 
 class ServerView(BaseModel):
     """A declared server."""
 
-    model_config = examples(_EXAMPLE)
-
-    name: str
-    host: str
-    port: int
+    name: str = Field(examples=["local"])
+    host: str = Field(examples=["127.0.0.1"])
+    port: int = Field(examples=[5432])
     state: ServerState
-    version: str | None = Field(description="Postgres version; null before the first contact.")
-    max_connections: int | None
+    version: str | None = Field(
+        description="Postgres version; null before the first contact.", examples=["18.6"]
+    )
+    max_connections: int | None = Field(examples=[100])
     read_only: bool | None = Field(
         description="Whether the server accepts no writes: `default_transaction_read_only` is on "
         "for the server, its database, all roles or the service's role, as providers set it while "
-        "a disk is full. Null before the first contact."
+        "a disk is full. Null before the first contact.",
+        examples=[False],
     )
     budget: ServerBudgetView
     pools: list[PoolSummary]
     last_error: str | None = Field(
         description="Why the server is unavailable or, while it is available, why no new "
-        "connection can be opened; open connections keep working. Null when all is well."
+        "connection can be opened; open connections keep working. Null when all is well.",
+        examples=[None],
     )
 
 
 class ServerList(BaseModel):
     """A page of servers."""
-
-    model_config = examples({"items": [_EXAMPLE], "next_cursor": None})
 
     items: list[ServerView]
     next_cursor: NextCursor

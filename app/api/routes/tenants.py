@@ -28,7 +28,7 @@ from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.problems import problem_responses, validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
-from app.api.views.tenant import TENANT_EXAMPLE, TenantPhase, TenantView, TenantViews, phase_of
+from app.api.views.tenant import TenantPhase, TenantView, TenantViews, phase_of
 from app.control.nodes.feed import NodeFeed
 from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
@@ -90,8 +90,6 @@ class TenantBody(RequestBody):
 class TenantList(BaseModel):
     """A page of tenants."""
 
-    model_config = examples({"matches": 1, "items": [TENANT_EXAMPLE], "next_cursor": None})
-
     matches: Matches
     items: list[TenantView]
     next_cursor: NextCursor
@@ -100,11 +98,11 @@ class TenantList(BaseModel):
 class TenantDeletion(BaseModel):
     """The result of deleting a tenant."""
 
-    model_config = examples({"tenant": "acme", "closed": 2, "cut": 0, "login_disabled": True})
-
-    tenant: str
-    closed: int = Field(description="Connections closed; those of nodes do not count.")
-    cut: int = Field(description="Leases that were cut at the deadline.")
+    tenant: str = Field(examples=["acme"])
+    closed: int = Field(
+        description="Connections closed; those of nodes do not count.", examples=[2]
+    )
+    cut: int = Field(description="Leases that were cut at the deadline.", examples=[0])
     login_disabled: bool = Field(
         description="False while its server is unreachable; disabled as soon as it is back."
     )
@@ -113,17 +111,9 @@ class TenantDeletion(BaseModel):
 class Provisioning(BaseModel):
     """A tenant's objects in Postgres."""
 
-    model_config = examples(
-        {
-            "tenant": "acme",
-            "objects": ["role tenant_acme", "schema tenant_acme"],
-            "provisioned_at": "2026-11-20T09:00:02Z",
-        }
-    )
-
-    tenant: str
-    objects: list[str]
-    provisioned_at: datetime | None
+    tenant: str = Field(examples=["acme"])
+    objects: list[str] = Field(examples=[["role tenant_acme", "schema tenant_acme"]])
+    provisioned_at: datetime | None = Field(examples=["2026-11-20T09:00:02Z"])
 
 
 @router.put(

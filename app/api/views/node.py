@@ -7,7 +7,6 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field
 
-from app.api.http.field_types import examples
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import NodeState
@@ -18,100 +17,70 @@ from app.domain.nodes.weaknesses import weaknesses
 # Of what an agent says.
 _LONGEST_TEXT = 1000
 
-NODE_EXAMPLE: dict[str, Any] = {
-    "name": "edge-1",
-    "address": "pools.example.com:6432",
-    "labels": {"zone": "a"},
-    "selector": {"plan": "gold"},
-    "limits": {"local": 40},
-    "paused": False,
-    "draining": False,
-    "state": "ready",
-    "engine": "PgBouncer 1.25.2",
-    "problem": None,
-    "warnings": [],
-    "vulnerable": False,
-    "silent_seconds": 0.4,
-    "tenants": 12,
-    "clients": 85,
-    "waiting": 0,
-    "up_to_date": True,
-    "servers": [
-        {"server": "local", "allotment": 24, "committed": 20, "connections": 17, "held": 24}
-    ],
-    "generation": 1,
-    "created_at": "2026-11-20T09:00:00Z",
-    "updated_at": "2026-11-20T09:00:00Z",
-}
-NODE_ENTRY_EXAMPLE: dict[str, Any] = {
-    "node": "edge-1",
-    "node_state": "ready",
-    "state": "open",
-    "size": 4,
-    "share": 4,
-    "connections": 3,
-    "active": 2,
-    "clients": 12,
-    "waiting": 0,
-    "longest_wait_ms": 0.0,
-    "estimated": True,
-    "transactions_per_second": 41.0,
-    "hold_ms": 12.5,
-    "wait_ms": 0.2,
-    "wait_p99_ms": 3.1,
-    "late_share": 0.0,
-}
-NODE_TENANT_EXAMPLE: dict[str, Any] = {"tenant": "acme", **NODE_ENTRY_EXAMPLE}
-
 
 class NodeServerView(BaseModel):
     """A node's part of a server's connection budget."""
 
-    server: str
-    allotment: int = Field(description="Connections that it may have.")
+    server: str = Field(examples=["local"])
+    allotment: int = Field(description="Connections that it may have.", examples=[24])
     committed: int | None = Field(
-        description="Connections that its open tenants may have, as it reports; null before that."
+        description="Connections that its open tenants may have, as it reports; null before that.",
+        examples=[20],
     )
-    connections: int | None = Field(description="Connections that it reports.")
+    connections: int | None = Field(description="Connections that it reports.", examples=[17])
     held: int = Field(
-        description="Connections that no other may have, because this node may still have them."
+        description="Connections that no other may have, because this node may still have them.",
+        examples=[24],
     )
 
 
 class NodeView(BaseModel):
     """A PgBouncer node."""
 
-    model_config = examples(NODE_EXAMPLE)
-
-    name: str
-    address: str | None = Field(description="Host and port at which applications reach it.")
-    labels: dict[str, str]
-    selector: dict[str, str] = Field(
-        description="Labels that a tenant must have to be served; empty: all with an own role."
+    name: str = Field(examples=["edge-1"])
+    address: str | None = Field(
+        description="Host and port at which applications reach it.",
+        examples=["pools.example.com:6432"],
     )
-    limits: dict[str, int] = Field(description="The most connections that it may have, by server.")
-    paused: bool = Field(description="Whether its clients wait.")
-    draining: bool = Field(description="Whether it accepts no new clients.")
+    labels: dict[str, str] = Field(examples=[{"zone": "a"}])
+    selector: dict[str, str] = Field(
+        description="Labels that a tenant must have to be served; empty: all with an own role.",
+        examples=[{"plan": "gold"}],
+    )
+    limits: dict[str, int] = Field(
+        description="The most connections that it may have, by server.", examples=[{"local": 40}]
+    )
+    paused: bool = Field(description="Whether its clients wait.", examples=[False])
+    draining: bool = Field(description="Whether it accepts no new clients.", examples=[False])
     state: NodeState = Field(
         description="`joining`: no configuration is in force yet. `stale`: no report for 10 s. "
-        "`gone`: for 60 s, and Postgres shows none of its connections."
+        "`gone`: for 60 s, and Postgres shows none of its connections.",
+        examples=["ready"],
     )
-    engine: str | None = Field(description="Name and version of its pooler; null before a report.")
+    engine: str | None = Field(
+        description="Name and version of its pooler; null before a report.",
+        examples=["PgBouncer 1.25.2"],
+    )
     problem: str | None = Field(
         description="What its agent cannot do, or which of its servers is unavailable to this "
-        "service; null when all is well."
+        "service; null when all is well.",
+        examples=[None],
     )
-    warnings: list[str] = Field(description="Known weaknesses of that version.")
-    vulnerable: bool = Field(description="Whether an attacker can use one of them.")
-    silent_seconds: float | None = Field(description="Time since the last report; null: none yet.")
-    tenants: int = Field(description="Tenants that it serves.")
-    clients: int = Field(description="Connections of applications.")
-    waiting: int = Field(description="Those of them that wait for a connection.")
+    warnings: list[str] = Field(description="Known weaknesses of that version.", examples=[[]])
+    vulnerable: bool = Field(
+        description="Whether an attacker can use one of them.", examples=[False]
+    )
+    silent_seconds: float | None = Field(
+        description="Time since the last report; null: none yet.", examples=[0.4]
+    )
+    tenants: int = Field(description="Tenants that it serves.", examples=[12])
+    clients: int = Field(description="Connections of applications.", examples=[85])
+    waiting: int = Field(description="Those of them that wait for a connection.", examples=[0])
     up_to_date: bool = Field(description="Whether it has applied the latest configuration.")
     servers: list[NodeServerView]
     generation: int = Field(description="Version of the declaration, also the ETag.")
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime = Field(examples=["2026-11-20T09:00:00Z"])
+    updated_at: datetime = Field(examples=["2026-11-20T09:00:00Z"])
 
     @classmethod
     def of(cls, node: TrackedNode, problem: str) -> Self:
@@ -145,38 +114,47 @@ class NodeView(BaseModel):
 class NodeEntryView(BaseModel):
     """A tenant on one node, as that reported it last."""
 
-    model_config = examples(NODE_ENTRY_EXAMPLE)
-
-    node: str
-    node_state: NodeState
+    node: str = Field(examples=["edge-1"])
+    node_state: NodeState = Field(examples=["ready"])
     state: EntryState = Field(
         description="`closed`: its clients wait until others have had their turn. `closing`: its "
-        "last transactions end. `paused`: by a person."
+        "last transactions end. `paused`: by a person.",
+        examples=["open"],
     )
-    size: int = Field(description="The most connections that it may have there, as is in force.")
+    size: int = Field(
+        description="The most connections that it may have there, as is in force.", examples=[4]
+    )
     share: int = Field(
         description="What it was given there of its `max_size`. 0: its clients wait for a turn, or "
-        "it has no credential."
+        "it has no credential.",
+        examples=[4],
     )
-    connections: int
-    active: int = Field(description="Connections in a transaction.")
-    clients: int = Field(description="Connections of applications.")
-    waiting: int = Field(description="Those of them that wait for a connection.")
-    longest_wait_ms: float = Field(description="How long the first of them has waited.")
+    connections: int = Field(examples=[3])
+    active: int = Field(description="Connections in a transaction.", examples=[2])
+    clients: int = Field(description="Connections of applications.", examples=[12])
+    waiting: int = Field(description="Those of them that wait for a connection.", examples=[0])
+    longest_wait_ms: float = Field(
+        description="How long the first of them has waited.", examples=[0.0]
+    )
     estimated: bool = Field(
         description="True: `wait_p99_ms` and `late_share` are estimated, because poolers count "
         "sums and no single transaction. False: nothing that follows is known."
     )
     transactions_per_second: float | None = Field(
-        description="Of the last minute, or since the tenant was idle there."
+        description="Of the last minute, or since the tenant was idle there.", examples=[41.0]
     )
     hold_ms: float | None = Field(
-        description="Mean time of a transaction in that time, without the wait."
+        description="Mean time of a transaction in that time, without the wait.", examples=[12.5]
     )
-    wait_ms: float | None = Field(description="Mean time that it waited for a connection.")
-    wait_p99_ms: float | None = Field(description="What one of a hundred waits exceeds; estimated.")
+    wait_ms: float | None = Field(
+        description="Mean time that it waited for a connection.", examples=[0.2]
+    )
+    wait_p99_ms: float | None = Field(
+        description="What one of a hundred waits exceeds; estimated.", examples=[3.1]
+    )
     late_share: float | None = Field(
-        description="Share that waited longer than the advisor tolerates, 0 to 1; estimated."
+        description="Share that waited longer than the advisor tolerates, 0 to 1; estimated.",
+        examples=[0.0],
     )
 
     @classmethod
@@ -190,9 +168,7 @@ class NodeEntryView(BaseModel):
 class NodeTenantView(NodeEntryView):
     """One of the tenants of a node."""
 
-    model_config = examples(NODE_TENANT_EXAMPLE)
-
-    tenant: str
+    tenant: str = Field(examples=["acme"])
 
     @classmethod
     def of_entry(cls, node: TrackedNode, entry: EntryReport, *, patience: float) -> Self:

@@ -10,7 +10,6 @@ from fastapi import Depends, Query, Response, status
 from pydantic import BaseModel, Field
 
 from app.api.http.dependencies import ActorDep, CatalogDep
-from app.api.http.field_types import examples
 from app.catalog.catalog import Catalog
 from app.control.operation import Operation
 from app.domain.audit import Actor
@@ -32,43 +31,37 @@ _CATALOG_UNREACHABLE = "The catalog is unreachable: the request itself would get
 class PlanStepView(BaseModel):
     """One step of a plan."""
 
-    action: PlanAction = Field(description="What is done; `record` stores desired state.")
-    target: str = Field(description="Kind and name of the thing it is done to.")
-    before: Mapping[str, Any] | None = Field(description="Its value now, where that changes.")
-    after: Mapping[str, Any] | None = Field(description="Its value afterwards.")
+    action: PlanAction = Field(
+        description="What is done; `record` stores desired state.", examples=["close"]
+    )
+    target: str = Field(
+        description="Kind and name of the thing it is done to.", examples=["pool acme"]
+    )
+    before: Mapping[str, Any] | None = Field(
+        description="Its value now, where that changes.", examples=[None]
+    )
+    after: Mapping[str, Any] | None = Field(
+        description="Its value afterwards.", examples=[{"deadline_seconds": 5.0}]
+    )
 
 
 class PlanEffectsView(BaseModel):
     """What a plan means for connections, estimated from the pools at this moment."""
 
-    connections_opened: int
-    connections_closed: int
+    connections_opened: int = Field(examples=[0])
+    connections_closed: int = Field(examples=[3])
     leases_cut: int = Field(description="At most; leases that end in time are not cut.")
 
 
 class PlanView(BaseModel):
     """What the request would do; nothing was changed."""
 
-    model_config = examples(
-        {
-            "dry_run": True,
-            "plan": [
-                {
-                    "action": "close",
-                    "target": "pool acme",
-                    "before": None,
-                    "after": {"deadline_seconds": 5.0},
-                }
-            ],
-            "effects": {"connections_opened": 0, "connections_closed": 3, "leases_cut": 1},
-            "warnings": ["1 active leases get 5 s to end; after that they are cut."],
-        }
-    )
-
     dry_run: Literal[True]
     plan: list[PlanStepView] = Field(description="In order; empty when nothing would change.")
     effects: PlanEffectsView
-    warnings: list[str]
+    warnings: list[str] = Field(
+        examples=[["1 active leases get 5 s to end; after that they are cut."]]
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,8 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from app.api.auth.principal import Principal
-from app.api.http.field_types import examples
 from app.api.views.advice import AdviceView
-from app.api.views.node import NODE_ENTRY_EXAMPLE, NodeEntryView
+from app.api.views.node import NodeEntryView
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot
@@ -32,40 +31,14 @@ from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 
-POOL_EXAMPLE: dict[str, Any] = {
-    "pool_id": "acme",
-    "tenant": "acme",
-    "tenants": 1,
-    "shared": False,
-    "strategy": "per_tenant",
-    "server": "local",
-    "open": True,
-    "state": "ready",
-    "pause": None,
-    "desired": {"min_size": 0, "max_size": 5, "warmup_size": 1, "paused": False},
-    "size": 3,
-    "idle": 1,
-    "active": 2,
-    "waiting": 0,
-    "access_count": 1841,
-    "wait_p99_ms": 0.4,
-    "leak_suspects": [],
-    "generation": 1,
-    "stale": False,
-    "recommendation": None,
-    "advice": None,
-    "share": 1,
-    "nodes": [NODE_ENTRY_EXAMPLE],
-}
-
 
 class DesiredSize(BaseModel):
     """A pool's desired state; the defaults where nothing was set."""
 
-    min_size: int = Field(description="Connections that stay open when idle.")
-    max_size: int = Field(description="Maximum number of connections.")
+    min_size: int = Field(description="Connections that stay open when idle.", examples=[0])
+    max_size: int = Field(description="Maximum number of connections.", examples=[5])
     warmup_size: int = Field(description="Connections opened when the pool opens.")
-    paused: bool = Field(description="Whether the pool hands out no connections.")
+    paused: bool = Field(description="Whether the pool hands out no connections.", examples=[False])
 
 
 class LeakSuspectView(BaseModel):
@@ -108,16 +81,22 @@ class PoolRecommendation(BaseModel):
         return cls(id=found.id, new_size=found.advice.new_size, reason=found.advice.reason)
 
 
-class PoolSummary(BaseModel):
-    """In short, a pool that is open or paused, or that callers wait for."""
-
-    pool_id: str
-    state: PoolState
-    pause: PauseView | None = Field(description="Null while it is not paused.")
-    size: int = Field(description="Open connections.")
+class _PoolNow(BaseModel):
+    pool_id: str = Field(
+        description="The tenant's ID, or `shared@` and the server's name.", examples=["acme"]
+    )
+    state: PoolState = Field(
+        description="`closed` while it is neither open nor paused.", examples=["ready"]
+    )
+    pause: PauseView | None = Field(description="Null while it is not paused.", examples=[None])
+    size: int = Field(description="Open connections.", examples=[3])
     idle: int = Field(description="Idle connections.")
-    active: int = Field(description="Connections on lease.")
-    waiting: int = Field(description="Callers waiting for a connection.")
+    active: int = Field(description="Connections on lease.", examples=[2])
+    waiting: int = Field(description="Callers waiting for a connection.", examples=[0])
+
+
+class PoolSummary(_PoolNow):
+    """In short, a pool that is open or paused, or that callers wait for."""
 
     @classmethod
     def of(cls, manager: TenantPoolManager, pool_id: str) -> PoolSummary | None:
@@ -129,49 +108,44 @@ class PoolSummary(BaseModel):
         return cls(pool_id=pool_id, state=state, pause=PauseView.of(pause), **_connections(metrics))
 
 
-POOL_SUMMARY_EXAMPLE = {name: POOL_EXAMPLE[name] for name in PoolSummary.model_fields}
-
-
-class PoolView(BaseModel):
+class PoolView(_PoolNow):
     """A pool, open or not."""
 
-    model_config = examples(POOL_EXAMPLE)
-
-    pool_id: str = Field(description="The tenant's ID, or `shared@` and the server's name.")
-    tenant: str | None = Field(description="The tenant it belongs to; null for a shared pool.")
+    tenant: str | None = Field(
+        description="The tenant it belongs to; null for a shared pool.", examples=["acme"]
+    )
     tenants: int = Field(description="Number of tenants it serves that the key can access.")
-    shared: bool
-    strategy: PoolStrategy
-    server: str
+    shared: bool = Field(examples=[False])
+    strategy: PoolStrategy = Field(examples=["per_tenant"])
+    server: str = Field(examples=["local"])
     open: bool = Field(description="Whether it is open; otherwise its next use opens it.")
-    state: PoolState = Field(description="`closed` while it is neither open nor paused.")
-    pause: PauseView | None = Field(description="Null while it is not paused.")
     desired: DesiredSize
-    size: int = Field(description="Open connections.")
-    idle: int = Field(description="Idle connections.")
-    active: int = Field(description="Connections on lease.")
-    waiting: int = Field(description="Callers waiting for a connection.")
     access_count: int = Field(
         description="Callers that asked for a lease since the pool opened, also those who got "
-        "none. Leases are counted in the statistics, since the service started."
+        "none. Leases are counted in the statistics, since the service started.",
+        examples=[1841],
     )
     wait_p99_ms: float | None = Field(
-        description="99th percentile of the time callers waited, within the statistics window."
+        description="99th percentile of the time callers waited, within the statistics window.",
+        examples=[0.4],
     )
     leak_suspects: list[LeakSuspectView] = Field(
-        description="Leases held longer than the leak threshold, oldest first."
+        description="Leases held longer than the leak threshold, oldest first.", examples=[[]]
     )
     generation: int = Field(
         description="Version of the desired state, also the ETag; 0 while nothing was set."
     )
-    stale: bool = Field(description="Whether this is from memory: the catalog is unreachable.")
+    stale: bool = Field(
+        description="Whether this is from memory: the catalog is unreachable.", examples=[False]
+    )
     recommendation: PoolRecommendation | None = Field(
-        description="The open recommendation for its size; null if there is none."
+        description="The open recommendation for its size; null if there is none.", examples=[None]
     )
     advice: AdviceView | None = Field(
         default=None,
         description="The advisor's latest advice, about this service and all nodes together; null "
         "before there is any, while its mode is `off`, and in lists.",
+        examples=[None],
     )
     share: int | None = Field(
         default=None,
@@ -213,50 +187,41 @@ class PoolView(BaseModel):
 
 
 class _PoolOperated(BaseModel):
-    pool_id: str
+    pool_id: str = Field(examples=["acme"])
     tenants: int = Field(description="Number of tenants that the pool serves.")
 
 
 class PoolDrain(_PoolOperated):
     """A drain in progress."""
 
-    model_config = examples(
-        {"pool_id": "acme", "tenants": 1, "state": "draining", "deadline_seconds": 5.0}
-    )
-
-    state: PoolState
-    deadline_seconds: float
+    state: PoolState = Field(examples=["draining"])
+    deadline_seconds: float = Field(examples=[5.0])
 
 
 class PoolRecycling(_PoolOperated):
     """The result of recycling a pool."""
 
-    model_config = examples({"pool_id": "acme", "tenants": 1, "connections": 3})
-
     connections: int = Field(
-        description="Connections replaced: idle ones at once, leased ones when they are returned."
+        description="Connections replaced: idle ones at once, leased ones when they are returned.",
+        examples=[3],
     )
 
 
 class PoolCheck(_PoolOperated):
     """The result of testing a pool's idle connections."""
 
-    model_config = examples({"pool_id": "acme", "tenants": 1, "tested": 2, "failed": 0})
-
-    tested: int
-    failed: int = Field(description="Connections that failed the check and were closed.")
+    tested: int = Field(examples=[2])
+    failed: int = Field(
+        description="Connections that failed the check and were closed.", examples=[0]
+    )
 
 
 class PoolEviction(_PoolOperated):
     """The result of evicting a pool."""
 
-    model_config = examples(
-        {"pool_id": "acme", "tenants": 1, "reason": "requested", "closed": 3, "cut": 0}
-    )
-
-    reason: EvictionReason
-    closed: int = Field(description="Connections closed.")
-    cut: int = Field(description="Leases that were cut at the deadline.")
+    reason: EvictionReason = Field(examples=["requested"])
+    closed: int = Field(description="Connections closed.", examples=[3])
+    cut: int = Field(description="Leases that were cut at the deadline.", examples=[0])
 
 
 class PoolViews:

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth.principal import Principal
-from app.api.http.field_types import examples
-from app.api.views.pool import POOL_SUMMARY_EXAMPLE, PoolSummary
+from app.api.views.pool import PoolSummary
 from app.catalog.catalog import Catalog
 from app.domain.desired_state import Tenant
 from app.domain.isolation_checks import (
@@ -30,43 +28,6 @@ from app.domain.tenant import AdvisorMode, PoolStrategy, TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 
-TENANT_EXAMPLE: dict[str, Any] = {
-    "id": "acme",
-    "server": "local",
-    "strategy": "per_tenant",
-    "weight": 1,
-    "max_leases": None,
-    "labels": {"plan": "gold"},
-    "advisor_mode": None,
-    "generation": 1,
-    "state": "provisioned",
-    "created_at": "2026-11-20T09:00:00Z",
-    "updated_at": "2026-11-20T09:00:02Z",
-    "provisioned_at": "2026-11-20T09:00:02Z",
-    "isolation": {
-        "strategy": "per_tenant",
-        "assurance": "role",
-        "database": "tenants",
-        "schema": "tenant_acme",
-        "role": "tenant_acme",
-        "checks": [
-            {"name": "role_attributes", "ok": True, "severity": None, "detail": None},
-            {
-                "name": "other_databases",
-                "ok": False,
-                "severity": "warning",
-                "detail": "Role tenant_acme can connect to database postgres. "
-                "Run: REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC;",
-            },
-        ],
-        "checked_at": "2026-11-20T09:00:30Z",
-    },
-    "query_allowed": True,
-    "query_refusal": None,
-    "pool": POOL_SUMMARY_EXAMPLE,
-    "stale": False,
-}
-
 
 class TenantPhase(StrEnum):
     """The state of a tenant."""
@@ -79,14 +40,21 @@ class TenantPhase(StrEnum):
 class IsolationCheckView(BaseModel):
     """The result of one check in Postgres."""
 
-    name: AuditCheck
-    ok: bool
+    name: AuditCheck = Field(examples=["other_databases"])
+    ok: bool = Field(examples=[False])
     severity: Severity | None = Field(
         description="`critical`: the strategy's promise does not hold. `not_checked`: the check "
-        "could not run. Null when it passed."
+        "could not run. Null when it passed.",
+        examples=["warning"],
     )
     detail: str | None = Field(
-        description="The problem and its fix; null for a key that is bound to tenants."
+        description="The problem and its fix; null for a key that is bound to tenants.",
+        examples=[
+            (
+                "Role tenant_acme can connect to database postgres. "
+                "Run: REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC;"
+            )
+        ],
     )
 
 
@@ -98,52 +66,66 @@ class IsolationView(BaseModel):
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
-    strategy: PoolStrategy
+    strategy: PoolStrategy = Field(examples=["per_tenant"])
     assurance: Assurance = Field(
         description="What the isolation withstands. `trusted_sql`: a forgotten WHERE, but not "
         "hostile SQL. `role`: hostile SQL, by its own login role. `database`: the same, and its "
-        "own database."
+        "own database.",
+        examples=["role"],
     )
-    database: str | None = Field(description="Null when the server is no longer declared.")
+    database: str | None = Field(
+        description="Null when the server is no longer declared.", examples=["tenants"]
+    )
     schema_name: str | None = Field(
-        alias="schema", description="Its own schema; null when its strategy gives it none."
+        alias="schema",
+        description="Its own schema; null when its strategy gives it none.",
+        examples=["tenant_acme"],
     )
-    role: str | None = Field(description="The role that its connections log in as.")
+    role: str | None = Field(
+        description="The role that its connections log in as.", examples=["tenant_acme"]
+    )
     checks: list[IsolationCheckView] = Field(
         description="Results of the latest isolation audit; empty before the first."
     )
-    checked_at: datetime | None = Field(description="When that audit ran.")
+    checked_at: datetime | None = Field(
+        description="When that audit ran.", examples=["2026-11-20T09:00:30Z"]
+    )
 
 
 class TenantView(BaseModel):
     """A tenant."""
 
-    model_config = examples(TENANT_EXAMPLE)
-
-    id: str
-    server: str = Field(description="The declared server it lives on; immutable.")
-    strategy: PoolStrategy = Field(description="How it is isolated; immutable.")
+    id: str = Field(examples=["acme"])
+    server: str = Field(
+        description="The declared server it lives on; immutable.", examples=["local"]
+    )
+    strategy: PoolStrategy = Field(
+        description="How it is isolated; immutable.", examples=["per_tenant"]
+    )
     weight: int = Field(description="Its share when connections run short.")
     max_leases: int | None = Field(
-        description="Maximum number of leases at a time; null: no limit."
+        description="Maximum number of leases at a time; null: no limit.", examples=[None]
     )
-    labels: dict[str, str]
+    labels: dict[str, str] = Field(examples=[{"plan": "gold"}])
     advisor_mode: AdvisorMode | None = Field(
-        description="How recommendations for its own pool are handled; null: as for the service."
+        description="How recommendations for its own pool are handled; null: as for the service.",
+        examples=[None],
     )
     generation: int = Field(description="Version of what was declared; part of the ETag.")
-    state: TenantPhase
-    created_at: datetime
-    updated_at: datetime
-    provisioned_at: datetime | None
+    state: TenantPhase = Field(examples=["provisioned"])
+    created_at: datetime = Field(examples=["2026-11-20T09:00:00Z"])
+    updated_at: datetime = Field(examples=["2026-11-20T09:00:02Z"])
+    provisioned_at: datetime | None = Field(examples=["2026-11-20T09:00:02Z"])
     isolation: IsolationView
     query_allowed: bool = Field(description="Whether the query endpoint works for it.")
-    query_refusal: str | None = Field(description="Why it does not.")
+    query_refusal: str | None = Field(description="Why it does not.", examples=[None])
     pool: PoolSummary | None = Field(
         description="The pool that serves it; null while it is neither open nor paused, nor "
         "awaited by callers."
     )
-    stale: bool = Field(description="Whether this is from memory: the catalog is unreachable.")
+    stale: bool = Field(
+        description="Whether this is from memory: the catalog is unreachable.", examples=[False]
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
