@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import fields
 from functools import partial
 
 import structlog
@@ -121,13 +120,13 @@ def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> li
     manager, catalog, poller = service.manager, service.catalog, service.poller
     advisor, poll_interval = service.advisor_loop, settings.poll_interval_seconds
     return [
-        *(getattr(service, field.name) for field in fields(service)),
+        *vars(service).values(),
         ResponseCache(service.snapshots, stale_after=_STALE_POLLS * poll_interval),
         Links(
             documents_url=_address(settings.documents_url),
             grafana_url=_address(settings.grafana_url),
         ),
-        ApplicationLogins(service.application_credentials),
+        ApplicationLogins(service.credentials),
         TenantViews(manager, catalog, service.query_limits),
         PoolViews(manager, catalog, advisor, service.fleet),
         ServiceCollector(

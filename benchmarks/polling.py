@@ -21,7 +21,7 @@ from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
 from app.runtime import configuration
 from app.runtime.gc_tuning import tuned_gc
-from app.runtime.wiring import wired
+from app.runtime.wiring import Service
 from app.settings import Settings
 from benchmarks.figure import Figures, Rounds
 from benchmarks.idle_pools import open_idle_pools, watched_loop
@@ -99,7 +99,7 @@ async def _control(
     settings = Settings.model_construct(advisor_interval_seconds=_INTERVAL_MS / 1000)
     election = Election(address, configuration.instance(settings), Trust(inf), on_lost=lambda: None)
     passwords, lag = RolePasswords(SECRET), EventLoopLag()
-    service = wired(settings, manager, catalog, election, passwords, lag=lag)
+    service = Service(settings, manager, catalog, election, passwords, lag=lag)
     try:
         yield service.poller, service.advisor_loop
     finally:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from app.api.http.dependencies import TenantDefaults
 from app.api.routes.stats_stream import StatsStreams
 from app.api.telemetry.pool_metrics import Exposition
-from app.api.views.tenant import QueryLimits
 from app.catalog.catalog import Catalog
 from app.control.advisor.advised_pools import AdvisedPools
 from app.control.advisor.advisor_loop import AdvisorLoop
@@ -53,42 +48,105 @@ from app.runtime.topology import Topology
 from app.settings import Settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """Every object of a running service."""
+    """Every object around a manager and a catalog; they know nothing before `load`."""
 
-    manager: TenantPoolManager
-    declarations: TenantDeclarations
-    deletions: TenantDeletions
-    provisioning: TenantProvisioning
-    rotation: PasswordRotation
-    application_credentials: ApplicationCredentials
-    fleet: Fleet
-    node_feed: NodeFeed
-    node_declarations: NodeDeclarations
-    desired_pool_state: DesiredPoolState
-    pool_operations: PoolOperations
-    advisor_loop: AdvisorLoop
-    recommendation_applier: RecommendationApplier
-    observer: Observer
-    advised_pools: AdvisedPools
-    loads: ServerLoads
-    poller: Poller
-    retention: SampleRetention
-    health_checks: HealthChecks
-    reconciler: Reconciler
-    audit_outbox: AuditOutbox
-    lock_guards: Mapping[str, LockGuard]
-    catalog: Catalog
-    election: Election
-    supervisor: Supervisor
-    lag: EventLoopLag
-    snapshots: Snapshots
-    exposition: Exposition
-    streams: StatsStreams
-    tenant_defaults: TenantDefaults
-    query_limits: QueryLimits
-    descriptions: Descriptions
+    def __init__(
+        self,
+        settings: Settings,
+        manager: TenantPoolManager,
+        catalog: Catalog,
+        election: Election,
+        role_passwords: RolePasswords,
+        *,
+        lag: EventLoopLag,
+    ) -> None:
+        limits, epoch = RoleLimits(manager), election.epoch or 0
+        self.manager = manager
+        self.catalog = catalog
+        self.election = election
+        self.lag = lag
+        self.locks = locks = KeyedLocks()
+        self.supervisor = Supervisor(on_death=stop_process)
+        self.audit_outbox = outbox = AuditOutbox(catalog)
+        self.isolation_audit = IsolationAudit(
+            manager, limits, outbox, extension_schemas=settings.extension_schemas
+        )
+
+        self.declarations = TenantDeclarations(catalog, manager, locks)
+        self.credentials = credentials = ApplicationCredentials(catalog, manager, locks)
+        self.deletions = TenantDeletions(catalog, manager, credentials, locks)
+        self.provisioning = TenantProvisioning(
+            catalog, manager, locks, audit_isolation=self.isolation_audit.audit_provisioned
+        )
+
+        self.node_loads = node_loads = NodeLoads()
+        self.fleet = Fleet(catalog, manager, credentials, node_loads, epoch=epoch)
+        addresses = configuration.server_addresses(manager.servers)
+        self.node_feed = NodeFeed(self.fleet, manager, credentials, addresses, epoch=epoch)
+        self.node_declarations = NodeDeclarations(
+            catalog, manager, self.fleet, self.node_feed, limits=limits, locks=locks
+        )
+        self.rotation = PasswordRotation(
+            catalog, manager, role_passwords, locks, self.node_feed.without_logins
+        )
+
+        self.unsaved_changes = unsaved = UnsavedChanges(catalog, manager, outbox, locks)
+        self.desired_pool_state = desired = DesiredPoolState(
+            catalog, manager, limits, unsaved, locks
+        )
+        self.pool_operations = PoolOperations(manager, desired, outbox)
+
+        self.loads = ServerLoads(manager.servers)
+        self.observer = Observer(manager, self.loads)
+        store = RecommendationStore(catalog, manager)
+        self.recommendation_applier = RecommendationApplier(manager, desired, store)
+        self.advised_pools = AdvisedPools(
+            manager, node_loads, idle_places=self.fleet.sizes.idle_places
+        )
+        self.auto_apply = AutoApply(
+            catalog,
+            self.pool_operations,
+            self.recommendation_applier,
+            configuration.auto_apply_limits(settings),
+        )
+        self.advisor_loop = AdvisorLoop(
+            catalog,
+            manager,
+            configuration.advisor_settings(settings),
+            pools=self.advised_pools,
+            observer=self.observer,
+            store=store,
+            auto_apply=self.auto_apply,
+        )
+
+        self.snapshots = Snapshots(manager, catalog, lag)
+        nodes = NodeSamples(node_loads)
+        self.poller = Poller(
+            catalog, manager, self.advisor_loop, outbox, self.snapshots, nodes=nodes
+        )
+        self.retention = SampleRetention(
+            catalog, self.poller, retention=configuration.retention(settings)
+        )
+        self.health_checks = HealthChecks(manager, self.isolation_audit)
+        self.lock_guards = _lock_guards(settings, manager, outbox)
+        self.reconciler = Reconciler(
+            manager,
+            desired,
+            self.deletions,
+            self.rotation,
+            VerifierRenewal(manager, role_passwords, locks, outbox),
+            unsaved=unsaved,
+            credentials=credentials,
+            outbox=outbox,
+            catalog=catalog,
+        )
+
+        self.exposition = Exposition(settings.metrics_tenants, settings.metrics_tenants_always)
+        self.streams = StatsStreams(self.snapshots, settings.max_streams)
+        self.tenant_defaults = configuration.tenant_defaults(settings, manager.servers)
+        self.query_limits = configuration.query_limits(settings)
+        self.descriptions = Descriptions()
 
     async def load(self) -> None:
         """Learn what the catalog has; at start.
@@ -98,7 +156,7 @@ class Service:
         """
         await self.rotation.load()
         await self.declarations.load()
-        await self.application_credentials.load()
+        await self.credentials.load()
         await self.desired_pool_state.load()
         await self.advisor_loop.load()
         await self.fleet.load()
@@ -125,107 +183,9 @@ async def build_service(
         configuration.isolations(settings, role_passwords),
         stats_window=settings.stats_window_seconds,
     )
-    service = wired(settings, manager, catalog, election, role_passwords, lag=postgres.lag)
+    service = Service(settings, manager, catalog, election, role_passwords, lag=postgres.lag)
     await service.load()
     return service
-
-
-def wired(
-    settings: Settings,
-    manager: TenantPoolManager,
-    catalog: Catalog,
-    election: Election,
-    role_passwords: RolePasswords,
-    *,
-    lag: EventLoopLag,
-) -> Service:
-    """Every object around a manager and a catalog; they know nothing yet."""
-    locks = KeyedLocks()
-    outbox = AuditOutbox(catalog)
-    limits = RoleLimits(manager)
-    isolation_audit = IsolationAudit(
-        manager, limits, outbox, extension_schemas=settings.extension_schemas
-    )
-    declarations = TenantDeclarations(catalog, manager, locks)
-    application_credentials = ApplicationCredentials(catalog, manager, locks)
-    deletions = TenantDeletions(catalog, manager, application_credentials, locks)
-    epoch = election.epoch or 0
-    node_loads = NodeLoads()
-    fleet = Fleet(catalog, manager, application_credentials, node_loads, epoch=epoch)
-    addresses = configuration.server_addresses(manager.servers)
-    feed = NodeFeed(fleet, manager, application_credentials, addresses, epoch=epoch)
-    rotation = PasswordRotation(catalog, manager, role_passwords, locks, feed.without_logins)
-    unsaved = UnsavedChanges(catalog, manager, outbox, locks)
-    desired = DesiredPoolState(catalog, manager, limits, unsaved, locks)
-    operations = PoolOperations(manager, desired, outbox)
-    loads = ServerLoads(manager.servers)
-    store = RecommendationStore(catalog, manager)
-    applier = RecommendationApplier(manager, desired, store)
-    observer = Observer(manager, loads)
-    advised = AdvisedPools(manager, node_loads, idle_places=fleet.sizes.idle_places)
-    advisor_loop = AdvisorLoop(
-        catalog,
-        manager,
-        configuration.advisor_settings(settings),
-        pools=advised,
-        observer=observer,
-        store=store,
-        auto_apply=AutoApply(
-            catalog, operations, applier, configuration.auto_apply_limits(settings)
-        ),
-    )
-    snapshots = Snapshots(manager, catalog, lag)
-    poller = Poller(
-        catalog, manager, advisor_loop, outbox, snapshots, nodes=NodeSamples(node_loads)
-    )
-    return Service(
-        manager=manager,
-        declarations=declarations,
-        deletions=deletions,
-        provisioning=TenantProvisioning(
-            catalog, manager, locks, audit_isolation=isolation_audit.audit_provisioned
-        ),
-        rotation=rotation,
-        application_credentials=application_credentials,
-        fleet=fleet,
-        node_feed=feed,
-        node_declarations=NodeDeclarations(
-            catalog, manager, fleet, feed, limits=limits, locks=locks
-        ),
-        desired_pool_state=desired,
-        pool_operations=operations,
-        advisor_loop=advisor_loop,
-        recommendation_applier=applier,
-        observer=observer,
-        advised_pools=advised,
-        loads=loads,
-        poller=poller,
-        retention=SampleRetention(catalog, poller, retention=configuration.retention(settings)),
-        health_checks=HealthChecks(manager, isolation_audit),
-        reconciler=Reconciler(
-            manager,
-            desired,
-            deletions,
-            rotation,
-            VerifierRenewal(manager, role_passwords, locks, outbox),
-            unsaved=unsaved,
-            credentials=application_credentials,
-            outbox=outbox,
-            catalog=catalog,
-        ),
-        audit_outbox=outbox,
-        lock_guards=_lock_guards(settings, manager, outbox),
-        catalog=catalog,
-        supervisor=Supervisor(on_death=stop_process),
-        election=election,
-        lag=lag,
-        snapshots=snapshots,
-        exposition=Exposition(settings.metrics_tenants, settings.metrics_tenants_always),
-        streams=StatsStreams(snapshots, settings.max_streams),
-        tenant_defaults=configuration.tenant_defaults(settings, manager.servers),
-        query_limits=configuration.query_limits(settings),
-        descriptions=Descriptions(),
-    )
 
 
 def _lock_guards(

@@ -178,7 +178,7 @@ async def test_a_lock_that_goes_from_one_change_to_the_next_ends_no_tick(
     monkeypatch.undo()
     async with inherited(control.locks, "acme"):
         monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)
-        assert await control.reconciler._unsaved.save() == 0
+        assert await control.unsaved_changes.save() == 0
     monkeypatch.undo()
     async with inherited(control.locks, "acme"):
         monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)

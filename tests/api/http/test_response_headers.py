@@ -195,7 +195,7 @@ async def test_work_beyond_the_deadline_continues_without_its_caller(hasty_api: 
     service = hasty_api.service
     url = "/v1/tenants/acme"
     assert (await hasty_api.client.get(url)).status_code == 404  # the first request takes longest
-    locks = service.declarations._locks
+    locks = service.locks
     async with locks.hold("acme"):
         slow = asyncio.create_task(hasty_api.client.put(url, json={}))
         await asyncio.sleep(DEADLINE * 2)
@@ -210,7 +210,7 @@ async def test_a_late_response_is_stored_for_its_key(hasty_api: Api) -> None:
     url = await patiently_made(hasty_api)
     await hasty_api.client.put(f"{url}/pool", json={})
     key = {"Idempotency-Key": "k"}
-    async with hasty_api.service.declarations._locks.hold("acme"):
+    async with hasty_api.service.locks.hold("acme"):
         slow = asyncio.create_task(hasty_api.client.post(f"{url}/pool/pause", headers=key))
         await asyncio.sleep(DEADLINE * 2)
         again = await hasty_api.client.post(f"{url}/pool/pause", headers=key)

@@ -44,14 +44,14 @@ async def test_a_credential_is_created_shown_and_revoked(acme: Api) -> None:
     assert got.headers["etag"] == created.headers["etag"]
     assert ok(await acme.client.get(CREDENTIALS)) == {"items": [got.json()], "next_cursor": None}
     assert ok(await acme.client.delete(WEB)) == got.json()
-    assert acme.service.application_credentials.find("acme.web") is None
+    assert acme.service.credentials.find("acme.web") is None
     problem(await acme.client.get(WEB), 404, "credential-not-found")
     problem(await acme.client.delete(WEB), 404, "credential-not-found")
 
 
 async def test_its_last_use_is_shown(acme: Api) -> None:
     tag = (await create(acme)).headers["etag"]
-    credentials = acme.service.application_credentials
+    credentials = acme.service.credentials
     found = credentials.find("acme.web")
     assert found is not None
     credentials.used(found)

@@ -408,7 +408,7 @@ async def test_a_shared_tenant_is_refused_even_if_it_had_a_credential(standing_a
         expires_at=None,
         last_used_at=None,
     )
-    standing_api.service.application_credentials._known["all"]["web"] = planted
+    standing_api.service.credentials._known["all"]["web"] = planted
     error(await Driver(standing_api, "postgresql://all.web:x@host/all").ask("select 1"), "0A000")
 
 
