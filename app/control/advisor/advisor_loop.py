@@ -27,7 +27,13 @@ from app.control.advisor.recommendation_applier import changes_size, clamped
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.background import TimeSlices
 from app.control.operation import KeyedLocks, Operation, PlanFor
-from app.domain.advisor import PoolSizingRecommendation, ReasonCode, ServerAdvisor
+from app.domain.advisor import (
+    PoolSizingRecommendation,
+    ReasonCode,
+    ScalingAction,
+    ServerAdvisor,
+    grown_within,
+)
 from app.domain.audit import Actor, AuditEvent
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.plan import plan_record
@@ -39,9 +45,13 @@ from app.pools.manager import TenantPoolManager
 _INTERVALS_TO_LIVE = 10
 _MIN_LIFETIME = timedelta(minutes=5)
 _SETTINGS = "the settings"
+_CAN_WAIT = "callers come in time without it; mode `apply` would do it"
+_REFUSED = "a moment ago a larger size would not have helped"
 # Polls are not exactly as far apart as they should be.
 _EARLY = 0.1
-# New recommendations of one tick, so that storing them does not hold up the poll.
+# Evaluations in a row that must not refuse growth before it is recommended again.
+_WITHOUT_REFUSAL = 3
+# Recommendations made or withdrawn in one tick, so that storing them does not hold up the poll.
 _MAX_NEW = 100
 
 _log = structlog.get_logger(__name__)
@@ -90,6 +100,8 @@ class AdvisorLoop:
         self._latest_advice: dict[str, PoolAdvice] = {}
         self._due = 0.0
         self._new_left = _MAX_NEW
+        # For how many more evaluations a pool's growth is not recommended.
+        self._refused: dict[str, int] = {}
         # Connections of the pools on each server that it does not advise on.
         self._unadvised: Counter[str] = Counter()
         self._locks = KeyedLocks()
@@ -136,6 +148,7 @@ class AdvisorLoop:
             if plan.steps:
                 audit_events.log(plan.subject)
             self._advisors.clear()
+            self._refused.clear()
             self._due = 0.0
             return self._settings
 
@@ -166,10 +179,12 @@ class AdvisorLoop:
         await self._evaluate(now)
         self._new_left, made, slices = _MAX_NEW, 0, TimeSlices()
         for server, advisor in list(self._advisors.items()):
-            for pool_id, advice in advisor.allocate(self._budget(server)):
+            budget = self._budget(server)
+            share = None if budget is None else advisor.used_up_share(budget)
+            for pool_id, advice in advisor.allocate(budget):
                 advised = self._pools.find(pool_id)
                 if advised is not None:
-                    made += await self._conclude(advised, advice)
+                    made += await self._conclude(advised, advice, share)
                 await slices.end_step()
         await slices.end()
         return made + await self._suggest_placements(now)
@@ -196,6 +211,7 @@ class AdvisorLoop:
         await slices.end()
         for gone in self._observer.retain(retained):
             self._latest_advice.pop(gone, None)
+            self._refused.pop(gone, None)
             for advisor in self._advisors.values():
                 advisor.forget(gone)
 
@@ -212,17 +228,42 @@ class AdvisorLoop:
             return None
         return max(0, server.limit - self._unadvised[name])
 
-    async def _conclude(self, pool: AdvisedPool, advice: PoolSizingRecommendation) -> int:
-        """Recommend or apply the advice about a pool; the number of new recommendations."""
-        advice = clamped(advice, pool.size.min_size, pool.server)
+    async def _conclude(
+        self, pool: AdvisedPool, advice: PoolSizingRecommendation, share: float | None = None
+    ) -> int:
+        """Recommend or apply the advice about a pool; the number of new recommendations.
+
+        *share*: connections per weight of the server's budget, if it is used up. The advisor
+        applies what the rule says all the same: its next evaluations see what came of it.
+        """
+        limit = self._observer.max_allowed(pool.pool_id, pool.server)
+        advice = clamped(advice, pool.size.min_size, limit)
         mode, made, blocked_by = self.mode_of(pool.pool_id), 0, None
+        if share is not None and mode is not AdvisorMode.APPLY:
+            own_share = share * self._observer.weight(pool.pool_id)
+            advice = grown_within(advice, own_share, self._budget(pool.server.name) or 0)
+        left = max(0, self._refused.get(pool.pool_id, 0) - 1)
+        self._refused[pool.pool_id] = _WITHOUT_REFUSAL if advice.refuses_growth else left
         surplus_age = advice.idle_seconds if mode is AdvisorMode.APPLY else None
         pool.note_warm_size(surplus_age, advice.warm_size)
         if changes_size(advice, pool.size):
             self.adjustments_total += 1
             made, blocked_by = await self._recommend(pool, advice, mode)
         self._latest_advice[pool.pool_id] = PoolAdvice(datetime.now(UTC), advice, blocked_by)
+        await self._withdraw_outdated(pool, advice, limit)
         return made
+
+    async def _withdraw_outdated(
+        self, pool: AdvisedPool, advice: PoolSizingRecommendation, limit: int
+    ) -> None:
+        """Close an open recommendation that is impossible now, or the opposite of *advice*."""
+        found = self._store.open.get(pool.pool_id)
+        if found is None or not self._new_left or self._auto_apply.is_changing(pool.pool_id):
+            return
+        is_growth = found.advice.action is ScalingAction.SCALE_UP
+        if (is_growth and found.advice.new_size > limit) or advice.contradicts(found.advice):
+            self._new_left -= 1
+            await self._store.withdraw(found)
 
     async def _recommend(
         self, pool: AdvisedPool, advice: PoolSizingRecommendation, mode: AdvisorMode
@@ -233,8 +274,9 @@ class AdvisorLoop:
             return 0, "another change of the pool is in progress"
         if self._store.find_dismissed(pool.pool_id, advice, pool.size.max_size):
             return 0, "it was dismissed recently"
-        if mode is not AdvisorMode.APPLY and self._can_wait(pool, advice):
-            return 0, "callers come in time without it; mode `apply` would do it"
+        is_refused = advice.action is ScalingAction.SCALE_UP and bool(self._refused[pool.pool_id])
+        if mode is not AdvisorMode.APPLY and (is_refused or self._can_wait(pool, advice)):
+            return 0, _REFUSED if is_refused else _CAN_WAIT
         found = self._store.find_open(pool.pool_id, advice, pool.size.max_size)
         if found is None and not self._new_left:
             return 0, "this tick made too many recommendations; the next one continues"
@@ -244,7 +286,7 @@ class AdvisorLoop:
             blocked_by = await self._auto_apply.apply(recommendation, state)
         if found is None:
             self._new_left -= 1
-            if mode is not AdvisorMode.APPLY or blocked_by is not None:
+            if mode is not AdvisorMode.APPLY or (blocked_by is not None and not is_refused):
                 await self._store.add(recommendation)
             if mode is not AdvisorMode.APPLY:
                 _log.warning("resize recommended", **log_fields(recommendation))

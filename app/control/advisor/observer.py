@@ -129,7 +129,7 @@ class Observer:
             metrics=pool.metrics,
             min_size=pool.size.min_size,
             max_size=pool.size.max_size,
-            max_allowed=self._max_allowed(pool.pool_id, pool.server),
+            max_allowed=self.max_allowed(pool.pool_id, pool.server),
             mean_active=(after.busy_seconds - before.busy_seconds) / seconds,
             mean_waiting=(after.waiting_seconds - before.waiting_seconds) / seconds,
             mean_open=(after.open_seconds - before.open_seconds) / seconds,
@@ -146,7 +146,7 @@ class Observer:
             leak_suspects=len(pool.leak_suspects(after.at)),
             loop_lag_seconds=lag,
             server=load,
-            weight=self._weight(pool.pool_id),
+            weight=self.weight(pool.pool_id),
         )
 
     def _nothing_here(
@@ -161,14 +161,14 @@ class Observer:
             metrics=NO_CONNECTIONS,
             min_size=advised.size.min_size,
             max_size=advised.size.max_size,
-            max_allowed=self._max_allowed(advised.pool_id, advised.server),
+            max_allowed=self.max_allowed(advised.pool_id, advised.server),
             wait=Histogram(),
             hold=Histogram(),
             server=load,
-            weight=self._weight(advised.pool_id),
+            weight=self.weight(advised.pool_id),
         )
 
-    def _max_allowed(self, pool_id: str, server: Server) -> int:
+    def max_allowed(self, pool_id: str, server: Server) -> int:
         """The most max_size may become: the server's budget, and the tenant's max_leases."""
         # The budget of a server never reached is unknown.
         limits = [MAX_POOL_SIZE]
@@ -179,7 +179,7 @@ class Observer:
             limits.append(state.tenant.spec.max_leases)
         return min(limits)
 
-    def _weight(self, pool_id: str) -> int:
+    def weight(self, pool_id: str) -> int:
         """The tenant's weight; for a shared pool the number of tenants."""
         state = self._manager.tenant_states.get(pool_id)
         if state is not None:

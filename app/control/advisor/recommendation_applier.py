@@ -23,10 +23,9 @@ from app.domain.errors import (
     RecommendationNotFound,
 )
 from app.domain.plan import Plan, plan_record
-from app.domain.pool import PoolSize
+from app.domain.pool import MAX_POOL_SIZE, PoolSize
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.pools.manager import TenantPoolManager
-from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 
 
@@ -62,7 +61,10 @@ class RecommendationApplier:
 
         async def plan() -> PlanFor[Transition]:
             size = self._manager.desired_size(spec.pool_id, spec.strategy)
-            advice = clamped(found.advice, size.min_size, self._manager.server(spec.server))
+            # The budget of a server never reached is unknown.
+            server = self._manager.server(spec.server)
+            limit = server.limit if server.limits else MAX_POOL_SIZE
+            advice = clamped(found.advice, size.min_size, limit)
             if size.max_size != found.max_size or not changes_size(advice, size):
                 raise RecommendationClosed(
                     f"The recommendation is outdated: it was made for max_size {found.max_size} "
@@ -150,17 +152,15 @@ def _plan_close(found: Recommendation, status: RecommendationStatus, actor: Acto
 
 
 def clamped(
-    advice: PoolSizingRecommendation, min_size: int, server: Server
+    advice: PoolSizingRecommendation, min_size: int, limit: int
 ) -> PoolSizingRecommendation:
-    """*advice* within min_size and the server's budget."""
-    # The budget of a server never reached is unknown.
-    limit = server.limit if server.limits else advice.new_size
+    """*advice* from min_size to *limit*, the server's budget or less."""
     new_size = max(min(advice.new_size, limit), min_size)
     if advice.action is ScalingAction.STABLE or new_size == advice.new_size:
         return advice
     limited = advice.held_at(new_size)
-    reason = f"{advice.reason}; limited to {new_size} by min_size or the server's budget"
-    return replace(limited, reason=reason)
+    limits = "min_size, max_leases or the server's budget"
+    return replace(limited, reason=f"{advice.reason}; limited to {new_size} by {limits}")
 
 
 def changes_size(advice: PoolSizingRecommendation, size: PoolSize) -> bool:

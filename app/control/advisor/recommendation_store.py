@@ -6,14 +6,15 @@ The memory keeps the advisor from repeating itself, and answers while the catalo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.domain.advisor import PoolSizingRecommendation, ReasonCode, ScalingAction
-from app.domain.audit import Actor
-from app.domain.errors import RecommendationClosed
+from app.domain.audit import ADVISOR, Actor
+from app.domain.errors import RecommendationClosed, RecommendationNotFound
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.pools.manager import TenantPoolManager
 
@@ -106,6 +107,16 @@ class RecommendationStore:
             self._dismissed[found.subject] = closed
         self.drop(found)
         return closed
+
+    async def withdraw(self, found: Recommendation) -> None:
+        """Close an open one that the advisor does not stand by any more.
+
+        Raises:
+            CatalogUnavailable
+        """
+        with suppress(RecommendationNotFound, RecommendationClosed):
+            await self.close(found, RecommendationStatus.SUPERSEDED, ADVISOR)
+        self.drop(found)
 
     def drop(self, closed: Recommendation) -> None:
         """Forget one that is no longer open."""

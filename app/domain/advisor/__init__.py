@@ -18,7 +18,7 @@ from app.domain.advisor.placement import (
 )
 from app.domain.advisor.pool_sizing_advisor import PoolSizingAdvisor
 from app.domain.advisor.rule import Memory, SizingRule
-from app.domain.advisor.server_advisor import ServerAdvisor
+from app.domain.advisor.server_advisor import ServerAdvisor, grown_within
 from app.domain.advisor.sizing_recommendation import (
     EVIDENCE,
     Confidence,
@@ -55,5 +55,6 @@ __all__ = [
     "TrialConfig",
     "TrialPhase",
     "advise_by_thresholds",
+    "grown_within",
     "suggest_placement",
 ]

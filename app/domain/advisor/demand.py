@@ -221,11 +221,15 @@ class DemandRule:
 
     def _effect(self, found: Assessment, new_size: int) -> Effect:
         size = found.observation.max_size
-        measured = found.lateness.share
-        expected = measured if new_size < size else found.late_share(size)
+        before, after = found.lateness.share, found.late_share(new_size)
+        if new_size > size:
+            before = max(before, found.late_share(size))
+        else:
+            # Whatever makes callers late now, such as max_leases, still does with fewer.
+            after = max(after, before)
         return Effect(
-            late_share_before=max(expected, measured),
-            late_share_after=found.late_share(new_size),
+            late_share_before=before,
+            late_share_after=after,
             connections_before=size,
             connections_after=new_size,
         )

@@ -22,6 +22,8 @@ from app.domain.advisor.sizing_recommendation import (
 
 # Of the budget: pools that offer less share it without a cut, one bursting while others do not.
 _FULL = 0.95
+# Of the budget: if so much of it is busy, a pool can only grow by taking from others.
+_USED_UP = 0.9
 # A grant that is larger by no more than this is not worth a change of size.
 _DEAD_BAND = 0.1
 # Of an interval like this the load is not known either: leases last as long as the service stalls.
@@ -41,6 +43,14 @@ class _Evaluated:
         """Erlangs that its callers offer; what it carries, if the rule does not know."""
         offered = self.advice.offered_load
         return self.seen.mean_active if offered is None else offered
+
+    @property
+    def wanted(self) -> float:
+        """Connections that it would hold now if it could have them."""
+        if self.advice.action is ScalingAction.SCALE_UP:
+            return self.advice.new_size
+        seen = self.seen
+        return max(self.offered, min(seen.max_size, seen.mean_active + seen.mean_waiting))
 
     def naming_nodes(self, advice: PoolSizingRecommendation) -> PoolSizingRecommendation:
         """*advice*, saying which part of what was seen is on nodes, if any."""
@@ -101,6 +111,16 @@ class ServerAdvisor(Generic[Memory]):
                     advice = _cut(advice, grant, budget, each.offered, offered)
             yield pool_id, each.naming_nodes(advice)
 
+    def used_up_share(self, budget: int) -> float | None:
+        """Connections per weight that pools can have of a *budget* that is used up; else None.
+
+        Of the pools evaluated since the last `allocate`.
+        """
+        evaluated = self._evaluated.values()
+        if sum([each.seen.mean_active for each in evaluated]) < _USED_UP * budget:
+            return None
+        return fair_level(budget, [(each.wanted, each.seen.weight) for each in evaluated])
+
     def forget(self, pool_id: str) -> None:
         """Drop the memory of a pool that is gone."""
         self._memories.pop(pool_id, None)
@@ -152,6 +172,31 @@ def _held_for_trial(
         reason=f"{advice.reason}; staying at {size} while the growth of {on_trial} is on trial",
         expected=None,
         trial=None,
+    )
+
+
+def grown_within(
+    advice: PoolSizingRecommendation, share: float, budget: int
+) -> PoolSizingRecommendation:
+    """The advice without growth beyond the pool's *share* of a *budget* that is used up.
+
+    Its callers would wait for connections that other pools hold, whatever its size.
+    """
+    if advice.action is not ScalingAction.SCALE_UP or share >= advice.new_size:
+        return advice
+    size, grant = advice.current_size, int(share)
+    if grant <= size * (1.0 + _DEAD_BAND):
+        grant = size
+    action = ScalingAction.between(size, grant)
+    held = advice.held_at(grant)
+    return replace(
+        held,
+        action=action,
+        reason_code=ReasonCode.SERVER_BUDGET,
+        reason=f"{advice.reason}; but the server's budget of {budget} connections is used up, and "
+        f"this pool's fair share is {max(1, int(share))}",
+        evidence={**advice.evidence, "granted_size": grant, "budget": budget},
+        expected=None if action is ScalingAction.STABLE else held.expected,
     )
 
 

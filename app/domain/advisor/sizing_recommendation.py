@@ -123,6 +123,21 @@ class ReasonCode(StrEnum):
     """Enough load for a pool of its own."""
 
 
+_REFUSALS = frozenset(
+    {
+        ReasonCode.AT_MAXIMUM,
+        ReasonCode.OPEN_BELOW_TARGET,
+        ReasonCode.LEAK_SUSPECTED,
+        ReasonCode.IDLE_IN_TRANSACTION,
+        ReasonCode.CPU_BOUND,
+        ReasonCode.LOCK_CONTENTION,
+        ReasonCode.SLOW_READER,
+        ReasonCode.CEILING_AFTER_TRIAL,
+        ReasonCode.SERVER_BUDGET,
+    }
+)
+
+
 class Confidence(StrEnum):
     """How much evidence there is."""
 
@@ -231,6 +246,21 @@ class PoolSizingRecommendation:
     def is_estimated(self) -> bool:
         """Whether it rests on what nodes reported, too."""
         return _ON_NODES in self.evidence
+
+    @property
+    def refuses_growth(self) -> bool:
+        """Whether it says that a larger size would not help now."""
+        return self.action is ScalingAction.STABLE and self.reason_code in _REFUSALS
+
+    def contradicts(self, earlier: PoolSizingRecommendation) -> bool:
+        """Whether it says the opposite of what *earlier* advice about the pool recommends."""
+        match earlier.action:
+            case ScalingAction.SCALE_UP:
+                return self.refuses_growth or self.action is ScalingAction.SCALE_DOWN
+            case ScalingAction.SCALE_DOWN:
+                return self.action is ScalingAction.SCALE_UP
+            case ScalingAction.STABLE:
+                return False
 
     def with_estimated(self, arrivals_share: float, mean_active: float) -> PoolSizingRecommendation:
         """The same, saying which part of the load is on nodes."""

@@ -354,6 +354,77 @@ async def test_what_was_dismissed_is_not_recommended_again_unless_it_differs(
         assert await sampled(control, 2) == 1
 
 
+GROWTH = PoolSizingRecommendation(
+    action=ScalingAction.SCALE_UP,
+    current_size=5,
+    new_size=10,
+    reason_code=ReasonCode.QUEUE_ABOVE_TARGET,
+    reason="Callers are late",
+)
+KEPT = replace(GROWTH, action=ScalingAction.STABLE, new_size=5)
+
+
+async def test_advice_that_says_the_opposite_closes_what_was_recommended(control: Control) -> None:
+    recommendation = await recommended(control)
+    assert await concluded(control, replace(KEPT, reason_code=ReasonCode.LOOP_LAG)) == 0
+    assert control.advisor_loop.open_recommendations.keys() == {"acme"}
+    assert await concluded(control, replace(KEPT, reason_code=ReasonCode.OPEN_BELOW_TARGET)) == 0
+    assert control.advisor_loop.open_recommendations == {}
+    [stored] = await control.catalog.recommendations.page()
+    assert (stored.status, stored.closed_by) == (RecommendationStatus.SUPERSEDED, ADVISOR.name)
+    with pytest.raises(RecommendationClosed):
+        await apply(control, recommendation.id, PERSON)
+
+
+async def test_growth_is_not_recommended_again_until_it_was_not_refused_for_a_while(
+    control: Control,
+) -> None:
+    await recommended(control)
+    refused = replace(KEPT, reason_code=ReasonCode.CPU_BOUND)
+    advised = [refused, GROWTH, refused, GROWTH, GROWTH, GROWTH]
+    assert [await concluded(control, each) for each in advised] == [0, 0, 0, 0, 0, 1]
+    assert len(await control.catalog.recommendations.page()) == 2
+
+
+async def test_no_person_is_asked_to_grow_a_pool_beyond_its_share_of_a_used_up_budget(
+    control: Control,
+) -> None:
+    await recommended(control)
+    control.manager.servers["local"].budget.set_limit(12)
+    assert await concluded(control, GROWTH, share=3.0) == 0
+    assert control.advisor_loop.open_recommendations == {}
+    latest = control.advisor_loop.latest_advice["acme"].advice
+    assert (latest.action, latest.reason_code) == (ScalingAction.STABLE, ReasonCode.SERVER_BUDGET)
+    assert "budget of 12 connections is used up" in latest.reason
+
+
+async def test_callers_of_two_pools_who_use_up_the_budget_are_advised_alike(
+    control: Control,
+) -> None:
+    control.manager.servers["local"].budget.set_limit(11)
+    await control.tenant("globex")
+    await recommended(control)
+    async with crowd(control, "acme", waiting=4), crowd(control, "globex", waiting=4):
+        await sampled(control, 4)
+    assert control.advisor_loop.open_recommendations == {}
+    latest = control.advisor_loop.latest_advice
+    codes = [latest[name].advice.reason_code for name in ("acme", "globex")]
+    assert codes == [ReasonCode.SERVER_BUDGET] * 2
+
+
+async def test_growth_above_max_leases_is_recommended_no_longer(control: Control) -> None:
+    await recommended(control)
+    spec = replace(control.state("acme").tenant.spec, max_leases=7)
+    await control.declarations.put(spec, PERSON)
+    advised = [await concluded(control, GROWTH) for _ in range(2)]
+    assert advised == [0, 1]
+    found = control.advisor_loop.open_recommendations["acme"].advice
+    assert (found.new_size, found.reason) == (
+        7,
+        "Callers are late; limited to 7 by min_size, max_leases or the server's budget",
+    )
+
+
 async def test_what_a_person_sized_is_left_alone_for_a_while(control: Control) -> None:
     await control.tenant("acme")
     await in_mode(control, AdvisorMode.APPLY)
@@ -542,11 +613,13 @@ ROOM = PoolSizingRecommendation(
 )
 
 
-async def concluded(control: Control, advice: PoolSizingRecommendation) -> int:
+async def concluded(
+    control: Control, advice: PoolSizingRecommendation, *, share: float | None = None
+) -> int:
     """Give *advice* about the tenant's open pool; how many recommendations that made."""
     advised = control.advisor_loop._pools.find("acme")
     assert advised is not None
-    return await control.advisor_loop._conclude(advised, advice)
+    return await control.advisor_loop._conclude(advised, advice, share)
 
 
 async def test_room_for_bursts_alone_is_recommended_only_once_callers_are_late(

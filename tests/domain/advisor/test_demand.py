@@ -246,6 +246,15 @@ def test_a_maximum_below_the_size_is_kept() -> None:
     assert (advice.action, advice.new_size) == (ScalingAction.SCALE_DOWN, 12)
 
 
+def test_nobody_is_expected_to_come_in_time_more_often_because_a_limit_falls() -> None:
+    """With max_leases 1 the other four connections served nobody."""
+    advice = last(*[seen(5, rate=1.0, hold=0.6, late=4, max_allowed=1)] * 2)
+    assert advice.new_size == 1
+    assert advice.expected is not None
+    assert advice.expected.late_share_before == 0.8
+    assert advice.expected.late_share_after == 0.8
+
+
 def test_a_share_too_small_to_matter_is_not_written_out() -> None:
     advice = last(*[seen(10, rate=20.0, hold=0.05, late=20)] * 2)
     assert advice.expected is not None

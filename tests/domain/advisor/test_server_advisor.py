@@ -18,6 +18,7 @@ from app.domain.advisor import (
     ScalingAction,
     ServerAdvisor,
     TrialPhase,
+    grown_within,
 )
 from app.domain.pool import PoolState
 from tests.domain.advisor.observations import TICK, observations, seen
@@ -159,6 +160,36 @@ def test_a_pool_that_cannot_open_what_it_may_is_cut_for_that_is_the_budgets_doin
     advice = demanding(opened=5, mean_open=5.0, active=5.0)["a"]
     assert (advice.new_size, advice.reason_code) == (9, ReasonCode.SERVER_BUDGET)
     assert "Keeping" not in advice.reason
+
+
+def used_up(*, active: float, wanted: int, others: int = 6) -> ServerAdvisor[int]:
+    """Pools of 5 with *active* connections each; one of them wants so many, the others 5."""
+    advisor = ServerAdvisor(FixedRule(load=0.0))
+    for name, waiting in [("a", wanted), *[(f"other-{n}", 5) for n in range(others)]]:
+        seen_now = seen(5, active=active, waiting=float(waiting), mean_open=active)
+        advisor.evaluate(name, seen_now)
+    return advisor
+
+
+def test_each_pool_has_its_fair_share_of_a_budget_that_is_used_up() -> None:
+    assert used_up(active=3.2, wanted=10).used_up_share(23) == pytest.approx(23 / 7)
+    assert used_up(active=2.9, wanted=10).used_up_share(23) is None
+    assert used_up(active=5.0, wanted=10, others=1).used_up_share(11) == pytest.approx(6.0)
+
+
+def test_growth_beyond_the_share_of_a_budget_that_is_used_up_is_none() -> None:
+    [advice] = [advice for _, advice in advisor_of(load=0.0, a=10).allocate(None)]
+    held = grown_within(advice, 3.3, 23)
+    assert (held.action, held.new_size) == (ScalingAction.STABLE, 5)
+    assert held.refuses_growth
+    assert held.reason == (
+        "call 0; but the server's budget of 23 connections is used up, and this pool's fair share "
+        "is 3"
+    )
+    grown = grown_within(advice, 7.5, 23)
+    assert (grown.action, grown.new_size) == (ScalingAction.SCALE_UP, 7)
+    assert grown.reason_code is ReasonCode.SERVER_BUDGET
+    assert grown_within(advice, 10.0, 23) == advice
 
 
 def test_weights_decide_how_much_is_cut() -> None:
