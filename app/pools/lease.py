@@ -2,7 +2,8 @@
 
 One round trip before the work (begin, context) and one after it, see `session_reset`. The first
 also shows whether the connection still works, so no other test is needed; a dead one is replaced
-unseen.
+unseen. Work that only reads, and is over with its first statement, is sent with both: one round
+trip in all.
 
 While callers wait, the round trip after the work also begins the lease that will probably be next,
 which then needs none of its own. Who is next is decided afterwards: another lease rolls back what
@@ -12,7 +13,6 @@ began, always after its borrower asked.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -79,9 +79,26 @@ class LeaseOptions:
 
 DEFAULT_OPTIONS = LeaseOptions()
 
-Begin = Callable[[asyncpg.Connection, str], Awaitable[None]]
-"""Runs the statements with which a lease begins, unseen by asyncpg: with the borrower's own first
-ones, which saves a round trip. Raises what asyncpg would."""
+
+class Work(Protocol):
+    """A borrower's statements, sent unseen by asyncpg: the first with those that begin the lease.
+
+    Raises what asyncpg would.
+    """
+
+    @property
+    def ends_at_once(self) -> bool:
+        """Whether, as far as known, nothing is to be run after what `begin` sends."""
+
+    async def begin(self, connection: asyncpg.Connection, statements: str, ending: str) -> None:
+        """Run *statements*, the first one of its own and, if given, those of *ending*."""
+
+    async def wait_ended(self) -> None:
+        """Wait until *ending* was run."""
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether the transaction is open yet."""
 
 
 class PoolSource(Protocol):
@@ -113,8 +130,8 @@ class Lease:
     """
 
     __slots__ = (
-        "_begin_with",
         "_connection",
+        "_is_end_sent",
         "_is_locked",
         "_isolation",
         "_options",
@@ -123,6 +140,7 @@ class Lease:
         "_statement",
         "_tenant_state",
         "_timeout",
+        "_work",
     )
 
     def __init__(
@@ -133,7 +151,7 @@ class Lease:
         *,
         options: LeaseOptions,
         timeout: float,
-        begin: Begin | None = None,
+        work: Work | None = None,
         statement: str = "",
     ) -> None:
         """Prepare a lease for a tenant; nothing is borrowed before it is entered.
@@ -151,9 +169,9 @@ class Lease:
         self._isolation = isolation
         self._options = options
         self._timeout = timeout
-        self._begin_with = begin
+        self._work = work
         self._statement = statement
-        self._is_locked = False
+        self._is_locked = self._is_end_sent = False
 
     async def __aenter__(self) -> asyncpg.Connection:
         """Borrow a connection that has proved to work, inside the tenant's context."""
@@ -184,7 +202,7 @@ class Lease:
                 raise PoolTimeout("No working connection was found in time.")
         self._pool, self._connection = pool, connection
         # What begins it unseen by asyncpg is ours, and needs no protection from late use.
-        return connection.attach_proxy() if self._begin_with is None else connection.raw
+        return connection.attach_proxy() if self._work is None else connection.raw
 
     async def __aexit__(
         self,
@@ -241,15 +259,17 @@ class Lease:
         """
         begun = usable = False
         try:
-            if statements or self._begin_with is not None:
+            if statements or self._work is not None:
                 pool.statement_deadlines.begin(connection, _BEGIN_DEADLINE)
-                if self._begin_with is None:
+                if self._work is None:
                     await connection.run(statements)
                 else:
-                    await self._begin_with(connection.raw, statements)
+                    ending = self._ending_of(self._work)
+                    await self._work.begin(connection.raw, statements, ending)
+                    self._is_end_sent = bool(ending)
             connection.mark_prepared()
             if self._options.transaction:
-                connection.mark_in_transaction(unseen=self._begin_with is not None)
+                connection.mark_in_transaction(unseen=self._work is not None)
             begun = True
         except driver.CONNECTION_ERRORS:
             return False
@@ -269,6 +289,17 @@ class Lease:
                 pool.release(connection, reusable=usable)
         return True
 
+    def _ending_of(self, work: Work) -> str:
+        """The statements that end the lease, if they can be sent together with its *work*.
+
+        A commit of what only read can be neither too early nor in vain.
+        """
+        options = self._options
+        if not (options.transaction and options.read_only and work.ends_at_once):
+            return ""
+        spec = self._tenant_state.tenant.spec
+        return end_statements(self._isolation, spec, transaction=True, commit=True)
+
     async def _clean_up(self, connection: PooledConnection, *, commit: bool) -> bool:
         """End the transaction; False if the tenant's schema was found missing afterwards.
 
@@ -279,31 +310,54 @@ class Lease:
             raise LeaseLost
         if self._options.transaction and commit and not connection.is_in_transaction:
             raise StatementEndedLease
-        ahead = ""
-        if self._options.transaction and not self._options.read_only:
-            # It takes writes, so BEGIN cannot fail, and no other lease's failure appears here.
-            ahead = self._pool.prefetch_for_next(connection)
-        spec = self._tenant_state.tenant.spec
-        statements = end_statements(
-            self._isolation,
-            spec,
-            transaction=self._options.transaction,
-            commit=commit,
-            begin_next=ahead,
-        )
         self._pool.statement_deadlines.begin(connection, _CLEANUP_DEADLINE)
-        sent_at = monotonic()
         try:
-            await connection.run(statements)
-            connection.mark_prefetched(ahead, sent_at)
+            if not await self._was_ended(commit=commit):
+                await self._end(connection, commit=commit)
         except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError, UnicodeDecodeError) as error:
             if isinstance(error, asyncpg.PostgresError) and is_schema_missing(error):
                 self._pool.recycle()
                 return False
-            raise end_error(error, connection) from error
+            if self._work is not None and self._is_end_sent:
+                is_open = self._work.is_in_transaction
+            else:
+                is_open = connection.raw.is_in_transaction()
+            raise end_error(error, connection, is_open=is_open) from error
         finally:
             self._pool.statement_deadlines.end(connection)
         return True
+
+    async def _was_ended(self, *, commit: bool) -> bool:
+        """Whether its end was sent with its work, and left nothing to do.
+
+        Raises what asyncpg would of a failed one, if the work was to be committed.
+        """
+        if self._work is None or not self._is_end_sent:
+            return False
+        try:
+            await self._work.wait_ended()
+        except asyncpg.PostgresError:
+            if commit:
+                raise
+            self._is_end_sent = False
+        return self._is_end_sent
+
+    async def _end(self, connection: PooledConnection, *, commit: bool) -> None:
+        """Raises what asyncpg does."""
+        ahead = ""
+        if self._options.transaction and not self._options.read_only:
+            # It takes writes, so BEGIN cannot fail, and no other lease's failure appears here.
+            ahead = self._pool.prefetch_for_next(connection)
+        statements = end_statements(
+            self._isolation,
+            self._tenant_state.tenant.spec,
+            transaction=self._options.transaction,
+            commit=commit,
+            begin_next=ahead,
+        )
+        sent_at = monotonic()
+        await connection.run(statements)
+        connection.mark_prefetched(ahead, sent_at)
 
 
 def begin_statements(isolation: IsolationStrategy, spec: TenantSpec, options: LeaseOptions) -> str:

@@ -34,7 +34,7 @@ from app.domain.transaction import IsolationLevel
 from app.pools.connector import Connectors
 from app.pools.isolation import IsolationStrategy
 from app.pools.leak_detection import Borrower
-from app.pools.lease import DEFAULT_OPTIONS, Begin, Lease, LeaseOptions
+from app.pools.lease import DEFAULT_OPTIONS, Lease, LeaseOptions, Work
 from app.pools.pool import Pool
 from app.pools.recorder import Recorder
 from app.pools.registry import PoolRegistry, SlotWaiter
@@ -158,7 +158,7 @@ class TenantPoolManager:
         deferrable: bool = False,
         statement_timeout: float | None = None,
         timeout: float | None = None,
-        begin: Begin | None = None,
+        work: Work | None = None,
         statement: str = "",
     ) -> Lease:
         """Borrow a connection: `async with manager.lease("acme") as connection:`.
@@ -171,7 +171,7 @@ class TenantPoolManager:
             isolation_level, deferrable: of that transaction, see `LeaseOptions`.
             statement_timeout: seconds one statement may take.
             timeout: seconds to wait for a connection; the strategy's acquire_timeout if None.
-            begin: what begins the lease's transaction; asyncpg if None.
+            work: what will be run, if it runs by itself; by asyncpg if None.
             statement: what will be run, if it is known, for those who look at running leases.
 
         Raises:
@@ -199,7 +199,7 @@ class TenantPoolManager:
             timeout=self._registries[strategy].config.acquire_timeout
             if timeout is None
             else timeout,
-            begin=begin,
+            work=work,
             statement=statement,
         )
 

@@ -49,14 +49,15 @@ def end_statements(
     return f"{end}; {reset}"
 
 
-def end_error(error: BaseException, connection: PooledConnection) -> PoolkeeperError:
+def end_error(
+    error: BaseException, connection: PooledConnection, *, is_open: bool
+) -> PoolkeeperError:
     """What became of a transaction whose end failed.
 
-    While it is open, the context check failed; otherwise its commit did, or what came after it.
+    While it *is_open*, the context check failed; otherwise its commit did, or what came after it.
     Code that a commit runs, of deferred triggers, has a context, and may raise any SQLSTATE: those
     of lost connections and of failed checks too.
     """
-    is_open = connection.raw.is_in_transaction()
     is_rolled_back = is_open or bool(getattr(error, "context", None))
     is_lost = isinstance(error, (*driver.CONNECTION_ERRORS, asyncpg.QueryCanceledError))
     if not isinstance(error, asyncpg.PostgresError) or not connection.is_connected():

@@ -28,7 +28,16 @@ from app.wire.backend_messages import (
     result_fields,
 )
 from app.wire.connection import Interceptor
-from app.wire.frontend_messages import COPY_FAIL, FLUSH, SYNC, bind, close, execute, parse
+from app.wire.frontend_messages import (
+    COPY_FAIL,
+    FLUSH,
+    SYNC,
+    bind,
+    close,
+    execute,
+    parse,
+    simple_query,
+)
 
 # The most that is kept of an error, and of the description of a statement.
 _MAX_ERROR_BYTES = 64 * 1024
@@ -102,6 +111,8 @@ class ExtendedQuery(Interceptor):
         self._beginning = 0
         self._begun: asyncio.Future[None] | None = None
         self._awaited: asyncio.Future[Reply] | None = None
+        self._ended: asyncio.Future[Reply] | None = None
+        self._finished = self._reply
         self._cancelled: asyncio.Future[None] | None = None
         self._is_left = self._ends_copy = False
         if connection.is_closed() or self._transport.is_closing():
@@ -142,12 +153,15 @@ class ExtendedQuery(Interceptor):
         self._answered = asyncio.get_running_loop().create_future()
         return self._answered
 
-    async def begin(self, statements: str, *messages: bytes, max_row_bytes: int = 0) -> None:
+    async def begin(
+        self, statements: str, *messages: bytes, max_row_bytes: int = 0, ending: str = ""
+    ) -> None:
         """Read the connection from now on, and run *statements*, if any: between each two is "; ".
 
         *messages* are sent with them, and the server looks at them only if all statements
-        succeeded; `receive` their reply inside a block. If this fails, the connection is left
-        again.
+        succeeded; `receive` their reply inside a block. The statements of *ending* are sent too,
+        and run in any case; `wait_ended` tells what became of them. If this fails, the connection
+        is left again.
 
         Raises:
             ServerError: one of the statements failed.
@@ -155,14 +169,18 @@ class ExtendedQuery(Interceptor):
         """
         self._transport.set_protocol(self)
         self._awaited = self._expect_reply(max_row_bytes)
+        end = SYNC
+        if ending:
+            self._ended = asyncio.get_running_loop().create_future()
+            end += simple_query(ending)
         if not statements:
-            self._transport.write(b"".join((*messages, SYNC)))
+            self._transport.write(b"".join((*messages, end)))
             return
         # Not as a simple query: after one that failed, the server would go on with what follows.
         steps = [parse(each) + bind() + execute() for each in statements.split("; ")]
         self._beginning = len(steps)
         self._begun = asyncio.get_running_loop().create_future()
-        self._transport.write(b"".join((*steps, FLUSH, *messages, SYNC)))
+        self._transport.write(b"".join((*steps, FLUSH, *messages, end)))
         try:
             await self._begun
         except asyncio.CancelledError:
@@ -171,7 +189,11 @@ class ExtendedQuery(Interceptor):
             self._leave()
             raise
         except BaseException:
-            self._leave()
+            try:
+                if self._ended is not None:
+                    await asyncio.wait([self._ended])
+            finally:
+                self._leave()
             raise
 
     async def receive(self) -> Reply:
@@ -180,10 +202,26 @@ class ExtendedQuery(Interceptor):
             raise ConnectionResetError("Nothing was sent.")
         return await self._reply_of(self._awaited)
 
+    async def wait_ended(self) -> None:
+        """Wait until the ending of `begin` was run, inside a block or after it.
+
+        Raises:
+            ServerError: one of its statements failed.
+            OSError: the connection is gone.
+        """
+        if self._ended is None:
+            raise ConnectionResetError("Nothing was sent.")
+        await self._reply_of(self._ended)
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether the server said so last."""
+        return self._reply.transaction_status != "I"
+
     @property
     def reply(self) -> Reply:
-        """The latest reply, also of what failed."""
-        return self._reply
+        """The latest reply, also of what failed, but for that of an ending."""
+        return self._finished
 
     async def _reply_of(self, answered: asyncio.Future[Reply]) -> Reply:
         try:
@@ -263,12 +301,14 @@ class ExtendedQuery(Interceptor):
         lost.__cause__ = exc
         if self._begun is not None and not self._begun.done():
             self._begun.set_exception(self._reply.error or lost)
-        if answered is not None and not answered.done():
-            if self._reply.error is not None:
-                answered.set_result(self._reply)
-            else:
-                answered.set_exception(lost)
-                answered.exception()  # it may be that nobody waits any more
+        if answered is not self._ended:
+            self._finished = self._reply
+        if answered is not None and not answered.done() and self._reply.error is not None:
+            answered.set_result(self._reply)
+        for each in (answered, self._ended):
+            if each is not None and not each.done():
+                each.set_exception(lost)
+                each.exception()  # it may be that nobody waits any more
 
     def _take_beginning(self, kind: int, body: bytes) -> None:
         """Keep of a message that is too long what may be kept."""
@@ -321,6 +361,10 @@ class ExtendedQuery(Interceptor):
     def _finish(self) -> None:
         answered, reply = self._answered, self._reply
         self._answered = None
+        if answered is not self._ended:
+            self._finished = reply
+            if self._ended is not None and not self._ended.done():
+                self._answered, self._reply, self._room = self._ended, Reply(), 0
         if self._beginning and self._begun is not None and not self._begun.done():
             # All statements come to their end, unless one of them fails.
             self._begun.set_exception(reply.error or ConnectionResetError("No answer."))

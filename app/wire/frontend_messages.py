@@ -20,6 +20,11 @@ def parse(sql: str, *, name: str = "", types: Sequence[int] = ()) -> bytes:
     return _message(b"P", _text(name) + _text(sql) + len(types).to_bytes(2, "big") + oids)
 
 
+def simple_query(statements: str) -> bytes:
+    """Run *statements*, whatever became of those before; no Sync is needed after them."""
+    return _message(b"Q", _text(statements))
+
+
 def describe(name: str = "") -> bytes:
     """Ask for the parameters and columns of a prepared statement."""
     return _message(b"D", b"S" + _text(name))

@@ -41,7 +41,7 @@ async def run_statements(
         isolation_level=isolation_level,
         deferrable=deferrable,
         statement_timeout=timeout,
-        begin=query.begin,
+        work=query,
         statement=statements[0].sql,
     )
     async with CancelOnDisconnect(request) as client, lease as connection:

@@ -3,13 +3,14 @@
 A statement that runs again is sent together with its parameters, which saves a round trip; Postgres
 describes it anew on the way. If the description is another one by then, the parameters may have
 been written for other types: then the transaction is rolled back and run again without what is
-known, for it may change types itself.
+known, for it may change types itself. If the statement only reads, and returned few rows the last
+time, its lease ends in the same round trip; should there be more rows now, it is run again too.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, are_built_in
 from app.wire.backend_messages import ResultField
@@ -25,20 +26,30 @@ _RECORDS = frozenset({RECORD, RECORD_ARRAY})
 
 
 class OutdatedDescription(Exception):
-    """A statement ran by a description that holds no more; run all again without any."""
+    """A statement ran by a description that holds no more; run all again without any.
+
+    Nothing was stored: it was rolled back, or could only read.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A statement's parameters, as oids of types, and its columns; None if it returns no rows."""
+    """A statement's parameters and its columns.
+
+    Attributes:
+        parameters: oids of types.
+        fields: None if it returns no rows.
+        is_short: whether it returned so few that its first execution had all of them.
+    """
 
     parameters: tuple[int, ...]
     fields: tuple[ResultField, ...] | None
+    is_short: bool = field(default=False, compare=False)
 
     @classmethod
-    def of(cls, reply: Reply) -> Description:
+    def of(cls, reply: Reply, *, is_short: bool = False) -> Description:
         """What the *reply* to a statement's opening says."""
-        return cls(reply.parameters, reply.fields)
+        return cls(reply.parameters, reply.fields, is_short)
 
     @property
     def is_kept(self) -> bool:

@@ -10,7 +10,7 @@ from app.domain.errors import StatementFailed
 from app.pools.query.descriptions import Description, TenantDescriptions
 from app.pools.query.pg_literals import literal
 from app.pools.query.pg_types import BUILT_IN, PgType, look_up_types
-from app.pools.query.rows import Rows, first_execution
+from app.pools.query.rows import FIRST_ROWS, Rows, first_execution
 from app.pools.query.statement import Statement, have_many_parts
 from app.wire.extended_query import ExtendedQuery, Reply
 
@@ -86,6 +86,17 @@ class JsonStatement(Statement[StatementResult]):
         self._known = known
         return *opening, *first_execution(values, max_rows=self._max_rows)
 
+    @property
+    def ends_at_once(self) -> bool:
+        return self._known is not None and self._known.is_short
+
+    def is_cut(self, opened: Reply) -> bool:
+        if opened.command_tag is not None or len(opened.rows) > self._max_rows:
+            return False
+        if self._descriptions is not None:
+            self._descriptions.forget(self.sql)
+        return True
+
     def is_outdated(self, opened: Reply) -> bool:
         known = self._known
         if self._descriptions is None or known is None or known == Description.of(opened):
@@ -117,7 +128,9 @@ class JsonStatement(Statement[StatementResult]):
             values = await self._encoded(partial(_literals, opened.parameters, types))
             tag = await rows.fetch(values, is_query=is_query)
             if self._descriptions is not None:
-                self._descriptions.keep(self.sql, Description.of(opened))
+                is_short = is_query and not rows.truncated and rows.count < FIRST_ROWS
+                description = Description.of(opened, is_short=is_short)
+                self._descriptions.keep(self.sql, description)
         count, status = rows.count, None
         if opened.fields is None:
             last = (tag or "").rpartition(" ")[2]

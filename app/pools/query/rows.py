@@ -19,11 +19,12 @@ from app.wire.frontend_messages import BINARY, TEXT, bind, close, execute
 MAX_BYTES = 8 * 1024 * 1024
 """Of all rows that a request returns, as JSON."""
 
+FIRST_ROWS = 10
+"""Of the first batch, whose rows may be of any size: many results are no longer."""
+
 # Rows are fetched in batches, so that a long result holds up nobody, and never more of them than
 # fit into a response.
 _MAX_BATCH_ROWS = 100
-# Of the first batch, whose rows may be of any size: many results are no longer.
-_FIRST_ROWS = 10
 _MAX_BATCH_BYTES = 1024 * 1024
 # A longer row is made of pieces, whatever its types.
 _LONG_ROW_BYTES = 64 * 1024
@@ -232,7 +233,7 @@ def first_execution(
         _CLOSE_PORTAL,
         bind(values, portal=_PORTAL, result_formats=result_formats),
         # One more than may be shown, so that the last row comes together with the end.
-        execute(portal=_PORTAL, max_rows=min(_FIRST_ROWS, max_rows + 1)),
+        execute(portal=_PORTAL, max_rows=min(FIRST_ROWS, max_rows + 1)),
     )
 
 

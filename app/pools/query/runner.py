@@ -52,21 +52,47 @@ class Query(Generic[Result]):
         with self._failures_of([]):
             self._opening = statements[0].opening()
         self._begun: ExtendedQuery | None = None
+        self._is_ended = False
         self._began_at = 0.0
 
-    async def begin(self, connection: asyncpg.Connection, statements: str) -> None:
-        """Begin a lease by *statements*, and open the first one in the same round trip.
+    @property
+    def ends_at_once(self) -> bool:
+        """Whether, as far as known, nothing is to be run after what `begin` sends."""
+        return len(self._statements) == 1 and self._statements[0].ends_at_once
+
+    async def begin(self, connection: asyncpg.Connection, statements: str, ending: str) -> None:
+        """Begin a lease by *statements*, open the first one, and end the lease if that is known.
+
+        All of it is one round trip.
 
         Raises:
-            asyncpg.PostgresError, OSError: they failed.
+            asyncpg.PostgresError, OSError: *statements* failed.
         """
         query = ExtendedQuery(connection)
         self._began_at = monotonic()
+        self._is_ended = bool(ending)
         try:
-            await query.begin(statements, *self._opening, max_row_bytes=MAX_BYTES)
+            await query.begin(statements, *self._opening, max_row_bytes=MAX_BYTES, ending=ending)
         except ServerError as error:
             raise asyncpg.PostgresError.new(error.fields) from error
         self._begun = query
+
+    async def wait_ended(self) -> None:
+        """Wait until the *ending* of `begin` was run.
+
+        Raises:
+            asyncpg.PostgresError, OSError: it failed.
+        """
+        if self._begun is not None:
+            try:
+                await self._begun.wait_ended()
+            except ServerError as error:
+                raise asyncpg.PostgresError.new(error.fields) from error
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether the transaction is open yet, after what `begin` sent."""
+        return self._begun is not None and self._begun.is_in_transaction
 
     async def run(self, connection: asyncpg.Connection) -> list[Result]:
         """Run them on a leased *connection*, where the first may have begun; their results.
@@ -130,7 +156,7 @@ class Query(Generic[Result]):
                 if statement.is_outdated(query.reply):
                     raise OutdatedDescription from error
                 raise
-            if statement.is_outdated(opened):
+            if statement.is_outdated(opened) or (self._is_ended and statement.is_cut(opened)):
                 raise OutdatedDescription
             result = await statement.run(query, opened, max_bytes=room)
             results.append(result)

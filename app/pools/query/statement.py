@@ -76,6 +76,15 @@ class Statement(ABC, Generic[Result]):
             raise error
         return _SET_FORMS, parse(self.sql), _DESCRIBE
 
+    @property
+    def ends_at_once(self) -> bool:
+        """Whether its opening executes it to its end, as far as known; a query that reads."""
+        return False
+
+    def is_cut(self, opened: Reply) -> bool:  # noqa: ARG002 - same
+        """Whether its opening did not execute it to its end after all."""
+        return False
+
     def is_outdated(self, opened: Reply) -> bool:  # noqa: ARG002 - for those that take something
         """Whether its opening took something for granted that the reply, *opened*, denies."""
         return False

@@ -66,7 +66,7 @@ class Asker:
                 timeout=timeout,
             )
         async with self._manager.lease(
-            "acme", read_only=read_only, statement_timeout=timeout, begin=query.begin
+            "acme", read_only=read_only, statement_timeout=timeout, work=query
         ) as connection:
             [result] = await query.run(connection)
             return [[str(value) for value in json.loads(row)] for row in result.rows]
