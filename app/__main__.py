@@ -19,6 +19,7 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
+        _discard_output()
         print_error("Cannot write the output: no space is left.")
         sys.exit(1)
     finally:
@@ -34,6 +35,12 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+
+
+def _discard_output() -> None:
+    """Forget what is not written yet: at its end Python would try again, and end with 120."""
+    with open(os.devnull, "wb") as null:  # noqa: PTH123 - a device, no path of ours
+        os.dup2(null.fileno(), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from hypothesis import settings
 # Without a cache each process that a test starts compiles the whole service anew.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Commands that a test starts keep their output until the end, as those of users do.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 pytest_plugins = [
     "tests.fixtures.canary",  # before any secret is made

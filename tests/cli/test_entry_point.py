@@ -211,15 +211,6 @@ def failing(number: int) -> Callable[..., None]:
     return run
 
 
-def test_a_full_disk_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(entry_point, "cli", failing(errno.ENOSPC))
-    with pytest.raises(SystemExit, match="1"):
-        entry_point.main()
-    assert capsys.readouterr().err == ("poolkeeper: Cannot write the output: no space is left.\n")
-
-
 def test_other_errors_of_the_system_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entry_point, "cli", failing(errno.EIO))
     with pytest.raises(OSError, match="said by the system"):
