@@ -83,6 +83,7 @@ ENTRIES: Mapping[str, Entry] = {
     "stats": _resource("client.stats", "list, show, history"),
     "usage": _resource("client.usage", "list"),
     "leases": _resource("client.leases", "list"),
+    "findings": _resource("client.findings", "list"),
     "events": _resource("client.events", "list, show"),
     "refusals": _resource("client.refusals", "list, show"),
     "apply": _of_service("client.apply", "Make the service match a file of tenants."),

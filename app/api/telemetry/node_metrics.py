@@ -1,4 +1,4 @@
-"""Metrics of nodes for Prometheus, as last reported: 15 series a node, and 3 for each server.
+"""Metrics of nodes for Prometheus, as last reported: 16 series a node, and 3 for each server.
 
 Labels are names of nodes and servers and words of ours: none is a tenant. What is estimated of
 tenants on nodes is in the API alone.
@@ -46,6 +46,12 @@ def node_metrics(fleet: Fleet) -> Iterator[Metric]:
         "Whether each node can be reached and has not applied a configuration for 30 s.",
         ("node",),
         {(name,): node.is_outdated for name, node in nodes.items()},
+    )
+    yield gauge(
+        "poolkeeper_node_vulnerabilities",
+        "Known vulnerabilities of the version of PgBouncer that each node runs.",
+        ("node",),
+        {(name,): len(nodes[name].vulnerabilities) for name in heard},
     )
     yield gauge(
         "poolkeeper_node_clients",

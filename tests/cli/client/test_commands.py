@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.cli.client.shell import Shell
+from tests.fixtures.reporting import reporting_node
 from tests.fixtures.served import Serve, Served
 
 TENANTS = """
@@ -267,3 +268,15 @@ async def test_the_advisor_is_shown_changed_and_asked(shell: Shell) -> None:
     assert asked["current_size"] == 3
     unknown = await shell.run("advisor", "set", "--config", "lateness=1", status=2)
     assert "lateness" in unknown.stderr
+
+
+async def test_findings_are_listed_with_their_cause(service: Served, shell: Shell) -> None:
+    assert await shell.json("findings", "--json") == []
+    await shell.run("tenants", "create", "acme", "--strategy", "per_tenant")
+    await shell.run("tenants", "provision", "acme")
+    async with reporting_node(service.client):
+        listed = (await shell.run("findings")).stdout
+        assert re.search(
+            r"pooler_version +warning +node edge +1 +PgBouncer 1\.18: .* acme\n", listed
+        )
+        assert await shell.json("findings", "--json") != []

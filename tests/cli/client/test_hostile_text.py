@@ -52,6 +52,7 @@ COMMANDS = [
     ["recommendations", "show", "3f2b8c1e"],
     ["events"],
     ["events", "show", "42"],
+    ["findings"],
     ["refusals"],
     ["refusals", "show", "42"],
     ["advisor"],

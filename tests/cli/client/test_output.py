@@ -35,6 +35,7 @@ VIEWS = [
     ["nodes", "tenants", "edge-1"],
     ["usage", "list", "--by", "label:plan", "--from", "2026-11-19T00:00:00Z"],
     ["leases", "list", "--state", "waiting"],
+    ["findings", "list"],
     ["credentials", "list", "acme"],
     ["credentials", "show", "acme", "web"],
     ["advisor", "show"],

@@ -41,6 +41,7 @@ ROOT = Path(__file__).parents[3]
 WIDTHS = [80, 120, 200]
 RESOURCES = [
     *("tenants", "pools", "nodes", "servers", "recommendations", "stats", "events", "refusals"),
+    "findings",
 ]
 LONG = "customer-4711-with-a-long-name"
 
@@ -76,6 +77,8 @@ SHOWN = {
     ("recommendations", 120): "ID POOL MAX PROPOSED REASON STATUS AGE",
     ("stats", 80): "TENANT LEASES ACTIVE WAITING WAIT_P99_MS TIMEOUTS",
     ("events", 80): "ID AGE ACTION SUBJECT ACTOR CHANGE",
+    ("findings", 80): "CHECK SEVERITY PLACE COUNT DETAIL",
+    ("findings", 120): "CHECK SEVERITY PLACE COUNT DETAIL TENANTS",
     ("refusals", 80): "ID AGE TENANT CODE DETAIL",
 }
 

@@ -1,0 +1,57 @@
+"""`poolkeeper findings`: what the isolation audit and nodes found, and the SQL that mends it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from app.cli.client.service_command import ShowCommand, resource
+from app.cli.client.session import Session
+from app.cli.client.table import ALWAYS, WIDE, Item, Table, number, prose, text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.cli.client.api_client import ApiClient, Document
+
+PATH = "/v1/findings"
+
+
+def _place(finding: Item) -> str:
+    if finding["node"] is not None:
+        return f"node {finding['node']}"
+    return finding["server"] or "several servers"
+
+
+def _tenants(finding: Item) -> str:
+    """The first of them; the number says how many there are."""
+    names = ", ".join(finding["tenants"])
+    return names if finding["count"] <= len(finding["tenants"]) else f"{names}, …"
+
+
+COLUMNS = (
+    text("CHECK", "check", ALWAYS),
+    text("SEVERITY", "severity", ALWAYS),
+    text("PLACE", _place, ALWAYS),
+    number("COUNT", "count", ALWAYS),
+    prose("DETAIL", "detail"),
+    prose("TENANTS", _tenants, WIDE),
+)
+
+findings = resource("List what the isolation audit and nodes found.")
+
+
+@findings.command("list", cls=ShowCommand)
+def list_findings(context: typer.Context) -> None:
+    """List checks that failed, and nodes with a vulnerable PgBouncer; the worst first.
+
+    The status is 0 whatever is found, as of every list.
+    """
+    session: Session = context.obj
+
+    def fetch(client: ApiClient) -> Sequence[Document]:
+        items: Sequence[Document] = client.get(PATH)["items"]
+        return items
+
+    session.show(fetch, lambda items: Table(columns=COLUMNS, items=items))
