@@ -42,6 +42,8 @@ from app.wire.frontend_messages import (
 # The most that is kept of an error, and of the description of a statement.
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_DESCRIPTION_BYTES = 4 * 1024 * 1024
+# Encodings that asyncpg fails over, for Python lacks them.
+_UNKNOWN_ENCODINGS = frozenset({"EUC_TW", "MULE_INTERNAL"})
 # Of a cancel request, in seconds.
 _CANCEL_DEADLINE = 5.0
 _HEADER = 5
@@ -356,7 +358,8 @@ class ExtendedQuery(Interceptor):
         """Pass it to asyncpg too, which has to know the encoding."""
         name, _, value = message[_HEADER:-1].decode("utf-8", "replace").partition("\0")
         self._reply.parameter_status[name] = value
-        self._driver.data_received(message)
+        if value not in _UNKNOWN_ENCODINGS:
+            self._driver.data_received(message)
 
     def _finish(self) -> None:
         answered, reply = self._answered, self._reply

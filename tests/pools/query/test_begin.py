@@ -112,6 +112,15 @@ async def test_a_refused_statement_leaves_its_connection_for_the_next(
     assert backends(manager) == before
 
 
+async def test_an_encoding_that_python_lacks_costs_no_connection(
+    ask: Asker, manager: TenantPoolManager
+) -> None:
+    before = backends(manager)
+    await ask("set client_encoding = 'EUC_TW'")
+    assert await ask("select 'é'") == [["é"]]
+    assert backends(manager) == before
+
+
 async def test_what_takes_too_long_ends(ask: Asker) -> None:
     with pytest.raises(QueryTimeout):
         await ask("select pg_sleep(600)", timeout=0.2)
