@@ -18,12 +18,15 @@ def notice_silence(transport: asyncio.BaseTransport | None) -> None:
     """Have the kernel end a connection whose peer is silent, so that nobody hangs on it.
 
     Raises:
-        OSError: the socket takes no such option.
+        OSError: the socket takes no such option, or is closed.
     """
     connected = transport.get_extra_info("socket") if transport is not None else None
     # The other end of a Unix socket cannot fall silent without its kernel, which is ours.
     if connected is None or connected.family == socket.AF_UNIX:
         return
+    # uvloop's own error would be a ValueError.
+    if connected.fileno() < 0:
+        raise ConnectionResetError("The connection is closed.")
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _SILENCE.items():
         if hasattr(socket, option):

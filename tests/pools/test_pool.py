@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.domain.errors import PoolSaturated, PoolTimeout, Unavailable
+from app.domain.errors import PoolSaturated, PoolTimeout, ServerUnavailable, Unavailable
 from app.domain.tenant import PoolStrategy
 from app.pools import driver
 from app.pools.driver import Login
@@ -16,6 +16,7 @@ from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import Bench, account, finished, lent
+from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
 
@@ -278,6 +279,30 @@ async def test_a_connection_that_breaks_between_login_and_use_gives_its_place_ba
     assert opened
     await eventually(lambda: bench.server.budget.used == pool.connections.open)
     monkeypatch.setattr(driver, "connect", really_connect)
+    async with lent(pool, acme):
+        assert bench.server.budget.used == 1
+
+
+async def test_a_connection_that_ends_right_after_its_login_gives_its_place_back(
+    bench: Bench, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = driver.connect
+
+    async def lose(*login: Any, **options: Any) -> asyncpg.Connection:
+        connection = await connect(*login, **options)
+        ended = asyncio.Event()
+        connection.add_termination_listener(lambda _: ended.set())
+        async with database.connected() as other:
+            await other.execute(f"select pg_terminate_backend({connection.get_server_pid()})")
+        await asyncio.wait_for(ended.wait(), 60)
+        return connection
+
+    pool, acme = bench.pool(1), account()
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "connect", lose)
+        with pytest.raises(ServerUnavailable):
+            await pool.acquire(acme, 5)
+        await eventually(lambda: bench.server.budget.used == pool.connections.open)
     async with lent(pool, acme):
         assert bench.server.budget.used == 1
 
