@@ -38,7 +38,7 @@ class Replica:
         self._standby: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         app.state.forwarder, app.state.election = forwarder, election
-        app.state.readiness = StandbyReadiness(election)
+        app.state.readiness = StandbyReadiness(election, forwarder.reaches_active)
         app.state.hand_over = self.hand_over
 
     async def start(
@@ -81,7 +81,9 @@ class Replica:
         if election.lost is not None or not await election.has_others():
             return
         _log.info("handing over")
-        self._app.state.readiness = StandbyReadiness(election, is_stopping=True)
+        self._app.state.readiness = StandbyReadiness(
+            election, self._forwarder.reaches_active, is_stopping=True
+        )
         if self._app.state.service is not None:
             self._app.state.service.end_streams()
         await self._forwarder.drain(requests_end_at - _LAST_REQUESTS - loop.time())

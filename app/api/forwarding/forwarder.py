@@ -34,6 +34,8 @@ _NOT_ACTIVE = b"poolkeeper-not-active"
 _HOLD = 10.0
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
+# In seconds. Proxies that check /readyz each second wait no longer than that for its response.
+_REACH_DEADLINE = 0.5
 _REPEATABLE = frozenset({"GET", "HEAD"})
 # RFC 9110, 7.6.1. What `expect` asks for was answered here, and each server writes its own date.
 _HOP_BY_HOP = {
@@ -93,6 +95,17 @@ class Forwarder:
     def close(self) -> None:
         """Close all connections to the active instance."""
         self._upstreams.close()
+
+    async def reaches_active(self) -> bool:
+        """Whether another instance is active, and answers this one at once."""
+        url = self._election.active_url
+        if url is None:
+            return False
+        try:
+            async with asyncio.timeout(_REACH_DEADLINE):
+                return await self._upstreams.answers(url)
+        except TimeoutError:
+            return False
 
     async def drain(self, deadline: float) -> None:
         """Wait for the end of what is served here now, for *deadline* seconds at most."""

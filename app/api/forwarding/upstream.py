@@ -274,24 +274,28 @@ class Upstreams:
         return await self._open_to(url)
 
     async def is_there(self, url: str) -> bool:
-        """Whether *url* answers, or did of late, what takes no time, on a new connection."""
+        """Whether *url* answers, or did of late."""
         now = asyncio.get_running_loop().time()
         if self._answered == url and now - self._answered_at < _LOOK_INTERVAL:
             return True
+        if not await self.answers(url):
+            return False
+        self._answered, self._answered_at = url, now
+        return True
+
+    async def answers(self, url: str) -> bool:
+        """Whether *url* answers now what takes no time, on a new connection."""
         upstream: Upstream | None = None
         try:
             async with asyncio.timeout(_LOOK_DEADLINE):
                 upstream = await self._open_to(url)
                 upstream.begin("GET", _LOOK % (urlsplit(url).hostname or "").encode())
-                if await upstream.is_answering():
-                    self._answered, self._answered_at = url, now
-                    return True
+                return await upstream.is_answering()
         except (OSError, UpstreamLost):
-            pass
+            return False
         finally:
             if upstream is not None:
                 self.discard(upstream)
-        return False
 
     async def _open_to(self, url: str) -> Upstream:
         loop, parts = asyncio.get_running_loop(), urlsplit(url)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from heapq import nsmallest
 from time import monotonic
 from typing import Annotated, Any, Literal, Protocol, Self
@@ -93,10 +94,22 @@ class ReadinessChecks(Protocol):
 class StandbyReadiness:
     """The checks of an instance that is not active: whether it can forward, or take over."""
 
-    def __init__(self, election: Election, *, is_stopping: bool = False) -> None:
-        """*is_stopping*: it is to be sent no requests, though it may be active still."""
+    def __init__(
+        self,
+        election: Election,
+        reaches_active: Callable[[], Awaitable[bool]],
+        *,
+        is_stopping: bool = False,
+    ) -> None:
+        """Ask *election*, and once a second at most whether this instance *reaches* the active one.
+
+        *is_stopping*: it is to be sent no requests, though it may be active still.
+        """
         self._election = election
+        self._reaches_active = reaches_active
         self._is_stopping = is_stopping
+        self._lock = asyncio.Lock()
+        self._is_reached, self._asked_at = False, float("-inf")
 
     async def run(self) -> list[ReadinessCheck]:
         election = self._election
@@ -111,7 +124,19 @@ class StandbyReadiness:
         return [
             _required("leadership", ok=is_ok, detail=detail),
             _required("keys", ok=different is None, detail=keys),
+            await self._check_active_instance(),
         ]
+
+    async def _check_active_instance(self) -> ReadinessCheck:
+        """Not required: while this instance cannot forward, it can still take over."""
+        async with self._lock:
+            if monotonic() - self._asked_at >= _CACHE_SECONDS:
+                self._is_reached = self._election.is_serving or await self._reaches_active()
+                self._asked_at = monotonic()
+        detail = "It answers."
+        if not self._is_reached:
+            detail = f"{self._election.active_instance} It does not answer this instance."
+        return _informative("active_instance", ok=self._is_reached, detail=detail)
 
 
 class ServiceReadiness:
@@ -277,6 +302,8 @@ async def readyz(
 
     While the catalog is unreachable, open pools keep serving but nothing can be changed: the
     service is not ready. The checks of servers, isolation and keys are for information only.
+    A standby checks whether it can take over, and for information only whether the active
+    instance answers it.
     """
     readiness = Readiness.of(await checks.run(), principal)
     response.headers["Cache-Control"] = "no-store"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 from app.domain.errors import CatalogInUse
 from tests.fixtures.app import Api, ApiWith, ok, serving
 from tests.fixtures.keys import Keyring
+from tests.fixtures.listening import listening
 from tests.fixtures.postgres import Database
+from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
 
 
@@ -45,10 +48,17 @@ async def test_a_standby_names_the_active_instance_and_takes_over_when_that_ends
                     " It cannot be reached from here: check that it runs, and its"
                     " POOLKEEPER_ADVERTISE_URL."
                 )
-            check, keys = ok(await second.client.get("/readyz"))["checks"]
+            check, keys, active = ok(await second.client.get("/readyz"))["checks"]
             assert (keys["name"], keys["required"]) == ("keys", True)
             assert (check["name"], check["required"]) == ("leadership", True)
             assert check["detail"] == "State standby. The active instance is http://127.0.0.1:9."
+            assert active == {
+                "name": "active_instance",
+                "ok": False,
+                "required": False,
+                "detail": "The active instance is http://127.0.0.1:9. It does not answer this"
+                " instance.",
+            }
             ok(await first.query(url, "SELECT 42"))
             instances = ok(await first.client.get("/v1/instances"))["items"]
             assert [(each["url"], each["state"], each["epoch"]) for each in instances] == [
@@ -59,6 +69,39 @@ async def test_a_standby_names_the_active_instance_and_takes_over_when_that_ends
             await eventually(lambda: serves(second))
             ok(await second.query(url, "SELECT 42"))
             assert second.service.election.epoch == 2
+
+
+async def test_a_standby_says_whether_the_active_instance_answers_it_and_is_ready_all_the_same(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    databases = database, catalog_database
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        async with (
+            FaultProxy(*listener.getsockname()) as between,
+            serving(
+                *databases, tmp_path / "a", advertise_url=f"http://127.0.0.1:{between.port}"
+            ) as first,
+            listening(first.app, listener=listener),
+            serving(*databases, tmp_path / "b", advertise_url="http://b:8080") as standby,
+        ):
+
+            async def reaches_it() -> bool:
+                *_, active = ok(await standby.client.get("/readyz"))["checks"]
+                assert active["name"] == "active_instance"
+                return bool(active["ok"])
+
+            async def does_not_reach_it() -> bool:
+                return not await reaches_it()
+
+            await eventually(reaches_it)
+            between.black_hole()
+            await eventually(does_not_reach_it)
+            await between.reset()
+            await between.pass_through()
+            await eventually(reaches_it)
+            between.refuse()
+            await eventually(does_not_reach_it)
 
 
 async def test_an_instance_with_other_api_keys_is_not_ready_until_they_are_the_same(
