@@ -12,11 +12,11 @@ from math import inf
 from typing import Generic, Protocol, TypeVar
 
 from app.domain.openings import SOON
+from app.domain.time_sharing import ROUND
 from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import Clock, ConnectSlot, LoopClock, Timer
 from app.pools.connection import PooledConnection
 from app.pools.scheduling_policy import (
-    ROUND,
     Actions,
     PoolConnections,
     PoolFacts,

@@ -15,13 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp, inf, isfinite, log
 
-# Seconds after which a lease counts for 1/e. Several rounds over all that wait, which last seconds:
-# in rounds of 4 s, weights of 1 : 3 come out as 1 : 2.87; with 10 s they would as 1 : 2.63.
-MEMORY = 30.0
-# A running lease counts for so many connections beyond its use so far. Otherwise a tenant without
-# history would get all connections that come free within a moment; if it were 1, weights would
-# hardly count between tenants that hold one or two.
-_RUNNING = 0.25
+from app.domain.time_sharing import MEMORY, RUNNING
+
 # Seconds between notes, at least, of a tenant that never waits.
 NOTE_EVERY = 1.0
 _LN_2 = log(2)
@@ -66,7 +61,7 @@ class ConnectionUse:
         running = leased + more
         if not running and self.held == self._held_at:
             return log(self._mean / weight) + self.noted_at / MEMORY if self._mean else -inf
-        use = self.mean(leased, now) + running * _RUNNING
+        use = self.mean(leased, now) + running * RUNNING
         return log(use / weight) + now / MEMORY if use > 0 else -inf
 
 

@@ -4,12 +4,9 @@
 what to do next; `PolicyExecutor` does that and asks again until nothing is left to do. Nothing here
 awaits, reads a clock or calls a pool back.
 
-All pools of a server share its budget. To give a connection to another pool, a *move*, costs a
-closing and a login, many times what a lease costs. So pools that want more than there is take turns
-by time, as processes do on a processor: a tenant keeps a connection for a slice, its share of a
-round over all who want one, and never for less than moves may cost. Who used least of late comes
-first. A connection that no caller waits for is kept only as long as its tenant usually takes to
-come back.
+All pools of a server share its budget. Those that want more than there is take turns by time, see
+`app.domain.time_sharing`; who used least of late comes first. A connection that no caller waits for
+is kept only as long as its tenant usually takes to come back.
 """
 
 from __future__ import annotations
@@ -17,11 +14,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import ceil, inf
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 from app.domain.openings import openings_wanted
 from app.domain.pool import PoolSize, PoolState
+from app.domain.time_sharing import (
+    ROUND,
+    longest_kept,
+    most_moves,
+    shortest_slice,
+    slice_seconds,
+)
 from app.pools.budget import ConnectionBudget
 from app.pools.claims import Claim
 from app.pools.connection import PooledConnection
@@ -30,14 +34,6 @@ from app.pools.smoothed import Smoothed
 from app.pools.tenant_state import TenantState
 from app.pools.waiters import Waiter
 
-# Seconds in which everybody who wants a connection should have one once: callers wait 5 by default.
-ROUND = 2.0
-# The share of the connections, and of the time of each, that moves may take while the pools that
-# lose one have work for it.
-MOVING = 0.4
-# How many moves' time a connection is kept for a tenant that is expected back. A move also takes
-# processor time from all others, so that it is worth more than its own time.
-KEPT_MOVES = 4
 # One of so many turns is that of the claim with the lowest rank, however long others wait.
 _TURNS = 3
 
@@ -252,9 +248,7 @@ def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], no
     if claim.since is None and claim.key >= key:
         return True
     slice_ = (
-        shortest_slice(budget, user.weight)
-        if uses_much_less(claim.key, key)
-        else slice_of(user, budget)
+        _shortest_slice(budget, user) if uses_much_less(claim.key, key) else slice_of(user, budget)
     )
     # Connections come back, and slots become free, after the end of slices: it ends earlier by as
     # much as that was of late, or small slices would grow by more than large ones.
@@ -308,28 +302,17 @@ def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> C
     if own.live or own.connecting:
         return Claim(pool, wanted, key, (use, own.connecting, inf))
     due = budget.fair_share * user.weight
-    turn = max(ROUND, shortest_slice(budget, user.weight) / due) if due else inf
+    turn = max(ROUND, _shortest_slice(budget, user) / due) if due else inf
     return Claim(pool, wanted, key, (use, 0, waiter.since), waiter.since, waiter.since + turn)
 
 
 def slice_of(user: TenantState, budget: ConnectionBudget[P]) -> float:
-    """Seconds that *user* may keep a connection while others wait: its fair share of a round."""
-    due = ROUND * min(1.0, budget.fair_share * user.weight)
-    return max(due, shortest_slice(budget, user.weight))
+    """Seconds that *user* may keep a connection while others wait, see `slice_seconds`."""
+    return slice_seconds(budget.fair_share * user.weight, _shortest_slice(budget, user))
 
 
-def shortest_slice(budget: ConnectionBudget[P], weight: int) -> float:
-    """Seconds that a slice of a tenant of that *weight* lasts at least.
-
-    Moves take no more than the share `MOVING` of the slices of all, and no more than half of any.
-    """
-    move = budget.move_seconds
-    return max(move, move / MOVING * weight / budget.mean_weight)
-
-
-def most_moves(limit: int) -> int:
-    """How many connections may be moved at a time while the pools that lose them have work."""
-    return max(1, ceil(limit * MOVING))
+def _shortest_slice(budget: ConnectionBudget[P], user: TenantState) -> float:
+    return shortest_slice(budget.move_seconds, user.weight / budget.mean_weight)
 
 
 def has_spare(pool: PoolFacts) -> bool:
@@ -352,7 +335,7 @@ def kept_seconds(
     that is not known; nor if it is longer, unless it is kept *from_large*, from a tenant that uses
     more than twice as much: what would go there and back stays ready for the small.
     """
-    returns, longest = pool.connections.returns, budget.move_seconds * KEPT_MOVES
+    returns, longest = pool.connections.returns, longest_kept(budget.move_seconds)
     if returns.mean and (from_large or returns.mean <= longest):
         return min(returns.bound, longest)
     return 0.0

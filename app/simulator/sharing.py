@@ -1,20 +1,17 @@
 """How simulated pools take turns on a budget that is used up: the rules of the real pools.
 
 `app.pools` decides about its own connections, waiters and tenants, which a simulation of millions
-of requests has no time for; so these are its rules and constants, not its code. `make
+of requests has no time for; so these are its rules and numbers, not its code. `make
 simulator-live` compares both.
 """
 
 from __future__ import annotations
 
-from math import ceil, inf, log2
+from math import inf, log2
 
+from app.domain.time_sharing import ROUND, longest_kept, shortest_slice, slice_seconds
 from app.simulator.simulated_pool import SimulatedPool
 
-# As in `app.pools.scheduling_policy`, where the reasons are.
-_ROUND = 2.0
-_MOVING = 0.4
-_KEPT_MOVES = 4
 _MUCH_LESS = 0.5
 # Nearly all callers come within so many times the mean time between two.
 _NEARLY_ALL = 4.0
@@ -35,14 +32,9 @@ def _use(pool: SimulatedPool, now: float) -> float:
     """What it used, less than nothing if it is overdue."""
     if not pool.waiting:
         return inf
-    if not pool.open and pool.waiting[0][0] < now - _ROUND:
+    if not pool.open and pool.waiting[0][0] < now - ROUND:
         return -inf
     return pool.use(now) or -inf
-
-
-def most_moves(limit: int) -> int:
-    """How many connections may be moved at a time while the pools that lose them have work."""
-    return max(1, ceil(limit * _MOVING))
 
 
 def kept_seconds(pool: SimulatedPool, move_seconds: float) -> float:
@@ -50,7 +42,7 @@ def kept_seconds(pool: SimulatedPool, move_seconds: float) -> float:
 
     As long as they usually take to come back, and no longer than a few moves take.
     """
-    longest = move_seconds * _KEPT_MOVES
+    longest = longest_kept(move_seconds)
     if pool.return_seconds is None or pool.return_seconds > longest:
         return 0.0
     return min(_NEARLY_ALL * pool.return_seconds, longest)
@@ -72,7 +64,7 @@ def keeps(
     mine, theirs = pool.use(now), _use(claim, now)
     if claim.open and theirs >= mine:
         return True
-    slice_ = move_seconds / _MOVING
+    slice_ = shortest_slice(move_seconds)
     if theirs >= _MUCH_LESS * mine:
-        slice_ = max(slice_, _ROUND * min(1.0, fair_share * pool.weight))
+        slice_ = slice_seconds(fair_share * pool.weight, slice_)
     return now < pool.opened[0] + slice_

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from math import exp
 
 from app.domain.pool import PoolMetrics
+from app.domain.time_sharing import MEMORY, RUNNING
 
-# As the real pools: the memory of a tenant's use, what a running lease counts for beyond that, and
-# the weight of the newest hold in their mean.
-_MEMORY = 30.0
-_RUNNING = 0.25
+# As of the real pools: the weight of the newest hold in their mean.
 _NEWEST = 1 / 8
 
 
@@ -92,18 +90,18 @@ class SimulatedPool:
         Leases are counted when they end.
         """
         self.note(now)
-        return (self._use + _RUNNING * (self.leased + self.connecting)) / self.weight
+        return (self._use + RUNNING * (self.leased + self.connecting)) / self.weight
 
     def note(self, now: float) -> None:
         """Count the leases that ended in its use and in its mean hold."""
         if now > self._noted_at:
-            self._use *= exp((self._noted_at - now) / _MEMORY)
+            self._use *= exp((self._noted_at - now) / MEMORY)
             self._noted_at = now
         count = len(self.holds) - self._noted
         if count:
             held = sum(self.holds[self._noted :])
             self._noted = len(self.holds)
-            self._use += held / _MEMORY
+            self._use += held / MEMORY
             mean = held / count
             if self.hold is None:
                 self.hold = mean

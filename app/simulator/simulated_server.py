@@ -17,6 +17,7 @@ from itertools import chain
 from math import inf
 
 from app.domain.openings import SOON, openings_wanted
+from app.domain.time_sharing import most_moves
 from app.simulator import sharing
 from app.simulator.knee import Knee
 from app.simulator.simulated_pool import SimulatedPool, SimulatedPoolConfig
@@ -320,7 +321,7 @@ class SimulatedServer:
         if not pool.waiting or pool.established <= pool.min_size:
             # What nobody waits for becomes idle: `_take_idle` decides.
             return True
-        if self._connecting >= min(self._max_connecting, sharing.most_moves(self._budget)):
+        if self._connecting >= min(self._max_connecting, most_moves(self._budget)):
             return True
         if self._used < self._budget:
             return True

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.pools.recent_use import MEMORY, ConnectionUse, Contenders, uses_much_less
+from app.domain.time_sharing import MEMORY
+from app.pools.recent_use import ConnectionUse, Contenders, uses_much_less
 
 # Gaps in seconds, and how many connections were held in each.
 histories = st.lists(st.tuples(st.floats(1e-4, 100), st.integers(0, 20)), min_size=1, max_size=30)

@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.pools.scheduling_policy import KEPT_MOVES, decide, most_moves
+from app.domain.time_sharing import KEPT_MOVES, most_moves
+from app.pools.scheduling_policy import decide
 from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer
 
 LIMITS = st.sampled_from([0, 1, 2, 3, 5, 8, 12, 16])

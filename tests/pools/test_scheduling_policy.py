@@ -4,7 +4,8 @@ from typing import Any, cast
 
 import pytest
 
-from app.pools.scheduling_policy import KEPT_MOVES, MOVING, ROUND, PoolFacts, decide, kept_seconds
+from app.domain.time_sharing import KEPT_MOVES, MOVING, ROUND
+from app.pools.scheduling_policy import PoolFacts, decide, kept_seconds
 from app.pools.waiters import Waiter
 from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer, ModelWaiter
 

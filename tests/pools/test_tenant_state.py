@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.pools.recent_use import MEMORY, Contenders
+from app.domain.time_sharing import MEMORY
+from app.pools.recent_use import Contenders
 from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
 from tests.domain.values import account, metrics

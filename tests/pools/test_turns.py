@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from app.domain.time_sharing import ROUND
 from app.pools.connect_limiter import ConnectSlot
-from app.pools.scheduling_policy import ROUND
 from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer
 
 LIMIT = 4

@@ -1,0 +1,36 @@
+"""How long a tenant keeps a connection while others wait."""
+
+import pytest
+
+from app.domain.time_sharing import (
+    MOVING,
+    ROUND,
+    longest_kept,
+    most_moves,
+    shortest_slice,
+    slice_seconds,
+)
+
+
+def test_a_slice_is_the_fair_share_of_a_round_and_no_more_than_one_round() -> None:
+    assert slice_seconds(0.25, 0.1) == ROUND / 4
+    assert slice_seconds(3.0, 0.1) == ROUND
+
+
+def test_no_slice_is_so_short_that_moves_take_more_than_their_share() -> None:
+    shortest = shortest_slice(0.02)
+    assert slice_seconds(0.001, shortest) == shortest == pytest.approx(0.02 / MOVING)
+
+
+def test_of_a_light_tenant_moves_may_take_all_of_the_shortest_slice_and_no_more() -> None:
+    assert shortest_slice(0.02, 0.01) == 0.02
+    assert shortest_slice(0.02, 2.0) == pytest.approx(2 * 0.02 / MOVING)
+
+
+def test_one_connection_may_always_be_moved() -> None:
+    assert [most_moves(limit) for limit in (1, 2, 10)] == [1, 1, 4]
+
+
+def test_what_is_kept_for_long_is_kept_for_a_few_moves() -> None:
+    assert longest_kept(0.02) == pytest.approx(0.08)
+    assert longest_kept(0.0) == 0.0
