@@ -23,7 +23,8 @@ _INVALID_VALUE = "a value does not match its tag or format, or is nested too dee
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
 _MERGE = "tag:yaml.org,2002:merge"
 _IMMUTABLE = ("strategy", "server")
-_MUTABLE = ("weight", "max_leases", "labels", "advisor_mode")
+# Of a file's tenant, what is no field of the service's.
+_STEPS = {"provision", "pool"}
 
 Document = Mapping[str, Any]
 
@@ -77,7 +78,7 @@ class DeclaredTenant(BaseModel):
     @property
     def body(self) -> dict[str, object]:
         """Body of the tenant's PUT request."""
-        return self.model_dump(exclude_none=True, exclude={"provision", "pool"})
+        return self.model_dump(exclude_none=True, exclude=_STEPS)
 
 
 class Manifest(BaseModel):
@@ -220,8 +221,8 @@ def _steps(
             summary = f"{_changes(actual, body, fixed)}: cannot be changed"
             yield Step(verb=Verb.REFUSE, tenant=tenant, summary=summary)
             return
-        fields = declared.model_dump()
-        changed = [name for name in _MUTABLE if fields[name] != actual[name]]
+        fields = declared.model_dump(exclude={*_STEPS, *_IMMUTABLE})
+        changed = [name for name in fields if fields[name] != actual[name]]
         if changed:
             summary = _changes(actual, fields, changed)
             yield Step(verb=Verb.CHANGE, tenant=tenant, summary=summary, body=body)

@@ -18,9 +18,6 @@ from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Item, age, number, pro
 if TYPE_CHECKING:
     from app.cli.client.api_client import Document
 
-# What a change keeps unless it names it.
-_FIELDS = ("address", "labels", "selector", "limits")
-
 
 def _state(node: Item) -> str:
     also = [each for each in ("paused", "vulnerable") if node[each]]
@@ -159,10 +156,12 @@ def change(
     server_limit: LimitOption = None,
 ) -> None:
     """Change a node; labels, selector and limits that are given replace all of them."""
+    from poolkeeper.models import NodeBody
+
     given = _given(address, label, selector, server_limit)
 
     def changed(current: Document) -> Document:
-        return {**{name: current[name] for name in _FIELDS}, **given}
+        return {**{name: current[name] for name in NodeBody.__annotations__}, **given}
 
     session: Session = context.obj
     session.change(

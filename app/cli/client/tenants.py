@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 Mode = Literal["off", "recommend", "apply"]
 Strategy = Literal["shared", "per_tenant", "per_database"]
 State = Literal["declared", "provisioned", "deleting"]
-# Of a tenant, what a change keeps unless it names it.
-_FIELDS = ("server", "strategy", "weight", "max_leases", "labels", "advisor_mode")
 
 
 def _findings(tenant: Item) -> str | None:
@@ -177,10 +175,12 @@ def change(
     advisor_mode: ModeOption = None,
 ) -> None:
     """Change a tenant; what is omitted stays as it is."""
+    from poolkeeper.models import TenantBody
+
     added, removed = pairs(label or [], "--label"), set(remove_label or [])
 
     def changed(current: Document) -> Document:
-        kept = {name: current[name] for name in _FIELDS}
+        kept = {name: current[name] for name in TenantBody.__annotations__}
         labels = {key: value for key, value in kept["labels"].items() if key not in removed}
         return {
             **kept,
