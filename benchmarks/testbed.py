@@ -19,11 +19,11 @@ from app.domain.desired_state import Tenant
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
 from app.embedded import EmbeddedAddress, EmbeddedPostgres
-from app.pools.driver import Login
 from app.pools.isolation import PerDatabaseIsolation, PerTenantIsolation, SharedIsolation
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
+from app.wire import Login
 from benchmarks.backends import OF_POOLS, MostBackends, most_backends
 
 CONNECTIONS = 10

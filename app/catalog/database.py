@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeVar
 
 import asyncpg
 from sqlalchemy import Executable, RowMapping, Select, func, select, true
@@ -53,49 +53,33 @@ def fence(epoch: int) -> Select[tuple[int]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogAddress:
-    """Address and login of the catalog's database; `tls` is False for no TLS.
+class CatalogAddress(wire.Login):
+    """Address and login of the catalog's database; *client* begins the name of each connection."""
 
-    *client* begins the name of each connection.
-    """
-
-    host: str
-    port: int
-    user: str
-    password: str = field(repr=False)
-    database: str
-    tls: wire.Tls = False
+    primary: bool = False
+    direct: bool = True
     client: str = "poolkeeper"
 
-    def connect_arguments(self, *, timeout: float, application_name: str) -> dict[str, Any]:
-        """Arguments of `wire.connect_directly`."""
-        return {
-            "host": self.host,
-            "port": self.port,
-            "user": self.user,
-            "password": self.password,
-            "database": self.database,
-            "tls": self.tls,
-            "timeout": timeout,
-            "command_timeout": timeout,
-            "settings": {
-                "application_name": application_name,
-                # The server notices within 25 s that this process is gone, and releases its locks.
-                "tcp_keepalives_idle": "10",
-                "tcp_keepalives_interval": "5",
-                "tcp_keepalives_count": "3",
-            },
+    def named(self, application_name: str) -> Self:
+        """The same for a connection of that name."""
+        settings = {
+            "application_name": application_name,
+            # The server notices within 25 s that this process is gone, and releases its locks.
+            "tcp_keepalives_idle": "10",
+            "tcp_keepalives_interval": "5",
+            "tcp_keepalives_count": "3",
         }
+        return replace(self, settings=settings)
 
     def engine(self, *, timeout: float, **options: Any) -> AsyncEngine:
         """An engine that neither logs nor quotes the values of a statement."""
         return create_async_engine(
             f"{dialect.NAME}://",
             connect_args={
-                **self.connect_arguments(
-                    timeout=timeout, application_name=f"{self.client} catalog"
-                ),
-                "async_creator_fn": wire.connect_directly,
+                "login": self.named(f"{self.client} catalog"),
+                "timeout": timeout,
+                "command_timeout": timeout,
+                "async_creator_fn": wire.connect,
             },
             hide_parameters=True,
             **options,

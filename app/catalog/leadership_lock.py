@@ -309,9 +309,8 @@ class Leadership:
         if connection is None or connection.is_closed():
             self._has_lock = False
             name = f"{self._address.client}, process {os.getpid()} on {socket.gethostname()}"
-            connection = await wire.connect_directly(
-                **self._address.connect_arguments(timeout=self._deadline, application_name=name)
-            )
+            login, deadline = self._address.named(name), self._deadline
+            connection = await wire.connect(login, timeout=deadline, command_timeout=deadline)
             self._connection = connection
             self.disconnected.clear()
             connection.add_termination_listener(lambda _: self.disconnected.set())

@@ -52,16 +52,16 @@ async def _execute(connection: asyncpg.Connection, statement: str, name: str) ->
 @asynccontextmanager
 async def _superuser(address: EmbeddedAddress) -> AsyncIterator[asyncpg.Connection]:
     try:
-        connection = await wire.connect(
+        login = wire.Login(
             host=address.host,
             port=address.port,
             user=address.user,
             password=address.password,
             database="postgres",
-            tls=False,
-            timeout=CONNECT_SECONDS,
-            command_timeout=COMMAND_SECONDS,
             settings={"application_name": "poolkeeper-embedded"},
+        )
+        connection = await wire.connect(
+            login, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS
         )
         try:
             yield connection

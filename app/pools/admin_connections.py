@@ -16,7 +16,7 @@ import asyncpg
 
 from app.domain.errors import ConnectFailed, ServerUnavailable, TenantLoginFailed
 from app.pools import driver
-from app.pools.driver import Login
+from app.wire import Login
 
 ADMIN_CONNECTIONS = 4
 """One in the server's own database, one elsewhere, one that asks how the server is, and one that

@@ -15,10 +15,10 @@ import asyncpg
 
 from app.domain.errors import TenantLoginFailed
 from app.domain.tenant import PoolStrategy, TenantSpec
-from app.pools.driver import Login
 from app.pools.isolation import IsolationStrategy
 from app.pools.isolation.role_passwords import OWN_ITERATIONS
 from app.pools.server import Server
+from app.wire import Login
 
 
 class Connector:

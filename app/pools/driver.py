@@ -1,4 +1,4 @@
-"""The border to asyncpg: what a connection needs, and what asyncpg's errors mean to us.
+"""The border to asyncpg: what its errors mean to us.
 
 No exception of the driver leaves `app.pools` untranslated, except to the borrower whose own
 statement caused it. What a server says while it refuses a login is not quoted: nothing has
@@ -8,9 +8,8 @@ proved yet that it is ours.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 
 import asyncpg
 
@@ -98,38 +97,8 @@ _DENIED = "`poolkeeper doctor` prints the SQL that grants what is missing."
 _UNREADABLE = "Postgres sent a name or a message that is not in UTF-8."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
-    """Everything one connection needs.
-
-    Attributes:
-        tls: how TLS is spoken, or False for not at all.
-        settings: server settings fixed for the connection's life.
-        primary: whether a standby, which takes no writes, is refused.
-        direct: whether a pooler is refused, which takes a round trip.
-        resolver: finds the addresses of the host.
-        may_go_on: asked before each step of the login, which breaks off when it may not.
-    """
-
-    host: str
-    port: int
-    user: str
-    password: str = field(repr=False)
-    database: str
-    tls: wire.Tls = False
-    settings: Mapping[str, str] = field(default_factory=dict)
-    primary: bool = True
-    direct: bool = False
-    resolver: wire.Resolver = field(default=wire.SYSTEM_RESOLVER, repr=False)
-    may_go_on: Callable[[], bool] = field(default=lambda: True, repr=False)
-
-    def for_database(self, database: str) -> Login:
-        """The same login into another database."""
-        return replace(self, database=database)
-
-
 async def connect(
-    login: Login, *, timeout: float, leave: wire.OnAbandonedLogin | None = None
+    login: wire.Login, *, timeout: float, leave: wire.OnAbandonedLogin | None = None
 ) -> asyncpg.Connection:
     """Open a connection within *timeout* seconds.
 
@@ -142,21 +111,7 @@ async def connect(
         TenantLoginFailed: it refuses the role, the password or the database.
     """
     with translate_connect_errors():
-        connect = wire.connect_directly if login.direct else wire.connect
-        return await connect(
-            host=login.host,
-            port=login.port,
-            user=login.user,
-            password=login.password,
-            database=login.database,
-            tls=login.tls,
-            timeout=timeout,
-            settings=login.settings,
-            primary=login.primary,
-            resolver=login.resolver,
-            on_abandoned=leave,
-            may_go_on=login.may_go_on,
-        )
+        return await wire.connect(login, timeout=timeout, on_abandoned=leave)
 
 
 @contextmanager

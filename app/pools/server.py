@@ -34,13 +34,13 @@ from app.pools import driver
 from app.pools.admin_connections import ADMIN_CONNECTIONS, NOT_ACTIVE, AdminConnections, close
 from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import ConnectLimiter
-from app.pools.driver import Login
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.liveness import AttachedPool, any_still_work
 from app.pools.orphaned_backends import OrphanedBackends, Predecessor, terminate_backend
 from app.pools.policy_executor import PolicyExecutor
 from app.pools.server_limits import ServerLimits
 from app.pools.stalled_logins import StalledLogins
+from app.wire import Login
 
 _GONE_DEADLINE = 3.0
 _FIRST_BACKOFF = 0.1

@@ -17,7 +17,7 @@ import asyncpg
 
 from app.domain.errors import ConnectFailed
 from app.pools import driver
-from app.pools.driver import Login
+from app.wire import Login
 
 # How long one is kept, in seconds: what a network may drop in silence is over by then. Twice as
 # long after each that was not over, up to the last.

@@ -18,7 +18,6 @@ import structlog
 from app.catalog.database import CONNECTIONS, CatalogAddress
 from app.domain.leadership import admin_name
 from app.embedded import EmbeddedPostgres
-from app.pools.driver import Login
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.server import Server
 from app.settings import (
@@ -29,7 +28,7 @@ from app.settings import (
     Settings,
     SettingsError,
 )
-from app.wire import Tls
+from app.wire import Login, Tls
 
 CATALOG_CONNECTIONS = CONNECTIONS + 1
 """Of the catalog on its server: its pool, and the connection with the service's lock."""

@@ -3,9 +3,10 @@
 Knows addresses and logins as plain values; must not know whose they are, nor why.
 """
 
-from app.wire.connect import SYSTEM_RESOLVER, OnAbandonedLogin, Tls, connect, connect_directly
+from app.wire.connect import OnAbandonedLogin, connect
 from app.wire.errors import ConnectError, ConnectTimeout, LocalFailure, LoginTimeout, ServerRejected
-from app.wire.resolver import Address, Resolver
+from app.wire.login import Login, Tls
+from app.wire.resolver import SYSTEM_RESOLVER, Address, Resolver
 
 __all__ = [
     "SYSTEM_RESOLVER",
@@ -13,11 +14,11 @@ __all__ = [
     "ConnectError",
     "ConnectTimeout",
     "LocalFailure",
+    "Login",
     "LoginTimeout",
     "OnAbandonedLogin",
     "Resolver",
     "ServerRejected",
     "Tls",
     "connect",
-    "connect_directly",
 ]

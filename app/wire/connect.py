@@ -13,8 +13,9 @@ import secrets
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -30,13 +31,10 @@ from app.wire.errors import (
 )
 from app.wire.handshake import Handshake, ProtocolViolation
 from app.wire.happy_eyeballs import abandon, first_success
-from app.wire.resolver import Address, Resolver
+from app.wire.login import Login
+from app.wire.resolver import Address
 
-Tls = ssl.SSLContext | Literal[False]
 OnAbandonedLogin = Callable[[asyncio.Task[asyncpg.Connection]], None]
-
-# Of the process: a name has one lookup at a time.
-SYSTEM_RESOLVER = Resolver()
 
 # A pooler gives each transaction, or each client, another session: settings of a login are silently
 # lost there, and so are locks, and what a borrower or tenant must not leave to the next one. It is
@@ -55,38 +53,20 @@ _UNREADABLE = (BufferError, LookupError, UnicodeDecodeError)
 
 
 async def connect(
+    login: Login,
     *,
-    host: str,
-    port: int,
-    user: str,
-    password: str,
-    database: str,
-    tls: Tls,
     timeout: float,
-    settings: Mapping[str, str],
-    primary: bool = False,
     command_timeout: float | None = None,
-    resolver: Resolver = SYSTEM_RESOLVER,
     on_abandoned: OnAbandonedLogin | None = None,
-    may_go_on: Callable[[], bool] = lambda: True,
 ) -> asyncpg.Connection:
     """Log in within *timeout* seconds.
 
     Args:
-        host: name or address, or the directory of a Unix socket.
-        port: of that host.
-        user: the role.
-        password: proved by SCRAM; sent only to a server that TLS has verified.
-        database: the database.
-        tls: how TLS is spoken, or False for not at all; there is no fallback to plain text.
-        timeout: for everything, in seconds.
-        settings: server settings fixed for the connection's life.
-        primary: whether a standby, which takes no writes, is refused.
+        login: where, and as whom.
+        timeout: for everything, in seconds; as long again to find out whether it is `direct`.
         command_timeout: default for every statement, in seconds.
-        resolver: finds the addresses of *host*; the first at which a login succeeds is taken.
         on_abandoned: gets each login that is given up while the server may still work on it, and
             has to end it. Without it, the connection is dropped.
-        may_go_on: asked before each step; the login breaks off as soon as it may not.
 
     Raises:
         ServerRejected: the server is not who it should be, or misbehaves.
@@ -94,18 +74,44 @@ async def connect(
         LocalFailure: this machine cannot connect.
         OSError, asyncpg.InterfaceError, asyncpg.PostgresError: as asyncpg raises them.
     """
+    mark = secrets.token_hex(8)
+    if login.direct:
+        login = replace(login, settings={**login.settings, _MARK: mark})
+    try:
+        connection = await _connect(
+            login, timeout=timeout, command_timeout=command_timeout, on_abandoned=on_abandoned
+        )
+    except asyncpg.ProtocolViolationError as error:
+        if not login.direct:
+            raise
+        raise ServerRejected(
+            "The server refuses settings that each connection needs. If it is a pooler such as "
+            "PgBouncer, give the address of the Postgres server behind it."
+        ) from error
+    if login.direct:
+        await _refuse_pooler(connection, mark, timeout)
+    return connection
+
+
+async def _connect(
+    login: Login,
+    *,
+    timeout: float,
+    command_timeout: float | None,
+    on_abandoned: OnAbandonedLogin | None,
+) -> asyncpg.Connection:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     addresses: list[Address | None] = [None]
-    if not host.startswith("/"):
-        addresses = list(await _addresses(resolver, host, port, timeout))
+    if not login.host.startswith("/"):
+        addresses = list(await _addresses(login, timeout))
     arguments = {
-        "host": host,
-        "port": port,
-        "user": user,
-        "password": password,
-        "database": database,
-        "ssl": tls,
+        "host": login.host,
+        "port": login.port,
+        "user": login.user,
+        "password": login.password,
+        "database": login.database,
+        "ssl": login.tls,
         "direct_tls": False,
         "passfile": os.devnull,
         "servicefile": os.devnull,
@@ -114,59 +120,46 @@ async def connect(
         "timeout": None,
         "command_timeout": command_timeout,
         # From PostgreSQL 14 on the server reports it by itself: no further round trip.
-        "target_session_attrs": SessionAttribute.primary if primary else SessionAttribute.any,
-        "server_settings": dict(settings),
+        "target_session_attrs": SessionAttribute.primary if login.primary else SessionAttribute.any,
+        "server_settings": dict(login.settings),
     }
-    is_verified = (
-        tls is not False and tls.check_hostname and tls.verify_mode is ssl.VerifyMode.CERT_REQUIRED
-    )
-    logins = [
-        _Login(
+    is_verified = login.is_verified
+    attempts = [
+        _LoginAttempt(
             _GuardedLoop(
                 loop,
                 each,
                 is_verified=is_verified and each is not None,
-                may_go_on=may_go_on,
+                may_go_on=login.may_go_on,
             ),
             arguments,
         )
         for each in addresses
     ]
 
-    def give_up(task: asyncio.Task[asyncpg.Connection], login: _Login) -> None:
-        if on_abandoned is not None and login.loop.handshake is not None:
+    def give_up(task: asyncio.Task[asyncpg.Connection], attempt: _LoginAttempt) -> None:
+        if on_abandoned is not None and attempt.loop.handshake is not None:
             on_abandoned(task)
         else:
             abandon(task)
 
     connection, winner = await first_success(
-        logins,
+        attempts,
         timeout=deadline - loop.time(),
         timeout_error=lambda running: _timeout_error(running, timeout),
         on_abandoned=give_up,
     )
     if winner.loop.address is not None:
-        resolver.prefer(host, port, winner.loop.address)
+        login.resolver.prefer(login.host, login.port, winner.loop.address)
     return connection
 
 
-async def connect_directly(
-    *, settings: Mapping[str, str], timeout: float, **login: Any
-) -> asyncpg.Connection:
-    """Log in as `connect` does, and check that the session is our own: one more round trip.
+async def _refuse_pooler(connection: asyncpg.Connection, mark: str, timeout: float) -> None:
+    """Check that the session is our own, and has the *mark* of its login.
 
     Raises:
-        Refused: besides what `connect` refuses, what answers is no session of Postgres' own.
-        OSError, asyncpg.InterfaceError, asyncpg.PostgresError: as asyncpg raises them.
+        ServerRejected: what answers is no session of Postgres' own.
     """
-    mark = secrets.token_hex(8)
-    try:
-        connection = await connect(settings={**settings, _MARK: mark}, timeout=timeout, **login)
-    except asyncpg.ProtocolViolationError as error:
-        raise ServerRejected(
-            "The server refuses settings that each connection needs. If it is a pooler such as "
-            "PgBouncer, give the address of the Postgres server behind it."
-        ) from error
     is_direct = False
     try:
         async with asyncio.timeout(timeout):
@@ -179,33 +172,34 @@ async def connect_directly(
             connection.terminate()
     if not is_direct:
         raise ServerRejected(_POOLER)
-    return connection
 
 
-async def _addresses(resolver: Resolver, host: str, port: int, timeout: float) -> list[Address]:
+async def _addresses(login: Login, timeout: float) -> list[Address]:
     try:
         async with asyncio.timeout(timeout):
-            return await resolver.addresses(host, port)
+            return await login.resolver.addresses(login.host, login.port)
     except TimeoutError as error:
         raise LoginTimeout(f"The host name was not resolved within {timeout:.3g} s.") from error
     except (OSError, MemoryError) as error:
         raise local_failure(error) or error from error
 
 
-def _timeout_error(logins: Iterable[_Login], timeout: float) -> ConnectTimeout | LoginTimeout:
-    """What it means that *logins* are not done after *timeout* seconds."""
-    logins = list(logins)
-    if any(login.has_answered for login in logins):
+def _timeout_error(
+    running: Iterable[_LoginAttempt], timeout: float
+) -> ConnectTimeout | LoginTimeout:
+    """What it means that *running* logins are not done after *timeout* seconds."""
+    attempts = list(running)
+    if any(each.has_answered for each in attempts):
         return LoginTimeout(
             f"Postgres answered and did not finish the login within {timeout:.3g} s;"
             " the database may be locked, as while it is copied."
         )
-    if any(login.loop.handshake is not None for login in logins):
+    if any(each.loop.handshake is not None for each in attempts):
         return ConnectTimeout(f"The server did not answer the login within {timeout:.3g} s.")
     return ConnectTimeout(f"No connection to the server within {timeout:.3g} s.")
 
 
-class _Login:
+class _LoginAttempt:
     """A login at one address of the server."""
 
     def __init__(self, loop: _GuardedLoop, arguments: Mapping[str, Any]) -> None:

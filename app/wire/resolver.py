@@ -110,3 +110,7 @@ def _literal(host: str, port: int) -> Address | None:
     except ValueError:
         return None
     return Address(socket.AF_INET if version == 4 else socket.AF_INET6, host, port)  # noqa: PLR2004
+
+
+# Of the process: a name has one lookup at a time.
+SYSTEM_RESOLVER = Resolver()

@@ -198,7 +198,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def as_a_tenants_server(port: int, timeout: float) -> None:
-    login = driver.Login(
+    login = wire.Login(
         host="127.0.0.1", port=port, user="u", password=PASSWORD, database="d", primary=False
     )
     await driver.connect(login, timeout=timeout)
@@ -284,13 +284,14 @@ async def test_a_server_that_declines_tls_is_not_spoken_to_without_it() -> None:
     async with hostile(silence) as server:
         with pytest.raises(wire.ServerRejected, match="does not offer TLS"):
             await wire.connect(
-                host="127.0.0.1",
-                port=server.port,
-                user="u",
-                password=PASSWORD,
-                database="d",
-                tls=context,
+                wire.Login(
+                    host="127.0.0.1",
+                    port=server.port,
+                    user="u",
+                    password=PASSWORD,
+                    database="d",
+                    tls=context,
+                ),
                 timeout=20,
-                settings={},
             )
         assert server.heard == b""

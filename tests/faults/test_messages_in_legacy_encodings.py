@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app import wire
 from app.domain.errors import TenantLoginFailed
 from app.pools import driver
 from tests.fixtures.hostile import OK, Caller, hostile_server
@@ -11,8 +12,8 @@ from tests.fixtures.hostile import OK, Caller, hostile_server
 FRENCH = "SFATAL\0VFATAL\0C{}\0Mécrit à la française : rôle « ñ »\0\0".encode("iso-8859-1")
 
 
-def login(port: int) -> driver.Login:
-    return driver.Login(
+def login(port: int) -> wire.Login:
+    return wire.Login(
         host="127.0.0.1", port=port, user="someone", password="secret", database="postgres"
     )
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from app import wire
 from app.domain.errors import ConnectFailed, ServerUnavailable, TenantLoginFailed
 from app.pools import driver
 from app.wire.resolver import Address, Resolver
@@ -98,7 +99,7 @@ class Table:
     def look_up(self, host: str, port: int) -> list[Address]:
         return [Address(socket.AF_INET, "127.0.0.1", port) for port in self.ports]
 
-    def login(self, database: Database) -> driver.Login:
+    def login(self, database: Database) -> wire.Login:
         return replace(login_to(database), host="db.invalid", port=5432, resolver=self.resolver)
 
 

@@ -8,7 +8,7 @@ import pytest
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
 from app.pools import driver
-from app.pools.driver import Login
+from app.wire import Login
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import account, bench_on, finished, provisioned, through
 from tests.fixtures.postgres import Database

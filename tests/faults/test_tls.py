@@ -42,7 +42,7 @@ def declared(server: Database, **endpoint: Any) -> ServerSettings:
 @asynccontextmanager
 async def connected(endpoint: ServerSettings) -> AsyncIterator[asyncpg.Connection]:
     """A pool's connection there, for a block."""
-    login = driver.Login(**_login("local", endpoint))
+    login = wire.Login(**_login("local", endpoint))
     connection = await driver.connect(login, timeout=20)
     try:
         yield connection
@@ -157,14 +157,8 @@ _SOMEWHERE = {"host": "localhost", "user": "u", "password": PASSWORD}
 async def talk(port: int, tls: ssl.SSLContext, *, timeout: float = 20) -> None:
     """Try to log in there."""
     await wire.connect(
-        host="localhost",
-        port=port,
-        user="u",
-        password=PASSWORD,
-        database="d",
-        tls=tls,
+        wire.Login(host="localhost", port=port, user="u", password=PASSWORD, database="d", tls=tls),
         timeout=timeout,
-        settings={},
     )
 
 

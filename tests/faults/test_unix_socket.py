@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app import wire
 from app.domain.errors import ServerUnavailable
 from app.domain.tenant import PoolStrategy
 from app.embedded import EmbeddedPostgres
@@ -36,6 +37,6 @@ async def test_tenants_of_every_kind_are_served(
 
 
 async def test_a_directory_without_a_socket_is_a_server_that_is_away(tmp_path: Path) -> None:
-    login = driver.Login(host=str(tmp_path), port=5432, user="x", password="x", database="x")
+    login = wire.Login(host=str(tmp_path), port=5432, user="x", password="x", database="x")
     with pytest.raises(ServerUnavailable, match="cannot be reached: there is no such Unix socket"):
         await driver.connect(login, timeout=5)

@@ -17,12 +17,12 @@ from app.control.pools.role_limits import RoleLimits
 from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy, TenantSpec
-from app.pools.driver import Login
 from app.pools.isolation import IsolationStrategy
 from app.pools.lease import Lease
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
+from app.wire import Login
 from tests.fixtures.catalog import address_of
 from tests.fixtures.pools import manager_on, provisioned
 from tests.fixtures.postgres import Database

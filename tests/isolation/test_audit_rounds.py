@@ -9,10 +9,10 @@ import pytest
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.domain.desired_state import PoolChange
 from app.domain.tenant import PoolStrategy
-from app.pools.driver import Login
 from app.pools.isolation.repair import Repair, repair
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
+from app.wire import Login
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
 

@@ -13,7 +13,7 @@ import asyncpg
 from app.domain.errors import PoolkeeperError
 from app.domain.tenant import PoolStrategy
 from app.pools import session_reset
-from app.pools.driver import Login
+from app.wire import Login
 from tests.isolation.arena import PER_DATABASE, PER_TENANT, SHARED, Arena, Attack
 
 Without = Callable[[Arena], AbstractAsyncContextManager[None]]

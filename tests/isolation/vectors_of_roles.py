@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from app.domain.errors import TenantLoginFailed
-from app.pools.driver import Login
+from app.wire import Login
 from tests.isolation.arena import SIZE, Arena
 from tests.isolation.vector import (
     ALL_HELD,

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import asyncpg
 
 from app.pools import lease
-from app.pools.driver import Login
+from app.wire import Login
 from tests.isolation.arena import SECRET, Arena
 from tests.isolation.vector import (
     ALL_HELD,

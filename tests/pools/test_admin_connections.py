@@ -12,7 +12,7 @@ import pytest
 from app.domain.errors import ConnectFailed, ServerUnavailable
 from app.pools import admin_connections, driver
 from app.pools.admin_connections import AdminConnections
-from app.pools.driver import Login
+from app.wire import Login
 from tests.fixtures.pools import login_to
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually

@@ -10,10 +10,10 @@ from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools.connections import Connections
 from app.pools.connector import Connector
-from app.pools.driver import Login
 from app.pools.pool import Pool
 from app.pools.recorder import Recorder
 from app.pools.smoothed import Smoothed
+from app.wire import Login
 from tests.fixtures.pools import Nobody, account
 from tests.fixtures.unreal import UnrealConnection, UnrealServer
 from tests.fixtures.waiting import eventually

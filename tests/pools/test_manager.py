@@ -15,12 +15,12 @@ from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools import registry
-from app.pools.driver import Login
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 from app.settings.errors import ENV_PREFIX
 from app.settings.settings import Settings
+from app.wire import Login
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import finished, manager_on, no_pool_is_pinned, provisioned
 from tests.fixtures.postgres import Database

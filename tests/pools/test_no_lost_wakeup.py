@@ -21,11 +21,11 @@ from app.domain.pool import PoolConfig, PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
 from app.pools.connection import PooledConnection
 from app.pools.connector import Connector
-from app.pools.driver import Login
 from app.pools.pool import Pool
 from app.pools.recorder import Recorder
 from app.pools.scheduling_policy import lends
 from app.pools.tenant_state import TenantState
+from app.wire import Login
 from tests.fixtures.pools import Nobody, account
 from tests.fixtures.unreal import UnrealClock, UnrealConnection, UnrealLoop, UnrealServer
 

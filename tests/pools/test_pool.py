@@ -11,10 +11,10 @@ import pytest
 from app.domain.errors import PoolSaturated, PoolTimeout, ServerUnavailable, Unavailable
 from app.domain.tenant import PoolStrategy
 from app.pools import driver
-from app.pools.driver import Login
 from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
+from app.wire import Login
 from tests.fixtures.pools import Bench, account, finished, lent
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually

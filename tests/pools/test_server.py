@@ -12,6 +12,7 @@ from unittest.mock import AsyncMock
 import asyncpg
 import pytest
 
+from app import wire
 from app.domain.errors import ConnectFailed, ServerUnavailable
 from app.pools import driver
 from app.pools.admin_connections import NOT_ACTIVE
@@ -123,7 +124,7 @@ async def test_a_login_that_ends_too_late_is_not_used(
     allowed = True
     log_in = driver.connect
 
-    async def log_in_late(login: driver.Login, **more: Any) -> asyncpg.Connection:
+    async def log_in_late(login: wire.Login, **more: Any) -> asyncpg.Connection:
         nonlocal allowed
         connection = await log_in(login, **more)
         allowed = False

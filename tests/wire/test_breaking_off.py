@@ -30,15 +30,16 @@ async def test_nothing_of_a_login_is_sent_once_it_may_not_go_on(*, speaks_tls: b
         async def log_in(*, may_go_on: bool) -> None:
             with pytest.raises((OSError, asyncpg.PostgresConnectionError)):
                 await wire.connect(
-                    host="127.0.0.1",
-                    port=server.port,
-                    user="tenant_acme",
-                    password="a secret",
-                    database="acme",
-                    tls=ours if speaks_tls else False,
+                    wire.Login(
+                        host="127.0.0.1",
+                        port=server.port,
+                        user="tenant_acme",
+                        password="a secret",
+                        database="acme",
+                        tls=ours if speaks_tls else False,
+                        may_go_on=lambda: may_go_on,
+                    ),
                     timeout=180,
-                    settings={},
-                    may_go_on=lambda: may_go_on,
                 )
 
         await log_in(may_go_on=False)

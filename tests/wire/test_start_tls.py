@@ -77,14 +77,15 @@ async def log_in(server: Eager) -> None:
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE
     await wire.connect(
-        host="127.0.0.1",
-        port=server.port,
-        user="u",
-        password=PASSWORD,
-        database="d",
-        tls=unverified,
+        wire.Login(
+            host="127.0.0.1",
+            port=server.port,
+            user="u",
+            password=PASSWORD,
+            database="d",
+            tls=unverified,
+        ),
         timeout=20,
-        settings={},
     )
 
 

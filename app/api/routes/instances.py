@@ -11,19 +11,15 @@ from pydantic import BaseModel, Field
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CatalogDep
 from app.api.http.strict_route import StrictRoute
+from app.api.routes.about import ActiveInstance
 from app.domain.leadership import InstanceRecord, InstanceState
 
 router = APIRouter(prefix="/v1/instances", tags=["health"], route_class=StrictRoute)
 
 
-class InstanceView(BaseModel):
+class InstanceView(ActiveInstance):
     """One process of the service."""
 
-    id: str = Field(description="New at each start.", examples=["3f2a9c1b"])
-    url: str | None = Field(
-        description="URL under which other instances reach it; null if it is to be the only one.",
-        examples=["http://10.0.0.7:8080"],
-    )
     version: str = Field(examples=["0.9.0"])
     state: InstanceState = Field(description="`active` or `standby`.", examples=["active"])
     started_at: datetime = Field(examples=["2026-11-20T09:12:34Z"])

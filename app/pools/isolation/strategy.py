@@ -12,10 +12,10 @@ import asyncpg
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools import driver
-from app.pools.driver import Login
 from app.pools.isolation.objects import ObjectFacts, execute, put_login_role
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.server import Server
+from app.wire import Login
 
 ADVISORY_UNLOCK = "SELECT pg_catalog.pg_advisory_unlock_all()"
 

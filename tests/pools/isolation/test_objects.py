@@ -9,8 +9,8 @@ import pytest
 
 from app.pools import admin_connections
 from app.pools.admin_connections import AdminConnections
-from app.pools.driver import Login
 from app.pools.isolation.objects import sql
+from app.wire import Login
 from tests.fixtures.control import PERSON, Control, spec_of
 from tests.fixtures.postgres import Database
 

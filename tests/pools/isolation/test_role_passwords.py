@@ -22,14 +22,15 @@ async def iterations_of_login(
 ) -> int | None:
     """Log in as the role; how often that stretched the password."""
     connection = await wire.connect(
-        host=server.host,
-        port=server.port,
-        user=ROLE,
-        password=password,
-        database=server.database,
-        tls=tls or False,
+        wire.Login(
+            host=server.host,
+            port=server.port,
+            user=ROLE,
+            password=password,
+            database=server.database,
+            tls=tls or False,
+        ),
         timeout=180,
-        settings={},
     )
     try:
         assert await connection.fetchval("SELECT current_user") == ROLE
