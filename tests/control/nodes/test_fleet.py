@@ -295,7 +295,7 @@ async def test_reports_are_answered_while_the_catalog_swallows_what_it_is_asked(
         await site.hear(node, busy=TENANTS[:1])
     had = {node.name: node.liability for node in nodes}
     with monkeypatch.context() as patch:
-        patch.setattr("app.control.nodes.fleet._PATIENCE", 0.05)
+        patch.setattr("app.control.nodes.budget_division._PATIENCE", 0.05)
         patch.setattr(catalog._database, "_deadline", 1.0)
         patch.setattr(Nodes, "save_liabilities", count)
         site.control.proxy.black_hole()
