@@ -439,6 +439,7 @@ class LeaseView(TypedDict):
     since: str
     age_seconds: float
     position: int | None
+    waits_for: WaitView | None
     pid: int | None
     task: str | None
     taken_at: str | None
@@ -1066,6 +1067,7 @@ class TenantStats(TypedDict):
     connections_closed: int
     connections_lost: int
     connect_failures: int
+    waits_for: WaitView | None
     max_wait_time_ms: float
     created_at: str | None
     last_activity: str | None
@@ -1159,3 +1161,12 @@ class UsageTotals(TypedDict):
     connection_seconds: float
     leases: int
     timeouts: int
+
+
+class WaitView(TypedDict):
+    """What callers wait for: the first of all limits that binds."""
+
+    cause: str
+    used: int | None
+    limit: int | None
+    detail: str

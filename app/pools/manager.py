@@ -31,6 +31,7 @@ from app.domain.pool import (
 )
 from app.domain.tenant import PoolStrategy, TenantSpec, shared_pool_id
 from app.domain.transaction import IsolationLevel
+from app.domain.wait import Use, Wait, WaitingTenant
 from app.pools.connector import Connectors
 from app.pools.isolation import IsolationStrategy
 from app.pools.leak_detection import Borrower
@@ -415,6 +416,24 @@ class TenantPoolManager:
         pool = self.find(spec.pool_id)
         metrics = tenant_state.metrics if pool is None or spec.is_shared else pool.metrics
         return metrics.with_waiting(len(self.slot_waiters(spec.pool_id)))
+
+    def wait_of(self, tenant_state: TenantState) -> Wait:
+        """What the tenant's callers, of whom some wait, wait for now."""
+        spec = tenant_state.tenant.spec
+        pool, server = self.find(spec.pool_id), self.server(spec.server)
+        registry = self._registries[spec.strategy]
+        awaits_slot = pool is None or bool(self.slot_waiters(spec.pool_id))
+        return WaitingTenant(
+            server=spec.server,
+            is_available=server.is_available,
+            last_error=server.last_error,
+            is_paused=self.pool_state(spec.pool_id) is PoolState.PAUSED,
+            leases=Use(tenant_state.leased, spec.max_leases),
+            pools=registry.slots if awaits_slot else None,
+            pools_setting=registry.config.max_pools_setting,
+            pool=Use(pool.metrics.active_connections, pool.most) if pool else Use(0, None),
+            budget=Use(server.budget.used, server.budget.limit),
+        ).wait
 
     def pool_metrics(self, pool_id: str) -> PoolMetrics:
         """What a pool has now, open or not; those who wait for a slot for it wait, too."""

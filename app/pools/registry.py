@@ -21,6 +21,7 @@ from time import monotonic
 from app.domain.errors import PoolLimitReached
 from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig
+from app.domain.wait import Use
 from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
@@ -90,6 +91,11 @@ class PoolRegistry:
         self._waiting: defaultdict[str, dict[SlotWaiter, None]] = defaultdict(dict)
         self._yielding: _Entry | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def slots(self) -> Use:
+        """How many pools are open, and how many may be."""
+        return Use(len(self), self._capacity)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from time import monotonic
@@ -19,7 +19,10 @@ from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, Princ
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
+from app.api.views.stats import WaitsFor, show_wait
+from app.domain.wait import Wait
 from app.pools.clients import Client, ClientState, clients, redacted, slot_clients
+from app.pools.tenant_state import TenantState
 
 # After so many callers other tasks get a turn.
 _SLICE = 1000
@@ -61,6 +64,7 @@ class LeaseView(BaseModel):
         "Tenants of a shared pool take turns.",
         examples=[None],
     )
+    waits_for: WaitsFor
     pid: int | None = Field(
         description="Process ID of the connection's backend, as in `pg_stat_activity`; null while "
         "waiting.",
@@ -144,17 +148,22 @@ async def list_leases(
             await asyncio.sleep(0)
     page, next_cursor = paginate(first, limit, lambda client: (sort.value, *place(client)))
     now, as_of = monotonic(), datetime.now(UTC)
+    tenants = {each.tenant for each in page if each.state is ClientState.WAITING}
+    waits = {each: manager.wait_of(each) for each in tenants}
     listed = LeaseList(
         as_of=as_of,
         active=counts[ClientState.ACTIVE],
         waiting=counts[ClientState.WAITING],
-        items=[_view(client, now, as_of) for client in page],
+        items=[_view(client, now, as_of, waits) for client in page],
         next_cursor=next_cursor,
     )
     return Response(listed.model_dump_json(), media_type="application/json")
 
 
-def _view(client: Client, now: float, as_of: datetime) -> LeaseView:
+def _view(
+    client: Client, now: float, as_of: datetime, waits: Mapping[TenantState, Wait]
+) -> LeaseView:
+    wait = waits.get(client.tenant) if client.state is ClientState.WAITING else None
     borrower, age = client.borrower, max(0.0, now - client.since)
     return LeaseView(
         state=client.state,
@@ -164,6 +173,7 @@ def _view(client: Client, now: float, as_of: datetime) -> LeaseView:
         since=as_of - timedelta(seconds=age),
         age_seconds=age,
         position=client.position,
+        waits_for=show_wait(wait),
         pid=client.pid,
         task=borrower.task if borrower else None,
         taken_at=borrower.taken_at if borrower else None,

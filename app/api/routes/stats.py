@@ -116,7 +116,7 @@ async def get_stats(
         nodes=None if principal.tenants is not None else show_nodes(fleet),
         evictions={reason: snapshot.evictions.get(reason, 0) for reason in reasons},
         loop_lag=LoopLagView(now_ms=lag * 1000, worst_ms=worst_lag * 1000),
-        items=[show_stats(row.spec, row.pool_state, row.stats) for row in page],
+        items=[show_stats(row.spec, row.pool_state, row.stats, row.wait) for row in page],
         next_cursor=next_cursor,
     )
     return cache.render(request, snapshot, stats, exclude=excluded)
@@ -129,4 +129,6 @@ async def get_tenant_stats(tenant: TenantDep, manager: ManagerDep) -> TenantStat
     """Shows a tenant's counters, gauges and percentiles, whether or not its pool is open."""
     found = manager.tenant_state(tenant)
     state = manager.pool_state(found.tenant.spec.pool_id)
-    return show_stats(found.tenant.spec, state, manager.tenant_stats(found))
+    stats = manager.tenant_stats(found)
+    wait = manager.wait_of(found) if stats.metrics.waiting_requests else None
+    return show_stats(found.tenant.spec, state, stats, wait)

@@ -22,6 +22,7 @@ COLUMNS = (
     number("SECONDS", "age_seconds", ALWAYS),
     number("PLACE", "position"),
     prose("STATEMENT", "statement"),
+    text("WAITS FOR", lambda item: (item["waits_for"] or {}).get("cause")),
     text("POOL", "pool_id", WIDE),
     number("PID", "pid", WIDE),
     text("TASK", "task", VERY_WIDE),

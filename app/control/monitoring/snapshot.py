@@ -24,6 +24,7 @@ from app.domain.eviction import EvictionReason
 from app.domain.isolation_checks import Severity
 from app.domain.pool import Percentiles, PoolMetrics, PoolSize, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
+from app.domain.wait import Wait
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.leak_detection import LeakSuspect
 from app.pools.manager import TenantPoolManager
@@ -76,6 +77,7 @@ class TenantSnapshot:
     Attributes:
         inputs, measured_at: as a pool's.
         max_size: most connections it may have: its own limit within a shared pool, or the pool's.
+        wait: what its callers wait for; None if nobody waits.
     """
 
     inputs: tuple[object, ...]
@@ -84,6 +86,7 @@ class TenantSnapshot:
     pool_state: PoolState
     max_size: int
     stats: PoolStats
+    wait: Wait | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,7 +400,9 @@ class _SnapshotBuilder:
         if closed is not None and not spec.is_shared:
             metrics = metrics.with_waiting(closed.stats.metrics.waiting_requests)
         measured = own.stats if own else (recorder.counters, metrics)
-        inputs = (spec, pool_state, max_size, measured)
+        waiting = (own.stats.metrics if own else metrics).waiting_requests
+        wait = self._manager.wait_of(state) if waiting else None
+        inputs = (spec, pool_state, max_size, measured, wait)
         if before is not None and before.inputs == inputs and self._is_current(before):
             return before
         return TenantSnapshot(
@@ -407,6 +412,7 @@ class _SnapshotBuilder:
             pool_state=pool_state,
             max_size=max_size,
             stats=own.stats if own else recorder.stats(metrics, monotonic()),
+            wait=wait,
         )
 
     def _is_current(self, reused: PoolSnapshot | TenantSnapshot) -> bool:

@@ -124,6 +124,36 @@ async def test_waiting_callers_have_their_places(small_api: Api) -> None:
             assert [each["tenant"] for each in seen] == [each["tenant"] for each in whole]
 
 
+@pytest.mark.parametrize(
+    ("settings", "max_leases", "cause"),
+    [
+        ({}, 1, "max_leases"),
+        ({}, None, "max_size"),
+        ({"per_tenant_pool_size": 5, "budget": 1}, None, "server_budget"),
+    ],
+)
+async def test_what_callers_wait_for_is_in_their_list_and_their_tenants_statistics(
+    api_with: ApiWith, settings: dict[str, int], max_leases: int | None, cause: str
+) -> None:
+    sizes = {"per_tenant_pool_size": 1, "acquire_timeout_seconds": 60} | settings
+    budget = sizes.pop("budget", None)
+    async with api_with(**sizes) as api:
+        url = await api.tenant("acme")
+        declared = {"strategy": "per_tenant", "max_leases": max_leases}
+        ok(await api.client.put(url, json=declared))
+        if budget is not None:
+            api.service.manager.servers["local"].budget.set_limit(budget)
+        assert ok(await api.client.get(f"{url}/stats"))["waits_for"] is None
+        async with api.service.manager.lease("acme"), callers(api, "acme", 1):
+            active, waiting = (await leases(api, sort="-age_seconds"))["items"]
+            assert active["waits_for"] is None
+            wait = waiting["waits_for"]
+            assert (wait["cause"], wait["used"], wait["limit"]) == (cause, 1, 1)
+            assert ok(await api.client.get(f"{url}/stats"))["waits_for"] == wait
+            [listed] = ok(await api.client.get("/v1/stats"))["items"]
+            assert listed["waits_for"] == wait
+
+
 async def test_a_key_bound_to_tenants_sees_their_leases_only(
     keyed_api: tuple[Api, Keyring],
 ) -> None:
@@ -177,6 +207,11 @@ async def test_who_waits_until_a_pool_can_be_opened_is_seen_everywhere(api_with:
             assert by_tenant["acme"]["waiting_requests"] == 0
             own = ok(await api.client.get("/v1/tenants/globex/stats"))
             assert (own["waiting_requests"], own["pool_state"]) == (2, "closed")
+            wait = own["waits_for"]
+            assert (wait["cause"], wait["used"], wait["limit"]) == ("pool_limit", 1, 1)
+            assert "POOLKEEPER_PER_TENANT_MAX_POOLS" in wait["detail"]
+            assert by_tenant["globex"]["waits_for"] == wait
+            assert [each["waits_for"] for each in found["items"]] == [wait, wait]
             [pool] = ok(await api.client.get("/v1/pools?search=globex"))["items"]
             assert (pool["waiting"], pool["open"], pool["state"]) == (2, False, "closed")
             assert ok(await api.client.get("/v1/tenants/globex"))["pool"]["waiting"] == 2

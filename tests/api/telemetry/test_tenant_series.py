@@ -26,6 +26,7 @@ def row(name: str, leases: int = 0, *, active: int = 0, waiting: int = 0) -> Ten
         pool_state=PoolState.READY,
         max_size=5,
         stats=recorder.stats(metrics(active, 0, waiting), 0.0),
+        wait=None,
     )
 
 

@@ -58,4 +58,16 @@ async def test_a_pool_shows_who_holds_and_who_waits_for_a_connection(
         await page.goto("/#/pools/acme")
         await expect(page.locator("#drawer")).to_contain_text("Now: 2 leased, 3 waiting")
         await expect(leases).to_contain_text("waiting, 1")
+        await expect(leases).to_contain_text("waits for a lease to end: all 2 connections")
         await expect(leases).to_contain_text("SELECT pg_sleep(")
+
+
+async def test_a_tenant_shows_what_its_callers_wait_for(service: Api, tab: Tab) -> None:
+    await service.tenant("acme")
+    drawer = tab.page.locator("#drawer")
+    async with callers_of(service, "acme", callers=3):
+        await tab.page.goto("/#/tenants/acme")
+        await expect(drawer).to_contain_text(
+            "Waits fora lease to end: all 2 connections of the pool are on lease (max_size)"
+        )
+    await expect(drawer).not_to_contain_text("Waits for")

@@ -9,7 +9,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.cli.client.live.waits import waits_for
 from tests.fixtures.echo_service import EchoService
 from tests.fixtures.pseudo_terminal import terminal
 
@@ -274,43 +273,6 @@ def test_keys_that_mean_nothing_do_nothing(service: EchoService, many: ManyPools
         assert top.end() == 0
 
 
-IDLE = {"waiting_requests": 0, "active_connections": 5, "pool_state": "ready"}
-BUSY = {"waiting_requests": 3, "active_connections": 5, "pool_state": "ready"}
-POOL = {"pause": None, "state": "ready", "size": 5, "active": 5, "desired": {"max_size": 5}}
-SERVER = {"name": "local", "state": "available", "used": 20, "budget": 20, "last_error": None}
-
-
-@pytest.mark.parametrize(
-    ("numbers", "limit", "pool", "server", "cause"),
-    [
-        (IDLE, None, POOL, SERVER, "nothing"),
-        (IDLE, None, POOL, SERVER | {"state": "unavailable"}, "server local"),
-        (BUSY, 5, POOL, SERVER, "max_leases"),
-        (BUSY, None, None, SERVER, "the pool to open"),
-        (BUSY | {"pool_state": "closed"}, None, None, SERVER, "pool-limit-reached"),
-        (BUSY, None, POOL | {"size": 0}, SERVER, "the pool to open"),
-        (BUSY, None, POOL, SERVER, "all 5 connections of the pool"),
-        (BUSY, None, POOL | {"active": 4}, SERVER, "20 of the 20 connections of server local"),
-        (BUSY, None, POOL | {"active": 4}, SERVER | {"used": 9}, "a connection to be opened"),
-        (
-            BUSY,
-            None,
-            POOL | {"pause": {"since": "2026-11-20T09:12:34Z", "by": "ops"}},
-            SERVER,
-            "by ops",
-        ),
-    ],
-)
-def test_what_callers_wait_for_is_named(
-    numbers: Mapping[str, Any],
-    limit: int | None,
-    pool: Mapping[str, Any] | None,
-    server: Mapping[str, Any],
-    cause: str,
-) -> None:
-    assert cause in waits_for(numbers, {"max_leases": limit}, pool, server)
-
-
 def test_a_pool_that_was_evicted_is_not_open(
     service: EchoService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +343,7 @@ def test_a_tenant_shows_who_holds_its_connections_and_who_waits(
         assert "at /srv/app/orders/a/very/long/path/orders.py:120" in told
         assert "customer = $1 and item = $2 and n = $3" in told
         assert "waits 3.2 s, place 1" in told
+        assert "wait for a lease to end: all 5 connections of the pool are on lease" in told
         assert "…" not in told
         top.press("q")
         assert top.end() == 0

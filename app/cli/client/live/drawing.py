@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from app.cli.client.live.queries import Listing, TenantReport
 from app.cli.client.live.screens import ListScreen, TenantScreen
-from app.cli.client.live.waits import waits_for
 from app.cli.client.table import Table, advice_of, counted, on_node, plain, pool_state
 from app.runtime.printable import printable
 from app.runtime.wrapping import shortened, wrapped
@@ -165,9 +164,6 @@ def _title(screen: ListScreen) -> str:
 
 def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
     tenant, numbers, pool = report.tenant, report.numbers, report.pool
-    server = next(
-        (each for each in report.stats["servers"] if each["name"] == tenant["server"]), None
-    )
     yield Line(
         printable(f"{tenant['id']}: {tenant['strategy']} on {tenant['server']}, {tenant['state']}"),
         "bold",
@@ -182,7 +178,7 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
         "leases": f"{active:,} now; max_leases {plain(tenant['max_leases'])}, "
         f"weight {tenant['weight']}",
         "callers": f"{waiting:,} waiting",
-        "wait for": waits_for(numbers, tenant, pool, server),
+        "wait for": (numbers["waits_for"] or {"detail": "nothing"})["detail"],
         "wait": _latency(numbers["wait"]) + f"; max {numbers['max_wait_time_ms']:,.1f} ms "
         f"in the last {numbers['window_seconds']:,.0f} s",
         "hold": _latency(numbers["hold"]),

@@ -85,6 +85,7 @@ function Details({ tenant, etag, stats, pool }) {
       ["Pool", html`<a href=${href("pools", poolId)}>${isShared(poolId) ? poolId : "its own"}</a>, ${describe(tenant.pool)}${pool?.nodes.length > 0 && `; share ${shareOf(pool)}`}`],
       ["Settings", settings(tenant)],
       Object.keys(tenant.labels).length > 0 && ["Labels", labels(tenant)],
+      stats.waits_for && ["Waits for", html`<b class="bad-text">${stats.waits_for.detail}</b>`],
       ["Wait p50, p95, p99", three(stats.wait)],
       ["Hold p50, p95, p99", three(stats.hold)],
       ["Leases", `${number(stats.connections_acquired)}; ${number(stats.timeouts)} timeouts, ${number(stats.rejected)} rejected`],
