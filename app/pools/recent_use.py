@@ -87,6 +87,20 @@ class Contenders:
     weight: int = 0
     count: int = 0
 
+    def join(self, weight: int) -> None:
+        """A tenant of that *weight* holds or awaits its first one."""
+        self.weight += weight
+        self.count += 1
+
+    def leave(self, weight: int) -> None:
+        """It holds and awaits none any more."""
+        self.weight -= weight
+        self.count -= 1
+
+    def reweigh(self, before: int, after: int) -> None:
+        """One of them has another weight."""
+        self.weight += after - before
+
     def fair_share(self, limit: int) -> float:
         """How many of *limit* connections are due to each unit of weight; inf if nobody asks."""
         return limit / self.weight if self.weight else inf

@@ -178,6 +178,10 @@ class Server:
         """Whether open connections go on, and no other can be opened."""
         return self.is_available and self.last_error is not None
 
+    def hold_off(self, reason: str) -> None:
+        """Say why it is not started yet."""
+        self.last_error = reason
+
     async def start(self, predecessor: Predecessor | None = None) -> None:
         """Contact the server once; if it is away, go on trying in the background.
 

@@ -57,7 +57,7 @@ class TenantState:
     def update(self, tenant: Tenant) -> None:
         """Take over a change to the tenant; what was counted goes on."""
         if self.leased or self.waiting:
-            self._contenders.weight += tenant.spec.weight - self.weight
+            self._contenders.reweigh(self.weight, tenant.spec.weight)
         self.tenant = tenant
         self.weight = tenant.spec.weight
         if self._order is not None:
@@ -72,8 +72,7 @@ class TenantState:
         if self._order is not None:
             self._order.reorder(self)
         elif not self.leased:
-            self._contenders.weight += self.weight
-            self._contenders.count += 1
+            self._contenders.join(self.weight)
         self.leased += 1
         self.recorder.record_acquire(wait, now)
 
@@ -86,8 +85,7 @@ class TenantState:
                 self._usage.note(0, now)
             self._order.reorder(self)
         elif not self.leased:
-            self._contenders.weight -= self.weight
-            self._contenders.count -= 1
+            self._contenders.leave(self.weight)
         self.recorder.record_release(hold, now)
 
     def wait_begun(self, order: WaitOrder, now: float) -> None:
@@ -96,8 +94,7 @@ class TenantState:
             self._order = order
             if not self.leased:
                 self._usage.note(0, now)
-                self._contenders.weight += self.weight
-                self._contenders.count += 1
+                self._contenders.join(self.weight)
         self.waiting += 1
 
     def wait_ended(self, callers: int = 1) -> None:
@@ -106,8 +103,7 @@ class TenantState:
         if not self.waiting:
             self._order = None
             if not self.leased:
-                self._contenders.weight -= self.weight
-                self._contenders.count -= 1
+                self._contenders.leave(self.weight)
 
     def report_isolation(self, report: IsolationReport) -> None:
         self.isolation = report

@@ -37,7 +37,7 @@ async def start_servers(
     if trust.wait:
         _log.info("waiting for the end of the predecessor's trust", seconds=round(trust.wait, 1))
         for server in servers:
-            server.last_error = _STILL_TRUSTED
+            server.hold_off(_STILL_TRUSTED)
         await asyncio.sleep(trust.wait)
     left: dict[str, Predecessor | None] = {server.name: None for server in servers}
     if predecessor is not None:
