@@ -14,7 +14,7 @@ import structlog
 from app.catalog.catalog import Catalog
 from app.control.audit_events import AuditOutbox
 from app.control.background import in_slices
-from app.control.pools.desired_state import DesiredPoolState
+from app.control.pools.convergence import PoolConvergence
 from app.control.pools.unsaved_changes import UnsavedChanges
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.deletion import TenantDeletions
@@ -47,7 +47,7 @@ class Reconciler:
     def __init__(
         self,
         manager: TenantPoolManager,
-        desired: DesiredPoolState,
+        convergence: PoolConvergence,
         deletions: TenantDeletions,
         rotation: PasswordRotation,
         verifiers: VerifierRenewal,
@@ -58,7 +58,7 @@ class Reconciler:
         catalog: Catalog,
     ) -> None:
         self._manager = manager
-        self._desired = desired
+        self._convergence = convergence
         self._deletions = deletions
         self._rotation = rotation
         self._verifiers = verifiers
@@ -101,7 +101,7 @@ class Reconciler:
             if desired is None or state is None or not state.tenant.is_usable:
                 continue
             try:
-                steps += await self._desired.converge(state, desired)
+                steps += await self._convergence.converge(state, desired)
             except PoolkeeperError as error:
                 _log.warning("pool not converged", pool=pool_id, reason=error.detail)
         return steps

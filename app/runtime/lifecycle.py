@@ -157,7 +157,7 @@ async def _active_instance(
         stack.push_async_callback(service.audit_outbox.flush)
         stack.push_async_callback(service.poller.finish)
         stack.push_async_callback(service.pool_operations.close, _LAST_LEASES_DEADLINE)
-        stack.push_async_callback(service.desired_pool_state.close, _LAST_LEASES_DEADLINE)
+        stack.push_async_callback(service.convergence.close, _LAST_LEASES_DEADLINE)
         stack.push_async_callback(service.node_declarations.close, _LAST_LEASES_DEADLINE)
         stack.push_async_callback(service.manager.close, _LAST_LEASES_DEADLINE)
         for guard in service.lock_guards.values():

@@ -26,6 +26,7 @@ from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.node_loads import NodeLoads
 from app.control.operation import KeyedLocks
+from app.control.pools.convergence import PoolConvergence
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
 from app.control.pools.role_limits import RoleLimits
@@ -92,15 +93,14 @@ class Service:
         )
 
         self.unsaved_changes = unsaved = UnsavedChanges(catalog, manager, outbox, locks)
-        self.desired_pool_state = desired = DesiredPoolState(
-            catalog, manager, limits, unsaved, locks
-        )
-        self.pool_operations = PoolOperations(manager, desired, outbox)
+        self.desired_pool_state = desired = DesiredPoolState(catalog, manager, unsaved, locks)
+        self.convergence = convergence = PoolConvergence(manager, limits, locks)
+        self.pool_operations = PoolOperations(manager, desired, convergence, outbox)
 
         self.loads = ServerLoads(manager.servers)
         self.observer = Observer(manager, self.loads)
         store = RecommendationStore(catalog, manager)
-        self.recommendation_applier = RecommendationApplier(manager, desired, store)
+        self.recommendation_applier = RecommendationApplier(manager, desired, convergence, store)
         self.advised_pools = AdvisedPools(
             manager, node_loads, idle_places=self.fleet.sizes.idle_places
         )
@@ -132,7 +132,7 @@ class Service:
         self.lock_guards = _lock_guards(settings, manager, outbox)
         self.reconciler = Reconciler(
             manager,
-            desired,
+            convergence,
             self.deletions,
             self.rotation,
             VerifierRenewal(manager, role_passwords, locks, outbox),

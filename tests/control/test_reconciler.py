@@ -234,9 +234,9 @@ async def test_others_have_their_turn_while_it_looks_at_all_pools(
     for number in range(350):
         control.manager.put_tenant(tenant(f"t{number}", PoolStrategy.PER_TENANT))
         control.manager.set_desired(desired_pool(f"t{number}"))
-    desired = control.desired_pool_state
+    convergence = control.convergence
     async with counted_turns() as turns:
-        monkeypatch.setattr(desired, "converge", turns.counted(desired.converge))
+        monkeypatch.setattr(convergence, "converge", turns.counted(convergence.converge))
         assert (await control.reconciler.run_once()).steps == 0
     assert turns.calls == 350
     assert turns.most <= 100
@@ -248,7 +248,7 @@ async def test_a_change_that_is_made_while_pools_converge_is_not_undone(
     for name in ("acme", "beta"):
         await control.tenant(name)
         await control.pool_operations.put(control.state(name), PoolChange(max_size=3), PERSON)
-    converge = control.desired_pool_state.converge
+    converge = control.convergence.converge
 
     async def change_the_other(state: TenantState, desired: DesiredPool) -> int:
         if state.tenant.spec.id == "acme":
@@ -257,7 +257,7 @@ async def test_a_change_that_is_made_while_pools_converge_is_not_undone(
         return await converge(state, desired)
 
     async with control.manager.lease("beta"):
-        monkeypatch.setattr(control.desired_pool_state, "converge", change_the_other)
+        monkeypatch.setattr(control.convergence, "converge", change_the_other)
         await control.reconciler.run_once()
         pool = pool_of(control.manager, "beta")
         assert pool.size.max_size == 7

@@ -27,7 +27,7 @@ async def test_a_server_that_hangs_delays_no_tick_and_its_pool_is_resized_later(
 ) -> None:
     # However slow this machine is: the ticks end before the attempt to change the role does.
     monkeypatch.setattr("app.control.pools.role_limits._DEADLINE", 60.0)
-    monkeypatch.setattr("app.control.pools.desired_state._BACKGROUND_DEADLINE", 60.0)
+    monkeypatch.setattr("app.control.pools.convergence._BACKGROUND_DEADLINE", 60.0)
     async with manager_on(through(database, fault_proxy), connect_timeout=60.0) as manager:
         control = wired(manager, address_of(catalog_database), fault_proxy)
         await control.tenant("acme")
@@ -58,7 +58,7 @@ async def test_a_server_that_hangs_delays_no_tick_and_its_pool_is_resized_later(
             async with database.connected() as admin:
                 assert await admin.fetchval(_LIMIT) == 10 + 2
             done.set()
-        await control.desired_pool_state.close(10)
+        await control.convergence.close(10)
         await control.catalog.close()
 
 

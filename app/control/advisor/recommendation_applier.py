@@ -13,6 +13,7 @@ from uuid import UUID
 from app.control import audit_events
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.operation import Operation, PlanFor
+from app.control.pools.convergence import PoolConvergence
 from app.control.pools.desired_state import DesiredPoolState, Transition
 from app.domain.advisor import PoolSizingRecommendation, ScalingAction
 from app.domain.audit import ADVISOR, Actor
@@ -36,10 +37,12 @@ class RecommendationApplier:
         self,
         manager: TenantPoolManager,
         desired: DesiredPoolState,
+        convergence: PoolConvergence,
         store: RecommendationStore,
     ) -> None:
         self._manager = manager
         self._desired = desired
+        self._convergence = convergence
         self._store = store
 
     async def apply(
@@ -76,7 +79,8 @@ class RecommendationApplier:
 
         async def execute(plan: PlanFor[Transition]) -> Recommendation:
             applied = await self._record(found, plan.subject, actor)
-            await self._desired.apply(state, plan.subject, plan.subject.desired)
+            change = plan.subject
+            await self._convergence.apply(state, change.desired, size_before=change.size_before)
             return applied
 
         @asynccontextmanager
@@ -106,7 +110,7 @@ class RecommendationApplier:
         async with self._desired.lock(state.tenant.spec)():
             transition = self._plan(state, recommendation.advice, ADVISOR).subject
             await self._record(recommendation, transition, ADVISOR)
-        self._desired.apply_in_background(state, transition)
+        self._convergence.apply_in_background(state, transition.size_before)
 
     async def dismiss(
         self, recommendation_id: UUID, actor: Actor

@@ -1,56 +1,35 @@
-"""Desired state of pools: size and pause, recorded with an audit event, then made true.
+"""Desired state of pools: size and pause, planned, and recorded with an audit event.
 
-A change is one transaction with its event; then the pool is brought to what is desired. What a
-crash or an outage interrupts, the Reconciler finishes. A pause works while the catalog is
-unreachable, see `UnsavedChanges`.
+A change is one transaction with its event; then `PoolConvergence` brings the pool to what is
+desired. A pause works while the catalog is unreachable, see `UnsavedChanges`.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-import structlog
-
 from app.catalog.catalog import Catalog
 from app.catalog.desired_pools import AppliedRecommendation
 from app.control import audit_events
-from app.control.background import BackgroundTasks
 from app.control.operation import KeyedLocks, PlanFor
-from app.control.pools.role_limits import RoleLimits
+from app.control.pools.convergence import plan_convergence
 from app.control.pools.unsaved_changes import UnsavedChanges
 from app.domain.audit import Actor, AuditEvent
 from app.domain.desired_state import DesiredPool, Pause, PoolChange
-from app.domain.errors import (
-    BudgetExceeded,
-    CatalogUnavailable,
-    PoolkeeperError,
-    ServerUnavailable,
-)
-from app.domain.plan import (
-    ActualPool,
-    Plan,
-    PlanAction,
-    plan_pool,
-    plan_record,
-    warn_if_shared,
-)
-from app.domain.pool import PoolSize, PoolState
+from app.domain.errors import BudgetExceeded, CatalogUnavailable, ServerUnavailable
+from app.domain.plan import Plan, plan_record, warn_if_shared
+from app.domain.pool import PoolSize
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 
-_OPEN_DEADLINE = 5.0
-_BACKGROUND_DEADLINE = 15.0
 _SERVER_AWAY = "The server is unreachable: connections open when it is back."
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,26 +44,21 @@ class Transition:
 
 
 class DesiredPoolState:
-    """Desired pools: in the catalog, in memory, and made true."""
+    """Desired pools, in the catalog and in memory."""
 
     def __init__(
         self,
         catalog: Catalog,
         manager: TenantPoolManager,
-        limits: RoleLimits,
         unsaved: UnsavedChanges,
         locks: KeyedLocks,
     ) -> None:
         self._catalog = catalog
         self._manager = manager
-        self._limits = limits
         self._unsaved = unsaved
         self._locks = locks
-        self._background = BackgroundTasks()
         # The min_size of each pool whose change is being stored.
         self._reserved: dict[str, int] = {}
-        # Pools that a person closed; each opens again at its next use.
-        self._kept_closed: set[str] = set()
 
     async def load(self) -> None:
         """Load what the catalog has; at start.
@@ -95,8 +69,6 @@ class DesiredPoolState:
         for desired in await self._catalog.pools.load():
             self._manager.set_desired(desired)
 
-    # -- for other operations ----------------------------------------------------------------
-
     def generation(self, state: TenantState) -> int | None:
         """The version of the tenant's pool; 0 for an open unchanged pool, None for no pool."""
         pool_id = state.tenant.spec.pool_id
@@ -104,34 +76,6 @@ class DesiredPoolState:
         if desired is not None:
             return desired.generation
         return None if self._manager.find(pool_id) is None else 0
-
-    def keep_closed(self, pool_id: str) -> None:
-        """Do not open an evicted pool because of its min_size; its next use does."""
-        self._kept_closed.add(pool_id)
-
-    # -- for the Reconciler ------------------------------------------------------------------
-
-    async def converge(self, state: TenantState, desired: DesiredPool) -> int:
-        """Bring a pool to its desired state at once; the number of steps that took.
-
-        Waits neither for a slot nor for a change of the pool that is under way.
-
-        Raises:
-            PoolLimitReached: there is no slot to open the pool now.
-        """
-        pool = self._manager.find(desired.pool_id)
-        if pool is not None and not pool.is_closing:
-            self._kept_closed.discard(pool.pool_id)
-        elif desired.pool_id in self._kept_closed:
-            return 0
-        is_due = bool(_plan_pool(desired, pool).steps)
-        if not is_due:
-            return 0
-        async with self._locks.hold_if_free(desired.pool_id) as is_free:
-            if not is_free:
-                return 0
-            _, steps = await self._converge(state, desired, pool, open_deadline=0.0)
-            return steps
 
     # -- planning ----------------------------------------------------------------------------
 
@@ -145,12 +89,12 @@ class DesiredPoolState:
         whole_pool: bool,
         reason: str | None = None,
     ) -> PlanFor[Transition]:
-        transition = self.transition(state, change, actor, reason)
+        transition = self._transition(state, change, actor, reason)
         self._check_budget(state, transition)
         spec, event, desired = state.tenant.spec, transition.event, transition.desired
         parts = [
             plan_record(f"pool {desired.pool_id}", event.before, event.after),
-            _plan_pool(desired, transition.pool, open_now=open_now),
+            plan_convergence(desired, transition.pool, open_now=open_now),
         ]
         # A request about one tenant may not learn of others, and touches none of them.
         if whole_pool:
@@ -163,7 +107,7 @@ class DesiredPoolState:
             parts.append(Plan(warnings=(_never_reached(most, server),)))
         return PlanFor.of(transition, *parts)
 
-    def transition(
+    def _transition(
         self, state: TenantState, change: PoolChange, actor: Actor, reason: str | None = None
     ) -> Transition:
         spec = state.tenant.spec
@@ -213,7 +157,7 @@ class DesiredPoolState:
                 f"server's {server.budget.limit} connections already."
             )
 
-    # -- execution ---------------------------------------------------------------------------
+    # -- recording ---------------------------------------------------------------------------
 
     async def record(
         self,
@@ -254,74 +198,9 @@ class DesiredPoolState:
             self._unsaved.keep(transition.desired, transition.event)
             return transition.desired, False
 
-    async def apply(
-        self,
-        state: TenantState,
-        transition: Transition,
-        desired: DesiredPool,
-        *,
-        open_now: bool = False,
-    ) -> Pool | None:
-        """Bring the pool to *desired*; the role's limit grows before it and shrinks after it."""
-        growth = desired.size.max_size - transition.size_before.max_size
-        if growth > 0:
-            await self._limits.apply(state)
-        pool, _ = await self._converge(state, desired, transition.pool, open_now=open_now)
-        if growth < 0:
-            await self._limits.apply(state)
-        return pool
-
-    def apply_in_background(self, state: TenantState, transition: Transition) -> None:
-        """`apply` as a task, for a caller that must not wait for the pool's server."""
-        name = f"pool {transition.desired.pool_id}: apply desired state"
-        self._background.start(name, self._apply_later(state, transition))
-
-    async def _apply_later(self, state: TenantState, transition: Transition) -> None:
-        pool_id = transition.desired.pool_id
-        try:
-            async with asyncio.timeout(_BACKGROUND_DEADLINE), self.lock(state.tenant.spec)():
-                desired = self._manager.desired.get(pool_id)
-                if desired is not None:  # else the tenant was deleted meanwhile
-                    await self.apply(state, transition, desired)
-        except (PoolkeeperError, TimeoutError) as error:
-            _log.warning("pool not converged", pool=pool_id, reason=str(error) or "timeout")
-
-    async def close(self, deadline: float) -> None:
-        """Wait at most *deadline* seconds for changes applied in the background. Safe twice."""
-        await self._background.close(deadline)
-
     def is_changing(self, pool_id: str) -> bool:
         """Whether a change of the pool's desired state is being stored or applied."""
         return self._locks.is_held(pool_id)
-
-    async def _converge(
-        self,
-        state: TenantState,
-        desired: DesiredPool,
-        pool: Pool | None,
-        *,
-        open_now: bool = False,
-        open_deadline: float = _OPEN_DEADLINE,
-    ) -> tuple[Pool | None, int]:
-        """Follow the plan from what the pool is now; *pool* is what it was before.
-
-        Raises:
-            PoolLimitReached: there was no slot to open the pool.
-        """
-        if pool is None or pool.is_closing:  # a lease may have opened another one meanwhile
-            pool = self._manager.find(desired.pool_id)
-        steps = _plan_pool(desired, pool, open_now=open_now).steps
-        for step in steps:
-            match step.action:
-                case PlanAction.OPEN:
-                    pool = await self._manager.open_pool(state, open_deadline)
-                case PlanAction.RESIZE if pool is not None:
-                    self._manager.resize(pool, desired.size)
-                case PlanAction.PAUSE if pool is not None:
-                    pool.pause()
-                case PlanAction.RESUME if pool is not None:
-                    pool.resume()
-        return pool, len(steps)
 
     def lock(self, spec: TenantSpec) -> Callable[[], AbstractAsyncContextManager[None]]:
         return partial(self._locks.hold, spec.pool_id)
@@ -332,12 +211,3 @@ def _never_reached(max_size: int, server: Server) -> str:
         f"max_size {max_size} is never reached: all pools of server {server.name} and its nodes "
         f"have {server.limit} connections together."
     )
-
-
-def _plan_pool(desired: DesiredPool, pool: Pool | None, *, open_now: bool = False) -> Plan:
-    if pool is None:
-        return plan_pool(desired, None, open_now=open_now)
-    if pool.is_closing:
-        return Plan()
-    actual = ActualPool(size=pool.size, paused=pool.state is PoolState.PAUSED, metrics=pool.metrics)
-    return plan_pool(desired, actual)

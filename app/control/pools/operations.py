@@ -15,6 +15,7 @@ from app.control import audit_events
 from app.control.audit_events import AuditOutbox
 from app.control.background import BackgroundTasks
 from app.control.operation import Operation, PlanFor
+from app.control.pools.convergence import PoolConvergence
 from app.control.pools.desired_state import DesiredPoolState, Transition
 from app.domain.audit import POLLER, Actor
 from app.domain.desired_state import DesiredPool, PoolChange
@@ -69,10 +70,15 @@ class PoolOperations:
     """
 
     def __init__(
-        self, manager: TenantPoolManager, desired: DesiredPoolState, outbox: AuditOutbox
+        self,
+        manager: TenantPoolManager,
+        desired: DesiredPoolState,
+        convergence: PoolConvergence,
+        outbox: AuditOutbox,
     ) -> None:
         self._manager = manager
         self._desired = desired
+        self._convergence = convergence
         self._outbox = outbox
         self._background = BackgroundTasks()
         # In monotonic seconds.
@@ -109,7 +115,10 @@ class PoolOperations:
             desired, created = await self._desired.record(plan.subject, expected_generation)
             if change.max_size is not None:
                 self.note_resize_by_hand(spec.pool_id, monotonic())
-            pool = await self._desired.apply(state, plan.subject, desired, open_now=True)
+            size_before = plan.subject.size_before
+            pool = await self._convergence.apply(
+                state, desired, size_before=size_before, open_now=True
+            )
             if pool is not None and pool.server.is_available:
                 await pool.wait_until_warm(_WARM_DEADLINE)
             return PoolOutcome(pool=pool, desired=desired, created=created)
@@ -137,7 +146,8 @@ class PoolOperations:
 
         async def execute(plan: PlanFor[Transition]) -> PoolOutcome:
             desired, created = await self._desired.record_or_keep(plan.subject)
-            pool = await self._desired.apply(state, plan.subject, desired)
+            size_before = plan.subject.size_before
+            pool = await self._convergence.apply(state, desired, size_before=size_before)
             return PoolOutcome(pool=pool, desired=desired, created=created)
 
         return Operation(plan=plan, execute=execute, lock=self._desired.lock(spec))
@@ -277,7 +287,7 @@ class PoolOperations:
     def _close(
         self, pool: Pool, reason: EvictionReason, deadline: float, actor: Actor
     ) -> asyncio.Task[Eviction]:
-        self._desired.keep_closed(pool.pool_id)
+        self._convergence.keep_closed(pool.pool_id)
 
         async def close_and_record() -> Eviction:
             eviction = await self._manager.evict(pool, reason, deadline)
