@@ -43,6 +43,17 @@ class EntryMeasure:
     waiting: int = 0
     longest_wait: float = 0.0
 
+    def plus(self, other: EntryMeasure) -> EntryMeasure:
+        """Both together, of the same entry."""
+        return EntryMeasure(
+            connections=self.connections + other.connections,
+            connecting=self.connecting + other.connecting,
+            in_use=self.in_use + other.in_use,
+            clients=self.clients + other.clients,
+            waiting=self.waiting + other.waiting,
+            longest_wait=max(self.longest_wait, other.longest_wait),
+        )
+
 
 NOTHING = EntryMeasure()
 """Of an entry that has had no client."""

@@ -12,17 +12,14 @@ What it does not do as one might expect (1.18 and later, unless said otherwise):
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import socket
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
+from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.weaknesses import vulnerabilities
 from app.node.console import Console, Row, quoted
@@ -35,8 +32,20 @@ from app.node.errors import (
     NotInForce,
 )
 from app.node.files import NodeDirectory
+from app.node.pooler_log import PoolerLog
 from app.node.process import Account, PoolerProcess, version_in, version_of
 from app.node.rendering import HBA, INI, USERS, PoolerSettings, RenderedFiles, render
+from app.node.shown_rows import (
+    ShownEntry,
+    as_shown,
+    shown_backend,
+    shown_client,
+    shown_entry,
+    shown_measure,
+    shown_totals,
+    shown_user,
+    shown_version,
+)
 
 LEAST_VERSION = (1, 18)
 
@@ -46,26 +55,11 @@ _POLL_SECONDS = 0.02
 _TOGETHER = 100
 # Connects that wait for PgBouncer at a time; it accepts 128.
 _CONSOLES = 32
-_MICROSECOND = 1e-6
-_CONNECTED = ("sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "sv_being_canceled")
-_SHOWN = ("host", "port", "database", "force_user", "pool_size", "max_connections")
 _LOG = "pgbouncer.log"
-# Each opening of an entry is a line in it.
-_LONGEST_LOG = 16 << 20
-_is_complaint = re.compile(r" (ERROR|WARNING|FATAL) ").search
-_CANNOT_LISTEN = "cannot listen on"
 # The console is an entry, and its user one of all.
 _CONSOLE = "pgbouncer"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ShownEntry:
-    """An entry as PgBouncer has it: *columns* are those of `_SHOWN`."""
-
-    columns: tuple[str | None, ...]
-    in_force: EntryInForce
 
 
 Signatures = tuple[tuple[int, ...] | None, ...]
@@ -88,6 +82,7 @@ class PgBouncer:
         self._account = account
         self._directory = NodeDirectory(directory, uid=account.uid, gid=account.gid)
         self._socket = self._directory.socket(settings.port)
+        self._log = PoolerLog(self._directory.path / _LOG)
         self.version = version_of(program)
         self._check_version()
         self.process: PoolerProcess | None = None
@@ -140,11 +135,11 @@ class PgBouncer:
         if self.process is None or self.process.pid != console.pid:
             self.process = PoolerProcess(console.pid)
         # Of what runs, which the program may have replaced since.
-        [version] = await console.rows("SHOW VERSION", _version)
+        [version] = await console.rows("SHOW VERSION", shown_version)
         self.version = version_in(version) or self.version
         self._check_version()
         self._entries = frozenset(await self.read_back())
-        self._users = frozenset(await console.rows("SHOW USERS", _name)) - {_CONSOLE}
+        self._users = frozenset(await console.rows("SHOW USERS", shown_user)) - {_CONSOLE}
         return True
 
     def _refuse_others(self) -> None:
@@ -170,7 +165,7 @@ class PgBouncer:
             self._program,
             self._directory.path / INI,
             account=self._account,
-            log=self._directory.path / _LOG,
+            log=self._log.path,
         )
         try:
             await self._until_it_listens(self.process)
@@ -192,24 +187,16 @@ class PgBouncer:
                         return self._check_port()
         except TimeoutError as error:
             raise CannotStart(
-                f"PgBouncer did not listen within {_START_SECONDS:g} seconds. {self._log_says()}"
+                f"PgBouncer did not listen within {_START_SECONDS:g} seconds. {self._log}"
             ) from error
-        raise CannotStart(f"PgBouncer ended. {self._log_says()}")
+        raise CannotStart(f"PgBouncer ended. {self._log}")
 
     def _check_port(self) -> None:
-        """PgBouncer goes on with its Unix socket alone where another has the port."""
-        log = (self._directory.path / _LOG).read_text(errors="replace")
-        if _CANNOT_LISTEN in log:
+        if self._log.is_without_port:
             raise CannotStart(
                 f"PgBouncer cannot listen on {self._settings.address}, port {self._settings.port}."
-                f" {self._log_says()}"
+                f" {self._log}"
             )
-
-    def _log_says(self) -> str:
-        """What PgBouncer last complained about."""
-        lines = (self._directory.path / _LOG).read_text(errors="replace").splitlines()
-        complaints = [line for line in lines if _is_complaint(line)]
-        return f"Its log says: {' | '.join(complaints[-5:])}"
 
     async def stop(self, *, patience: float) -> None:
         self.leave()
@@ -251,7 +238,7 @@ class PgBouncer:
                 await console.run("RELOAD", *map(_pause, new))
             except CommandRefused as error:
                 raise NotInForce(
-                    f"PgBouncer has not taken its files: {error}. {self._log_says()}"
+                    f"PgBouncer has not taken its files: {error}. {self._log}"
                 ) from error
         await self._check(configuration, files)
 
@@ -294,19 +281,19 @@ class PgBouncer:
             [entry.role for entry in configuration.entries],
             [login.user for entry in configuration.entries for login in entry.logins],
         )
-        wanted = {entry.name: _as_shown(configuration, entry) for entry in configuration.entries}
+        wanted = {entry.name: as_shown(configuration, entry) for entry in configuration.entries}
         if {name: each.columns for name, each in shown.items()} != wanted:
             raise NotInForce(
                 "PgBouncer has read its files, and does not have the entries that they name."
-                f" {self._log_says()}"
+                f" {self._log}"
             )
         self._digests = files.digests
 
     async def read_back(self) -> Mapping[str, EntryInForce]:
         return {name: each.in_force for name, each in (await self._shown_entries()).items()}
 
-    async def _shown_entries(self) -> Mapping[str, _ShownEntry]:
-        return dict(await self._shown("SHOW DATABASES", _shown_entry, is_polled=False))
+    async def _shown_entries(self) -> Mapping[str, ShownEntry]:
+        return dict(await self._shown("SHOW DATABASES", shown_entry, is_polled=False))
 
     # -- the gate ------------------------------------------------------------------------------
 
@@ -348,24 +335,24 @@ class PgBouncer:
     # -- measurements --------------------------------------------------------------------------
 
     async def measure(self) -> Mapping[str, EntryMeasure]:
-        shown = await self._shown("SHOW POOLS", _measured)
+        shown = await self._shown("SHOW POOLS", shown_measure)
         measures = dict(shown)
         if len(measures) < len(shown):
             # An entry has a pool for each user whose login was refused, too.
             measures.clear()
             for entry, seen in shown:
-                measures[entry] = _sum(measures[entry], seen) if entry in measures else seen
+                measures[entry] = measures[entry].plus(seen) if entry in measures else seen
         return measures
 
     async def totals(self) -> Mapping[str, EntryTotals]:
-        self._keep_log_short()
-        return dict(await self._shown("SHOW STATS", _counted))
+        self._log.keep_short()
+        return dict(await self._shown("SHOW STATS", shown_totals))
 
     async def backends(self) -> Mapping[str, Collection[int]]:
-        return _grouped(await self._shown("SHOW SERVERS", _backend))
+        return _grouped(await self._shown("SHOW SERVERS", shown_backend))
 
     async def clients(self) -> Mapping[str, Collection[str]]:
-        return _grouped(await self._shown("SHOW CLIENTS", _client))
+        return _grouped(await self._shown("SHOW CLIENTS", shown_client))
 
     async def _shown(
         self, command: str, make: Callable[[Row], tuple[str, T]], *, is_polled: bool = True
@@ -374,12 +361,6 @@ class PgBouncer:
         console = await self._connected()
         rows = await console.rows(command, make, is_polled=is_polled)
         return [row for row in rows if row[0] != _CONSOLE]
-
-    def _keep_log_short(self) -> None:
-        path = self._directory.path / _LOG
-        with suppress(FileNotFoundError):
-            if path.stat().st_size > _LONGEST_LOG:
-                os.truncate(path, 0)
 
     # -- the console ---------------------------------------------------------------------------
 
@@ -400,67 +381,6 @@ def _resume(entry: str) -> str:
     return f"RESUME {quoted(entry)}"
 
 
-def _as_shown(configuration: NodeConfiguration, entry: NodeEntry) -> tuple[str, ...]:
-    """An entry in the columns `_SHOWN`."""
-    server, size = configuration.servers[entry.server], configuration.size_of(entry)
-    return server.host, str(server.port), entry.database, entry.role, str(size), str(size)
-
-
-def _shown_entry(row: Row) -> tuple[str, _ShownEntry]:
-    size, is_open = _number(row, "max_connections"), row["paused"] == "0"
-    return _entry(row, "name"), _ShownEntry(
-        columns=tuple(map(row.get, _SHOWN)),
-        in_force=EntryInForce(size=size, is_open=is_open),
-    )
-
-
-def _entry(row: Row, column: str) -> str:
-    """The name of an entry, which is in every answer, and kept once."""
-    return sys.intern(str(row[column]))
-
-
-def _number(row: Row, column: str) -> int:
-    value = row.get(column)
-    if value is None:
-        raise ConsoleLost(f"PgBouncer's console shows no {column}: an unknown version?")
-    return int(value)
-
-
-def _name(row: Row) -> str:
-    return str(row["name"])
-
-
-def _version(row: Row) -> str:
-    return str(row["version"])
-
-
-def _measured(row: Row) -> tuple[str, EntryMeasure]:
-    return _entry(row, "database"), EntryMeasure(
-        connections=sum([_number(row, column) for column in _CONNECTED if column in row]),
-        connecting=_number(row, "sv_login"),
-        in_use=_number(row, "sv_active"),
-        clients=_number(row, "cl_active") + _number(row, "cl_waiting"),
-        waiting=_number(row, "cl_waiting"),
-        longest_wait=_number(row, "maxwait") + _number(row, "maxwait_us") * _MICROSECOND,
-    )
-
-
-def _counted(row: Row) -> tuple[str, EntryTotals]:
-    return _entry(row, "database"), EntryTotals(
-        transactions=_number(row, "total_xact_count"),
-        transaction_seconds=_number(row, "total_xact_time") * _MICROSECOND,
-        wait_seconds=_number(row, "total_wait_time") * _MICROSECOND,
-    )
-
-
-def _backend(row: Row) -> tuple[str, int]:
-    return _entry(row, "database"), _number(row, "remote_pid")
-
-
-def _client(row: Row) -> tuple[str, str]:
-    return _entry(row, "database"), str(row["user"])
-
-
 def _grouped(pairs: Iterable[tuple[str, T]]) -> Mapping[str, set[T]]:
     groups: dict[str, set[T]] = {}
     for entry, each in pairs:
@@ -478,14 +398,3 @@ def _signature(file: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _sum(one: EntryMeasure, other: EntryMeasure) -> EntryMeasure:
-    return EntryMeasure(
-        connections=one.connections + other.connections,
-        connecting=one.connecting + other.connecting,
-        in_use=one.in_use + other.in_use,
-        clients=one.clients + other.clients,
-        waiting=one.waiting + other.waiting,
-        longest_wait=max(one.longest_wait, other.longest_wait),
-    )

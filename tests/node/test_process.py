@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.node import pgbouncer, process
+from app.node import pgbouncer, pooler_log, process
 from app.node.agent import Agent
 from app.node.errors import CannotStart, NodeError
 from app.node.pgbouncer import PgBouncer
@@ -74,7 +74,7 @@ async def test_its_log_does_not_grow_for_ever(site: Site, monkeypatch: pytest.Mo
         log = site.directory / "pgbouncer.log"
         await engine.totals()
         assert "LOG process up" in log.read_text()
-        monkeypatch.setattr(pgbouncer, "_LONGEST_LOG", 1)
+        monkeypatch.setattr(pooler_log, "_LONGEST", 1)
         await engine.totals()
         assert "LOG process up" not in log.read_text()
 

@@ -1,0 +1,45 @@
+"""PgBouncer's log: why it does not do what it should is nowhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+# Each opening of an entry is a line in it.
+_LONGEST = 16 << 20
+# Bytes at its end that are read: to read all of it would hold the event loop.
+_END = 1 << 16
+_MOST_COMPLAINTS = 5
+_is_complaint = re.compile(r" (ERROR|WARNING|FATAL) ").search
+_CANNOT_LISTEN = "cannot listen on"
+
+
+class PoolerLog:
+    """The log of one PgBouncer, which each start begins anew."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        """What PgBouncer last complained about, as a sentence."""
+        complaints = [line for line in self._end().splitlines() if _is_complaint(line)]
+        return f"Its log says: {' | '.join(complaints[-_MOST_COMPLAINTS:])}"
+
+    @property
+    def is_without_port(self) -> bool:
+        """Whether another has its port: it goes on with its Unix socket alone."""
+        return _CANNOT_LISTEN in self._end()
+
+    def keep_short(self) -> None:
+        """Empty it if it has become long."""
+        with suppress(FileNotFoundError):
+            if self.path.stat().st_size > _LONGEST:
+                os.truncate(self.path, 0)
+
+    def _end(self) -> str:
+        with suppress(FileNotFoundError), self.path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _END))
+            return file.read().decode(errors="replace")
+        return ""

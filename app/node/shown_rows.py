@@ -1,0 +1,85 @@
+"""Rows of PgBouncer's SHOW commands: most say something of an entry."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
+from app.domain.nodes.estimates import EntryTotals
+from app.node.console import Row
+from app.node.engine import EntryInForce, EntryMeasure
+from app.node.errors import ConsoleLost
+
+_MICROSECOND = 1e-6
+_CONNECTED = ("sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "sv_being_canceled")
+_SHOWN = ("host", "port", "database", "force_user", "pool_size", "max_connections")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownEntry:
+    """An entry as PgBouncer has it: *columns* are those of `_SHOWN`."""
+
+    columns: tuple[str | None, ...]
+    in_force: EntryInForce
+
+
+def as_shown(configuration: NodeConfiguration, entry: NodeEntry) -> tuple[str, ...]:
+    """An entry in the columns `_SHOWN`."""
+    server, size = configuration.servers[entry.server], configuration.size_of(entry)
+    return server.host, str(server.port), entry.database, entry.role, str(size), str(size)
+
+
+def shown_entry(row: Row) -> tuple[str, ShownEntry]:
+    size, is_open = _number(row, "max_connections"), row["paused"] == "0"
+    return _entry(row, "name"), ShownEntry(
+        columns=tuple(map(row.get, _SHOWN)),
+        in_force=EntryInForce(size=size, is_open=is_open),
+    )
+
+
+def _entry(row: Row, column: str) -> str:
+    """The name of an entry, which is in every answer, and kept once."""
+    return sys.intern(str(row[column]))
+
+
+def _number(row: Row, column: str) -> int:
+    value = row.get(column)
+    if value is None:
+        raise ConsoleLost(f"PgBouncer's console shows no {column}: an unknown version?")
+    return int(value)
+
+
+def shown_user(row: Row) -> str:
+    return str(row["name"])
+
+
+def shown_version(row: Row) -> str:
+    return str(row["version"])
+
+
+def shown_measure(row: Row) -> tuple[str, EntryMeasure]:
+    return _entry(row, "database"), EntryMeasure(
+        connections=sum([_number(row, column) for column in _CONNECTED if column in row]),
+        connecting=_number(row, "sv_login"),
+        in_use=_number(row, "sv_active"),
+        clients=_number(row, "cl_active") + _number(row, "cl_waiting"),
+        waiting=_number(row, "cl_waiting"),
+        longest_wait=_number(row, "maxwait") + _number(row, "maxwait_us") * _MICROSECOND,
+    )
+
+
+def shown_totals(row: Row) -> tuple[str, EntryTotals]:
+    return _entry(row, "database"), EntryTotals(
+        transactions=_number(row, "total_xact_count"),
+        transaction_seconds=_number(row, "total_xact_time") * _MICROSECOND,
+        wait_seconds=_number(row, "total_wait_time") * _MICROSECOND,
+    )
+
+
+def shown_backend(row: Row) -> tuple[str, int]:
+    return _entry(row, "database"), _number(row, "remote_pid")
+
+
+def shown_client(row: Row) -> tuple[str, str]:
+    return _entry(row, "database"), str(row["user"])
