@@ -6,6 +6,7 @@ is away.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
@@ -14,11 +15,12 @@ from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, newest
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState, GatedEntry, committed, decide
 from app.domain.nodes.node import is_fenced
-from app.domain.nodes.report import NodeReport, ServerReport
+from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
 from app.domain.nodes.rollout import is_urgent, without_delay
 from app.node.census import Census
 from app.node.engine import NOTHING, Engine, EntryMeasure
 from app.node.errors import CannotRender, NodeError, NotInForce
+from app.node.tracked_entries import TrackedEntries
 from app.node.tracked_entry import TrackedEntry
 
 # In seconds. A RELOAD stalls all clients of PgBouncer, for 28 ms where it has 1,000 entries, and
@@ -33,6 +35,8 @@ LEAVE_SECONDS = 10.0
 # Postgres notices within half a second that a pooler was killed (`connect_query`), and ends its
 # back-ends. An agent that starts another one waits for so long.
 LINGER_SECONDS = 1.5
+# Entries that are reported between two turns of the event loop, which may be the service's.
+_SLICE = 500
 
 
 class Agent:
@@ -64,9 +68,7 @@ class Agent:
         self._clock = clock
         self.version = 0
         self.problem = ""
-        self._entries: dict[str, TrackedEntry] = {}
-        # Of them, those that are not at rest: a look costs what these cost.
-        self._awake: set[str] = set()
+        self._entries = TrackedEntries()
         self._accepted_at = clock() if accepted_at is None else accepted_at
         self._applied_at = float("-inf")
         # Whether the pooler has another configuration; None: it has not been compared.
@@ -171,37 +173,13 @@ class Agent:
 
     async def _read_back(self) -> None:
         """Learn what is open, and how large, from the pooler itself."""
-        in_force = await self._engine.read_back()
-        now = self._clock()
-        entries = {}
-        for name, entry in in_force.items():
-            tracked = self._entries.get(name)
-            if tracked is None:
-                tracked = TrackedEntry(name, entry.size, EntryState.CLOSING, now)
-            tracked.size = entry.size
-            if entry.is_open is not (tracked.state is EntryState.OPEN):
-                tracked.enter(EntryState.OPEN if entry.is_open else EntryState.CLOSING, now)
-            entries[name] = tracked
-        self._entries = entries
+        self._entries.read_back(await self._engine.read_back(), self._clock())
         self._note_leaving()
-        self._awake = {name for name, tracked in entries.items() if not tracked.is_at_rest}
         self._is_known = True
 
     async def _measure(self) -> None:
         self._measures = await self._engine.measure()
-        now = self._clock()
-        seen = self._awake.union(
-            [name for name, each in self._measures.items() if each.connections or each.waiting]
-        )
-        for name in self._entries.keys() & seen:
-            self._entries[name].saw(self._measures.get(name, NOTHING), now)
-        self._awake = {
-            name for name in self._entries.keys() & seen if not self._entries[name].is_at_rest
-        }
-
-    def _enter(self, name: str, state: EntryState) -> None:
-        self._entries[name].enter(state, self._clock())
-        self._awake.add(name)
+        self._entries.saw(self._measures, self._clock())
 
     # -- the configuration -----------------------------------------------------------------------
 
@@ -291,7 +269,7 @@ class Agent:
         """Whether clients wait for an entry that is larger than the allotment, until it shrinks."""
         return any(
             tracked.measured.waiting > 0 and tracked.size > self._allotted(entry.server) > 0
-            for entry, tracked in self._served(self._awake)
+            for entry, tracked in self._served(self._entries.awake)
         )
 
     # -- the gate --------------------------------------------------------------------------------
@@ -303,10 +281,10 @@ class Agent:
         if actions.close:
             await self._engine.close(*actions.close)
             for name in actions.close:
-                self._enter(name, EntryState.CLOSING)
+                self._entries.enter(name, EntryState.CLOSING, self._clock())
         if actions.open:
             for name in actions.open:
-                self._enter(name, EntryState.OPEN)
+                self._entries.enter(name, EntryState.OPEN, self._clock())
             await self._engine.open(*actions.open)
 
     async def _cut_strangers(self) -> None:
@@ -320,7 +298,7 @@ class Agent:
         for name in self._census.take(clients, self._in_force, self._clock()):
             if name in self._entries:
                 await self._engine.cut(name)
-                self._enter(name, EntryState.CLOSING)
+                self._entries.enter(name, EntryState.CLOSING, self._clock())
 
     def _servers(self) -> list[str]:
         """Those of the configuration, and those that only entries have which disappear."""
@@ -348,7 +326,7 @@ class Agent:
                 allowed=entry.size > 0
                 and not (is_fenced or entry.paused or entry.name in self._paused),
             )
-            for entry, tracked in self._served(self._awake)
+            for entry, tracked in self._served(self._entries.awake)
             if entry.server == server and tracked.has_or_wants_connections
         ]
         leaving = [
@@ -374,8 +352,7 @@ class Agent:
 
     @property
     def _is_fenced(self) -> bool:
-        connections = sum([self._entries[name].connections for name in self._awake])
-        return is_fenced(self._clock() - self._accepted_at, connections)
+        return is_fenced(self._clock() - self._accepted_at, self._entries.connections)
 
     # -- reports ---------------------------------------------------------------------------------
 
@@ -391,6 +368,11 @@ class Agent:
                 self._backends = await self._engine.backends()
             except NodeError as error:
                 problem = str(error)
+        # Of thousands that have changed together, each is made in its turn, and kept.
+        for number, served in enumerate(self._served(self._wanted), start=1):
+            self._entry_report(*served)
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
         servers = {server: self._server_report(server) for server in self.configuration.servers}
         self._shrinking = {
             server
@@ -405,18 +387,15 @@ class Agent:
             version=self.version,
             engine=self._engine.name,
             servers=servers,
-            entries=tuple(
-                tracked.report(
-                    self._measures.get(entry.name, NOTHING),
-                    self._totals.get(entry.name),
-                    paused=entry.paused,
-                )
-                for entry, tracked in self._served(self._wanted)
-            ),
+            entries=tuple(self._entry_report(*each) for each in self._served(self._wanted)),
             backends={server: self._backends_of(server) for server in servers},
             users=self._census.users,
             problem=problem or self.problem,
         )
+
+    def _entry_report(self, entry: NodeEntry, tracked: TrackedEntry) -> EntryReport:
+        measured = self._measures.get(entry.name, NOTHING)
+        return tracked.report(measured, self._totals.get(entry.name), paused=entry.paused)
 
     @property
     def is_report_due(self) -> bool:

@@ -1,0 +1,63 @@
+"""All entries of a pooler, of which most are at rest: a look costs what the others cost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from app.domain.nodes.gate import EntryState
+from app.node.engine import NOTHING, EntryInForce, EntryMeasure
+from app.node.tracked_entry import TrackedEntry
+
+
+class TrackedEntries(Mapping[str, TrackedEntry]):
+    """Those that the pooler has, by name."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, TrackedEntry] = {}
+        self._awake: set[str] = set()
+
+    def __getitem__(self, name: str) -> TrackedEntry:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def awake(self) -> Collection[str]:
+        """Names of those that are not at rest."""
+        return self._awake
+
+    @property
+    def connections(self) -> int:
+        """All that were open of late."""
+        return sum([self._all[name].connections for name in self._awake])
+
+    def read_back(self, in_force: Mapping[str, EntryInForce], now: float) -> None:
+        """Take in what the pooler itself says of all its entries."""
+        entries = {}
+        for name, entry in in_force.items():
+            tracked = self._all.get(name)
+            if tracked is None:
+                tracked = TrackedEntry(name, entry.size, EntryState.CLOSING, now)
+            tracked.size = entry.size
+            if entry.is_open is not (tracked.state is EntryState.OPEN):
+                tracked.enter(EntryState.OPEN if entry.is_open else EntryState.CLOSING, now)
+            entries[name] = tracked
+        self._all = entries
+        self._awake = {name for name, tracked in entries.items() if not tracked.is_at_rest}
+
+    def saw(self, measures: Mapping[str, EntryMeasure], now: float) -> None:
+        """Take in a measurement of all that have had a client."""
+        busy = [name for name, each in measures.items() if each.connections or each.waiting]
+        seen = self._all.keys() & self._awake.union(busy)
+        for name in seen:
+            self._all[name].saw(measures.get(name, NOTHING), now)
+        self._awake = {name for name in seen if not self._all[name].is_at_rest}
+
+    def enter(self, name: str, state: EntryState, now: float) -> None:
+        """An entry was opened, or is closing."""
+        self._all[name].enter(state, now)
+        self._awake.add(name)
