@@ -267,10 +267,11 @@ async def _respond(
     _check_statements(body)
     timeout, max_rows = _bounds(body, limits)
     spec = _check_allowed(manager.tenant_state(tenant), limits).tenant.spec
-    extend_deadline(request, timeout + manager.config(spec.strategy).acquire_timeout)
+    longest = timeout + manager.config(spec.strategy).acquire_timeout
     given: Sequence[QueryStatement | QueryBody] = body.statements or [body]
 
     async def run(known: TenantDescriptions | None) -> Response:
+        extend_deadline(request, longest)
         statements = [
             JsonStatement(each.sql or "", each.params, max_rows=max_rows, descriptions=known)
             for each in given

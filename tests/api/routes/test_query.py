@@ -56,6 +56,23 @@ async def test_a_statement_that_runs_into_its_timeout_is_cancelled(api: Api, acm
     assert await api.value(acme, "select 1") == 1
 
 
+async def test_a_statement_that_is_run_again_has_its_time_again(
+    api: Api, acme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted: list[float] = []
+    monkeypatch.setattr(
+        "app.api.routes.query.extend_deadline", lambda _, seconds: granted.append(seconds)
+    )
+    ok(await api.query(acme, "create table typed (v text)", read_only=False))
+    write = "insert into typed values ($1) returning v"
+    assert await api.value(acme, write, "1", read_only=False) == "1"
+    ok(await api.query(acme, "alter table typed alter v type int using v::int", read_only=False))
+    granted.clear()
+    assert await api.value(acme, write, "2", read_only=False) == 2
+    first, second = granted
+    assert first == second > 0
+
+
 async def test_no_free_connection_within_the_deadline_answers_with_retry_after(
     api_with: ApiWith,
 ) -> None:
