@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import lru_cache
 from struct import Struct
 from types import TracebackType
 from typing import Self, cast
@@ -69,8 +70,8 @@ class Reply:
     """What the server sent up to ReadyForQuery; of a statement that is described, since then.
 
     Attributes:
-        parameters: the types of the statement's parameters, as oids.
-        fields: its columns, None if it returns no rows.
+        parameter_description, row_description: what they say of the statement, as they came; the
+            latter is None if it returns no rows.
         rows: the rows that were kept, each as it came: see `column_values`.
         is_truncated: whether rows came that were too large to be kept, and are not in *rows*.
         command_tag: the command tag once it is complete.
@@ -79,8 +80,8 @@ class Reply:
         parameter_status: the settings that the server reported to have changed.
     """
 
-    parameters: tuple[int, ...] = ()
-    fields: tuple[ResultField, ...] | None = None
+    parameter_description: bytes = b"\0\0"
+    row_description: bytes | None = None
     rows: list[bytes] = field(default_factory=list)
     is_truncated: bool = False
     command_tag: str | None = None
@@ -88,6 +89,14 @@ class Reply:
     transaction_status: str = ""
     error: ServerError | None = None
     parameter_status: dict[str, str] = field(default_factory=dict)
+
+    def parameters(self) -> tuple[int, ...]:
+        """The types of the statement's parameters, as oids."""
+        return parameter_types(self.parameter_description)
+
+    def fields(self) -> tuple[ResultField, ...]:
+        """The statement's columns."""
+        return () if self.row_description is None else result_fields(self.row_description)
 
 
 class ExtendedQuery(Interceptor):
@@ -178,11 +187,9 @@ class ExtendedQuery(Interceptor):
         if not statements:
             self._transport.write(b"".join((*messages, end)))
             return
-        # Not as a simple query: after one that failed, the server would go on with what follows.
-        steps = [parse(each) + bind() + execute() for each in statements.split("; ")]
-        self._beginning = len(steps)
+        steps, self._beginning = _executions(statements)
         self._begun = asyncio.get_running_loop().create_future()
-        self._transport.write(b"".join((*steps, FLUSH, *messages, end)))
+        self._transport.write(b"".join((steps, FLUSH, *messages, end)))
         try:
             await self._begun
         except asyncio.CancelledError:
@@ -203,6 +210,11 @@ class ExtendedQuery(Interceptor):
         if self._awaited is None:
             raise ConnectionResetError("Nothing was sent.")
         return await self._reply_of(self._awaited)
+
+    @property
+    def has_reply(self) -> bool:
+        """Whether `receive` needs no wait."""
+        return self._awaited is not None and self._awaited.done()
 
     async def wait_ended(self) -> None:
         """Wait until the ending of `begin` was run, inside a block or after it.
@@ -328,10 +340,10 @@ class ExtendedQuery(Interceptor):
             reply.transaction_status = body.decode()
             self._finish()
         elif kind == _COLUMNS:
-            reply.fields = result_fields(body)
+            reply.row_description = body
         elif kind == _PARAMETERS:
             self._room, status = self._max_row_bytes, reply.parameter_status
-            self._reply = Reply(parameters=parameter_types(body), parameter_status=status)
+            self._reply = Reply(parameter_description=body, parameter_status=status)
         elif kind == _ERROR:
             reply.error = ServerError(error_fields(body))
         elif kind in b"GW":
@@ -390,6 +402,16 @@ class ExtendedQuery(Interceptor):
             return
         self._cancelled = asyncio.get_running_loop().create_future()
         self._connection._cancel_current_command(self._cancelled)
+
+
+@lru_cache(maxsize=256)
+def _executions(statements: str) -> tuple[bytes, int]:
+    """The messages that run *statements*, and how many those are.
+
+    Not as a simple query: after one that failed, the server would go on with what follows.
+    """
+    each = statements.split("; ")
+    return b"".join(parse(one) + bind() + execute() for one in each), len(each)
 
 
 def _max_bytes(kind: int) -> int:

@@ -345,7 +345,6 @@ def _response(results: list[StatementResult], took: float, *, is_batch: bool) ->
 
 
 def _document(result: StatementResult, more: bytes) -> bytes:
-    columns = [{"name": column.name, "type": column.type} for column in result.columns]
     rest = to_json(
         {
             "row_count": result.row_count,
@@ -355,7 +354,7 @@ def _document(result: StatementResult, more: bytes) -> bytes:
     )
     parts = [
         b'{"columns":',
-        to_json(columns),
+        result.columns,
         b',"rows":[',
         b",".join(result.rows),
         b"],",

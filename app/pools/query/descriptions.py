@@ -10,10 +10,12 @@ time, its lease ends in the same round trip; should there be more rows now, it i
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from app.pools.query.pg_types import RECORD, RECORD_ARRAY, are_built_in
-from app.wire.backend_messages import ResultField
+from pydantic_core import to_json
+
+from app.pools.query.pg_types import RECORD, RECORD_ARRAY, PgType, are_built_in
 from app.wire.extended_query import Reply
 
 # So much is kept: some megabytes at most, and of one tenant not more than of any other.
@@ -32,31 +34,51 @@ class OutdatedDescription(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """A statement's parameters and its columns.
+    """A statement's parameters and columns.
 
     Attributes:
-        parameters: oids of types.
-        fields: None if it returns no rows.
+        parameters, types: the types of its parameters and of its columns.
+        columns: a JSON array of the columns, each with its name and its type.
+        returns_rows: whether it does, be it of no column.
         is_short: whether it returned so few that its first execution had all of them.
     """
 
-    parameters: tuple[int, ...]
-    fields: tuple[ResultField, ...] | None
-    is_short: bool = field(default=False, compare=False)
+    parameters: tuple[PgType, ...]
+    types: tuple[PgType, ...]
+    columns: bytes
+    returns_rows: bool
+    is_short: bool = False
+    _source: tuple[bytes, bytes | None]
 
     @classmethod
-    def of(cls, reply: Reply, *, is_short: bool = False) -> Description:
-        """What the *reply* to a statement's opening says."""
-        return cls(reply.parameters, reply.fields, is_short)
+    def of(cls, reply: Reply, types: Mapping[int, PgType]) -> Description:
+        """What the *reply* to a statement's opening says; *types* are all that it names."""
+        fields = reply.fields()
+        names = [{"name": each.name, "type": types[each.oid].name} for each in fields]
+        return cls(
+            parameters=tuple(types[oid] for oid in reply.parameters()),
+            types=tuple(types[each.oid] for each in fields),
+            columns=to_json(names),
+            returns_rows=reply.row_description is not None,
+            _source=_source_of(reply),
+        )
+
+    def is_of(self, reply: Reply) -> bool:
+        """Whether the *reply* to a statement's opening says the same."""
+        return self._source == _source_of(reply)
 
     @property
     def is_kept(self) -> bool:
         """Whether it is short, and no DDL changes its types' meaning."""
-        oids = {*self.parameters, *(each.oid for each in self.fields or ())}
-        columns = len(self.parameters) + len(self.fields or ())
+        oids = {each.oid for each in (*self.parameters, *self.types)}
+        columns = len(self.parameters) + len(self.types)
         return columns <= _MAX_COLUMNS and are_built_in(oids) and oids.isdisjoint(_RECORDS)
+
+
+def _source_of(reply: Reply) -> tuple[bytes, bytes | None]:
+    return reply.parameter_description, reply.row_description
 
 
 class TenantDescriptions:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from app.domain.errors import StatementFailed
 from app.pools.query.descriptions import Description, TenantDescriptions
 from app.pools.query.pg_literals import literal
-from app.pools.query.pg_types import BUILT_IN, PgType, look_up_types
+from app.pools.query.pg_types import PgType, look_up_types
 from app.pools.query.rows import FIRST_ROWS, Rows, first_execution
 from app.pools.query.statement import Statement, have_many_parts
 from app.wire.extended_query import ExtendedQuery, Reply
-
-# Of a column's description in a response, about.
-_COLUMN_BYTES = 100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultColumn:
-    name: str
-    type: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +20,14 @@ class StatementResult:
     """What a statement returned.
 
     Attributes:
+        columns: a JSON array of objects, each with the name and the type of a column.
         rows: JSON arrays in UTF-8, one or, joined by commas, many in each piece.
         row_count: rows returned, or changed by a statement that returns none.
         truncated: whether there were more rows than asked for, or than fit into a response.
         status: Postgres' command tag, None for a statement that returns columns.
     """
 
-    columns: tuple[ResultColumn, ...]
+    columns: bytes
     rows: tuple[bytes, ...]
     row_count: int
     truncated: bool
@@ -71,15 +63,16 @@ class JsonStatement(Statement[StatementResult]):
         self._known: Description | None = None
 
     def opening(self) -> tuple[bytes, ...]:
-        opening = super().opening()
         known = None if self._descriptions is None else self._descriptions.find(self.sql)
         self._known = None
-        if known is None or len(known.parameters) != len(self._params):
-            return opening
-        if have_many_parts(self._params):
+        if known is None:
+            return super().opening()
+        # It was run before, so it is none that is refused.
+        opening = self._preparation()
+        if len(known.parameters) != len(self._params) or have_many_parts(self._params):
             return opening
         try:
-            values = self._encoded_at_once(partial(_literals, known.parameters, BUILT_IN))
+            values = self._encoded_at_once(partial(_literals, known.parameters))
         except StatementFailed:
             # Postgres may have more to say of it.
             return opening
@@ -99,58 +92,52 @@ class JsonStatement(Statement[StatementResult]):
 
     def is_outdated(self, opened: Reply) -> bool:
         known = self._known
-        if self._descriptions is None or known is None or known == Description.of(opened):
+        if self._descriptions is None or known is None or known.is_of(opened):
             return False
         self._descriptions.forget(self.sql)
         return True
 
     async def run(self, query: ExtendedQuery, opened: Reply, *, max_bytes: int) -> StatementResult:
-        taken, given = len(opened.parameters), len(self._params)
+        description = self._known or await self._describe(query, opened)
+        is_query = description.returns_rows
+        rows = Rows(query, description.types, max_rows=self._max_rows, max_bytes=max_bytes)
+        if self._known is not None:
+            tag = await rows.take(opened, is_query=is_query)
+        else:
+            values = await self._encoded(partial(_literals, description.parameters))
+            tag = await rows.fetch(values, is_query=is_query)
+            if self._descriptions is not None:
+                is_short = is_query and not rows.truncated and rows.count < FIRST_ROWS
+                self._descriptions.keep(self.sql, replace(description, is_short=is_short))
+        count, status = rows.count, None
+        if not is_query:
+            last = (tag or "").rpartition(" ")[2]
+            count, status = int(last) if last.isdigit() else 0, tag
+        elif not description.types and not rows.truncated:
+            command = (tag or "").rpartition(" ")[0]
+            status = f"{command} {count}"  # Postgres' own is of the last batch
+        return StatementResult(
+            columns=description.columns,
+            rows=tuple(rows.written),
+            row_count=count,
+            truncated=rows.truncated,
+            status=status,
+            size=rows.size + len(description.columns),
+        )
+
+    async def _describe(self, query: ExtendedQuery, opened: Reply) -> Description:
+        """Raises StatementFailed unless it takes as many parameters as there are."""
+        parameters = opened.parameters()
+        taken, given = len(parameters), len(self._params)
         if taken != given:
             raise StatementFailed(
                 f"The statement takes {taken} parameter{'' if taken == 1 else 's'}, "
                 f"and {given} {'was' if given == 1 else 'were'} given.",
                 sqlstate="08P01",
             )
-        fields = opened.fields or ()
-        oids = {*opened.parameters, *(each.oid for each in fields)}
-        types = await look_up_types(query, oids)
-        rows = Rows(
-            query,
-            [types[each.oid] for each in fields],
-            max_rows=self._max_rows,
-            max_bytes=max_bytes,
-        )
-        is_query = opened.fields is not None
-        if self._known is not None:
-            tag = await rows.take(opened, is_query=is_query)
-        else:
-            values = await self._encoded(partial(_literals, opened.parameters, types))
-            tag = await rows.fetch(values, is_query=is_query)
-            if self._descriptions is not None:
-                is_short = is_query and not rows.truncated and rows.count < FIRST_ROWS
-                description = Description.of(opened, is_short=is_short)
-                self._descriptions.keep(self.sql, description)
-        count, status = rows.count, None
-        if opened.fields is None:
-            last = (tag or "").rpartition(" ")[2]
-            count, status = int(last) if last.isdigit() else 0, tag
-        elif not fields and not rows.truncated:
-            command = (tag or "").rpartition(" ")[0]
-            status = f"{command} {count}"  # Postgres' own is of the last batch
-        return StatementResult(
-            columns=tuple(
-                ResultColumn(name=each.name, type=types[each.oid].name) for each in fields
-            ),
-            rows=tuple(rows.written),
-            row_count=count,
-            truncated=rows.truncated,
-            status=status,
-            size=rows.size + _COLUMN_BYTES * len(fields),
-        )
+        oids = {*parameters, *(each.oid for each in opened.fields())}
+        return Description.of(opened, await look_up_types(query, oids))
 
 
-def _literals(
-    oids: Sequence[int], types: Mapping[int, PgType], params: Sequence[object]
-) -> Iterable[str | None]:
-    return map(literal, params, [types[oid] for oid in oids])
+def _literals(types: Sequence[PgType], params: Sequence[object]) -> Iterable[str | None]:
+    return map(literal, params, types)

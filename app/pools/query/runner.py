@@ -131,6 +131,9 @@ class Query(Generic[Result]):
         try:
             with self._begun or ExtendedQuery(connection) as query:
                 try:
+                    if self._is_ended and query.has_reply:
+                        await self._run_all(query, results)
+                        return
                     async with asyncio.timeout(self._timeout + _GRACE):
                         await self._run_all(query, results)
                 except TimeoutError as error:

@@ -74,6 +74,10 @@ class Statement(ABC, Generic[Result]):
         """
         if (error := refusal(self.sql)) is not None:
             raise error
+        return self._preparation()
+
+    def _preparation(self) -> tuple[bytes, ...]:
+        """The messages that prepare it."""
         return _SET_FORMS, parse(self.sql), _DESCRIBE
 
     @property

@@ -71,7 +71,7 @@ class TextStatement(Statement[TextResult]):
         return (*super().opening(), *first_execution(self._encoded_at_once(_literals)))
 
     async def run(self, query: ExtendedQuery, opened: Reply, *, max_bytes: int) -> TextResult:
-        fields = opened.fields or ()
+        fields = opened.fields()
         types = [_TEXT] * len(fields)
         if not self._raw_text:
             found = await look_up_types(query, {each.oid for each in fields})
@@ -80,7 +80,7 @@ class TextStatement(Statement[TextResult]):
         if not self._as_arrays:
             keys = [f"{encode_basestring(each.name)}:" for each in fields]
         rows = Rows(query, types, max_rows=None, max_bytes=max_bytes, keys=keys)
-        is_query = opened.fields is not None
+        is_query = opened.row_description is not None
         if self._is_executed_at_once:
             tag = await rows.take(opened, is_query=is_query)
         else:

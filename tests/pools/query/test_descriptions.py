@@ -17,12 +17,12 @@ from app.pools.query.descriptions import (
     TenantDescriptions,
 )
 from app.pools.query.json_statement import JsonStatement, StatementResult
+from app.pools.query.pg_types import PgType
 from app.pools.query.runner import Query
-from app.wire.backend_messages import ResultField
 from app.wire.extended_query import ExtendedQuery, Reply
 from tests.fixtures.postgres import Database
 
-INT = Description((23,), (ResultField("n", 0, 0, 23, 4, -1),))
+INT = Description.of(Reply(b"\0\1\0\0\0\27"), {23: PgType(oid=23, name="int4")})
 
 
 @pytest.fixture
