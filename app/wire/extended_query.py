@@ -53,6 +53,8 @@ _ERROR, _PARAMETERS, _COLUMNS, _SETTING, _CLOSE_COMPLETE, _COPY_OUT = b"EtTS3H"
 # Of what they say nothing is kept: ParseComplete, BindComplete, NoData, PortalSuspended,
 # EmptyQueryResponse; nor of what a COPY sends.
 _SILENT = frozenset(b"12nsId")
+# Nor of what an ending returns.
+_SILENT_IN_ENDING = _SILENT | frozenset(b"CDTN")
 # Errors, notices, notifications and what a COPY sends.
 _BRIEF = frozenset(b"ENAd")
 # Of a flood one piece is read in each round of the event loop; uvloop would read 32 of 256 KB.
@@ -115,6 +117,7 @@ class ExtendedQuery(Interceptor):
         self._transport = cast("asyncio.Transport", connection._transport)
         self._buffer = bytearray()
         self._skip = 0
+        self._silent = _SILENT
         self._max_row_bytes = self._room = 0
         self._reply = Reply()
         self._answered: asyncio.Future[Reply] | None = None
@@ -286,7 +289,7 @@ class ExtendedQuery(Interceptor):
         while size - at >= _HEADER:
             kind, length = _header(data, at)
             body, end = at + _HEADER, at + 1 + length
-            if end <= size and kind in _SILENT:
+            if end <= size and kind in self._silent:
                 at = end
                 continue
             most = self._room if kind == _DATA_ROW else _max_bytes(kind)
@@ -379,7 +382,8 @@ class ExtendedQuery(Interceptor):
         if answered is not self._ended:
             self._finished = reply
             if self._ended is not None and not self._ended.done():
-                self._answered, self._reply, self._room = self._ended, Reply(), 0
+                self._answered, self._reply = self._ended, Reply()
+                self._room, self._silent = 0, _SILENT_IN_ENDING
         if self._beginning and self._begun is not None and not self._begun.done():
             # All statements come to their end, unless one of them fails.
             self._begun.set_exception(reply.error or ConnectionResetError("No answer."))

@@ -70,6 +70,7 @@ class ClientConnections:
         """Ask for the *limit* at each new connection, since it may change."""
         self._limits = limits
         self._limit = limit
+        self._latest_limit = 0
         self.closed: Counter[CloseReason] = Counter()
         self._all: set[ClientConnection] = set()
         # Those without a complete request, and since when; the longest first.
@@ -94,11 +95,13 @@ class ClientConnections:
     @property
     def is_overloaded(self) -> bool:
         """Whether more requests are in progress than there may be connections."""
-        return self.serving > self._limit()
+        # The limit is another only after a change of a server's budget: all is not added up for
+        # each request.
+        return self.serving > self._latest_limit and self.serving > self._limit()
 
     def add(self, connection: ClientConnection) -> None:
         """Count a new connection, for which another may have to go."""
-        limit = self._limit()
+        limit = self._latest_limit = self._limit()
         # While all are serving a few may still wait: a probe must not be closed for the next one.
         if len(self._all) >= limit and len(self._waiting) >= _SPARE:
             self._close(next(iter(self._waiting)), CloseReason.EVICTED)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -287,7 +286,7 @@ async def _respond(
         )
         return _response(results, took, is_batch=body.statements is not None)
 
-    with _hints(body):
+    try:
         try:
             return await run(descriptions.of(tenant))
         except OutdatedDescription:
@@ -296,13 +295,7 @@ async def _respond(
             if not body.read_only:
                 raise
             return await run(None)
-
-
-@contextmanager
-def _hints(body: QueryBody) -> Iterator[None]:
-    """Say of refusals which field of the body would help."""
-    try:
-        yield
+    # The field of the body that would help.
     except ReadOnly as error:
         error.hint = _TO_WRITE if body.read_only else None
         raise

@@ -6,8 +6,7 @@ Knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from time import monotonic
 from typing import Generic
 
@@ -49,8 +48,12 @@ class Query(Generic[Result]):
         """
         self._statements = statements
         self._timeout = timeout
-        with self._failures_of([]):
+        try:
             self._opening = statements[0].opening()
+        except PoolkeeperError as error:
+            if len(statements) > 1:
+                error.statement = 0
+            raise
         self._begun: ExtendedQuery | None = None
         self._is_ended = False
         self._began_at = 0.0
@@ -110,19 +113,14 @@ class Query(Generic[Result]):
             LeaseLost: the connection broke.
         """
         results: list[Result] = []
-        with self._failures_of(results):
-            await self._run(connection, results)
-        return results
-
-    @contextmanager
-    def _failures_of(self, results: Sequence[Result]) -> Iterator[None]:
-        """Say of failures which of several statements it was: the one that lacks its result."""
         try:
-            yield
+            await self._run(connection, results)
         except PoolkeeperError as error:
             if len(self._statements) > 1:
+                # The one that lacks its result.
                 error.statement = len(results)
             raise
+        return results
 
     async def _run(self, connection: asyncpg.Connection, results: list[Result]) -> None:
         """Run them; failures become this project's errors."""
