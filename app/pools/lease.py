@@ -2,8 +2,8 @@
 
 One round trip before the work (begin, context) and one after it, see `session_reset`. The first
 also shows whether the connection still works, so no other test is needed; a dead one is replaced
-unseen. Work that only reads, and is over with its first statement, is sent with both: one round
-trip in all.
+unseen. Work that is over with its first statement, and can be committed before anybody looks at
+its result, is sent with both: one round trip in all.
 
 While callers wait, the round trip after the work also begins the lease that will probably be next,
 which then needs none of its own. Who is next is decided afterwards: another lease rolls back what
@@ -41,7 +41,7 @@ from app.pools.connection import PooledConnection
 from app.pools.isolation import IsolationStrategy, is_schema_missing
 from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
-from app.pools.session_reset import BEGIN, end_error, end_statements
+from app.pools.session_reset import BEGIN, end_error, end_statements, sent_end
 from app.pools.tenant_state import TenantState
 
 # What begin and cleanup may take, in seconds, before the connection counts as broken.
@@ -86,19 +86,19 @@ class Work(Protocol):
     Raises what asyncpg would.
     """
 
-    @property
-    def ends_at_once(self) -> bool:
-        """Whether, as far as known, nothing is to be run after what `begin` sends."""
+    def ends_at_once(self, *, read_only: bool) -> bool:
+        """Whether, as far as known, nothing is to be run after what `begin` sends.
 
-    async def begin(self, connection: asyncpg.Connection, statements: str, ending: str) -> None:
-        """Run *statements*, the first one of its own and, if given, those of *ending*."""
+        A lease that is not *read_only* may be committed before anybody looks at its results.
+        """
+
+    async def begin(
+        self, connection: asyncpg.Connection, statements: str, *, check: str, ending: str
+    ) -> None:
+        """Run *statements*, the first one of its own and, if given, *check* and *ending*."""
 
     async def wait_ended(self) -> None:
         """Wait until *ending* was run."""
-
-    @property
-    def is_in_transaction(self) -> bool:
-        """Whether the transaction is open yet."""
 
 
 class PoolSource(Protocol):
@@ -264,9 +264,7 @@ class Lease:
                 if self._work is None:
                     await connection.run(statements)
                 else:
-                    ending = self._ending_of(self._work)
-                    await self._work.begin(connection.raw, statements, ending)
-                    self._is_end_sent = bool(ending)
+                    await self._begin_work(connection, statements, self._work)
             connection.mark_prepared()
             if self._options.transaction:
                 connection.mark_in_transaction(unseen=self._work is not None)
@@ -289,16 +287,13 @@ class Lease:
                 pool.release(connection, reusable=usable)
         return True
 
-    def _ending_of(self, work: Work) -> str:
-        """The statements that end the lease, if they can be sent together with its *work*.
-
-        A commit of what only read can be neither too early nor in vain.
-        """
-        options = self._options
-        if not (options.transaction and options.read_only and work.ends_at_once):
-            return ""
-        spec = self._tenant_state.tenant.spec
-        return end_statements(self._isolation, spec, transaction=True, commit=True)
+    async def _begin_work(self, connection: PooledConnection, statements: str, work: Work) -> None:
+        """Begin the lease with its work, and end it with that too, if it can be."""
+        options, check, ending = self._options, "", ""
+        if options.transaction and work.ends_at_once(read_only=options.read_only):
+            check, ending = sent_end(self._isolation, self._tenant_state.tenant.spec)
+        await work.begin(connection.raw, statements, check=check, ending=ending)
+        self._is_end_sent = bool(ending)
 
     async def _clean_up(self, connection: PooledConnection, *, commit: bool) -> bool:
         """End the transaction; False if the tenant's schema was found missing afterwards.
@@ -318,11 +313,7 @@ class Lease:
             if isinstance(error, asyncpg.PostgresError) and is_schema_missing(error):
                 self._pool.recycle()
                 return False
-            if self._work is not None and self._is_end_sent:
-                is_open = self._work.is_in_transaction
-            else:
-                is_open = connection.raw.is_in_transaction()
-            raise end_error(error, connection, is_open=is_open) from error
+            raise end_error(error, connection) from error
         finally:
             self._pool.statement_deadlines.end(connection)
         return True

@@ -24,6 +24,12 @@ RESET = (
 # Explicit, because a tenant's role, or the owner of its database, may have made read-only its
 # default. A hoster's own setting is seen by the admin, see `ServerLimits`.
 BEGIN = "BEGIN READ WRITE"
+LEFT_CONTEXT = (
+    "The open transaction was rolled back: it is not the one that the lease began, or not "
+    "in its tenant's context any more."
+)
+"""Why a lease failed whose context check did."""
+
 # What a strategy's context check fails with.
 _FAILED_CHECK = (asyncpg.DivisionByZeroError, asyncpg.InvalidTextRepresentationError)
 
@@ -49,15 +55,23 @@ def end_statements(
     return f"{end}; {reset}"
 
 
-def end_error(
-    error: BaseException, connection: PooledConnection, *, is_open: bool
-) -> PoolkeeperError:
+def sent_end(isolation: IsolationStrategy, spec: TenantSpec) -> tuple[str, str]:
+    """The context check, and what follows it, where both are sent together with the work.
+
+    The latter is run in any case: after a failure its commit is a rollback.
+    """
+    reset = f"{RESET}; {isolation.advisory_unlock(spec)}"
+    return isolation.context_check(spec), f"COMMIT; {reset}"
+
+
+def end_error(error: BaseException, connection: PooledConnection) -> PoolkeeperError:
     """What became of a transaction whose end failed.
 
-    While it *is_open*, the context check failed; otherwise its commit did, or what came after it.
+    While it is open, the context check failed; otherwise its commit did, or what came after it.
     Code that a commit runs, of deferred triggers, has a context, and may raise any SQLSTATE: those
     of lost connections and of failed checks too.
     """
+    is_open = connection.raw.is_in_transaction()
     is_rolled_back = is_open or bool(getattr(error, "context", None))
     is_lost = isinstance(error, (*driver.CONNECTION_ERRORS, asyncpg.QueryCanceledError))
     if not isinstance(error, asyncpg.PostgresError) or not connection.is_connected():
@@ -65,10 +79,7 @@ def end_error(
     if is_lost and not is_rolled_back:
         return LeaseLost()
     if is_open and isinstance(error, _FAILED_CHECK):
-        return StatementEndedLease(
-            "The open transaction was rolled back: it is not the one that the lease began, or not "
-            "in its tenant's context any more."
-        )
+        return StatementEndedLease(LEFT_CONTEXT)
     if is_open and isinstance(error, asyncpg.InFailedSQLTransactionError):
         return StatementFailed(
             "An earlier statement of the transaction failed; it was rolled back.",

@@ -53,7 +53,8 @@ _ERROR, _PARAMETERS, _COLUMNS, _SETTING, _CLOSE_COMPLETE, _COPY_OUT = b"EtTS3H"
 # Of what they say nothing is kept: ParseComplete, BindComplete, NoData, PortalSuspended,
 # EmptyQueryResponse; nor of what a COPY sends.
 _SILENT = frozenset(b"12nsId")
-# Nor of what an ending returns.
+# Of the last statement before an ending all that completes it counts; of what follows, nothing.
+_COMPLETIONS = frozenset(b"sI")
 _SILENT_IN_ENDING = _SILENT | frozenset(b"CDTN")
 # Errors, notices, notifications and what a COPY sends.
 _BRIEF = frozenset(b"ENAd")
@@ -72,29 +73,32 @@ class Reply:
     """What the server sent up to ReadyForQuery; of a statement that is described, since then.
 
     Attributes:
-        parameter_description, row_description: what they say of the statement, as they came; the
-            latter is None if it returns no rows.
+        parameter_description: of the statement, as it came; empty before it is described.
+        row_description: the same, None if it returns no rows.
         rows: the rows that were kept, each as it came: see `column_values`.
         is_truncated: whether rows came that were too large to be kept, and are not in *rows*.
         command_tag: the command tag once it is complete.
         is_copy: whether it is a COPY to or from its client.
+        is_executed: whether it was executed, to its end or to the number of rows asked for; known
+            only before an ending.
         transaction_status: of the transaction: I for none, T for open, E for failed.
         parameter_status: the settings that the server reported to have changed.
     """
 
-    parameter_description: bytes = b"\0\0"
+    parameter_description: bytes = b""
     row_description: bytes | None = None
     rows: list[bytes] = field(default_factory=list)
     is_truncated: bool = False
     command_tag: str | None = None
     is_copy: bool = False
+    is_executed: bool = False
     transaction_status: str = ""
     error: ServerError | None = None
     parameter_status: dict[str, str] = field(default_factory=dict)
 
     def parameters(self) -> tuple[int, ...]:
         """The types of the statement's parameters, as oids."""
-        return parameter_types(self.parameter_description)
+        return parameter_types(self.parameter_description) if self.parameter_description else ()
 
     def fields(self) -> tuple[ResultField, ...]:
         """The statement's columns."""
@@ -128,7 +132,8 @@ class ExtendedQuery(Interceptor):
         self._ended: asyncio.Future[Reply] | None = None
         self._finished = self._reply
         self._cancelled: asyncio.Future[None] | None = None
-        self._is_left = self._ends_copy = False
+        self._is_left = self._is_handed_back = False
+        self._ends_copy = self._cancels_excess = False
         if connection.is_closed() or self._transport.is_closing():
             raise ConnectionResetError("The connection is closed.")
 
@@ -168,14 +173,23 @@ class ExtendedQuery(Interceptor):
         return self._answered
 
     async def begin(
-        self, statements: str, *messages: bytes, max_row_bytes: int = 0, ending: str = ""
+        self,
+        statements: str,
+        *messages: bytes,
+        max_row_bytes: int = 0,
+        check: str = "",
+        ending: str = "",
+        cancels_excess: bool = False,
     ) -> None:
         """Read the connection from now on, and run *statements*, if any: between each two is "; ".
 
         *messages* are sent with them, and the server looks at them only if all statements
-        succeeded; `receive` their reply inside a block. The statements of *ending* are sent too,
-        and run in any case; `wait_ended` tells what became of them. If this fails, the connection
-        is left again.
+        succeeded; `receive` their reply inside a block. If this fails, the connection is left
+        again.
+
+        The statements of *ending* are sent too, and run in any case; `wait_ended` tells what became
+        of them. Before it, if *messages* execute a statement and that succeeds, *check* is run.
+        With *cancels_excess* the server is asked to stop at the first row that cannot be kept.
 
         Raises:
             ServerError: one of the statements failed.
@@ -186,7 +200,8 @@ class ExtendedQuery(Interceptor):
         end = SYNC
         if ending:
             self._ended = asyncio.get_running_loop().create_future()
-            end += simple_query(ending)
+            end = _execution(check) + SYNC + simple_query(ending)
+            self._silent, self._cancels_excess = _SILENT - _COMPLETIONS, cancels_excess
         if not statements:
             self._transport.write(b"".join((*messages, end)))
             return
@@ -231,11 +246,6 @@ class ExtendedQuery(Interceptor):
         await self._reply_of(self._ended)
 
     @property
-    def is_in_transaction(self) -> bool:
-        """Whether the server said so last."""
-        return self._reply.transaction_status != "I"
-
-    @property
     def reply(self) -> Reply:
         """The latest reply, also of what failed, but for that of an ending."""
         return self._finished
@@ -266,7 +276,25 @@ class ExtendedQuery(Interceptor):
 
     def data_received(self, data: bytes) -> None:
         """Take the messages that are complete, and skip what is not kept."""
-        is_flood = len(data) >= _FLOOD_BYTES
+        if len(data) < _FLOOD_BYTES:
+            self._take_piece(data)
+        else:
+            self._transport.pause_reading()
+            self._take_pieces(data)
+
+    def _take_pieces(self, data: bytes) -> None:
+        """Take a flood, of which only a piece may hold the event loop."""
+        self._take_piece(data[:_FLOOD_BYTES])
+        loop, rest = asyncio.get_running_loop(), data[_FLOOD_BYTES:]
+        if rest:
+            loop.call_soon(self._take_pieces, rest)
+        else:
+            loop.call_soon(self._transport.resume_reading)
+
+    def _take_piece(self, data: bytes) -> None:
+        if self._is_handed_back:
+            self._driver.data_received(data)
+            return
         if self._skip:
             skipped = min(self._skip, len(data))
             self._skip -= skipped
@@ -277,9 +305,6 @@ class ExtendedQuery(Interceptor):
         else:
             # Nearly always whole messages come, which need no copy.
             self._buffer += data[self._take_complete(data) :]
-        if is_flood:
-            self._transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._transport.resume_reading)
         if self._is_left:
             self._hand_back()
 
@@ -332,6 +357,8 @@ class ExtendedQuery(Interceptor):
         if kind == _DATA_ROW:
             # No row after it is kept either, however small.
             self._reply.is_truncated, self._room = True, -1
+            if self._cancels_excess:
+                self._cancel()
         else:
             self._take(kind, body)
 
@@ -339,6 +366,8 @@ class ExtendedQuery(Interceptor):
         reply = self._reply
         if kind == _COMMAND_COMPLETE:
             self._complete(body[:-1].decode("utf-8", "replace"))
+        elif kind in _COMPLETIONS:
+            self._complete(None)
         elif kind == _READY and not self._ends_copy:
             reply.transaction_status = body.decode()
             self._finish()
@@ -361,13 +390,15 @@ class ExtendedQuery(Interceptor):
             reply.is_copy = True
             self._cancel()
 
-    def _complete(self, command_tag: str) -> None:
-        """A statement was executed, one of those of `begin` perhaps."""
+    def _complete(self, command_tag: str | None) -> None:
+        """A statement was executed, one of those of `begin` perhaps; None if rows are left."""
         self._reply.command_tag = command_tag
         if self._beginning:
             self._beginning -= 1
             if not self._beginning and self._begun is not None and not self._begun.done():
                 self._begun.set_result(None)
+        elif self._ended is not None and self._reply.parameter_description:
+            self._reply.is_executed, self._silent = True, _SILENT_IN_ENDING
 
     def _take_setting(self, message: bytes) -> None:
         """Pass it to asyncpg too, which has to know the encoding."""
@@ -382,8 +413,8 @@ class ExtendedQuery(Interceptor):
         if answered is not self._ended:
             self._finished = reply
             if self._ended is not None and not self._ended.done():
-                self._answered, self._reply = self._ended, Reply()
-                self._room, self._silent = 0, _SILENT_IN_ENDING
+                self._answered, self._reply, self._room = self._ended, Reply(), 0
+                self._silent = _SILENT_IN_ENDING
         if self._beginning and self._begun is not None and not self._begun.done():
             # All statements come to their end, unless one of them fails.
             self._begun.set_exception(reply.error or ConnectionResetError("No answer."))
@@ -393,8 +424,9 @@ class ExtendedQuery(Interceptor):
 
     def _hand_back(self) -> None:
         """Let asyncpg read again, unless something is still to come that is not for it."""
-        if self._answered is not None or self._skip:
+        if self._answered is not None or self._skip or self._is_handed_back:
             return
+        self._is_handed_back = True
         self._transport.set_protocol(self._driver)
         if self._buffer:
             self._driver.data_received(bytes(self._buffer))
@@ -415,7 +447,11 @@ def _executions(statements: str) -> tuple[bytes, int]:
     Not as a simple query: after one that failed, the server would go on with what follows.
     """
     each = statements.split("; ")
-    return b"".join(parse(one) + bind() + execute() for one in each), len(each)
+    return b"".join(map(_execution, each)), len(each)
+
+
+def _execution(statement: str) -> bytes:
+    return parse(statement) + bind() + execute()
 
 
 def _max_bytes(kind: int) -> int:

@@ -223,11 +223,17 @@ async def respond_directly(request: StrictRequest) -> Response:
     as_arrays = given.get(b"neon-array-mode") == _TRUE
     asked: Sequence[SqlStatement | SqlBody] = body.queries or [body]
     modes = [as_arrays if each.array_mode is None else each.array_mode for each in asked]
+    is_batch = body.queries is not None
     statements = [
-        TextStatement(each.query or "", each.params, as_arrays=mode, raw_text=raw_text)
+        TextStatement(
+            each.query or "",
+            each.params,
+            as_arrays=mode,
+            raw_text=raw_text,
+            is_alone=not is_batch,
+        )
         for each, mode in zip(asked, modes, strict=True)
     ]
-    is_batch = body.queries is not None
     results, _ = await run_statements(
         request,
         manager,

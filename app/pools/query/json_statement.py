@@ -79,9 +79,8 @@ class JsonStatement(Statement[StatementResult]):
         self._known = known
         return *opening, *first_execution(values, max_rows=self._max_rows)
 
-    @property
-    def ends_at_once(self) -> bool:
-        return self._known is not None and self._known.is_short
+    def ends_at_once(self, *, read_only: bool) -> bool:
+        return read_only and self._known is not None and self._known.is_short
 
     def is_cut(self, opened: Reply) -> bool:
         if opened.command_tag is not None or len(opened.rows) > self._max_rows:

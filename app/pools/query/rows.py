@@ -114,10 +114,12 @@ class Rows:
                 )
             if reply.rows:
                 _check_forms(reply.parameter_status)
+            is_over = reply.command_tag is not None or not is_query
+            if not is_over:
+                largest = max([largest, *map(len, reply.rows)])
             await self._append(reply)
-            if reply.command_tag is not None or self.truncated or not is_query:
+            if is_over or self.truncated:
                 return reply.command_tag
-            largest = max([largest, *map(len, reply.rows)])
             fitting = max(1, _MAX_BATCH_BYTES // largest)
             count = min(_MAX_BATCH_ROWS, fitting, self._max_rows + 1 - self.count)
             reply = await self._query.exchange(
@@ -125,16 +127,22 @@ class Rows:
             )
 
     async def _append(self, reply: Reply) -> None:
+        """Write the rows of *reply*, which are gone then: to free many at once takes long."""
         left = self._max_rows - self.count
+        has_more = len(reply.rows) > left
+        remaining = reply.rows
+        del remaining[left:]
+        remaining.reverse()
         try:
-            await self._write(reply.rows[:left])
+            while remaining:
+                part = remaining[-_ROWS_IN_PIECE:]
+                del remaining[-_ROWS_IN_PIECE:]
+                part.reverse()
+                await self._write(part)
         except DocumentTooLarge:
             self._truncate()
             return
-        if len(self.written) - self._joined > _ROWS_IN_PIECE:
-            self.written[self._joined :] = [b",".join(self.written[self._joined :])]
-            self._joined += 1
-        if len(reply.rows) > left:
+        if has_more:
             self.truncated = True
         elif reply.is_truncated:
             self._truncate()
@@ -182,6 +190,9 @@ class Rows:
             self.written.extend(documents)
             self.count += len(documents)
             self.size = size
+            if len(self.written) - self._joined > _ROWS_IN_PIECE:
+                self.written[self._joined :] = [b",".join(self.written[self._joined :])]
+                self._joined += 1
             return
         for each in documents:
             if self.size + len(each) > self._max_bytes:
@@ -193,7 +204,7 @@ class Rows:
     def _truncate(self) -> None:
         """The next row does not fit."""
         if self._needs_all or (not self.written and self._max_bytes < MAX_BYTES):
-            raise StatementFailed("The results are larger than 8 MiB.", sqlstate="54000")
+            raise results_too_large()
         if not self.written:
             raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
         self.truncated = True
@@ -226,15 +237,24 @@ def first_execution(
     *,
     result_formats: Sequence[int] = (TEXT,),
     max_rows: int = sys.maxsize,
+    is_only: bool = False,
 ) -> tuple[bytes, ...]:
-    """Messages that execute the prepared statement with *values*, for the first of *max_rows*."""
+    """Messages that execute the prepared statement with *values*, for the first of *max_rows*.
+
+    One that *is_only* is for all rows.
+    """
     # An earlier statement of the same transaction may have left its portal.
     return (
         _CLOSE_PORTAL,
         bind(values, portal=_PORTAL, result_formats=result_formats),
         # One more than may be shown, so that the last row comes together with the end.
-        execute(portal=_PORTAL, max_rows=min(FIRST_ROWS, max_rows + 1)),
+        execute(portal=_PORTAL, max_rows=0 if is_only else min(FIRST_ROWS, max_rows + 1)),
     )
+
+
+def results_too_large() -> StatementFailed:
+    """The rows of a request are too large, and are needed all."""
+    return StatementFailed("The results are larger than 8 MiB.", sqlstate="54000")
 
 
 def _prefixed(key: str, values: Iterable[str]) -> Iterable[str]:

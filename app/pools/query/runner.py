@@ -18,14 +18,16 @@ from app.domain.errors import (
     QueryTimeout,
     ReadOnly,
     SchemaChanged,
+    StatementEndedLease,
     StatementFailed,
 )
 from app.pools import driver
 from app.pools.query.descriptions import OutdatedDescription
-from app.pools.query.rows import MAX_BYTES
+from app.pools.query.rows import MAX_BYTES, results_too_large
 from app.pools.query.statement import Result, Statement
+from app.pools.session_reset import LEFT_CONTEXT
 from app.wire.backend_messages import ServerError
-from app.wire.extended_query import CopyAttempted, ExtendedQuery
+from app.wire.extended_query import CopyAttempted, ExtendedQuery, Reply
 
 # Seconds. The server cancels the statement first; we do so this much later, and terminate the
 # connection if the statement does not end within the deadline.
@@ -34,6 +36,7 @@ _CANCEL_DEADLINE = 2.0
 # The server counts whole milliseconds, we do not.
 _ROUNDING = 0.002
 _CANCELLED = "canceling statement due to user request"
+_STORED = "The statement was executed: what it changed is stored."
 
 
 class Query(Generic[Result]):
@@ -58,15 +61,18 @@ class Query(Generic[Result]):
         self._is_ended = False
         self._began_at = 0.0
 
-    @property
-    def ends_at_once(self) -> bool:
+    def ends_at_once(self, *, read_only: bool) -> bool:
         """Whether, as far as known, nothing is to be run after what `begin` sends."""
-        return len(self._statements) == 1 and self._statements[0].ends_at_once
+        first = self._statements[0]
+        return len(self._statements) == 1 and first.ends_at_once(read_only=read_only)
 
-    async def begin(self, connection: asyncpg.Connection, statements: str, ending: str) -> None:
-        """Begin a lease by *statements*, open the first one, and end the lease if that is known.
+    async def begin(
+        self, connection: asyncpg.Connection, statements: str, *, check: str = "", ending: str = ""
+    ) -> None:
+        """Begin a lease by *statements*, open the first one, and end the lease by *ending*.
 
-        All of it is one round trip.
+        All of it is one round trip. Without an *ending* the lease goes on; with one, *check* is run
+        before it.
 
         Raises:
             asyncpg.PostgresError, OSError: *statements* failed.
@@ -75,7 +81,14 @@ class Query(Generic[Result]):
         self._began_at = monotonic()
         self._is_ended = bool(ending)
         try:
-            await query.begin(statements, *self._opening, max_row_bytes=MAX_BYTES, ending=ending)
+            await query.begin(
+                statements,
+                *self._opening,
+                max_row_bytes=MAX_BYTES,
+                check=check,
+                ending=ending,
+                cancels_excess=self._statements[0].needs_all_rows,
+            )
         except ServerError as error:
             raise asyncpg.PostgresError.new(error.fields) from error
         self._begun = query
@@ -91,11 +104,6 @@ class Query(Generic[Result]):
                 await self._begun.wait_ended()
             except ServerError as error:
                 raise asyncpg.PostgresError.new(error.fields) from error
-
-    @property
-    def is_in_transaction(self) -> bool:
-        """Whether the transaction is open yet, after what `begin` sent."""
-        return self._begun is not None and self._begun.is_in_transaction
 
     async def run(self, connection: asyncpg.Connection) -> list[Result]:
         """Run them on a leased *connection*, where the first may have begun; their results.
@@ -147,23 +155,42 @@ class Query(Generic[Result]):
     async def _run_all(self, query: ExtendedQuery, results: list[Result]) -> None:
         room = MAX_BYTES
         for statement in self._statements:
+            opened = await self._open(query, statement, is_first=not results, room=room)
             try:
-                if self._begun is not None and not results:
-                    opened = await query.receive()
-                else:
-                    opening = statement.opening() if results else self._opening
-                    opened = await query.exchange(*opening, max_row_bytes=room)
-            except ServerError as error:
-                if statement.is_outdated(query.reply):
-                    raise OutdatedDescription from error
+                result = await statement.run(query, opened, max_bytes=room)
+            except StatementFailed as error:
+                if self._is_ended and statement.needs_all_rows:
+                    # It may have been asked to stop, which must not meet another statement.
+                    await query.wait_idle(_CANCEL_DEADLINE)
+                    error.hint = _STORED
                 raise
-            if statement.is_outdated(opened) or (self._is_ended and statement.is_cut(opened)):
-                raise OutdatedDescription
-            result = await statement.run(query, opened, max_bytes=room)
             results.append(result)
             room -= result.size
             if room < 0 and len(results) > 1:
-                raise StatementFailed("The results are larger than 8 MiB.", sqlstate="54000")
+                raise results_too_large()
+
+    async def _open(
+        self, query: ExtendedQuery, statement: Statement[Result], *, is_first: bool, room: int
+    ) -> Reply:
+        """The reply to the opening of *statement*."""
+        try:
+            if self._begun is not None and is_first:
+                opened = await query.receive()
+            else:
+                opening = self._opening if is_first else statement.opening()
+                opened = await query.exchange(*opening, max_row_bytes=room)
+        except ServerError as error:
+            if query.reply.is_executed and not error.is_fatal:
+                raise StatementEndedLease(LEFT_CONTEXT) from error
+            if query.reply.is_truncated and self._is_ended and statement.needs_all_rows:
+                await query.wait_idle(_CANCEL_DEADLINE)
+                raise results_too_large() from error
+            if statement.is_outdated(query.reply):
+                raise OutdatedDescription from error
+            raise
+        if statement.is_outdated(opened) or (self._is_ended and statement.is_cut(opened)):
+            raise OutdatedDescription
+        return opened
 
 
 def _timed_out(timeout: float) -> QueryTimeout:

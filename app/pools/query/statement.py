@@ -81,8 +81,15 @@ class Statement(ABC, Generic[Result]):
         return _SET_FORMS, parse(self.sql), _DESCRIBE
 
     @property
-    def ends_at_once(self) -> bool:
-        """Whether its opening executes it to its end, as far as known; a query that reads."""
+    def needs_all_rows(self) -> bool:
+        """Whether a result that is too large is none."""
+        return False
+
+    def ends_at_once(self, *, read_only: bool) -> bool:  # noqa: ARG002 - for those that do
+        """Whether its opening executes it to its end, as far as known.
+
+        Unless it is *read_only*, it may be committed before its result is looked at.
+        """
         return False
 
     def is_cut(self, opened: Reply) -> bool:  # noqa: ARG002 - same

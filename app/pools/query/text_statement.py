@@ -11,11 +11,13 @@ from app.pools.query.pg_literals import untyped_literal
 from app.pools.query.pg_types import RECORD_ARRAY, PgType, look_up_types
 from app.pools.query.rows import Rows, first_execution
 from app.pools.query.statement import Statement, have_many_parts
+from app.pools.query.unsupported import command_of
 from app.wire.backend_messages import ResultField
 from app.wire.extended_query import ExtendedQuery, Reply
 
 # Of a column's description in a response, about.
 _FIELD_BYTES = 200
+_COPY = "COPY"
 _TEXT = PgType(oid=25, name="text")
 _TEXTS = PgType(oid=1009, name="text[]", shape="array", element=_TEXT)
 # bool, int2, int4, float4, float8, json and jsonb: those that JSON has, too.
@@ -45,9 +47,18 @@ class TextStatement(Statement[TextResult]):
     """A statement of Neon's protocol: all of its rows, or none."""
 
     def __init__(
-        self, sql: str, params: Sequence[object], *, as_arrays: bool, raw_text: bool
+        self,
+        sql: str,
+        params: Sequence[object],
+        *,
+        as_arrays: bool,
+        raw_text: bool,
+        is_alone: bool,
     ) -> None:
         """Return rows *as_arrays* or as objects.
+
+        One that *is_alone* is committed with its execution, as by the protocol's own server: its
+        result may be too large although what it changed is stored.
 
         With *raw_text* every value is a string or null. Without, booleans, small integers, floats,
         JSON and arrays of them are what they are in JSON. Each parameter is text of whatever type
@@ -59,16 +70,31 @@ class TextStatement(Statement[TextResult]):
         super().__init__(sql, params)
         self._as_arrays = as_arrays
         self._raw_text = raw_text
+        self._is_alone = is_alone
 
     @cached_property
     def _is_executed_at_once(self) -> bool:
         """Whether it is executed without a look at its types, which saves a round trip."""
         return self._raw_text and not have_many_parts(self._params)
 
+    @cached_property
+    def _is_committed_at_once(self) -> bool:
+        """Whether it is executed to its end; what takes a COPY's data must not come after it."""
+        may_be_copy = command_of(self.sql) in {"", _COPY}
+        return self._is_alone and self._is_executed_at_once and not may_be_copy
+
     def opening(self) -> tuple[bytes, ...]:
         if not self._is_executed_at_once:
             return super().opening()
-        return (*super().opening(), *first_execution(self._encoded_at_once(_literals)))
+        values = self._encoded_at_once(_literals)
+        return (*super().opening(), *first_execution(values, is_only=self._is_committed_at_once))
+
+    @property
+    def needs_all_rows(self) -> bool:
+        return True
+
+    def ends_at_once(self, *, read_only: bool) -> bool:  # noqa: ARG002 - see is_alone
+        return self._is_committed_at_once
 
     async def run(self, query: ExtendedQuery, opened: Reply, *, max_bytes: int) -> TextResult:
         fields = opened.fields()

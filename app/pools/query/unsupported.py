@@ -24,6 +24,11 @@ _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _WORD = re.compile(r"[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*", re.ASCII)
 
 
+def command_of(sql: str) -> str:
+    """The first word of a statement, in capitals; empty if pages of comments come before it."""
+    return _word(sql[:_LONGEST_BEGINNING], 0)[0]
+
+
 def refusal(sql: str) -> PoolkeeperError | None:
     """Why the statement *sql* is not to be run; None if it may be."""
     beginning = sql[:_LONGEST_BEGINNING]

@@ -1,6 +1,7 @@
 """A query that begins its lease: the transaction, its context and the statement, sent together.
 
-A statement whose values are text is even executed before anything has come back.
+A statement whose values are text is even executed, and its lease ended, before anything has come
+back.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from app.domain.errors import (
 )
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
+from app.pools.connection import PooledConnection
 from app.pools.manager import TenantPoolManager
 from app.pools.query.descriptions import TenantDescriptions
 from app.pools.query.json_statement import JsonStatement
@@ -58,7 +60,7 @@ class Asker:
         """The rows, with their values as text."""
         query: Query[Any]
         if self._as_text:
-            text = TextStatement(sql, params, as_arrays=True, raw_text=True)
+            text = TextStatement(sql, params, as_arrays=True, raw_text=True, is_alone=True)
             query = Query([text], timeout=timeout)
         else:
             query = Query(
@@ -69,7 +71,8 @@ class Asker:
             "acme", read_only=read_only, statement_timeout=timeout, work=query
         ) as connection:
             [result] = await query.run(connection)
-            return [[str(value) for value in json.loads(row)] for row in result.rows]
+            rows = json.loads(b"[%b]" % b",".join(result.rows))
+            return [[str(value) for value in row] for row in rows]
 
 
 @pytest.fixture(params=[False, True], ids=["json", "text"])
@@ -162,13 +165,52 @@ async def test_one_that_is_given_up_leaves_nothing_behind(
     await eventually(lambda: len(backends(manager)) == 1)
 
 
-async def test_text_needs_no_round_trip_of_its_own(
+async def test_a_statement_of_text_takes_one_round_trip(
     manager: TenantPoolManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = Asker(manager, as_text=True)
+    assert await ask("select 1") == [["1"]]  # opens the connection
     monkeypatch.delattr(ExtendedQuery, "exchange")
+    monkeypatch.delattr(PooledConnection, "run")
     assert await ask("select g, $1::text from generate_series(1, 9) g", "x") == [
         [str(number), "x"] for number in range(1, 10)
     ]
     assert await ask("insert into note values (3) returning id") == [["3"]]
     assert await ask("") == []
+
+
+async def test_text_of_more_rows_than_a_batch_comes_whole(manager: TenantPoolManager) -> None:
+    ask = Asker(manager, as_text=True)
+    rows = await ask("select g from generate_series(1, 5000) g")
+    assert rows == [[str(number)] for number in range(1, 5001)]
+
+
+@pytest.mark.parametrize(("count", "size"), [(90, 100_000), (1, 9_000_000), (300_000, 100)])
+async def test_what_is_stored_though_its_text_is_too_large_is_said(
+    manager: TenantPoolManager, count: int, size: int
+) -> None:
+    ask = Asker(manager, as_text=True)
+    await ask("select 1")
+    for _ in range(3):
+        with pytest.raises(StatementFailed) as failed:
+            await ask(
+                f"insert into note select g from generate_series(1, {count}) g "
+                f"returning id, repeat('x', {size})"
+            )
+        assert failed.value.sqlstate == "54000"
+        stored = count if failed.value.hint else 0
+        assert await ask("select count(*) from note") == [[str(stored)]]
+        await ask("delete from note")
+    if count * size > 20_000_000:  # Postgres was told to stop long before its end
+        assert failed.value.hint is None
+
+
+async def test_a_deferred_failure_of_the_commit_is_the_statements(
+    manager: TenantPoolManager,
+) -> None:
+    ask = Asker(manager, as_text=True)
+    await ask("create table later (id int unique deferrable initially deferred)")
+    with pytest.raises(StatementFailed) as failed:
+        await ask("insert into later values (1), (1)")
+    assert failed.value.sqlstate == "23505"
+    assert await ask("select count(*) from later") == [["0"]]

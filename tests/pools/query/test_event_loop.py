@@ -124,7 +124,7 @@ async def test_long_numbers_become_text_in_short_steps(
         turns.clear()
     statement: Statement[Any] = JsonStatement(sql, [numbers], max_rows=1, descriptions=known)
     if kind == "text":
-        statement = TextStatement(sql, [numbers], as_arrays=True, raw_text=True)
+        statement = TextStatement(sql, [numbers], as_arrays=True, raw_text=True, is_alone=False)
     [result] = await Query([statement], timeout=60).run(connection)
     assert max(turns) < LONGEST_TURN
     assert b"240" in result.rows[0]
@@ -144,12 +144,25 @@ async def test_many_short_rows_take_little_more_memory_than_their_text(
     connection: asyncpg.Connection,
 ) -> None:
     sql = "select from generate_series(1, 20000)"
-    statement = TextStatement(sql, (), as_arrays=True, raw_text=True)
+    statement = TextStatement(sql, (), as_arrays=True, raw_text=True, is_alone=False)
     [result] = await Query([statement], timeout=60).run(connection)
     assert result.row_count == 20_000
     document = b"[%b]" % b",".join(result.rows)
     assert json.loads(document) == [[]] * 20_000
     assert sum(map(sys.getsizeof, result.rows)) < 2 * len(document)
+
+
+async def test_many_rows_that_come_at_once_are_taken_in_short_steps(
+    connection: asyncpg.Connection, turns: list[float]
+) -> None:
+    sql = "select g from generate_series(1, 500000) g"
+    statement = TextStatement(sql, (), as_arrays=True, raw_text=True, is_alone=True)
+    query = Query([statement], timeout=60)
+    await query.begin(connection, "savepoint a", check="select 1", ending="rollback to a")
+    [result] = await query.run(connection)
+    await query.wait_ended()
+    assert result.row_count == 500_000
+    assert max(turns) < LONGEST_TURN
 
 
 async def test_many_rows_are_cut_at_eight_megabytes(connection: asyncpg.Connection) -> None:
