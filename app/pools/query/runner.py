@@ -180,11 +180,12 @@ class Query(Generic[Result]):
                 opening = self._opening if is_first else statement.opening()
                 opened = await query.exchange(*opening, max_row_bytes=room)
         except ServerError as error:
-            if query.reply.is_executed and not error.is_fatal:
-                raise StatementEndedLease(LEFT_CONTEXT) from error
             if query.reply.is_truncated and self._is_ended and statement.needs_all_rows:
+                # It was asked to stop, and rolled back.
                 await query.wait_idle(_CANCEL_DEADLINE)
                 raise results_too_large() from error
+            if query.reply.is_executed and not error.is_fatal:
+                raise StatementEndedLease(LEFT_CONTEXT) from error
             if statement.is_outdated(query.reply):
                 raise OutdatedDescription from error
             raise
