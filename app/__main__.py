@@ -8,7 +8,7 @@ import os
 import sys
 
 from app.cli.main import cli
-from app.runtime.printable import allow_any_encoding, print_error
+from app.text.printable import allow_any_encoding, print_error
 
 
 def main() -> None:

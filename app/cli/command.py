@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
-from app.runtime.validation_messages import validation_message
+from app.text.validation_messages import validation_message
 
 _METAVARS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "FILE", list[str]: "TEXT"}
 _OPTIONS = "Options"

@@ -25,10 +25,10 @@ from app.pools.admin_connections import close
 from app.pools.requirements import Requirement, requirements_of
 from app.pools.server import Server
 from app.runtime.logs import configure_logging
-from app.runtime.printable import print_error, printable
 from app.runtime.topology import start_topology
-from app.runtime.wrapping import terminal_width, wrapped
 from app.settings import Endpoint, Settings, SettingsError, load_settings
+from app.text.printable import print_error, printable
+from app.text.wrapping import terminal_width, wrapped
 
 _EMBEDDED = "No server is declared: the service starts a Postgres of its own."
 _ADMIN_ATTRIBUTES = "CREATEROLE CREATEDB"

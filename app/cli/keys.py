@@ -23,8 +23,8 @@ from app.cli.client.service_command import OutputCommand, output_options
 from app.cli.client.table import ALWAYS, WIDE, Table, number, text
 from app.cli.client.times import ExpiresOption, expiry
 from app.cli.command import Command, Declarations, Group
-from app.runtime.printable import print_error
-from app.runtime.validation_messages import validation_message
+from app.text.printable import print_error
+from app.text.validation_messages import validation_message
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

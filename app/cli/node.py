@@ -25,7 +25,7 @@ from app.node.runner import NodeRunner
 from app.node.stored_node import NodeStore
 from app.runtime.file_descriptors import raise_descriptor_limit
 from app.runtime.logs import configure_logging
-from app.runtime.printable import print_error
+from app.text.printable import print_error
 
 # In seconds: of PgBouncer's clients, before `--stop-pooler` cuts off their transactions.
 _PATIENCE = 20.0

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from app.cli.client.exit_status import ExitStatus
-from app.runtime.printable import print_error
+from app.text.printable import print_error
 
 POLICY = "poolkeeper_tenant"
 _MAX_BYTES = 63  # of an identifier; Postgres truncates longer ones

@@ -21,9 +21,9 @@ from app.embedded import EmbeddedPostgres
 from app.main import create_app
 from app.runtime.lifecycle import STARTUP_ERRORS, startup_error_message
 from app.runtime.logs import configure_logging
-from app.runtime.printable import print_error
 from app.runtime.server import ProcessStatus, ServeFunction, handle_stop_signals, run_server
 from app.settings import Settings, SettingsError, load_settings
+from app.text.printable import print_error
 
 
 def serve() -> None:

@@ -22,7 +22,6 @@ from app.cli.client.exit_status import ExitStatus
 from app.domain.advisor import DemandConfig
 from app.domain.errors import InvalidInput
 from app.domain.pool import MAX_POOL_SIZE
-from app.runtime.printable import print_error
 from app.simulator.knee import Knee
 from app.simulator.load import Load, single, zipf
 from app.simulator.outcome import PRICES, SimulationResult, regret
@@ -32,6 +31,7 @@ from app.simulator.scenarios import Scenario, ScenarioName, scenario
 from app.simulator.simulation import SimulationConfig
 from app.simulator.trace import parse_counts, scaled
 from app.simulator.workload import Arrivals, HoldTimes
+from app.text.printable import print_error
 
 # More would run too long; the requests of a tick are held in memory.
 _MAX_REQUESTS = 1e9

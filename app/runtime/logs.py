@@ -18,7 +18,7 @@ from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-from app.runtime.printable import is_printable, printable, printable_lines
+from app.text.printable import is_printable, printable, printable_lines
 
 _MULTILINE_KEYS = ("event", "exception", "stack")
 

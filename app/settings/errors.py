@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 
-from app.runtime.validation_messages import validation_message
+from app.text.validation_messages import validation_message
 
 ENV_PREFIX = "POOLKEEPER_"
 ENV_DELIMITER = "__"

@@ -13,7 +13,7 @@ import structlog
 from asgi_correlation_id.context import correlation_id
 
 from app.runtime.logs import configure_logging
-from app.runtime.printable import is_printable
+from app.text.printable import is_printable
 
 pytestmark = pytest.mark.usefixtures("restored_loggers")
 

@@ -18,7 +18,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from app.api.auth.api_key import ApiKey
-from app.runtime.validation_messages import validation_message
+from app.text.validation_messages import validation_message
 
 _CHECK_INTERVAL = 1.0
 # Hexadecimal digits.

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from pydantic_core import PydanticCustomError
 
 from app.domain.tenant import TENANT_ID_PATTERN
-from app.runtime.printable import is_printable
+from app.text.printable import is_printable
 
 MAX_JSON_DEPTH = 32
 _FIRST_YEAR, _LAST_YEAR = 2000, 2099

@@ -26,7 +26,7 @@ from app.domain import errors
 from app.domain.tenant import TENANT_ID_PATTERN
 from app.domain.usage_report import USAGE_GROUP_PATTERN
 from app.pools.manager import TenantPoolManager
-from app.runtime.validation_messages import validation_message
+from app.text.validation_messages import validation_message
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = "1"

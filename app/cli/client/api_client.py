@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from app.cli.client.exit_status import ExitStatus
-from app.runtime.printable import printable
+from app.text.printable import printable
 from poolkeeper.errors import InvalidRequest, PoolkeeperError, ProblemError, Unreachable
 from poolkeeper.request import ListRequest, Request, segment
 

@@ -25,7 +25,7 @@ from app.cli.client.manifest import Manifest, ManifestError, Step, Verb, plan
 from app.cli.client.session import Session
 from app.cli.client.table import counted
 from app.cli.client.workers import patiently, work_in_parallel
-from app.runtime.printable import print_error, printable
+from app.text.printable import print_error, printable
 
 
 def apply_file(

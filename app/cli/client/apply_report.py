@@ -10,7 +10,7 @@ from rich.text import Text
 from app.cli.client.dry_run import Check
 from app.cli.client.execution import Failure, Summary
 from app.cli.client.manifest import Verb
-from app.runtime.printable import printable, printable_lines
+from app.text.printable import printable, printable_lines
 
 _REFUSED = ("!", "red")
 _SIGNS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from app.cli.client.exit_status import ExitStatus
-from app.runtime.printable import print_error, printable
+from app.text.printable import print_error, printable
 
 
 def confirm(question: str) -> None:

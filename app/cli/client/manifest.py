@@ -15,8 +15,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from app.runtime.printable import is_printable, printable
-from app.runtime.validation_messages import validation_message
+from app.text.printable import is_printable, printable
+from app.text.validation_messages import validation_message
 
 _MAX_PROBLEMS = 20
 _INVALID_VALUE = "a value does not match its tag or format, or is nested too deeply."

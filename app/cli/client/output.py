@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from app.cli.client.table import Details, Table
-from app.runtime.printable import is_printable, printable, printable_json
-from app.runtime.wrapping import terminal_width, wrapped
+from app.text.printable import is_printable, printable, printable_json
+from app.text.wrapping import terminal_width, wrapped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -17,7 +17,7 @@ from app.cli.client.completion import pool_names, server_names, tenant_names
 from app.cli.client.output import OutputFormat
 from app.cli.client.session import Session
 from app.cli.command import Command, Declarations, Group, parameters
-from app.runtime.printable import print_error
+from app.text.printable import print_error
 
 _SECTION = "Options of all commands"
 _POINTER = re.compile(r"/(?:body|query|path)/(\w+)([^:\s]*)")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from app.runtime.printable import printable
-from app.runtime.wrapping import cell_width, shortened, wrapped
+from app.text.printable import printable
+from app.text.wrapping import cell_width, shortened, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

@@ -12,7 +12,7 @@ from app.cli.client.live.feed import Feed, News
 from app.cli.client.live.screens import ListScreen, Screens, TenantScreen
 from app.cli.client.live.terminal import Terminal
 from app.cli.client.session import Session
-from app.runtime.wrapping import terminal_width
+from app.text.wrapping import terminal_width
 
 if TYPE_CHECKING:
     from app.cli.client.api_client import ApiClient

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.main import cli
-from app.runtime.printable import is_printable
+from app.text.printable import is_printable
 from tests.fixtures.echo_service import EchoService, echo_service
 
 HOSTILE = "\x1b]0;PWNED\x07\x1b[2J\r\n\x9b1A\x7f\u202egpj\u2066\u2028[bold]x[/bold] Łódź"

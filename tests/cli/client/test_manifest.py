@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cli.client.manifest import Manifest, ManifestError, Step, Verb, plan
-from app.runtime.printable import is_printable
+from app.text.printable import is_printable
 
 NAMES = st.sampled_from(["acme", "beta", "gamma", "delta"])
 STRATEGIES = st.sampled_from(["shared", "per_tenant", "per_database"])

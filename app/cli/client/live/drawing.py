@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from app.cli.client.live.queries import Listing, TenantReport
 from app.cli.client.live.screens import ListScreen, TenantScreen
 from app.cli.client.table import Table, advice_of, counted, on_node, plain, pool_state
-from app.runtime.printable import printable
-from app.runtime.wrapping import shortened, wrapped
+from app.text.printable import printable
+from app.text.wrapping import shortened, wrapped
 
 if TYPE_CHECKING:
     from app.cli.client.live.feed import Found, News

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.runtime.wrapping import cell_width, shortened, wrapped
+from app.text.wrapping import cell_width, shortened, wrapped
 
 TEXTS = st.text("ab ×→東", max_size=60)
 WIDTHS = st.integers(2, 40)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.runtime.printable import (
+from app.text.printable import (
     allow_any_encoding,
     is_printable,
     print_error,

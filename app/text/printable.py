@@ -1,7 +1,7 @@
 """Text of others for terminals: no control sequence takes effect, and no character is invisible.
 
 Everything that reaches a terminal or a log for people passes here: labels, names, messages of a
-server. Imports nothing else of the project, so that the client may use it.
+server.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import sys
 from io import TextIOWrapper
 
-from app.runtime.wrapping import terminal_width, wrapped
+from app.text.wrapping import terminal_width, wrapped
 
 # C0, DEL and C1; marks, overrides and isolates of writing direction; line separators; characters
 # without width; lone surrogates. The joiners of Indic, Persian and emoji stay.

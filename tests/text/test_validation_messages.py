@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.runtime.validation_messages import validation_message
+from app.text.validation_messages import validation_message
 
 
 class Colour(StrEnum):
