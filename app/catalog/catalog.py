@@ -11,11 +11,11 @@ from sqlalchemy import select
 from app.catalog.advisor_settings import StoredAdvisorSettings
 from app.catalog.application_credentials import StoredApplicationCredentials
 from app.catalog.audit_log import AuditLog
-from app.catalog.credentials import CredentialVersions
 from app.catalog.database import CatalogAddress, Database
 from app.catalog.desired_pools import DesiredPools
 from app.catalog.instances import Instances
 from app.catalog.nodes import Nodes
+from app.catalog.password_versions import PasswordVersions
 from app.catalog.recommendations import Recommendations
 from app.catalog.samples import Samples
 from app.catalog.tenants import Tenants
@@ -40,7 +40,7 @@ class Catalog:
         self._database = Database(address, epoch=epoch, deadline=deadline)
         self.tenants = Tenants(self._database)
         self.pools = DesiredPools(self._database)
-        self.credentials = CredentialVersions(self._database)
+        self.password_versions = PasswordVersions(self._database)
         self.application_credentials = StoredApplicationCredentials(self._database)
         self.advisor = StoredAdvisorSettings(self._database)
         self.audit_log = AuditLog(self._database)

@@ -96,7 +96,7 @@ pools = Table(
     CheckConstraint("(paused_at IS NULL) = (paused_by IS NULL)", name="paused"),
 )
 
-credentials = Table(
+password_versions = Table(
     "credentials",
     metadata,
     Column("server", Text, primary_key=True),

@@ -110,7 +110,7 @@ class PoolChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialVersion:
+class PasswordVersion:
     """Which version of its password a login role is to have.
 
     Attributes:

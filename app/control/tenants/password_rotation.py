@@ -19,7 +19,7 @@ from app.control import audit_events
 from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.control.tenants.provisioning import check_login, lock_of_role
 from app.domain.audit import Actor
-from app.domain.desired_state import CredentialVersion
+from app.domain.desired_state import PasswordVersion
 from app.domain.errors import CatalogUnavailable, Conflict, ServerUnavailable, Unavailable
 from app.domain.plan import PlanAction, plan_recycle, plan_step, warn_if_shared
 from app.domain.tenant import OBJECT_PREFIX, TenantSpec, shared_pool_id
@@ -63,7 +63,7 @@ class PasswordRotation:
         self._role_passwords = role_passwords
         self._locks = locks
         self._without_logins = without_logins
-        self._unapplied: dict[tuple[str, str], CredentialVersion] = {}
+        self._unapplied: dict[tuple[str, str], PasswordVersion] = {}
 
     async def load(self) -> None:
         """Load which version of its password each role has; at start.
@@ -71,7 +71,7 @@ class PasswordRotation:
         Raises:
             CatalogUnavailable
         """
-        for wanted in await self._catalog.credentials.load():
+        for wanted in await self._catalog.password_versions.load():
             known = wanted.version if wanted.applied else wanted.version - 1
             self._role_passwords.set_password_version(wanted.server, wanted.role, known)
             if not wanted.applied:
@@ -109,7 +109,9 @@ class PasswordRotation:
 
         async def execute(plan: PlanFor[str]) -> Rotation:
             event = audit_events.credentials_rotated(state.tenant, plan.subject, actor)
-            wanted = await self._catalog.credentials.advance(spec.server, plan.subject, event=event)
+            wanted = await self._catalog.password_versions.advance(
+                spec.server, plan.subject, event=event
+            )
             self._unapplied[wanted.server, wanted.role] = wanted
             audit_events.log(event)
             rotation = await self._apply(state, wanted)
@@ -141,7 +143,7 @@ class PasswordRotation:
         return finished
 
     async def _apply(
-        self, state: TenantState, wanted: CredentialVersion, *, fail_soon: bool = False
+        self, state: TenantState, wanted: PasswordVersion, *, fail_soon: bool = False
     ) -> Rotation:
         spec = state.tenant.spec
         server = self._manager.server(spec.server)
@@ -163,7 +165,7 @@ class PasswordRotation:
         pool = self._manager.find(spec.pool_id)
         recycled = pool.recycle() if pool is not None else 0
         try:
-            await self._catalog.credentials.mark_applied(replace(wanted, applied=True))
+            await self._catalog.password_versions.mark_applied(replace(wanted, applied=True))
             self._unapplied.pop((wanted.server, wanted.role), None)
         except CatalogUnavailable:
             _log.warning("password set but not recorded", role=wanted.role)
@@ -174,7 +176,7 @@ class PasswordRotation:
             tenants=self._manager.tenant_count(spec.pool_id),
         )
 
-    def _state_of(self, wanted: CredentialVersion) -> TenantState | None:
+    def _state_of(self, wanted: PasswordVersion) -> TenantState | None:
         """A tenant that logs in as this role and may do so."""
         state = self._manager.tenant_states.get(wanted.role.removeprefix(OBJECT_PREFIX))
         if state is None:

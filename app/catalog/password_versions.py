@@ -11,49 +11,49 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.audit_log import record
 from app.catalog.database import Store
-from app.catalog.tables import credentials
+from app.catalog.tables import password_versions
 from app.domain.audit import AuditEvent
-from app.domain.desired_state import CredentialVersion
+from app.domain.desired_state import PasswordVersion
 
-_VERSION = (credentials.c.server, credentials.c.role, credentials.c.version, credentials.c.applied)
+_COLUMNS = password_versions.c
+_VERSION = (_COLUMNS.server, _COLUMNS.role, _COLUMNS.version, _COLUMNS.applied)
 
 
-class CredentialVersions(Store):
+class PasswordVersions(Store):
     """Versions of passwords."""
 
-    async def load(self) -> tuple[CredentialVersion, ...]:
+    async def load(self) -> tuple[PasswordVersion, ...]:
         """All versions but the first."""
-        return await self._database.load(select(*_VERSION), lambda row: CredentialVersion(**row))
+        return await self._database.load(select(*_VERSION), lambda row: PasswordVersion(**row))
 
-    async def advance(self, server: str, role: str, *, event: AuditEvent) -> CredentialVersion:
+    async def advance(self, server: str, role: str, *, event: AuditEvent) -> PasswordVersion:
         """Set the next version for *role* as desired, and not yet applied.
 
         A version that Postgres may not have is skipped: whether it has it is unknown.
         """
         first = {"server": server, "role": role, "version": 2, "applied": False}
         grown = {
-            "version": credentials.c.version + 1,
+            "version": _COLUMNS.version + 1,
             "applied": False,
             "updated_at": func.now(),
         }
         statement = (
-            insert(credentials)
+            insert(password_versions)
             .values(**first)
             .on_conflict_do_update(index_elements=["server", "role"], set_=grown)
-            .returning(credentials.c.version)
+            .returning(_COLUMNS.version)
         )
         async with self._database.transaction() as connection:
             version = (await connection.execute(statement)).scalar_one()
             await record(connection, event)
-        return CredentialVersion(server=server, role=role, version=version, applied=False)
+        return PasswordVersion(server=server, role=role, version=version, applied=False)
 
-    async def mark_applied(self, credential: CredentialVersion) -> None:
+    async def mark_applied(self, known: PasswordVersion) -> None:
         """Record that Postgres has this version, unless a later one is desired by now."""
-        columns = credentials.c
         change = (
-            update(credentials)
-            .where(columns.server == credential.server, columns.role == credential.role)
-            .where(columns.version == credential.version)
+            update(password_versions)
+            .where(_COLUMNS.server == known.server, _COLUMNS.role == known.role)
+            .where(_COLUMNS.version == known.version)
             .values(applied=True)
         )
         async with self._database.transaction() as connection:
