@@ -5,6 +5,7 @@ Four tables, one for each resolution; each is made from the next finer one by SQ
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -55,6 +56,8 @@ _OF_LEASES = ("wait_p95_ms", "wait_p99_ms", "hold_p95_ms")
 _PERCENTILES = (*_OF_LEASES, "connect_p95_ms")
 _ORIGIN: ColumnElement[datetime] = literal_column("timestamptz '2000-01-01 00:00:00Z'")
 _CTID: ColumnElement[Any] = literal_column("ctid")
+# After so many points the event loop has its turn.
+_POINTS = 500
 # A sample of many polls covers at most one minute, and is stored under the time of the last poll.
 _LONGEST_RUN = timedelta(minutes=1)
 # If the clock is wrong, one deletion removes no more than this.
@@ -125,7 +128,10 @@ class Samples(Store):
             )
         names = tuple(found.keys())
         # Rows by name would cost more than the query.
-        points = (_point(**dict(zip(names, row, strict=True))) for row in found)
+        points: list[HistoryPoint] = []
+        for part in found.partitions(_POINTS):
+            points += [_point(**dict(zip(names, row, strict=True))) for row in part]
+            await asyncio.sleep(0)
         return History(resolution=resolution, points=tuple(points))
 
     async def delete_before(

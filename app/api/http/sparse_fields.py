@@ -1,18 +1,18 @@
-"""`?fields=`: lists whose items have only some of their fields.
+"""`?fields=`: lists whose items have only some of their fields; the others are not rendered.
 
 Every list takes it, by `StrictRoute`; a route whose responses are cached selects fields itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from inspect import signature
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
+from inspect import Parameter, signature
 from typing import Annotated, Any, get_args
 
-import jiter
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Response
 from pydantic import BaseModel, Field
-from pydantic_core import to_json
 
 from app.api.http.problems import validation_error
 
@@ -27,6 +27,10 @@ FieldsQuery = Annotated[
 ]
 # A history has the same points of nodes.
 _LISTS = ("items", "on_nodes")
+_EXCLUDED = "excluded"
+
+# What pydantic leaves out of a page; None: nothing.
+Exclusion = Mapping[str, Mapping[str, set[str]]] | None
 
 
 class SparsePage(BaseModel):
@@ -36,9 +40,9 @@ class SparsePage(BaseModel):
     next_cursor: str | None = Field(default=None, examples=[None])
 
 
-def item_model(page: object) -> type[BaseModel] | None:
-    """The model of the items of a *page*, if that is the model of a list."""
-    items = getattr(page, "model_fields", {}).get("items")
+def item_model(page: object, name: str = "items") -> type[BaseModel] | None:
+    """The model of the items of a *page*, if that is the model of a list of that *name*."""
+    items = getattr(page, "model_fields", {}).get(name)
     return None if items is None else get_args(items.annotation)[0]
 
 
@@ -63,14 +67,42 @@ def excluded_fields(fields: str | None, model: type[BaseModel]) -> set[str] | No
     return known - wanted
 
 
-def select_fields(request: Request, response: Response) -> None:
-    """Leave the requested fields in the items of *response*."""
-    fields = request.query_params.get("fields")
-    if fields is None:
-        return
-    wanted = set(fields.split(","))
-    page = jiter.from_json(bytes(response.body))
-    for name in page.keys() & _LISTS:
-        page[name] = [{key: each[key] for key in each if key in wanted} for each in page[name]]
-    response.body = to_json(page)
-    response.headers["Content-Length"] = str(len(response.body))
+def exclusion_of(page: type[BaseModel]) -> Callable[..., Awaitable[Exclusion]]:
+    """A dependency: what the request's `fields` leave out of the model *page* of a list."""
+    found = ((name, item_model(page, name)) for name in _LISTS)
+    models = {name: model for name, model in found if model is not None}
+
+    async def exclusion(fields: FieldsQuery = None) -> Exclusion:
+        if fields is None:
+            return None
+        excluded_fields(fields, models["items"])
+        wanted = set(fields.split(","))
+        return {
+            name: {"__all__": model.model_fields.keys() - wanted} for name, model in models.items()
+        }
+
+    return exclusion
+
+
+def selecting(
+    endpoint: Callable[..., Awaitable[BaseModel]], exclusion: Callable[..., Awaitable[Exclusion]]
+) -> Callable[..., Awaitable[BaseModel | Response]]:
+    """The *endpoint* of a list that renders itself what `fields` selects of its page."""
+
+    @wraps(endpoint)
+    async def select(**parameters: Any) -> BaseModel | Response:
+        excluded: Exclusion = parameters.pop(_EXCLUDED)
+        page = await endpoint(**parameters)
+        # To render it takes about as long as to make it: the event loop has its turn in between.
+        await asyncio.sleep(0)
+        if excluded is None:
+            return page
+        text = page.model_dump_json(by_alias=True, exclude=excluded)
+        return Response(text, media_type="application/json")
+
+    own = signature(endpoint)
+    annotation = Annotated[Exclusion, Depends(exclusion)]
+    more = Parameter(_EXCLUDED, Parameter.KEYWORD_ONLY, annotation=annotation)
+    parameters = [*own.parameters.values(), more]
+    select.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return select

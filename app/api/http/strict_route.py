@@ -22,7 +22,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.params import Query
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
@@ -33,11 +32,10 @@ from app.api.http.idempotency import reserve_key
 from app.api.http.malformed_json import malformed_json
 from app.api.http.problems import problem_responses, validation_error
 from app.api.http.sparse_fields import (
-    FieldsQuery,
     SparsePage,
-    excluded_fields,
+    exclusion_of,
     item_model,
-    select_fields,
+    selecting,
     selects_fields,
 )
 
@@ -123,19 +121,10 @@ async def document_if_none_match(
     """Put the header into the OpenAPI document; `StrictRoute` acts on it."""
 
 
-async def refuse_unknown_fields(request: Request, fields: FieldsQuery = None) -> None:
-    """Raises 422 for fields that the items of the route's list do not have."""
-    route: StrictRoute = request.scope["route"]
-    if route.item_model is not None:
-        excluded_fields(fields, route.item_model)
-
-
 class StrictRoute(APIRoute):
     """A route of /v1.
 
     Attributes:
-        item_model: of the items of a list, of which the route's responses have all fields; None for
-            any other route.
         float_mode: what numbers with a fraction become: floats, or jiter's with all their digits.
     """
 
@@ -143,7 +132,6 @@ class StrictRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         common = [Depends(refuse_unknown_parameters)]
-        self.item_model: type[BaseModel] | None = None
         methods = set(options.get("methods") or ["GET"])
         hints = get_annotations(endpoint, eval_str=True)
         # Every name in a path may be unknown.
@@ -154,9 +142,10 @@ class StrictRoute(APIRoute):
             responses = {304: {"description": "Not modified"}, **responses}
             page = options.get("response_model")
             page = hints.get("return") if isinstance(page, DefaultPlaceholder) else page
-            self.item_model = None if selects_fields(endpoint) else item_model(page)
-            if self.item_model is not None:
-                common.append(Depends(refuse_unknown_fields))
+            if page is not None and item_model(page) and not selects_fields(endpoint):
+                exclusion = exclusion_of(page)
+                common.append(Depends(exclusion))
+                endpoint = selecting(endpoint, exclusion)
                 options["response_model"] = Union[page, SparsePage]  # noqa: UP007 - a value
         elif methods & {"POST", "DELETE"}:
             common.append(Depends(reserve_key))
@@ -185,8 +174,6 @@ class StrictRoute(APIRoute):
                 return await _change(request, handler(strict))
             response = await handler(strict)
             if response.status_code == _OK:
-                if self.item_model is not None:
-                    select_fields(request, response)
                 return _conditional(request, response)
             return response
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from time import monotonic
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_READ
@@ -99,7 +99,6 @@ class LeaseList(BaseModel):
     "",
     dependencies=[REQUIRE_READ],
     summary="List leases and waiting callers",
-    response_model=LeaseList,
 )
 async def list_leases(
     manager: ManagerDep,
@@ -112,7 +111,7 @@ async def list_leases(
     sort: Annotated[LeaseOrder, Query(description="Sort key.")] = LeaseOrder.LONGEST,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
-) -> Response:
+) -> LeaseList:
     """Lists who holds a connection now, and who waits for one; the oldest first.
 
     From memory, as of now: two pages may differ by what happened meanwhile. Works while the catalog
@@ -150,14 +149,13 @@ async def list_leases(
     now, as_of = monotonic(), datetime.now(UTC)
     tenants = {each.tenant for each in page if each.state is ClientState.WAITING}
     waits = {each: manager.wait_of(each) for each in tenants}
-    listed = LeaseList(
+    return LeaseList(
         as_of=as_of,
         active=counts[ClientState.ACTIVE],
         waiting=counts[ClientState.WAITING],
         items=[_view(client, now, as_of, waits) for client in page],
         next_cursor=next_cursor,
     )
-    return Response(listed.model_dump_json(), media_type="application/json")
 
 
 def _view(

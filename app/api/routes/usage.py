@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_READ
@@ -94,7 +94,6 @@ class Usage(BaseModel):
     "",
     dependencies=[REQUIRE_READ],
     summary="List who used connections for how long",
-    response_model=Usage,
 )
 async def list_usage(
     catalog: CatalogDep,
@@ -121,7 +120,7 @@ async def list_usage(
     sort: Annotated[UsageOrder, Query(description="Sort key.")] = UsageOrder.LONGEST,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
-) -> Response:
+) -> Usage:
     """Lists which tenants held connections for how long, from samples that survive a restart.
 
     It counts leases of the service's own pools. Transactions on nodes are in none of
@@ -163,7 +162,7 @@ async def list_usage(
         limit,
         lambda row: (sort.value, *period, float(sort.sign * getattr(row, sort.measure)), row.place),
     )
-    usage = Usage(
+    return Usage(
         start=start,
         end=end,
         covered_from=report.period.start,
@@ -173,7 +172,6 @@ async def list_usage(
         items=[_item(row, report) for row in page],
         next_cursor=next_cursor,
     )
-    return Response(usage.model_dump_json(by_alias=True), media_type="application/json")
 
 
 def _decoded(cursor: str, sort: UsageOrder) -> tuple[datetime, datetime, tuple[float, str]]:

@@ -67,6 +67,11 @@ async def test_what_nodes_reported_is_beside_it_and_marked_as_estimated(api: Api
         [point] = (await past(api, 1, url))["on_nodes"]
         assert (point["acquired"], point["estimated"]) == (expected, True)
     assert (await past(api, 1, "/v1/pools/shared@local/stats/history"))["on_nodes"] == []
+    query = f"from={NOON:%Y-%m-%dT%H:%M:%SZ}&to=2026-07-14T12:01:00Z&fields=at,acquired"
+    sparse = ok(await api.client.get(f"{PAST}?{query}"))
+    at = "2026-07-14T12:00:00Z"
+    assert sparse["items"] == [{"at": at, "acquired": 1}]
+    assert sparse["on_nodes"] == [{"at": at, "acquired": 30}]
     # They count as no tenant's use of this service's own pools.
     period = {"from": NOON.isoformat(), "to": (NOON + timedelta(minutes=1)).isoformat()}
     usage = ok(await api.client.get("/v1/usage", params=period))["items"]
