@@ -94,7 +94,8 @@ class NodeRunner:
 
     async def _begin(self) -> Agent:
         """An agent with the service's configuration, or else with that of the agent before."""
-        stored = self._store.load()
+        # Thousands of entries take long, and the event loop may be the service's.
+        stored = await asyncio.to_thread(self._store.load)
         accepted_at = float("-inf") if stored is None else stored.accepted_at
         pauses = _Pauses()
         while True:
