@@ -75,7 +75,8 @@ class Query(Generic[Result]):
         before it.
 
         Raises:
-            asyncpg.PostgresError, OSError: *statements* failed.
+            asyncpg.PostgresError, OSError: *statements* failed, and nothing is stored.
+            LeaseLost: the connection broke, and what was sent may be stored.
         """
         query = ExtendedQuery(connection)
         self._began_at = monotonic()
@@ -87,10 +88,14 @@ class Query(Generic[Result]):
                 max_row_bytes=MAX_BYTES,
                 check=check,
                 ending=ending,
-                cancels_excess=self._statements[0].needs_all_rows,
+                cancels_excess=self._may_be_stored,
             )
         except ServerError as error:
             raise asyncpg.PostgresError.new(error.fields) from error
+        except OSError as error:
+            if self._may_be_stored:
+                raise LeaseLost from error
+            raise
         self._begun = query
 
     async def wait_ended(self) -> None:
@@ -104,6 +109,11 @@ class Query(Generic[Result]):
                 await self._begun.wait_ended()
             except ServerError as error:
                 raise asyncpg.PostgresError.new(error.fields) from error
+
+    @property
+    def _may_be_stored(self) -> bool:
+        """Whether what was sent may be committed before anything of it has come back."""
+        return self._is_ended and self._statements[0].ends_at_once(read_only=False)
 
     async def run(self, connection: asyncpg.Connection) -> list[Result]:
         """Run them on a leased *connection*, where the first may have begun; their results.
@@ -144,6 +154,8 @@ class Query(Generic[Result]):
                         await self._run_all(query, results)
                 except TimeoutError as error:
                     await query.wait_idle(_CANCEL_DEADLINE)
+                    if self._may_be_stored and query.reply.error is None:
+                        raise LeaseLost from error
                     raise _timed_out(self._timeout) from error
         except CopyAttempted as error:
             raise StatementFailed("COPY is not supported here.", sqlstate="0A000") from error
@@ -159,7 +171,7 @@ class Query(Generic[Result]):
             try:
                 result = await statement.run(query, opened, max_bytes=room)
             except StatementFailed as error:
-                if self._is_ended and statement.needs_all_rows:
+                if self._may_be_stored:
                     # It may have been asked to stop, which must not meet another statement.
                     await query.wait_idle(_CANCEL_DEADLINE)
                     error.hint = _STORED
@@ -180,7 +192,7 @@ class Query(Generic[Result]):
                 opening = self._opening if is_first else statement.opening()
                 opened = await query.exchange(*opening, max_row_bytes=room)
         except ServerError as error:
-            if query.reply.is_truncated and self._is_ended and statement.needs_all_rows:
+            if query.reply.is_truncated and self._may_be_stored:
                 # It was asked to stop, and rolled back.
                 await query.wait_idle(_CANCEL_DEADLINE)
                 raise results_too_large() from error

@@ -80,15 +80,11 @@ class Statement(ABC, Generic[Result]):
         """The messages that prepare it."""
         return _SET_FORMS, parse(self.sql), _DESCRIBE
 
-    @property
-    def needs_all_rows(self) -> bool:
-        """Whether a result that is too large is none."""
-        return False
-
     def ends_at_once(self, *, read_only: bool) -> bool:  # noqa: ARG002 - for those that do
         """Whether its opening executes it to its end, as far as known.
 
-        Unless it is *read_only*, it may be committed before its result is looked at.
+        Unless it is *read_only*, it may be stored before its result is looked at: then the server
+        is asked to stop it once its result is too large.
         """
         return False
 

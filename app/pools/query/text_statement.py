@@ -89,10 +89,6 @@ class TextStatement(Statement[TextResult]):
         values = self._encoded_at_once(_literals)
         return (*super().opening(), *first_execution(values, is_only=self._is_committed_at_once))
 
-    @property
-    def needs_all_rows(self) -> bool:
-        return True
-
     def ends_at_once(self, *, read_only: bool) -> bool:  # noqa: ARG002 - see is_alone
         return self._is_committed_at_once
 
