@@ -319,6 +319,8 @@ class ExtendedQuery(Interceptor):
                 continue
             most = self._room if kind == _DATA_ROW else _max_bytes(kind)
             if end - body > most:
+                if kind == _ERROR and size - body < most:
+                    break  # its beginning says what it is
                 self._take_beginning(kind, bytes(data[body : body + max(0, most)]))
                 self._skip = max(0, end - size)
                 at = min(end, size)
