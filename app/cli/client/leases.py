@@ -13,7 +13,7 @@ from app.cli.client.service_command import (
     TenantFilter,
     resource,
 )
-from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, number, prose, text
+from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, number, prose, text, wait_of
 
 PATH = "/v1/leases"
 COLUMNS = (
@@ -22,7 +22,7 @@ COLUMNS = (
     number("SECONDS", "age_seconds", ALWAYS),
     number("PLACE", "position"),
     prose("STATEMENT", "statement"),
-    text("WAITS FOR", lambda item: (item["waits_for"] or {}).get("cause")),
+    prose("WAITS FOR", wait_of, WIDE),
     text("POOL", "pool_id", WIDE),
     number("PID", "pid", WIDE),
     text("TASK", "task", VERY_WIDE),

@@ -8,7 +8,7 @@ import typer
 
 from app.cli.client.api_client import path_segment
 from app.cli.client.service_command import ListCommand, ShowCommand, TenantArgument, resource
-from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Table, age, number, text
+from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Table, age, number, prose, text, wait_of
 from app.cli.client.times import TIMES, point_in_time
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ COLUMNS = (
     number("WAITING", "waiting_requests"),
     number("WAIT P99 MS", lambda item: item["wait"]["p99_ms"]),
     number("TIMEOUTS", "timeouts"),
+    prose("WAITS FOR", wait_of),
     number("WAIT P50 MS", lambda item: item["wait"]["p50_ms"], WIDE),
     number("WAIT P95 MS", lambda item: item["wait"]["p95_ms"], WIDE),
     number("HOLD P95 MS", lambda item: item["hold"]["p95_ms"], WIDE),

@@ -102,6 +102,12 @@ def on_node(entry: Item) -> str:
     )
 
 
+def wait_of(item: Item) -> str | None:
+    """What the callers of a tenant wait for; None if nobody waits."""
+    wait: Item | None = item["waits_for"]
+    return None if wait is None else str(wait["detail"])
+
+
 def advice_of(pool: Item) -> str | None:
     """What the advisor says about a pool now: a size if it differs, why, and what is against it."""
     advice = pool.get("advice")

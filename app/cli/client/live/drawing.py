@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.cli.client.live.queries import Listing, TenantReport
 from app.cli.client.live.screens import ListScreen, TenantScreen
-from app.cli.client.table import Table, advice_of, counted, on_node, plain, pool_state
+from app.cli.client.table import Table, advice_of, counted, on_node, plain, pool_state, wait_of
 from app.text.printable import printable
 from app.text.wrapping import shortened, wrapped
 
@@ -178,7 +178,7 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
         "leases": f"{active:,} now; max_leases {plain(tenant['max_leases'])}, "
         f"weight {tenant['weight']}",
         "callers": f"{waiting:,} waiting",
-        "wait for": (numbers["waits_for"] or {"detail": "nothing"})["detail"],
+        "wait for": wait_of(numbers) or "nothing",
         "wait": _latency(numbers["wait"]) + f"; max {numbers['max_wait_time_ms']:,.1f} ms "
         f"in the last {numbers['window_seconds']:,.0f} s",
         "hold": _latency(numbers["hold"]),

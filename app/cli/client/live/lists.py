@@ -20,6 +20,7 @@ from app.cli.client.table import (
     pool_state,
     prose,
     text,
+    wait_of,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _POOL_FIELDS = (
     "leak_suspects,recommendation"
 )
 _TENANT_FIELDS = (
-    "tenant,server,pool_state,active_connections,waiting_requests,wait,timeouts,"
+    "tenant,server,pool_state,active_connections,waiting_requests,waits_for,wait,timeouts,"
     "connections_acquired"
 )
 
@@ -108,6 +109,7 @@ class PoolTenantRows:
         number("ACTIVE", "active_connections", USUALLY),
         number("TIMEOUTS", "timeouts", USUALLY),
         number("LEASES", "connections_acquired", WIDE),
+        prose("WAITS FOR", wait_of, WIDE),
     )
 
     @property
