@@ -184,12 +184,13 @@ async def test_an_advisory_lock_is_kept_until_the_work_is_committed(
 ) -> None:
     async with manager.lease("acme") as connection:
         await connection.execute("CREATE TABLE guarded (id int)")
-    async with database.connected() as other:
+    async with database.connected() as other, database.connected() as observer:
         lock = "SELECT pg_advisory_lock(77)"
+        waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
         async with manager.lease("acme") as connection:
             await connection.execute(lock)
             await connection.execute("INSERT INTO guarded VALUES (1)")
             waiting = asyncio.create_task(other.execute(lock))
-            await asyncio.sleep(0)
+            await eventually(lambda: observer.fetchval(waits))
         await waiting
         assert await other.fetchval("SELECT count(*) FROM tenant_acme.guarded") == 1

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from app.api.http.exchange import Exchange
 from app.main import create_app
 from app.settings import Settings
 from tests.fixtures.app import Api, ApiWith, ok, problem
@@ -30,6 +31,19 @@ async def hasty_api(api_with: ApiWith) -> AsyncIterator[Api]:
     """The application of an operator who is in a hurry."""
     async with api_with(request_deadline_seconds=DEADLINE) as api:
         yield api
+
+
+@pytest.fixture
+def expired(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when a request's deadline is over."""
+    event, send_timeout = asyncio.Event(), Exchange._send_timeout
+
+    async def note(exchange: Exchange) -> None:
+        event.set()
+        await send_timeout(exchange)
+
+    monkeypatch.setattr(Exchange, "_send_timeout", note)
+    return event
 
 
 async def patiently_made(hasty_api: Api) -> str:
@@ -191,14 +205,17 @@ async def test_a_body_has_a_deadline(hasty_api: Api) -> None:
         assert answer.headers["connection"] == "close"
 
 
-async def test_work_beyond_the_deadline_continues_without_its_caller(hasty_api: Api) -> None:
+async def test_work_beyond_the_deadline_continues_without_its_caller(
+    hasty_api: Api, expired: asyncio.Event
+) -> None:
     service = hasty_api.service
     url = "/v1/tenants/acme"
     assert (await hasty_api.client.get(url)).status_code == 404  # the first request takes longest
     locks = service.locks
     async with locks.hold("acme"):
+        expired.clear()
         slow = asyncio.create_task(hasty_api.client.put(url, json={}))
-        await asyncio.sleep(DEADLINE * 2)
+        await asyncio.wait_for(expired.wait(), 180)
     late = await slow  # in memory the answer is handed over when all is done
     problem(late, 504, "deadline-exceeded")
     assert late.headers["connection"] == "close"
@@ -206,13 +223,16 @@ async def test_work_beyond_the_deadline_continues_without_its_caller(hasty_api: 
     ok(await hasty_api.client.get(url))
 
 
-async def test_a_late_response_is_stored_for_its_key(hasty_api: Api) -> None:
+async def test_a_late_response_is_stored_for_its_key(
+    hasty_api: Api, expired: asyncio.Event
+) -> None:
     url = await patiently_made(hasty_api)
     await hasty_api.client.put(f"{url}/pool", json={})
     key = {"Idempotency-Key": "k"}
     async with hasty_api.service.locks.hold("acme"):
+        expired.clear()
         slow = asyncio.create_task(hasty_api.client.post(f"{url}/pool/pause", headers=key))
-        await asyncio.sleep(DEADLINE * 2)
+        await asyncio.wait_for(expired.wait(), 180)
         again = await hasty_api.client.post(f"{url}/pool/pause", headers=key)
         problem(again, 409, "idempotency-key-in-flight")
     late = problem(await slow, 504, "deadline-exceeded")
