@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.nodes.allotment import Allotment, Commitment
-from app.domain.nodes.division import Holder, divide, fair_shares
+from app.domain.nodes.division import Holder, divide, fair_shares, move
 
 
 def holder(name: str, demand: int, has: int = 0, **knobs: object) -> Holder:
@@ -49,6 +49,11 @@ def test_a_light_holder_with_work_gets_a_connection() -> None:
 
 def test_an_operators_limit_is_obeyed() -> None:
     assert fair_shares(24, [holder("a", 30, limit=5), holder("b", 30)]) == {"a": 5, "b": 19}
+
+
+def test_the_only_connection_of_a_holder_is_not_rounded_away_while_another_has_two() -> None:
+    holders = [holder("a", 9), holder("b", 9), holder("c", 9, weight=13.0)]
+    assert fair_shares(3, holders) == {"a": 1, "b": 1, "c": 1}
 
 
 @given(st.integers(-3, 60), HOLDERS)
@@ -96,6 +101,26 @@ def test_who_is_shrinking_takes_back_what_it_still_has() -> None:
 def test_a_silent_holder_gets_no_more_and_gives_nothing() -> None:
     silent = holder("a", 30, has=10, reachable=False)
     assert divide(24, [silent, holder("b", 30, has=4)]) == {"b": 14}
+
+
+def test_no_more_is_taken_than_others_lack() -> None:
+    assert divide(24, [holder("a", 2, has=20), holder("b", 6, has=4)]) == {"a": 18}
+
+
+def test_who_is_furthest_above_its_share_gives_first() -> None:
+    holders = [holder("a", 1, has=10), holder("b", 9, has=4), holder("c", 1, has=8)]
+    assert divide(22, holders) == {"a": 7, "c": 6}
+
+
+def test_nobody_gives_of_its_share_for_what_a_silent_holder_has_above_its_own() -> None:
+    silent = holder("a", 2, has=10, reachable=False)
+    assert divide(24, [silent, holder("b", 6, has=4), holder("c", 10, has=10)]) == {}
+
+
+def test_only_what_exceeds_the_budget_is_taken_when_nobody_may_lose_any() -> None:
+    holders, shares = [holder("a", 2, has=20), holder("b", 6, has=4)], {"a": 2, "b": 6}
+    assert move(24, holders, shares, takes=False) == {}
+    assert move(23, holders, shares, takes=False) == {"a": 19}
 
 
 def test_who_drains_is_left_nothing() -> None:
