@@ -44,3 +44,12 @@ def test_the_back_ends_of_all_servers_count_together() -> None:
     said = node_report(1, 1, [], backends={"eu": half, "us": half})
     with pytest.raises(ValueError, match="more than"):
         replace(said, backends={**said.backends, "ap": frozenset({1})})
+
+
+def test_a_report_is_newer_by_its_session_and_then_by_its_sequence() -> None:
+    said = node_report(2, 5, [])
+    assert said.is_newer_than(node_report(2, 4, []))
+    assert said.is_newer_than(node_report(1, 9, []))
+    # It may come twice.
+    assert not said.is_newer_than(said)
+    assert not said.is_newer_than(node_report(3, 1, []))
