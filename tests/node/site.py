@@ -20,6 +20,7 @@ from app.node.engine import Engine
 from app.node.pgbouncer import PgBouncer
 from app.node.process import Account
 from app.node.rendering import PoolerSettings
+from tests.fixtures.application import Application
 from tests.fixtures.missing import missing
 from tests.fixtures.nodes import BACKENDS
 from tests.fixtures.postgres import Database
@@ -101,7 +102,7 @@ class EngineSite(ABC, Generic[EngineT]):
     ) -> AsyncIterator[psycopg.AsyncConnection]:
         """An application that connects to a tenant's entry, with that one's own user by default."""
         user = user or f"{tenant}.web"
-        connection = await psycopg.AsyncConnection.connect(
+        connection = await Application.connect(
             host="127.0.0.1",
             port=self.port,
             dbname=tenant,

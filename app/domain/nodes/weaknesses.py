@@ -13,6 +13,7 @@ _Weakness = tuple[_Version, _Version, str]
 _VULNERABILITIES: tuple[_Weakness, ...] = (
     ((1, 17, 0), (1, 26, 1), "one user can log in as another (CVE-2026-107350)"),
     ((0, 0, 0), (1, 25, 2), "a client can crash it before it logs in (CVE-2026-6664)"),
+    ((1, 18, 0), (1, 21, 0), "a client that cancels statements can crash it"),
 )
 _LIMITS: tuple[_Weakness, ...] = (
     ((0, 0, 0), (1, 24, 0), "to revoke one credential cuts all clients of its tenant"),
