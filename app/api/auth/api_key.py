@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Self
 
 from pydantic import (
@@ -101,7 +102,12 @@ class ApiKey(BaseModel):
             raise ValueError("A key of a node has no other scope, and no tenants")
         return self
 
-    @property
+    @cached_property
+    def all_scopes(self) -> frozenset[KeyScope]:
+        """Its scopes, and those that they include."""
+        return frozenset().union(*(INCLUDED_SCOPES[scope] for scope in self.scopes))
+
+    @cached_property
     def digest(self) -> bytes:
         """The `token_digest` of the key."""
         return bytes.fromhex(self.sha256)

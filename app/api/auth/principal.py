@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.api.auth.api_key import INCLUDED_SCOPES, ApiKey, KeyScope
+from app.api.auth.api_key import ApiKey, KeyScope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Principal:
     def of_key(cls, key: ApiKey) -> Principal:
         return cls(
             name=key.name,
-            scopes=frozenset().union(*(INCLUDED_SCOPES[scope] for scope in key.scopes)),
+            scopes=key.all_scopes,
             tenants=None if key.tenants is None else frozenset(key.tenants),
             node=key.node,
             key_id=key.id,
