@@ -12,17 +12,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from sys import getsizeof
 
 from pydantic_core import to_json
 
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, PgType, are_built_in
 from app.wire.extended_query import Reply
 
-# So much is kept: some megabytes at most, and of one tenant not more than of any other.
+# So much is kept: some megabytes, 40 at most, and of one tenant not more than of any other.
 _MAX_TENANTS = 500
 _MAX_STATEMENTS = 16
 _MAX_CHARACTERS = 2000
 _MAX_COLUMNS = 30
+# Of a statement's text and what is kept of its columns: a character may take four.
+_MAX_BYTES = 4000
 # Their values are fetched in another format than all others.
 _RECORDS = frozenset({RECORD, RECORD_ARRAY})
 
@@ -70,6 +73,11 @@ class Description:
         return self._source == _source_of(reply)
 
     @property
+    def size(self) -> int:
+        """Its bytes, about."""
+        return sum(len(each or b"") for each in (self.columns, *self._source))
+
+    @property
     def is_kept(self) -> bool:
         """Whether it is short, and no DDL changes its types' meaning."""
         oids = {each.oid for each in (*self.parameters, *self.types)}
@@ -96,7 +104,9 @@ class TenantDescriptions:
 
     def keep(self, sql: str, description: Description) -> None:
         """Remember it, unless it is too long or not built of built-in types."""
-        if len(sql) <= _MAX_CHARACTERS and description.is_kept:
+        if len(sql) > _MAX_CHARACTERS or getsizeof(sql) + description.size > _MAX_BYTES:
+            return
+        if description.is_kept:
             self._by_sql[sql] = description
             if len(self._by_sql) > _MAX_STATEMENTS:
                 self._by_sql.popitem(last=False)

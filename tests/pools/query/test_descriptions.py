@@ -182,8 +182,10 @@ async def test_ddl_earlier_in_the_same_transaction_counts(
         "select 'a'::mood",
         "select " + ", ".join(map(str, range(31))),
         "select 1" + " " * 2000,
+        f"select 1 /* {'🐘' * 1000} */",
+        "select " + ", ".join(f'1 as "{number:🐘>15}"' for number in range(30)),
     ],
-    ids=["record", "type", "columns", "text"],
+    ids=["record", "type", "columns", "text", "bytes", "names"],
 )
 async def test_records_types_of_users_and_what_is_long_are_asked_for_each_time(
     run: Runner, connection: asyncpg.Connection, sql: str
