@@ -41,8 +41,9 @@ from app.pools.connection import PooledConnection
 from app.pools.isolation import IsolationStrategy, is_schema_missing
 from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
-from app.pools.session_reset import BEGIN, end_error, end_statements, sent_end
+from app.pools.session_reset import BEGIN, end_error, end_statements, ending_of
 from app.pools.tenant_state import TenantState
+from app.wire.extended_query import Ending
 
 # What begin and cleanup may take, in seconds, before the connection counts as broken.
 _BEGIN_DEADLINE = 2.0
@@ -93,12 +94,12 @@ class Work(Protocol):
         """
 
     async def begin(
-        self, connection: asyncpg.Connection, statements: str, *, check: str, ending: str
+        self, connection: asyncpg.Connection, statements: str, ending: Ending | None
     ) -> None:
-        """Run *statements*, the first one of its own and, if given, *check* and *ending*."""
+        """Run *statements*, the first one of its own and perhaps an *ending*."""
 
     async def wait_ended(self) -> None:
-        """Wait until *ending* was run."""
+        """Wait until the ending was run."""
 
 
 class PoolSource(Protocol):
@@ -289,11 +290,11 @@ class Lease:
 
     async def _begin_work(self, connection: PooledConnection, statements: str, work: Work) -> None:
         """Begin the lease with its work, and end it with that too, if it can be."""
-        options, check, ending = self._options, "", ""
+        options, ending = self._options, None
         if options.transaction and work.ends_at_once(read_only=options.read_only):
-            check, ending = sent_end(self._isolation, self._tenant_state.tenant.spec)
-        await work.begin(connection.raw, statements, check=check, ending=ending)
-        self._is_end_sent = bool(ending)
+            ending = ending_of(self._isolation, self._tenant_state.tenant.spec)
+        await work.begin(connection.raw, statements, ending)
+        self._is_end_sent = ending is not None
 
     async def _clean_up(self, connection: PooledConnection, *, commit: bool) -> bool:
         """End the transaction; False if the tenant's schema was found missing afterwards.

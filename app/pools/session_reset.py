@@ -14,6 +14,7 @@ from app.domain.tenant import TenantSpec
 from app.pools import driver
 from app.pools.connection import PooledConnection
 from app.pools.isolation import IsolationStrategy
+from app.wire.extended_query import Ending
 
 # SET SESSION AUTHORIZATION DEFAULT undoes SET ROLE as well; RESET ALL does not. Advisory locks
 # are given up by the strategy's own statement.
@@ -55,13 +56,10 @@ def end_statements(
     return f"{end}; {reset}"
 
 
-def sent_end(isolation: IsolationStrategy, spec: TenantSpec) -> tuple[str, str]:
-    """The context check, and what follows it, where both are sent together with the work.
-
-    The latter is run in any case: after a failure its commit is a rollback.
-    """
+def ending_of(isolation: IsolationStrategy, spec: TenantSpec) -> Ending:
+    """The same, sent together with the work: after a failure its commit is a rollback."""
     reset = f"{RESET}; {isolation.advisory_unlock(spec)}"
-    return isolation.context_check(spec), f"COMMIT; {reset}"
+    return Ending(isolation.context_check(spec), f"COMMIT; {reset}")
 
 
 def end_error(error: BaseException, connection: PooledConnection) -> PoolkeeperError:

@@ -13,7 +13,7 @@ Must not judge what a statement or its failure means to whom.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
 from types import TracebackType
@@ -21,13 +21,7 @@ from typing import Self, cast
 
 import asyncpg
 
-from app.wire.backend_messages import (
-    ResultField,
-    ServerError,
-    error_fields,
-    parameter_types,
-    result_fields,
-)
+from app.wire.backend_messages import ServerError, error_fields
 from app.wire.connection import Interceptor
 from app.wire.frontend_messages import (
     COPY_FAIL,
@@ -39,6 +33,7 @@ from app.wire.frontend_messages import (
     parse,
     simple_query,
 )
+from app.wire.reply import Reply
 
 # The most that is kept of an error, and of the description of a statement.
 _MAX_ERROR_BYTES = 64 * 1024
@@ -68,41 +63,17 @@ class CopyAttempted(Exception):
     """The statement is a COPY to or from its client, and was cancelled."""
 
 
-@dataclass(slots=True)
-class Reply:
-    """What the server sent up to ReadyForQuery; of a statement that is described, since then.
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What ends a lease, sent together with its statement.
 
     Attributes:
-        parameter_description: of the statement, as it came; empty before it is described.
-        row_description: the same, None if it returns no rows.
-        rows: the rows that were kept, each as it came: see `column_values`.
-        is_truncated: whether rows came that were too large to be kept, and are not in *rows*.
-        command_tag: the command tag once it is complete.
-        is_copy: whether it is a COPY to or from its client.
-        is_executed: whether it was executed, to its end or to the number of rows asked for; known
-            only before an ending.
-        transaction_status: of the transaction: I for none, T for open, E for failed.
-        parameter_status: the settings that the server reported to have changed.
+        check: a statement, run only if all before it succeeded.
+        statements: run after it in any case, in one round of the simple protocol.
     """
 
-    parameter_description: bytes = b""
-    row_description: bytes | None = None
-    rows: list[bytes] = field(default_factory=list)
-    is_truncated: bool = False
-    command_tag: str | None = None
-    is_copy: bool = False
-    is_executed: bool = False
-    transaction_status: str = ""
-    error: ServerError | None = None
-    parameter_status: dict[str, str] = field(default_factory=dict)
-
-    def parameters(self) -> tuple[int, ...]:
-        """The types of the statement's parameters, as oids."""
-        return parameter_types(self.parameter_description) if self.parameter_description else ()
-
-    def fields(self) -> tuple[ResultField, ...]:
-        """The statement's columns."""
-        return () if self.row_description is None else result_fields(self.row_description)
+    check: str
+    statements: str
 
 
 class ExtendedQuery(Interceptor):
@@ -177,8 +148,7 @@ class ExtendedQuery(Interceptor):
         statements: str,
         *messages: bytes,
         max_row_bytes: int = 0,
-        check: str = "",
-        ending: str = "",
+        ending: Ending | None = None,
         cancels_excess: bool = False,
     ) -> None:
         """Read the connection from now on, and run *statements*, if any: between each two is "; ".
@@ -187,9 +157,8 @@ class ExtendedQuery(Interceptor):
         succeeded; `receive` their reply inside a block. If this fails, the connection is left
         again.
 
-        The statements of *ending* are sent too, and run in any case; `wait_ended` tells what became
-        of them. Before it, if *messages* execute a statement and that succeeds, *check* is run.
-        With *cancels_excess* the server is asked to stop at the first row that cannot be kept.
+        An *ending* is sent too, and `wait_ended` tells what became of it. With *cancels_excess* the
+        server is asked to stop at the first row that cannot be kept.
 
         Raises:
             ServerError: one of the statements failed.
@@ -198,9 +167,9 @@ class ExtendedQuery(Interceptor):
         self._transport.set_protocol(self)
         self._awaited = self._expect_reply(max_row_bytes)
         end = SYNC
-        if ending:
+        if ending is not None:
             self._ended = asyncio.get_running_loop().create_future()
-            end = _execution(check) + SYNC + simple_query(ending)
+            end = _execution(ending.check) + SYNC + simple_query(ending.statements)
             self._silent, self._cancels_excess = _SILENT - _COMPLETIONS, cancels_excess
         if not statements:
             self._transport.write(b"".join((*messages, end)))
@@ -235,7 +204,7 @@ class ExtendedQuery(Interceptor):
         return self._awaited is not None and self._awaited.done()
 
     async def wait_ended(self) -> None:
-        """Wait until the ending of `begin` was run, inside a block or after it.
+        """Wait until the statements of the ending were run, inside a block or after it.
 
         Raises:
             ServerError: one of its statements failed.

@@ -17,7 +17,7 @@ from sys import getsizeof
 from pydantic_core import to_json
 
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, PgType, are_built_in
-from app.wire.extended_query import Reply
+from app.wire.reply import Reply
 
 # So much is kept: some megabytes, 40 at most, and of one tenant not more than of any other.
 _MAX_TENANTS = 500

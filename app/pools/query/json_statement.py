@@ -12,7 +12,8 @@ from app.pools.query.pg_literals import literal
 from app.pools.query.pg_types import PgType, look_up_types
 from app.pools.query.rows import FIRST_ROWS, Rows, first_execution
 from app.pools.query.statement import Statement, have_many_parts
-from app.wire.extended_query import ExtendedQuery, Reply
+from app.wire.extended_query import ExtendedQuery
+from app.wire.reply import Reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

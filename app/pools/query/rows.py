@@ -13,8 +13,9 @@ from app.pools.query.pg_json import column_to_json, decode, formatter_of, to_jso
 from app.pools.query.pg_records import AnonymousRecords, Tree
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, PgType
 from app.wire.backend_messages import column_values
-from app.wire.extended_query import ExtendedQuery, Reply
+from app.wire.extended_query import ExtendedQuery
 from app.wire.frontend_messages import BINARY, TEXT, bind, close, execute
+from app.wire.reply import Reply
 
 MAX_BYTES = 8 * 1024 * 1024
 """Of all rows that a request returns, as JSON."""

@@ -27,7 +27,8 @@ from app.pools.query.rows import MAX_BYTES, results_too_large
 from app.pools.query.statement import Result, Statement
 from app.pools.session_reset import LEFT_CONTEXT
 from app.wire.backend_messages import ServerError
-from app.wire.extended_query import CopyAttempted, ExtendedQuery, Reply
+from app.wire.extended_query import CopyAttempted, Ending, ExtendedQuery
+from app.wire.reply import Reply
 
 # Seconds. The server cancels the statement first; we do so this much later, and terminate the
 # connection if the statement does not end within the deadline.
@@ -67,12 +68,11 @@ class Query(Generic[Result]):
         return len(self._statements) == 1 and first.ends_at_once(read_only=read_only)
 
     async def begin(
-        self, connection: asyncpg.Connection, statements: str, *, check: str = "", ending: str = ""
+        self, connection: asyncpg.Connection, statements: str, ending: Ending | None
     ) -> None:
-        """Begin a lease by *statements*, open the first one, and end the lease by *ending*.
+        """Begin a lease by *statements*, open the first one, and perhaps end the lease by *ending*.
 
-        All of it is one round trip. Without an *ending* the lease goes on; with one, *check* is run
-        before it.
+        All of it is one round trip.
 
         Raises:
             asyncpg.PostgresError, OSError: *statements* failed, and nothing is stored.
@@ -80,13 +80,12 @@ class Query(Generic[Result]):
         """
         query = ExtendedQuery(connection)
         self._began_at = monotonic()
-        self._is_ended = bool(ending)
+        self._is_ended = ending is not None
         try:
             await query.begin(
                 statements,
                 *self._opening,
                 max_row_bytes=MAX_BYTES,
-                check=check,
                 ending=ending,
                 cancels_excess=self._may_be_stored,
             )

@@ -14,8 +14,9 @@ from typing import Generic, Protocol, TypeVar
 from app.domain.errors import StatementFailed
 from app.pools.query.rows import MAX_BYTES
 from app.pools.query.unsupported import refusal
-from app.wire.extended_query import ExtendedQuery, Reply
+from app.wire.extended_query import ExtendedQuery
 from app.wire.frontend_messages import bind, describe, execute, parse
+from app.wire.reply import Reply
 
 # The forms of values that read back exactly, whatever the role, the database or an earlier
 # statement of the transaction prefers; and NULL is no string in an array. With ISO alone the order

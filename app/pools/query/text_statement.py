@@ -13,7 +13,8 @@ from app.pools.query.rows import Rows, first_execution
 from app.pools.query.statement import Statement, have_many_parts
 from app.pools.query.unsupported import command_of
 from app.wire.backend_messages import ResultField
-from app.wire.extended_query import ExtendedQuery, Reply
+from app.wire.extended_query import ExtendedQuery
+from app.wire.reply import Reply
 
 # Of a column's description in a response, about.
 _FIELD_BYTES = 200

@@ -19,7 +19,8 @@ from app.pools.query.descriptions import (
 from app.pools.query.json_statement import JsonStatement, StatementResult
 from app.pools.query.pg_types import PgType
 from app.pools.query.runner import Query
-from app.wire.extended_query import ExtendedQuery, Reply
+from app.wire.extended_query import ExtendedQuery
+from app.wire.reply import Reply
 from tests.fixtures.postgres import Database
 
 INT = Description.of(Reply(b"\0\1\0\0\0\27"), {23: PgType(oid=23, name="int4")})

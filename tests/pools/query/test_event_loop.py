@@ -17,6 +17,7 @@ from app.pools.query.runner import Query
 from app.pools.query.statement import Statement
 from app.pools.query.text_statement import TextStatement
 from app.runtime.gc_tuning import tuned_gc
+from app.wire.extended_query import Ending
 from tests.fixtures.postgres import Database
 from tests.fixtures.queries import run_query
 
@@ -158,7 +159,7 @@ async def test_many_rows_that_come_at_once_are_taken_in_short_steps(
     sql = "select g from generate_series(1, 500000) g"
     statement = TextStatement(sql, (), as_arrays=True, raw_text=True, is_alone=True)
     query = Query([statement], timeout=60)
-    await query.begin(connection, "savepoint a", check="select 1", ending="rollback to a")
+    await query.begin(connection, "savepoint a", Ending("select 1", "rollback to a"))
     [result] = await query.run(connection)
     await query.wait_ended()
     assert result.row_count == 500_000

@@ -12,7 +12,8 @@ from app.domain.errors import LeaseLost, QueryTimeout, ReadOnly, StatementFailed
 from app.pools.query.descriptions import TenantDescriptions
 from app.pools.query.json_statement import JsonStatement, StatementResult
 from app.pools.query.runner import Query
-from app.wire.extended_query import ExtendedQuery, Reply
+from app.wire.extended_query import ExtendedQuery
+from app.wire.reply import Reply
 from tests.fixtures.postgres import Database
 from tests.fixtures.queries import run_query
 
