@@ -751,6 +751,7 @@ class PoolView(TypedDict):
     desired: DesiredSize
     access_count: int
     wait_p99_ms: float | None
+    waits_for: WaitView | None
     leak_suspects: list[LeakSuspectView]
     generation: int
     stale: bool

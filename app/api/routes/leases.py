@@ -19,7 +19,7 @@ from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, Princ
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
-from app.api.views.stats import WaitsFor, show_wait
+from app.api.views.wait import WaitView
 from app.domain.wait import Wait
 from app.pools.clients import Client, ClientState, clients, redacted, slot_clients
 from app.pools.tenant_state import TenantState
@@ -64,7 +64,9 @@ class LeaseView(BaseModel):
         "Tenants of a shared pool take turns.",
         examples=[None],
     )
-    waits_for: WaitsFor
+    waits_for: WaitView | None = Field(
+        description="What its tenant's callers wait for; null if active."
+    )
     pid: int | None = Field(
         description="Process ID of the connection's backend, as in `pg_stat_activity`; null while "
         "waiting.",
@@ -171,7 +173,7 @@ def _view(
         since=as_of - timedelta(seconds=age),
         age_seconds=age,
         position=client.position,
-        waits_for=show_wait(wait),
+        waits_for=WaitView.of(wait),
         pid=client.pid,
         task=borrower.task if borrower else None,
         taken_at=borrower.taken_at if borrower else None,

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from app.api.auth.principal import Principal
 from app.api.views.advice import AdviceView
 from app.api.views.node import NodeEntryView
+from app.api.views.wait import WaitView
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot
@@ -26,6 +27,7 @@ from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolMetrics, PoolSize, PoolState
 from app.domain.recommendation import Recommendation
 from app.domain.tenant import PoolStrategy
+from app.domain.wait import Wait
 from app.pools.leak_detection import LeakSuspect
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
@@ -129,6 +131,10 @@ class PoolView(_PoolNow):
         description="99th percentile of the time callers waited, within the statistics window.",
         examples=[0.4],
     )
+    waits_for: WaitView | None = Field(
+        description="What its callers wait for now; null if nobody waits, and for a shared pool: "
+        "see the statistics of its tenants."
+    )
     leak_suspects: list[LeakSuspectView] = Field(
         description="Leases held longer than the leak threshold, oldest first.", examples=[[]]
     )
@@ -165,6 +171,7 @@ class PoolView(_PoolNow):
         principal: Principal,
         *,
         tenants: int,
+        wait: Wait | None,
         recommendation: Recommendation | None,
         stale: bool,
     ) -> PoolView:
@@ -182,6 +189,7 @@ class PoolView(_PoolNow):
             **_connections(pool.stats.metrics),
             access_count=pool.access_count,
             wait_p99_ms=pool.stats.wait.p99_ms,
+            waits_for=WaitView.of(wait),
             leak_suspects=_leak_suspects(pool.leak_suspects, principal),
         )
 
@@ -245,13 +253,16 @@ class PoolViews:
         size = self._manager.desired_size(spec.pool_id, spec.strategy)
         advice = self._advisor.latest_advice.get(spec.pool_id)
         share = self._fleet.sizes.here(spec.pool_id)
+        metrics = self._manager.pool_metrics(spec.pool_id)
+        waits = metrics.waiting_requests > 0 and not spec.is_shared
         return PoolView(
             **_identity(spec.pool_id, spec.strategy, spec.server),
             tenants=self._tenant_count(spec.pool_id, principal),
             state=self._manager.pool_state(spec.pool_id) if pool is None else pool.state,
             pause=PauseView.of(desired.pause if desired else None),
             desired=_desired(size, paused=desired.paused if desired else False),
-            **_connections(self._manager.pool_metrics(spec.pool_id)),
+            **_connections(metrics),
+            waits_for=WaitView.of(self._manager.wait_of(tenant)) if waits else None,
             generation=desired.generation if desired else 0,
             stale=not self._catalog.available,
             recommendation=PoolRecommendation.of(

@@ -6,10 +6,11 @@ from collections import Counter
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.views.wait import WaitView
 from app.control.monitoring.snapshot import Snapshot
 from app.control.nodes.fleet import Fleet
 from app.domain.counters import COUNTERS, Counters
@@ -17,7 +18,7 @@ from app.domain.eviction import EvictionReason
 from app.domain.nodes.node import NodeState
 from app.domain.pool import PoolMetrics, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
-from app.domain.wait import Wait, WaitCause
+from app.domain.wait import Wait
 from app.pools.server import ServerState
 
 
@@ -68,33 +69,6 @@ class _TenantPool(BaseModel):
     pool_state: PoolState = Field(description="`closed` if it is not open.", examples=["ready"])
 
 
-class WaitView(BaseModel):
-    """What callers wait for: the first of all limits that binds."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    cause: WaitCause = Field(
-        description="For the pool to be resumed (`paused`), the server (`server_unavailable`), one "
-        "of the tenant's own leases to end (`max_leases`), another pool to close (`pool_limit`), a "
-        "lease of the pool to end (`max_size`), a connection that another pool has "
-        "(`server_budget`), or a connection to be opened or handed out (`connection`).",
-        examples=["max_size"],
-    )
-    used: int | None = Field(
-        description="How much of what binds is in use; null if nothing is counted.", examples=[5]
-    )
-    limit: int | None = Field(description="How much of it there may be.", examples=[5])
-    detail: str = Field(
-        description="The same in words.",
-        examples=["a lease to end: all 5 connections of the pool are on lease (max_size)"],
-    )
-
-
-WaitsFor = Annotated[
-    WaitView | None, Field(description="What its callers wait for now; null if nobody waits.")
-]
-
-
 class TenantStats(ServiceTotals, _TenantPool):
     """A tenant's counters, gauges and percentiles.
 
@@ -102,7 +76,9 @@ class TenantStats(ServiceTotals, _TenantPool):
     sees its own leases and waits; the pool's connections belong to no single tenant.
     """
 
-    waits_for: WaitsFor
+    waits_for: WaitView | None = Field(
+        description="What its callers wait for now; null if nobody waits."
+    )
     max_wait_time_ms: float = Field(description="Longest wait in the window.", examples=[14.9])
     created_at: datetime | None = Field(
         description="When its pool was last opened.", examples=["2026-11-20T09:00:02Z"]
@@ -217,11 +193,6 @@ class StatsEvent(BaseModel):
     servers: list[ServerUse]
 
 
-def show_wait(wait: Wait | None) -> WaitView | None:
-    """What callers wait for, if any wait."""
-    return None if wait is None else WaitView.model_validate(wait)
-
-
 def show_stats(
     spec: TenantSpec, pool_state: PoolState, stats: PoolStats, wait: Wait | None
 ) -> TenantStats:
@@ -232,7 +203,7 @@ def show_stats(
         strategy=spec.strategy,
         pool=spec.pool_id,
         pool_state=pool_state,
-        waits_for=show_wait(wait),
+        waits_for=WaitView.of(wait),
         **_totals(stats.counters, stats.metrics),
         **dict(zip(_MEASURED, _measured_of(stats), strict=True)),
     )

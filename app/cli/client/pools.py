@@ -32,6 +32,7 @@ from app.cli.client.table import (
     pool_state,
     prose,
     text,
+    wait_of,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ COLUMNS = (
     number("MIN", lambda item: item["desired"]["min_size"], VERY_WIDE),
     number("WARMUP", lambda item: item["desired"]["warmup_size"], VERY_WIDE),
     number("ASKED", "access_count", VERY_WIDE),
+    prose("WAITS FOR", wait_of, VERY_WIDE),
 )
 _DETAILS = (
     *COLUMNS,

@@ -152,6 +152,7 @@ async def test_what_callers_wait_for_is_in_their_list_and_their_tenants_statisti
             assert ok(await api.client.get(f"{url}/stats"))["waits_for"] == wait
             [listed] = ok(await api.client.get("/v1/stats"))["items"]
             assert listed["waits_for"] == wait
+            assert ok(await api.client.get(f"{url}/pool"))["waits_for"] == wait
 
 
 async def test_a_key_bound_to_tenants_sees_their_leases_only(
@@ -214,6 +215,7 @@ async def test_who_waits_until_a_pool_can_be_opened_is_seen_everywhere(api_with:
             assert [each["waits_for"] for each in found["items"]] == [wait, wait]
             [pool] = ok(await api.client.get("/v1/pools?search=globex"))["items"]
             assert (pool["waiting"], pool["open"], pool["state"]) == (2, False, "closed")
+            assert pool["waits_for"] == wait
             assert ok(await api.client.get("/v1/tenants/globex"))["pool"]["waiting"] == 2
             server = ok(await api.client.get("/v1/servers/local"))
             waiting = {each["pool_id"]: each["waiting"] for each in server["pools"]}

@@ -57,6 +57,7 @@ async def test_a_pool_shows_who_holds_and_who_waits_for_a_connection(
     async with callers_of(service, "acme", callers=5):
         await page.goto("/#/pools/acme")
         await expect(page.locator("#drawer")).to_contain_text("Now: 2 leased, 3 waiting")
+        await expect(page.locator("#drawer")).to_contain_text("Waits fora lease to end: all 2")
         await expect(leases).to_contain_text("waiting, 1")
         await expect(leases).to_contain_text("waits for a lease to end: all 2 connections")
         await expect(leases).to_contain_text("SELECT pg_sleep(")

@@ -30,7 +30,7 @@ Document = Mapping[str, Any]
 
 _POOL_FIELDS = (
     "pool_id,tenant,shared,server,state,pause,desired,size,active,waiting,wait_p99_ms,tenants,"
-    "leak_suspects,recommendation"
+    "leak_suspects,waits_for,recommendation"
 )
 _TENANT_FIELDS = (
     "tenant,server,pool_state,active_connections,waiting_requests,waits_for,wait,timeouts,"
@@ -79,6 +79,7 @@ class PoolRows:
         number("MAX", lambda pool: pool["desired"]["max_size"], USUALLY),
         number("→ MAX", lambda pool: (pool["recommendation"] or {}).get("new_size"), WIDE),
         number("LEAKS", lambda pool: len(pool["leak_suspects"]) or None, WIDE),
+        prose("WAITS FOR", wait_of, WIDE),
         prose("REASON", lambda pool: (pool["recommendation"] or {}).get("reason"), WIDE),
         number("TENANTS", "tenants", VERY_WIDE),
         text("SERVER", "server", VERY_WIDE),

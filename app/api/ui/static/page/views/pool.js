@@ -61,6 +61,7 @@ function Details({ id, tenants, view }) {
       ["State", now ? describe({ ...now, state: now.pause ? "paused" : now.state }) : "not open"],
       now && ["Size", `${now.size} of ${now.desired.max_size}; min ${now.desired.min_size}, warm-up ${now.desired.warmup_size}`],
       view?.nodes?.length > 0 && ["Share", shareOf(view)],
+      now?.waits_for && ["Waits for", html`<b class="bad-text">${now.waits_for.detail}</b>`],
       now && ["Wait p99", milliseconds(now.wait_p99_ms)],
       now && ["Asked for", `${number(now.access_count)} times since it opened`],
       ["Serves", isShared(id) ? serves(tenants, now?.tenants) : html`<a href=${href("tenants", id)}>tenant ${id}</a>`],

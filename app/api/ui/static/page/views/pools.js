@@ -16,7 +16,7 @@ const LIST = { path: "v1/pools", query: { sort: "-waiting", limit: 500 } };
 const COLUMNS = [
   { title: "Pool", key: "pool", value: (pool) => pool.pool_id, cell: (pool) => pool.pool_id },
   { title: "State", key: "state", value: (pool) => pool.state, cell: stateCell },
-  { title: "Waiting", key: "waiting", value: (pool) => pool.waiting, cell: (pool) => number(pool.waiting), number: true, class: "waiting" },
+  { title: "Waiting", key: "waiting", value: (pool) => pool.waiting, cell: waitingCell, number: true, class: "waiting" },
   { title: "Wait p99", key: "wait", value: (pool) => pool.wait_p99_ms ?? -1, cell: (pool) => milliseconds(pool.wait_p99_ms), number: true, class: "wide" },
   { title: "Active", key: "active", value: (pool) => pool.active, cell: (pool) => number(pool.active), number: true, class: "wide" },
   { title: "Size", key: "size", value: (pool) => pool.size, cell: (pool) => `${pool.size} of ${pool.desired.max_size}`, number: true },
@@ -31,6 +31,10 @@ function stateCell(pool) {
   return html`
     <span class="state" title=${pool.pause ? paused(pool) : null}><${State} state=${pool.pause ? "paused" : pool.state} />
       ${leaks > 0 && html` <${Badge} kind="warn">${counted(leaks, "leak")}?</${Badge}>`}</span>`;
+}
+
+function waitingCell({ waiting, waits_for }) {
+  return html`<span title=${waits_for && `For ${waits_for.detail}`}>${number(waiting)}</span>`;
 }
 
 function Trail({ pool }) {

@@ -1,0 +1,34 @@
+"""What callers wait for, as the API shows it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.domain.wait import Wait, WaitCause
+
+
+class WaitView(BaseModel):
+    """What callers wait for: the first of all limits that binds."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    cause: WaitCause = Field(
+        description="For the pool to be resumed (`paused`), the server (`server_unavailable`), one "
+        "of the tenant's own leases to end (`max_leases`), another pool to close (`pool_limit`), a "
+        "lease of the pool to end (`max_size`), a connection that another pool has "
+        "(`server_budget`), or a connection to be opened or handed out (`connection`).",
+        examples=["max_size"],
+    )
+    used: int | None = Field(
+        description="How much of what binds is in use; null if nothing is counted.", examples=[5]
+    )
+    limit: int | None = Field(description="How much of it there may be.", examples=[5])
+    detail: str = Field(
+        description="The same in words.",
+        examples=["a lease to end: all 5 connections of the pool are on lease (max_size)"],
+    )
+
+    @classmethod
+    def of(cls, wait: Wait | None) -> WaitView | None:
+        """None if nobody waits."""
+        return None if wait is None else cls.model_validate(wait)
