@@ -250,7 +250,7 @@ class PoolSizingRecommendation:
     @property
     def refuses_growth(self) -> bool:
         """Whether it says that a larger size would not help now."""
-        return self.action is ScalingAction.STABLE and self.reason_code in _REFUSALS
+        return self.action is not ScalingAction.SCALE_UP and self.reason_code in _REFUSALS
 
     def contradicts(self, earlier: PoolSizingRecommendation) -> bool:
         """Whether it says the opposite of what *earlier* advice about the pool recommends."""

@@ -386,6 +386,22 @@ async def test_growth_is_not_recommended_again_until_it_was_not_refused_for_a_wh
     assert len(await control.catalog.recommendations.page()) == 2
 
 
+async def test_growth_is_not_recommended_in_the_moment_after_a_cut_to_the_fair_share(
+    control: Control,
+) -> None:
+    """When the load ends within an interval, the budget was not used up in all of it."""
+    await recommended(control)
+    cut = replace(
+        KEPT,
+        action=ScalingAction.SCALE_DOWN,
+        new_size=3,
+        reason_code=ReasonCode.SERVER_BUDGET,
+    )
+    assert [await concluded(control, each) for each in (cut, GROWTH, GROWTH)] == [1, 0, 0]
+    latest = control.advisor_loop.latest_advice["acme"]
+    assert latest.blocked_by == "a moment ago a larger size would not have helped"
+
+
 async def test_no_person_is_asked_to_grow_a_pool_beyond_its_share_of_a_used_up_budget(
     control: Control,
 ) -> None:
