@@ -117,8 +117,9 @@ class PooledConnection:
         self._is_begun_unseen = False
         self.leased_at = now
 
-    def end_lease(self) -> None:
+    def end_lease(self, now: float) -> None:
         """The lease has ended."""
+        self.idle_since = now
         self.last_user = self.tenant_state
         self.tenant_state = self.borrower = None
         self.leak_reported = False

@@ -195,7 +195,7 @@ class Connections:
         hold = now - connection.leased_at
         if now >= self._measure_at:
             self._ended_at = now
-        connection.end_lease()
+        connection.end_lease(now)
         self.leased.discard(connection)
         tenant.lease_ended(hold, now)
         if tenant.recorder is not self._recorder:

@@ -50,6 +50,7 @@ _BEGIN_DEADLINE = 2.0
 _CLEANUP_DEADLINE = 5.0
 # A connection used more recently than this, in seconds, need not be tested before its use.
 _BYPASS_WINDOW = 0.5
+_TEST = "SELECT 1"
 # Of a statement, in seconds: Postgres counts milliseconds in 31 bits.
 _LONGEST_TIMEOUT = 2_147_483
 _UNKNOWN_STATEMENT = "26000"
@@ -249,9 +250,7 @@ class Lease:
         if not connection.is_prepared:
             preparation = self._isolation.session_setup(self._tenant_state.tenant.spec)
             return "; ".join(filter(None, ("BEGIN", preparation, "COMMIT", first)))
-        if not first and connection.leased_at - connection.idle_since > _BYPASS_WINDOW:
-            return "SELECT 1"
-        return first
+        return first or ("" if _was_just_used(connection) else _TEST)
 
     async def _begin(self, pool: Pool, connection: PooledConnection, statements: str) -> bool:
         """Make the first round trip; False if the connection turned out to be dead.
@@ -293,6 +292,9 @@ class Lease:
         options, ending = self._options, None
         if options.transaction and work.ends_at_once(read_only=options.read_only):
             ending = ending_of(self._isolation, self._tenant_state.tenant.spec)
+            if not (options.read_only or _was_just_used(connection)):
+                # If it is dead, the work must not be lost with it: it may be stored by then.
+                await connection.run(_TEST)
         await work.begin(connection.raw, statements, ending)
         self._is_end_sent = ending is not None
 
@@ -375,6 +377,10 @@ def _begin_statement(options: LeaseOptions) -> str:
     if options.isolation_level is not None:
         statement += f" ISOLATION LEVEL {options.isolation_level.sql}"
     return f"{statement} DEFERRABLE" if options.deferrable else statement
+
+
+def _was_just_used(connection: PooledConnection) -> bool:
+    return connection.leased_at - connection.idle_since <= _BYPASS_WINDOW
 
 
 def _no_schema(tenant_state: TenantState) -> SchemaMissing:

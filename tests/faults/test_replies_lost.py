@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 from httpx import Response
@@ -31,10 +32,8 @@ async def api(
         yield api
 
 
-@pytest.mark.parametrize("protocol", ["query", "sql"])
-async def test_a_write_is_not_repeated_that_may_be_committed(
-    api: Api, database: Database, fault_proxy: FaultProxy, protocol: str
-) -> None:
+async def inserter(api: Api, protocol: str) -> Callable[[], Coroutine[Any, Any, Response]]:
+    """Sends one statement that writes."""
     url = await api.tenant("acme")
     ok(await api.query(url, "create table note (n int)", read_only=False))
     credential = ok(await api.client.post(f"{url}/credentials", json={"name": "web"}), 201)
@@ -47,6 +46,15 @@ async def test_a_write_is_not_repeated_that_may_be_committed(
             "Neon-Raw-Text-Output": "true",
         }
         return await api.client.post("/sql", json={"query": INSERT}, headers=headers)
+
+    return insert
+
+
+@pytest.mark.parametrize("protocol", ["query", "sql"])
+async def test_a_write_is_not_repeated_that_may_be_committed(
+    api: Api, database: Database, fault_proxy: FaultProxy, protocol: str
+) -> None:
+    insert = await inserter(api, protocol)
 
     async def stored() -> int:
         async with database.connected() as connection:
@@ -78,3 +86,15 @@ async def test_a_write_is_not_repeated_that_may_be_committed(
     else:
         assert {"lease-lost", "08007"} & set(response.json().values())
         assert await stored() <= before + 1
+
+
+@pytest.mark.parametrize("protocol", ["query", "sql"])
+async def test_a_write_finds_another_connection_for_one_that_went_silent_while_idle(
+    api: Api, fault_proxy: FaultProxy, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = await inserter(api, protocol)
+    ok(await insert())
+    # As if that were long ago.
+    monkeypatch.setattr("app.pools.lease._BYPASS_WINDOW", -1)
+    fault_proxy.strand()
+    ok(await insert())
