@@ -257,6 +257,21 @@ async def test_callers_here_get_what_nodes_do_not_need(site: Site) -> None:
     assert site.shares == {"": 1, "edge": 9}
 
 
+async def test_a_node_that_was_deleted_while_it_was_declared_for_a_tenant_gets_nothing(
+    site: Site,
+) -> None:
+    await site.credential()
+    edge = await site.node("edge")
+    sizes = site.fleet.sizes
+    sizes.declare("acme", "local", SIZE, ["edge", "deleted"])
+    await sizes.decide()
+    assert (site.shares, sizes.share_on("deleted", "acme")) == ({"": 1, "edge": 9}, 0)
+    edge.read()
+    await site.hear(edge)
+    await site.tick()
+    assert site.shares == {"": 1, "edge": 9}
+
+
 async def test_a_report_without_every_entry_shows_no_size_in_force(site: Site) -> None:
     """What it does not say of a tenant may have changed since the report before."""
     await site.credential()
