@@ -272,6 +272,14 @@ async def test_a_node_that_was_deleted_while_it_was_declared_for_a_tenant_gets_n
     assert site.shares == {"": 1, "edge": 9}
 
 
+async def test_a_tenant_that_can_be_used_on_no_node_is_never_limited(site: Site) -> None:
+    sizes = site.fleet.sizes
+    sizes.declare("acme", "local", SIZE, [])
+    assert (sizes.here("acme"), sizes.share_on("edge", "acme")) == (None, None)
+    sizes.declare("acme", "local", SIZE, ["edge"])
+    assert (sizes.here("acme") is None, sizes.share_on("another", "acme")) == (False, 0)
+
+
 async def test_a_report_without_every_entry_shows_no_size_in_force(site: Site) -> None:
     """What it does not say of a tenant may have changed since the report before."""
     await site.credential()
