@@ -92,7 +92,11 @@ class Connectors:
         """Log in as each strategy says."""
         self.stretched: set[str] = set()
         self._isolations = isolations
-        self._known: WeakValueDictionary[str, Connector] = WeakValueDictionary()
+        # By more than the pool's id: a deleted tenant's pool may outlive it, unused, while another
+        # tenant of the same id lives elsewhere.
+        self._known: WeakValueDictionary[tuple[str, PoolStrategy, str], Connector] = (
+            WeakValueDictionary()
+        )
 
     def of(self, server: Server, spec: TenantSpec) -> Connector:
         """That of the tenant's pool, open or not; hold on to it as long as it matters."""
@@ -103,7 +107,7 @@ class Connectors:
             on_login=lambda connection: self._note_login(spec.pool_id, connection),
             cure=f"poolkeeper tenants rotate {spec.id}{' --shared' if spec.is_shared else ''}",
         )
-        return self._known.setdefault(spec.pool_id, new)
+        return self._known.setdefault((spec.server, spec.strategy, spec.pool_id), new)
 
     def _note_login(self, pool_id: str, connection: asyncpg.Connection) -> None:
         # Kept by the connections that `app.wire` opens.

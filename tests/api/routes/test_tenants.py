@@ -179,6 +179,21 @@ async def test_a_new_tenant_of_an_old_name_is_not_handed_the_old_data(api: Api) 
     problem(await api.client.post(f"{ACME}/provision"), 409, "objects-exist")
 
 
+async def test_one_that_is_created_again_with_another_strategy_lives_where_that_says(
+    api: Api,
+) -> None:
+    url = await api.tenant("acme")
+    where = "select current_database()::text, current_schema()::text"
+    await api.query(url, where)
+    [closed] = api.service.manager.pools()  # as if it were not collected yet
+    ok(await api.client.delete(url))
+    ok(await api.client.put(url, json={"strategy": "per_database"}), 201)
+    ok(await api.client.post(f"{url}/provision?adopt=true"))
+    [[database, schema]] = ok(await api.query(url, where))["rows"]
+    assert (database, schema) == ("tenant_acme", "public")
+    assert closed not in api.service.manager.pools()
+
+
 async def test_a_lease_that_outlasts_the_deadline_of_a_deletion_is_cut(api: Api) -> None:
     url = await api.tenant("acme")
     entered = asyncio.Event()
