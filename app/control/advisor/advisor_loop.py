@@ -49,8 +49,8 @@ _CAN_WAIT = "callers come in time without it; mode `apply` would do it"
 _REFUSED = "a moment ago a larger size would not have helped"
 # Polls are not exactly as far apart as they should be.
 _EARLY = 0.1
-# Evaluations in a row that must not refuse growth before it is recommended again.
-_WITHOUT_REFUSAL = 3
+# After advice that refused growth, so many evaluations must advise it before it is recommended.
+_AFTER_REFUSAL = 3
 # Recommendations made or withdrawn in one tick, so that storing them does not hold up the poll.
 _MAX_NEW = 100
 
@@ -100,7 +100,7 @@ class AdvisorLoop:
         self._latest_advice: dict[str, PoolAdvice] = {}
         self._due = 0.0
         self._new_left = _MAX_NEW
-        # For how many more evaluations a pool's growth is not recommended.
+        # How many more evaluations must advise a pool's growth before it is recommended.
         self._refused: dict[str, int] = {}
         # Connections of the pools on each server that it does not advise on.
         self._unadvised: Counter[str] = Counter()
@@ -242,8 +242,10 @@ class AdvisorLoop:
         if share is not None and mode is not AdvisorMode.APPLY:
             own_share = share * self._observer.weight(pool.pool_id)
             advice = grown_within(advice, own_share, self._budget(pool.server.name) or 0)
-        left = max(0, self._refused.get(pool.pool_id, 0) - 1)
-        self._refused[pool.pool_id] = _WITHOUT_REFUSAL if advice.refuses_growth else left
+        if advice.refuses_growth:
+            self._refused[pool.pool_id] = _AFTER_REFUSAL
+        elif advice.action is ScalingAction.SCALE_UP:
+            self._refused[pool.pool_id] = max(0, self._refused.get(pool.pool_id, 0) - 1)
         surplus_age = advice.idle_seconds if mode is AdvisorMode.APPLY else None
         pool.note_warm_size(surplus_age, advice.warm_size)
         if changes_size(advice, pool.size):
