@@ -102,6 +102,10 @@ class Work(Protocol):
     async def wait_ended(self) -> None:
         """Wait until the ending was run."""
 
+    @property
+    def is_committed(self) -> bool:
+        """Whether the commit with which *ending* begins is known to be done."""
+
 
 class PoolSource(Protocol):
     """Where a lease finds its tenant's pool; the manager."""
@@ -299,12 +303,15 @@ class Lease:
         self._is_end_sent = ending is not None
 
     async def _clean_up(self, connection: PooledConnection, *, commit: bool) -> bool:
-        """End the transaction; False if the tenant's schema was found missing afterwards.
+        """End the transaction; False if the session cannot be used any more afterwards.
 
-        Then every connection of the pool is replaced, and a new one lets no lease begin.
+        If the tenant's schema was found missing, every connection of the pool is replaced, and a
+        new one lets no lease begin.
         """
         connection.detach_proxy()
         if not connection.is_connected():
+            if commit and self._is_committed:
+                return False
             raise LeaseLost
         if self._options.transaction and commit and not connection.is_in_transaction:
             raise StatementEndedLease
@@ -316,10 +323,17 @@ class Lease:
             if isinstance(error, asyncpg.PostgresError) and is_schema_missing(error):
                 self._pool.recycle()
                 return False
-            raise end_error(error, connection) from error
+            if commit and self._is_committed:
+                return False
+            raise end_error(error, connection, is_commit=self._is_end_sent) from error
         finally:
             self._pool.statement_deadlines.end(connection)
         return True
+
+    @property
+    def _is_committed(self) -> bool:
+        """Whether the commit that was sent with its work is known to be done."""
+        return self._work is not None and self._is_end_sent and self._work.is_committed
 
     async def _was_ended(self, *, commit: bool) -> bool:
         """Whether its end was sent with its work, and left nothing to do.

@@ -31,8 +31,8 @@ LEFT_CONTEXT = (
 )
 """Why a lease failed whose context check did."""
 
-# What a strategy's context check fails with.
-_FAILED_CHECK = (asyncpg.DivisionByZeroError, asyncpg.InvalidTextRepresentationError)
+# What a strategy's context check fails with: division_by_zero, invalid_text_representation.
+_FAILED_CHECK = frozenset({"22012", "22P02"})
 
 
 def end_statements(
@@ -62,21 +62,30 @@ def ending_of(isolation: IsolationStrategy, spec: TenantSpec) -> Ending:
     return Ending(isolation.context_check(spec), f"COMMIT; {reset}")
 
 
-def end_error(error: BaseException, connection: PooledConnection) -> PoolkeeperError:
+def is_failed_check(sqlstate: str | None) -> bool:
+    """Whether a context check that fails so has found another context; a timeout is none."""
+    return sqlstate in _FAILED_CHECK
+
+
+def end_error(
+    error: BaseException, connection: PooledConnection, *, is_commit: bool = False
+) -> PoolkeeperError:
     """What became of a transaction whose end failed.
 
-    While it is open, the context check failed; otherwise its commit did, or what came after it.
+    While it is open, the context check failed; otherwise its commit did, or, unless *is_commit*
+    says that it did, what came after it.
     Code that a commit runs, of deferred triggers, has a context, and may raise any SQLSTATE: those
     of lost connections and of failed checks too.
     """
-    is_open = connection.raw.is_in_transaction()
-    is_rolled_back = is_open or bool(getattr(error, "context", None))
+    # Of an end that was sent with the work asyncpg has seen nothing.
+    is_open = not is_commit and connection.raw.is_in_transaction()
+    is_rolled_back = is_open or is_commit or bool(getattr(error, "context", None))
     is_lost = isinstance(error, (*driver.CONNECTION_ERRORS, asyncpg.QueryCanceledError))
     if not isinstance(error, asyncpg.PostgresError) or not connection.is_connected():
         return LeaseLost()
     if is_lost and not is_rolled_back:
         return LeaseLost()
-    if is_open and isinstance(error, _FAILED_CHECK):
+    if is_open and is_failed_check(error.sqlstate):
         return StatementEndedLease(LEFT_CONTEXT)
     if is_open and isinstance(error, asyncpg.InFailedSQLTransactionError):
         return StatementFailed(

@@ -48,9 +48,11 @@ _ERROR, _PARAMETERS, _COLUMNS, _SETTING, _CLOSE_COMPLETE, _COPY_OUT = b"EtTS3H"
 # Of what they say nothing is kept: ParseComplete, BindComplete, NoData, PortalSuspended,
 # EmptyQueryResponse; nor of what a COPY sends.
 _SILENT = frozenset(b"12nsId")
-# Of the last statement before an ending all that completes it counts; of what follows, nothing.
+# Of the last statement before an ending all that completes it counts; of what follows, only that
+# the ending has begun.
 _COMPLETIONS = frozenset(b"sI")
-_SILENT_IN_ENDING = _SILENT | frozenset(b"CDTN")
+_SILENT_IN_CHECK = _SILENT | frozenset(b"CDTN")
+_SILENT_IN_ENDING = _SILENT | frozenset(b"DTN")
 # Errors, notices, notifications and what a COPY sends.
 _BRIEF = frozenset(b"ENAd")
 # Of a flood one piece is read in each round of the event loop; uvloop would read 32 of 256 KB.
@@ -82,6 +84,10 @@ class ExtendedQuery(Interceptor):
     If a cancellation leaves it earlier, the server is asked to cancel too, and what still comes is
     discarded; asyncpg reads again once the server is done.
 
+    Attributes:
+        has_ending_begun: whether the first statement of an ending was run, whatever became of the
+            others.
+
     Raises:
         ConnectionError: the connection is closed.
     """
@@ -104,7 +110,7 @@ class ExtendedQuery(Interceptor):
         self._finished = self._reply
         self._cancelled: asyncio.Future[None] | None = None
         self._is_left = self._is_handed_back = False
-        self._ends_copy = self._cancels_excess = False
+        self._ends_copy = self._cancels_excess = self.has_ending_begun = False
         if connection.is_closed() or self._transport.is_closing():
             raise ConnectionResetError("The connection is closed.")
 
@@ -283,7 +289,10 @@ class ExtendedQuery(Interceptor):
         while size - at >= _HEADER:
             kind, length = _header(data, at)
             body, end = at + _HEADER, at + 1 + length
-            if end <= size and kind in self._silent:
+            if kind in self._silent:
+                if end > size:
+                    self._skip = end - size
+                    return size
                 at = end
                 continue
             most = self._room if kind == _DATA_ROW else _max_bytes(kind)
@@ -368,8 +377,10 @@ class ExtendedQuery(Interceptor):
             self._beginning -= 1
             if not self._beginning and self._begun is not None and not self._begun.done():
                 self._begun.set_result(None)
+        elif self._ended is not None and self._answered is self._ended:
+            self.has_ending_begun, self._silent = True, _SILENT_IN_CHECK
         elif self._ended is not None and self._reply.parameter_description:
-            self._reply.is_executed, self._silent = True, _SILENT_IN_ENDING
+            self._reply.is_executed, self._silent = True, _SILENT_IN_CHECK
 
     def _take_setting(self, message: bytes) -> None:
         """Pass it to asyncpg too, which has to know the encoding."""

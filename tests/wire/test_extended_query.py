@@ -3,7 +3,7 @@
 import pytest
 
 from app.wire.backend_messages import ServerError
-from app.wire.extended_query import ExtendedQuery
+from app.wire.extended_query import Ending, ExtendedQuery
 from app.wire.frontend_messages import bind, describe, execute, parse
 from tests.fixtures.postgres import Database
 
@@ -35,10 +35,8 @@ async def test_nothing_that_is_sent_with_statements_runs_if_one_of_them_fails(
         assert await connection.fetchval("select to_regclass('made')") is None
 
 
-@pytest.mark.parametrize("size", [1, 7, 5000])
-async def test_what_a_long_error_is_does_not_depend_on_how_it_arrives(
-    database: Database, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
+def chop(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Let replies arrive in pieces of *size* bytes."""
     take = ExtendedQuery.data_received
 
     def take_pieces(query: ExtendedQuery, data: bytes) -> None:
@@ -46,6 +44,13 @@ async def test_what_a_long_error_is_does_not_depend_on_how_it_arrives(
             take(query, data[at : at + size])
 
     monkeypatch.setattr(ExtendedQuery, "data_received", take_pieces)
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000])
+async def test_what_a_long_error_is_does_not_depend_on_how_it_arrives(
+    database: Database, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    chop(monkeypatch, size)
     fail = "do $$ begin raise exception '%', repeat('x', 100000) using errcode = 'ABCDE'; end $$"
     async with database.connected() as connection:
         with ExtendedQuery(connection) as query:
@@ -54,3 +59,62 @@ async def test_what_a_long_error_is_does_not_depend_on_how_it_arrives(
             assert failed.value.sqlstate == "ABCDE"
             assert len(failed.value.message) > 60_000
         assert await connection.fetchval("select 42") == 42
+
+
+def select(sql: str) -> tuple[bytes, ...]:
+    return parse(sql), describe(), bind(), execute()
+
+
+@pytest.mark.parametrize("size", [*range(1, 14), 5000])
+async def test_what_a_reply_and_an_ending_are_does_not_depend_on_how_they_arrive(
+    database: Database, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    chop(monkeypatch, size)
+    # A request to cancel would meet whatever runs next.
+    monkeypatch.delattr(ExtendedQuery, "_cancel")
+    ending = "commit; select repeat('x', 30); do $$ begin raise notice 'n'; end $$; select ''"
+    async with database.connected() as connection:
+        for _ in range(3):
+            query = ExtendedQuery(connection)
+            await query.begin(
+                "begin; set local extra_float_digits = 0",
+                *select("select repeat('y', 20) from generate_series(1, 2)"),
+                # Room for these rows, and for nothing else.
+                max_row_bytes=52,
+                ending=Ending("select 1, 'checked'", ending),
+                cancels_excess=True,
+            )
+            with query:
+                reply = await query.receive()
+                assert (len(reply.rows), reply.is_truncated) == (2, False)
+                assert (reply.command_tag, reply.is_executed) == ("SELECT 2", True)
+            await query.wait_ended()
+            assert await connection.fetchval("select 42") == 42
+
+
+@pytest.mark.parametrize("size", [1, 5000])
+@pytest.mark.parametrize(
+    ("ending", "has_begun"), [("select 1; select 1/0", True), ("select 1/0; select 1", False)]
+)
+async def test_how_far_an_ending_came_is_known(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    size: int,
+    ending: str,
+    has_begun: bool,
+) -> None:
+    chop(monkeypatch, size)
+    async with database.connected() as connection:
+        query = ExtendedQuery(connection)
+        await query.begin(
+            "begin",
+            *select("select 3"),
+            max_row_bytes=99,
+            ending=Ending("select 4", f"{ending}; commit"),
+        )
+        with query:
+            assert len((await query.receive()).rows) == 1
+        with pytest.raises(ServerError):
+            await query.wait_ended()
+        assert query.has_ending_begun is has_begun

@@ -25,7 +25,7 @@ from app.pools import driver
 from app.pools.query.descriptions import OutdatedDescription
 from app.pools.query.rows import MAX_BYTES, results_too_large
 from app.pools.query.statement import Result, Statement
-from app.pools.session_reset import LEFT_CONTEXT
+from app.pools.session_reset import LEFT_CONTEXT, is_failed_check
 from app.wire.backend_messages import ServerError
 from app.wire.extended_query import CopyAttempted, Ending, ExtendedQuery
 from app.wire.reply import Reply
@@ -110,6 +110,11 @@ class Query(Generic[Result]):
                 raise asyncpg.PostgresError.new(error.fields) from error
 
     @property
+    def is_committed(self) -> bool:
+        """Whether the commit with which *ending* begins is known to be done."""
+        return self._begun is not None and self._begun.has_ending_begun
+
+    @property
     def _may_be_stored(self) -> bool:
         """Whether what was sent may be committed before anything of it has come back."""
         return self._is_ended and self._statements[0].ends_at_once(read_only=False)
@@ -173,6 +178,8 @@ class Query(Generic[Result]):
                 if self._may_be_stored:
                     # It may have been asked to stop, which must not meet another statement.
                     await query.wait_idle(_CANCEL_DEADLINE)
+                    if not query.has_ending_begun:
+                        await query.wait_ended()
                     error.hint = _STORED
                 raise
             results.append(result)
@@ -195,7 +202,7 @@ class Query(Generic[Result]):
                 # It was asked to stop, and rolled back.
                 await query.wait_idle(_CANCEL_DEADLINE)
                 raise results_too_large() from error
-            if query.reply.is_executed and not error.is_fatal:
+            if query.reply.is_executed and is_failed_check(error.sqlstate):
                 raise StatementEndedLease(LEFT_CONTEXT) from error
             if statement.is_outdated(query.reply):
                 raise OutdatedDescription from error

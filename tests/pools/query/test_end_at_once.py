@@ -153,6 +153,23 @@ async def test_one_that_leaves_its_context_is_refused(read: Reader) -> None:
     assert await read.again(sql, given) == [[given]]
 
 
+@pytest.mark.parametrize("read", [SHARED], indirect=True)
+async def test_a_check_that_cannot_be_run_is_no_failed_one(
+    read: Reader, database: Database
+) -> None:
+    async with database.connected() as connection:
+        await connection.execute(
+            "create function forget(really bool) returns bool language plpgsql as "
+            "$$ begin if really then execute 'deallocate all'; end if; return really; end $$"
+        )
+    sql = "select public.forget($1::bool)"
+    await read(sql, "false")
+    with pytest.raises(StatementFailed) as failed:
+        await read.again(sql, "true")
+    assert failed.value.sqlstate == "26000"
+    assert await read.again(sql, "false") == [[False]]
+
+
 async def test_a_write_is_refused(read: Reader) -> None:
     await read("select $1::text", "x")
     with pytest.raises(ReadOnly):
