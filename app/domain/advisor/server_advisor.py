@@ -22,7 +22,7 @@ from app.domain.advisor.sizing_recommendation import (
 
 # Of the budget: pools that offer less share it without a cut, one bursting while others do not.
 _FULL = 0.95
-# Of the budget: if so much of it is busy, a pool can only grow by taking from others.
+# Of the budget: if so much of it is in use, a pool can only grow by taking from others.
 _USED_UP = 0.9
 # A grant that is larger by no more than this is not worth a change of size.
 _DEAD_BAND = 0.1
@@ -51,6 +51,12 @@ class _Evaluated:
             return self.advice.new_size
         seen = self.seen
         return max(self.offered, min(seen.max_size, seen.mean_active + seen.mean_waiting))
+
+    @property
+    def lacking(self) -> float:
+        """Connections that it might open, and that callers waited for."""
+        seen = self.seen
+        return max(0.0, min(seen.max_size - seen.mean_open, seen.mean_waiting))
 
     def naming_nodes(self, advice: PoolSizingRecommendation) -> PoolSizingRecommendation:
         """*advice*, saying which part of what was seen is on nodes, if any."""
@@ -117,7 +123,12 @@ class ServerAdvisor(Generic[Memory]):
         Of the pools evaluated since the last `allocate`.
         """
         evaluated = self._evaluated.values()
-        if sum([each.seen.mean_active for each in evaluated]) < _USED_UP * budget:
+        busy = sum([each.seen.mean_active for each in evaluated])
+        # Connections that move between pools are not busy, but nobody else can have them.
+        lacking = sum([each.lacking for each in evaluated])
+        if lacking >= 1.0:
+            busy = max(busy, sum([each.seen.mean_open for each in evaluated]))
+        if busy < _USED_UP * budget:
             return None
         return fair_level(budget, [(each.wanted, each.seen.weight) for each in evaluated])
 

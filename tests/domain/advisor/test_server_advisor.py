@@ -177,6 +177,16 @@ def test_each_pool_has_its_fair_share_of_a_budget_that_is_used_up() -> None:
     assert used_up(active=5.0, wanted=10, others=1).used_up_share(11) == pytest.approx(6.0)
 
 
+def test_a_budget_whose_connections_move_between_pools_is_used_up_while_callers_lack_them() -> None:
+    shares = []
+    for opened, waiting in [(3.2, 5.0), (3.2, 0.0), (2.9, 5.0)]:
+        advisor = ServerAdvisor(FixedRule(load=0.0))
+        for name in "abcdefg":
+            advisor.evaluate(name, seen(5, active=2.8, waiting=waiting, mean_open=opened))
+        shares.append(advisor.used_up_share(23))
+    assert shares == [pytest.approx(23 / 7), None, None]
+
+
 def test_growth_beyond_the_share_of_a_budget_that_is_used_up_is_none() -> None:
     [advice] = [advice for _, advice in advisor_of(load=0.0, a=10).allocate(None)]
     held = grown_within(advice, 3.3, 23)
