@@ -278,6 +278,10 @@ async def test_a_tenant_that_can_be_used_on_no_node_is_never_limited(site: Site)
     assert (sizes.here("acme"), sizes.share_on("edge", "acme")) == (None, None)
     sizes.declare("acme", "local", SIZE, ["edge"])
     assert (sizes.here("acme") is None, sizes.share_on("another", "acme")) == (False, 0)
+    before = site.shares
+    sizes.release("another")
+    sizes.forget("another")
+    assert site.shares == before
 
 
 async def test_a_report_without_every_entry_shows_no_size_in_force(site: Site) -> None:
