@@ -155,7 +155,7 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
     assert 'poolkeeper_node_tenants{node="edge",state="open"} 1.0' in scraped
     assert 'poolkeeper_node_longest_wait_seconds{node="edge"} 0.25' in scraped
     assert 'poolkeeper_node_outdated{node="edge"} 0.0' in scraped
-    assert 'poolkeeper_node_vulnerabilities{node="edge"} 2.0' in scraped
+    assert 'poolkeeper_node_vulnerabilities{node="edge"} 3.0' in scraped
     await api.service.snapshots.publish()
     stats = ok(await api.client.get("/v1/stats"))
     assert stats["nodes"] == {
