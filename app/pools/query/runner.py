@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Generic
 
@@ -178,9 +179,12 @@ class Query(Generic[Result]):
                 if self._may_be_stored:
                     # It may have been asked to stop, which must not meet another statement.
                     await query.wait_idle(_CANCEL_DEADLINE)
-                    if not query.has_ending_begun:
-                        await query.wait_ended()
-                    error.hint = _STORED
+                    if query.has_ending_begun:
+                        error.hint = _STORED
+                    else:
+                        # Its commit failed, perhaps by that; or nobody knows.
+                        with suppress(ServerError):
+                            await query.wait_ended()
                 raise
             results.append(result)
             room -= result.size

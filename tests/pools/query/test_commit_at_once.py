@@ -50,16 +50,17 @@ async def count(manager: TenantPoolManager, table: str) -> int:
         return int(await connection.fetchval(f"select count(*) from {table}"))
 
 
-async def test_what_fails_at_its_commit_is_not_said_to_be_stored(
-    manager: TenantPoolManager,
+@pytest.mark.parametrize("size", [1_000_000, 100_000_000])
+async def test_what_is_too_large_and_fails_at_its_commit_is_not_said_to_be_stored(
+    manager: TenantPoolManager, size: int
 ) -> None:
     with pytest.raises(StatementFailed) as failed:
         await tell(
             manager,
-            "insert into later select 1 from generate_series(1, 90) returning repeat('x', 100000)",
+            f"insert into later select 1 from generate_series(1, 9) returning repeat('x', {size})",
         )
     assert await count(manager, "later") == 0
-    assert failed.value.hint is None
+    assert (failed.value.sqlstate, failed.value.hint) == ("54000", None)
 
 
 async def test_a_session_that_cannot_be_reset_does_not_hide_that_the_work_is_stored(
