@@ -9,6 +9,10 @@ from typing import NamedTuple
 _MAX_LEASES = "its own leases: it may have {limit} at a time (max_leases)"
 _POOL_LIMIT = "another pool to close: {used} of {limit} are open ({setting})"
 _MAX_SIZE = "a lease to end: all {limit} connections of the pool are on lease (max_size)"
+_SHARE = (
+    "a lease to end: all {limit} connections of the pool's share are on lease; "
+    "nodes may have the rest of its max_size"
+)
 _SERVER_BUDGET = (
     "a connection of another pool: {used} of the {limit} connections of server {server} are in use"
 )
@@ -31,6 +35,9 @@ class WaitCause(StrEnum):
 
     MAX_SIZE = "max_size"
     """All connections that the pool may have are on lease."""
+
+    SHARE = "share"
+    """All connections of the pool's share of its size are on lease; nodes may have the rest."""
 
     SERVER_BUDGET = "server_budget"
     """The pool may have more connections; the server's budget is used up."""
@@ -81,6 +88,7 @@ class WaitingTenant:
         pools: open ones of its strategy while its own is none of them; else None.
         pools_setting: the setting that limits them.
         pool: connections of its pool on lease.
+        is_shared_with_nodes: whether the pool may have only a share of its size.
         budget: connections of the server.
     """
 
@@ -92,6 +100,7 @@ class WaitingTenant:
     pools: Use | None
     pools_setting: str
     pool: Use
+    is_shared_with_nodes: bool
     budget: Use
 
     @property
@@ -101,10 +110,13 @@ class WaitingTenant:
             return Wait(cause=WaitCause.PAUSED, detail="the pool to be resumed")
         if not self.is_available:
             return self._server_wait
+        pool_cause, pool_detail = WaitCause.MAX_SIZE, _MAX_SIZE
+        if self.is_shared_with_nodes:
+            pool_cause, pool_detail = WaitCause.SHARE, _SHARE
         for cause, use, detail in (
             (WaitCause.MAX_LEASES, self.leases, _MAX_LEASES),
             (WaitCause.POOL_LIMIT, self.pools, _POOL_LIMIT),
-            (WaitCause.MAX_SIZE, self.pool, _MAX_SIZE),
+            (pool_cause, self.pool, pool_detail),
             (WaitCause.SERVER_BUDGET, self.budget, _SERVER_BUDGET),
         ):
             if use is not None and use.is_full:

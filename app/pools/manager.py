@@ -432,6 +432,7 @@ class TenantPoolManager:
             pools=registry.slots if awaits_slot else None,
             pools_setting=registry.config.max_pools_setting,
             pool=Use(pool.metrics.active_connections, pool.most) if pool else Use(0, None),
+            is_shared_with_nodes=pool is not None and pool.most < pool.size.max_size,
             budget=Use(server.budget.used, server.budget.limit),
         ).wait
 

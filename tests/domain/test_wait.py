@@ -16,6 +16,7 @@ TENANT = WaitingTenant(
     pools=None,
     pools_setting="POOLKEEPER_PER_TENANT_MAX_POOLS",
     pool=Use(4, 5),
+    is_shared_with_nodes=False,
     budget=Use(9, 20),
 )
 FULL = {"leases": Use(5, 5), "pools": Use(12, 12), "pool": Use(5, 5), "budget": Use(20, 20)}
@@ -48,6 +49,14 @@ FULL = {"leases": Use(5, 5), "pools": Use(12, 12), "pool": Use(5, 5), "budget": 
             FULL | {"leases": Use(4, 5), "pools": None},
             WaitCause.MAX_SIZE,
             "a lease to end: all 5 connections of the pool are on lease (max_size)",
+        ),
+        (
+            {"pool": Use(7, 7), "is_shared_with_nodes": True},
+            WaitCause.SHARE,
+            (
+                "a lease to end: all 7 connections of the pool's share are on lease; nodes "
+                "may have the rest of its max_size"
+            ),
         ),
         (
             {"budget": Use(1200, 1200), "server": "eu"},

@@ -38,7 +38,7 @@ _CANCEL_DEADLINE = 2.0
 # The server counts whole milliseconds, we do not.
 _ROUNDING = 0.002
 _CANCELLED = "canceling statement due to user request"
-_STORED = "The statement was executed: what it changed is stored."
+_STORED = "The statement was executed: if it changed anything, that is stored."
 
 
 class Query(Generic[Result]):
