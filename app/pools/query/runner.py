@@ -37,6 +37,8 @@ _GRACE = 1.0
 _CANCEL_DEADLINE = 2.0
 # The server counts whole milliseconds, we do not.
 _ROUNDING = 0.002
+# Of rows as they come, in bytes: none that fit as JSON are longer, not even of one short column.
+_MAX_ROW_BYTES = MAX_BYTES * 3 // 2
 _CANCELLED = "canceling statement due to user request"
 _STORED = "The statement was executed: if it changed anything, that is stored."
 
@@ -86,7 +88,7 @@ class Query(Generic[Result]):
             await query.begin(
                 statements,
                 *self._opening,
-                max_row_bytes=MAX_BYTES,
+                max_row_bytes=_MAX_ROW_BYTES,
                 ending=ending,
                 cancels_excess=self._may_be_stored,
             )

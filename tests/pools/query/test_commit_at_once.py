@@ -63,6 +63,13 @@ async def test_what_is_too_large_and_fails_at_its_commit_is_not_said_to_be_store
     assert (failed.value.sqlstate, failed.value.hint) == ("54000", None)
 
 
+async def test_what_fits_into_a_response_is_not_too_large_on_its_way(
+    manager: TenantPoolManager,
+) -> None:
+    rows = await tell(manager, "select 1 from generate_series(1, 1250000)")
+    assert len(rows) == 1_250_000
+
+
 async def test_a_session_that_cannot_be_reset_does_not_hide_that_the_work_is_stored(
     manager: TenantPoolManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
