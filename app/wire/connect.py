@@ -388,7 +388,10 @@ class _GuardedLoop:
         return transport, made[0]
 
     def _guard(self, transport: asyncio.Transport) -> None:
+        if transport.is_closing():
+            return
         protocol = transport.get_protocol()
-        if isinstance(protocol, Protocol) and not transport.is_closing():
+        if isinstance(protocol, Protocol):
             _HandshakeGuard(protocol, self).guard(transport)
-            transport.resume_reading()
+        # A request to cancel waits for nothing but the end, which asyncio tells only who reads.
+        transport.resume_reading()

@@ -1,7 +1,8 @@
 """Over TLS we talk to the server that was declared, or to nobody."""
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 import trustme
+import uvloop
 from structlog.testing import capture_logs
 
 from app import wire
@@ -67,6 +69,21 @@ async def test_the_right_certificate_is_accepted(tls_postgres: TlsPostgres) -> N
     authority = tls_postgres.authorities.file
     async with connected(declared(tls_postgres.database, tls_ca_file=authority)) as connection:
         assert await connection.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+
+
+@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_a_cancelled_statement_leaves_its_connection_to_the_next(
+    tls_postgres: TlsPostgres, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def cancel() -> None:
+        authority = tls_postgres.authorities.file
+        async with connected(declared(tls_postgres.database, tls_ca_file=authority)) as connection:
+            with pytest.raises(TimeoutError):
+                await connection.execute("SELECT pg_sleep(600)", timeout=0.1)
+            assert await connection.fetchval("SELECT 42") == 42
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(cancel())
 
 
 async def test_a_certificate_for_another_name_is_refused(tls_postgres: TlsPostgres) -> None:
