@@ -56,7 +56,7 @@ _SILENT_IN_ENDING = _SILENT | frozenset(b"DTN")
 # Errors, notices, notifications and what a COPY sends.
 _BRIEF = frozenset(b"ENAd")
 # Of a flood one piece is read in each round of the event loop; uvloop would read 32 of 256 KB.
-_FLOOD_BYTES = 64 * 1024
+_FLOOD_BYTES = 32 * 1024
 # Reads the head of a message: its kind and its length.
 _header = Struct("!BI").unpack_from
 
@@ -307,7 +307,7 @@ class ExtendedQuery(Interceptor):
                 break
             if kind == _DATA_ROW:
                 self._room -= end - body
-                self._reply.rows.append(bytes(data[body:end]))
+                self._reply.keep(bytes(data[body:end]))
             elif kind == _SETTING:
                 self._take_setting(bytes(data[at:end]))
             else:

@@ -84,7 +84,7 @@ class JsonStatement(Statement[StatementResult]):
         return read_only and self._known is not None and self._known.is_short
 
     def is_cut(self, opened: Reply) -> bool:
-        if opened.command_tag is not None or len(opened.rows) > self._max_rows:
+        if opened.command_tag is not None or opened.row_count > self._max_rows:
             return False
         if self._descriptions is not None:
             self._descriptions.forget(self.sql)

@@ -113,7 +113,7 @@ class Rows:
                 raise StatementEndedLease(
                     "The statement ended the transaction: what ran before it may be committed."
                 )
-            if reply.rows:
+            if reply.row_count:
                 _check_forms(reply.parameter_status)
             is_over = reply.command_tag is not None or not is_query
             if not is_over:
@@ -129,17 +129,10 @@ class Rows:
 
     async def _append(self, reply: Reply) -> None:
         """Write the rows of *reply*, which are gone then: to free many at once takes long."""
-        left = self._max_rows - self.count
-        has_more = len(reply.rows) > left
-        remaining = reply.rows
-        del remaining[left:]
-        remaining.reverse()
+        has_more = reply.row_count > self._max_rows - self.count
         try:
-            while remaining:
-                part = remaining[-_ROWS_IN_PIECE:]
-                del remaining[-_ROWS_IN_PIECE:]
-                part.reverse()
-                await self._write(part)
+            for rows in reply.take_rows():
+                await self._write(rows[: self._max_rows - self.count])
         except DocumentTooLarge:
             self._truncate()
             return
