@@ -256,8 +256,9 @@ async def test_the_mean_hold_is_known_without_the_wait(site: Place) -> None:
         totals = (await engine.totals())["acme"]
         measured = EstimatedLoad.during(1.0, totals.since(EntryTotals()))
         assert measured is not None
-        # Each is 5 ms and more; three of four wait for one another.
-        assert measured.hold >= 0.005
+        # Each is 5 ms and more, but for those of the clients that hung up in the middle of it;
+        # three of four wait for one another.
+        assert measured.hold * measured.arrivals >= 0.005 * (measured.arrivals - 4)
         assert measured.wait > 1.5 * measured.hold
 
 
