@@ -19,13 +19,7 @@ from typing import Generic, Protocol, TypeVar
 
 from app.domain.openings import openings_wanted
 from app.domain.pool import PoolSize, PoolState
-from app.domain.time_sharing import (
-    ROUND,
-    longest_kept,
-    most_moves,
-    shortest_slice,
-    slice_seconds,
-)
+from app.domain.time_sharing import longest_kept, most_moves, shortest_slice, slice_seconds
 from app.pools.budget import ConnectionBudget
 from app.pools.claims import Claim
 from app.pools.connection import PooledConnection
@@ -290,8 +284,7 @@ def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> C
     fewer, then the one that has nothing and waits longest: at random one of many would wait for
     long, and so few changes touch the order.
 
-    Its turn should come once in a round; or, if its slice is longer than its fair share of a round,
-    once in as long as its slice is its fair share of.
+    Its turn should come once in as long as its slice is its fair share of: in a round, as a rule.
     """
     own, waiter = pool.connections, pool.waiters.next()
     if waiter is None:
@@ -301,14 +294,15 @@ def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> C
     use = use_class(key)
     if own.live or own.connecting:
         return Claim(pool, wanted, key, (use, own.connecting, inf))
-    due = budget.fair_share * user.weight
-    turn = max(ROUND, _shortest_slice(budget, user) / due) if due else inf
+    due = min(1.0, budget.fair_share * user.weight)
+    turn = slice_of(user, budget) / due if due else inf
     return Claim(pool, wanted, key, (use, 0, waiter.since), waiter.since, waiter.since + turn)
 
 
 def slice_of(user: TenantState, budget: ConnectionBudget[P]) -> float:
     """Seconds that *user* may keep a connection while others wait, see `slice_seconds`."""
-    return slice_seconds(budget.fair_share * user.weight, _shortest_slice(budget, user))
+    due, relative_weight = budget.fair_share * user.weight, user.weight / budget.mean_weight
+    return slice_seconds(due, budget.move_seconds, relative_weight)
 
 
 def _shortest_slice(budget: ConnectionBudget[P], user: TenantState) -> float:

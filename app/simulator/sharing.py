@@ -64,7 +64,8 @@ def keeps(
     mine, theirs = pool.use(now), _use(claim, now)
     if claim.open and theirs >= mine:
         return True
-    slice_ = shortest_slice(move_seconds)
     if theirs >= _MUCH_LESS * mine:
-        slice_ = slice_seconds(fair_share * pool.weight, slice_)
+        slice_ = slice_seconds(fair_share * pool.weight, move_seconds)
+    else:
+        slice_ = shortest_slice(move_seconds)
     return now < pool.opened[0] + slice_

@@ -3,8 +3,10 @@
 import pytest
 
 from app.domain.time_sharing import (
+    LONGEST_ROUND,
     MOVING,
     ROUND,
+    SLICE_MOVES,
     longest_kept,
     most_moves,
     shortest_slice,
@@ -13,13 +15,22 @@ from app.domain.time_sharing import (
 
 
 def test_a_slice_is_the_fair_share_of_a_round_and_no_more_than_one_round() -> None:
-    assert slice_seconds(0.25, 0.1) == ROUND / 4
-    assert slice_seconds(3.0, 0.1) == ROUND
+    assert slice_seconds(0.25, 0.01) == ROUND / 4
+    assert slice_seconds(3.0, 0.01) == ROUND
+
+
+def test_a_slice_lasts_several_moves_where_many_wait() -> None:
+    assert slice_seconds(0.05, 0.02) == pytest.approx(SLICE_MOVES * 0.02)
+    assert slice_seconds(0.05, 0.02, 0.8) == pytest.approx(0.8 * SLICE_MOVES * 0.02)
+
+
+def test_no_slice_is_made_longer_than_the_share_of_the_longest_round() -> None:
+    assert slice_seconds(0.1, 0.1) == pytest.approx(LONGEST_ROUND / 10)
+    assert slice_seconds(3.0, 0.6) == pytest.approx(LONGEST_ROUND)
 
 
 def test_no_slice_is_so_short_that_moves_take_more_than_their_share() -> None:
-    shortest = shortest_slice(0.02)
-    assert slice_seconds(0.001, shortest) == shortest == pytest.approx(0.02 / MOVING)
+    assert slice_seconds(0.001, 0.02) == shortest_slice(0.02) == pytest.approx(0.02 / MOVING)
 
 
 def test_of_a_light_tenant_moves_may_take_all_of_the_shortest_slice_and_no_more() -> None:
