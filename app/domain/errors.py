@@ -75,6 +75,14 @@ class PoolkeeperError(Exception):
         """One sentence for people."""
         return str(self.args[0])
 
+    def suggest(self, hint: str | None) -> None:
+        """Say what may help."""
+        self.hint = hint
+
+    def locate(self, statement: int) -> None:
+        """Say which one of several statements it was, from 0."""
+        self.statement = statement
+
 
 class InvalidInput(PoolkeeperError):
     """The input can never be accepted."""

@@ -42,9 +42,7 @@ class TrackedEntries(Mapping[str, TrackedEntry]):
             tracked = self._all.get(name)
             if tracked is None:
                 tracked = TrackedEntry(name, entry.size, EntryState.CLOSING, now)
-            tracked.size = entry.size
-            if entry.is_open is not (tracked.state is EntryState.OPEN):
-                tracked.enter(EntryState.OPEN if entry.is_open else EntryState.CLOSING, now)
+            tracked.read_back(entry, now)
             entries[name] = tracked
         self._all = entries
         self._awake = {name for name, tracked in entries.items() if not tracked.is_at_rest}

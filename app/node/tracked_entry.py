@@ -7,7 +7,7 @@ from dataclasses import replace
 from app.domain.nodes.estimates import EntryTotals, WaitClasses, class_of
 from app.domain.nodes.gate import EntryState, GatedEntry
 from app.domain.nodes.report import EntryReport
-from app.node.engine import NOTHING, EntryMeasure
+from app.node.engine import NOTHING, EntryInForce, EntryMeasure
 
 # Postgres may still have a back-end for so long after the pooler has closed its connection.
 SETTLE_SECONDS = 0.1
@@ -60,6 +60,12 @@ class TrackedEntry:
 
     def enter(self, state: EntryState, now: float) -> None:
         self.state, self.since = state, now
+
+    def read_back(self, in_force: EntryInForce, now: float) -> None:
+        """Take in what the pooler itself says of it."""
+        self.size = in_force.size
+        if in_force.is_open is not (self.state is EntryState.OPEN):
+            self.enter(EntryState.OPEN if in_force.is_open else EntryState.CLOSING, now)
 
     @property
     def is_busy(self) -> bool:

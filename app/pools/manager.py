@@ -72,11 +72,9 @@ class TenantPoolManager:
         # How many tenants each shared pool serves.
         self._served: Counter[str] = Counter()
         self._desired: dict[str, DesiredPool] = {}
-        self.nodes_of: Callable[[TenantSpec], int] = lambda _: 0
-        # The most connections of a pool in this process; None: its whole size.
-        self.most_here: Callable[[str], int | None] = lambda _: None
-        # The largest size of a pool that this process or a node may have yet.
-        self.size_in_force: Callable[[str], int] = lambda _: 0
+        self._nodes_of: Callable[[TenantSpec], int] = lambda _: 0
+        self._most_here: Callable[[str], int | None] = lambda _: None
+        self._size_in_force: Callable[[str], int] = lambda _: 0
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._registries = {
@@ -251,7 +249,7 @@ class TenantPoolManager:
             owner=registry,
         )
         registry.add(pool)
-        pool.limit_to(self.most_here(spec.pool_id))
+        pool.limit_to(self._most_here(spec.pool_id))
         pool.open()
         if desired is not None and desired.paused:
             pool.pause()
@@ -308,6 +306,23 @@ class TenantPoolManager:
 
     def desired_size(self, pool_id: str, strategy: PoolStrategy) -> PoolSize:
         """A pool's desired size, or its strategy's default."""
+    def share_sizes(
+        self,
+        *,
+        nodes_of: Callable[[TenantSpec], int],
+        most_here: Callable[[str], int | None],
+        size_in_force: Callable[[str], int],
+    ) -> None:
+        """Let nodes have parts of the sizes of tenants from now on.
+
+        Args:
+            nodes_of: on how many nodes connections of a tenant may be opened.
+            most_here: the most connections of a pool in this process; None: its whole size.
+            size_in_force: the largest size of a pool that this process or a node may have yet.
+        """
+        self._nodes_of, self._most_here = nodes_of, most_here
+        self._size_in_force = size_in_force
+
         desired = self._desired.get(pool_id)
         return desired.size if desired else self._registries[strategy].config.default_size
 
@@ -317,8 +332,8 @@ class TenantPoolManager:
         What a pooler had that was killed may be there for a moment beside what replaces it.
         """
         size = self.desired_size(spec.pool_id, spec.strategy).max_size
-        most = max(size, self.size_in_force(spec.pool_id))
-        nodes = self.nodes_of(spec)
+        most = max(size, self._size_in_force(spec.pool_id))
+        nodes = self._nodes_of(spec)
         return 2 * max(most, nodes + 1) if nodes else most
 
     def pool_state(self, pool_id: str) -> PoolState:

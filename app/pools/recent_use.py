@@ -37,6 +37,12 @@ class ConnectionUse:
         """Begin without history."""
         self.held = self._held_at = self._mean = self.noted_at = 0.0
 
+    def begin_lease(self, now: float) -> None:
+        self.held -= now
+
+    def end_lease(self, now: float) -> None:
+        self.held += now
+
     def note(self, leased: int, now: float) -> None:
         """Bring the mean to *now*, at which it holds *leased* connections."""
         if now > self.noted_at:

@@ -68,7 +68,7 @@ class TenantState:
         usage = self._usage
         if now >= usage.noted_at + NOTE_EVERY:
             usage.note(self.leased, now)
-        usage.held -= now
+        usage.begin_lease(now)
         if self._order is not None:
             self._order.reorder(self)
         elif not self.leased:
@@ -78,7 +78,7 @@ class TenantState:
 
     def lease_ended(self, hold: float, now: float) -> None:
         """It gave one back after *hold* seconds."""
-        self._usage.held += now
+        self._usage.end_lease(now)
         self.leased -= 1
         if self._order is not None:
             if not self.leased:

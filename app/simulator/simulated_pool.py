@@ -70,9 +70,13 @@ class SimulatedPool:
     def begin_tick(self, seconds: float) -> None:
         """Count from zero again, after a tick of *seconds*."""
         asked = self.acquired + self.timeouts + self.rejected
+        self.acquired = self.timeouts = self.rejected = 0
+
         self.return_seconds = seconds / asked if asked else None
         self.waits, self.holds, self._noted = [], [], 0
-        self.acquired = self.timeouts = self.rejected = 0
+    def keep_warm(self, warm_size: int, surplus_age: float | None) -> None:
+        """Keep *warm_size* connections although unused, others for *surplus_age* seconds."""
+        self.warm_size, self.idle_seconds = warm_size, surplus_age
 
     @property
     def open(self) -> int:

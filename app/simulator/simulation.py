@@ -160,7 +160,7 @@ class Simulation:
     def _apply(self, place: int, advice: PoolSizingRecommendation) -> None:
         """Change max_size if that is the way the advice means, within the limits."""
         pool = self._pools[place]
-        pool.idle_seconds, pool.warm_size = advice.idle_seconds, advice.warm_size
+        pool.keep_warm(advice.warm_size, advice.idle_seconds)
         before = pool.max_size
         size = max(min(advice.new_size, self._config.budget, MAX_POOL_SIZE), pool.min_size, 1)
         grows = advice.action is ScalingAction.SCALE_UP and size > before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,6 @@ class Election:
     record: None = None
     active_url: str | None = None
     active_instance: str = "Another one is starting."
-    on_change: Any = None
     resigned: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -38,6 +38,9 @@ class Election:
 
     def keys(self) -> str:
         return ""
+
+    def notify_change(self, callback: Callable[[], None]) -> None:
+        """It does not change."""
 
     async def has_others(self) -> bool:
         return True

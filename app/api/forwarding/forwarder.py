@@ -90,7 +90,7 @@ class Forwarder:
         self._ended = asyncio.Event()
         # Set once it may be another instance that is active.
         self._changed = asyncio.Event()
-        election.on_change = self._reconsider
+        election.notify_change(self._reconsider)
 
     def close(self) -> None:
         """Close all connections to the active instance."""

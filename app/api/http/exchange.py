@@ -26,11 +26,7 @@ _RESPONSE_TIMEOUT = "The request exceeds its deadline. It continues; its result 
 
 
 class Exchange:
-    """Receives a request and sends its response.
-
-    Attributes:
-        reservation: of the request's idempotency key, which keeps what is sent.
-    """
+    """Receives a request and sends its response."""
 
     def __init__(
         self,
@@ -43,7 +39,7 @@ class Exchange:
         more_headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         """*more_headers*: of the response, whatever it is."""
-        self.reservation: KeyReservation | None = None
+        self._reservation: KeyReservation | None = None
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -59,6 +55,10 @@ class Exchange:
         self._seconds = self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timeout_response: asyncio.Task[None] | None = None
+
+    def record_for(self, reservation: KeyReservation) -> None:
+        """Let *reservation*, of the request's idempotency key, keep what is sent."""
+        self._reservation = reservation
 
     def set_deadline(self, seconds: float) -> None:
         """*seconds*: for the body to arrive, and as many from then for the response to begin."""
@@ -103,8 +103,8 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass the response on, unless it comes too late."""
-        if self.reservation is not None:
-            self.reservation.record(message)
+        if self._reservation is not None:
+            self._reservation.record(message)
         if self._timeout_response is None:
             self._has_begun = True
             self._stop_timer()
@@ -113,8 +113,8 @@ class Exchange:
     async def close(self) -> None:
         """End the exchange; every response has been sent."""
         self._stop_timer()
-        if self.reservation is not None:
-            self.reservation.end()
+        if self._reservation is not None:
+            self._reservation.end()
         if self._timeout_response is not None:
             await self._timeout_response
 

@@ -100,11 +100,13 @@ class HttpLayer:
             await refusal(scope, exchange.receive, exchange.send)
             return
         if isinstance(reservation, KeyReservation):
-            exchange.reservation = scope["state"]["reservation"] = reservation
+            scope["state"]["reservation"] = reservation
+            exchange.record_for(reservation)
         for path, handler in self._direct_routes.get(scope["method"], ()):
             if found := path.fullmatch(scope["path"]):
                 scope["path_params"] = found.groupdict()
-                request = StrictRequest(scope, exchange.receive)
+                # The body has values for Postgres, which keep their digits.
+                request = StrictRequest(scope, exchange.receive, "lossless-float")
                 response = await _responded(handler, request)
                 if response is None:
                     await self._app(scope, request.receive_again, exchange.send)

@@ -23,7 +23,7 @@ from fastapi.params import Query
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope
 
 from app.api.http.body_limits import has_body
 from app.api.http.disconnect import ClientDisconnected
@@ -48,8 +48,12 @@ _EMPTY: tuple[object, ...] = (None, {})
 class StrictRequest(Request):
     """A request whose body is strict JSON or none."""
 
-    float_mode: FloatMode = "float"
     _is_given_again = False
+
+    def __init__(self, scope: Scope, receive: Receive, float_mode: FloatMode = "float") -> None:
+        """*float_mode*: what numbers with a fraction become, see `StrictRoute`."""
+        super().__init__(scope, receive)
+        self._float_mode = float_mode
 
     async def body(self) -> bytes:
         """Raises ClientDisconnected if the client disconnects before its end."""
@@ -81,7 +85,7 @@ class StrictRequest(Request):
                     allow_inf_nan=False,
                     cache_mode="keys",
                     catch_duplicate_keys=True,
-                    float_mode=self.float_mode,
+                    float_mode=self._float_mode,
                 )
             except ValueError as error:
                 raise HTTPException(400, malformed_json(str(error))) from error
@@ -166,8 +170,7 @@ class StrictRoute(APIRoute):
         takes_body = self.body_field is not None
 
         async def handle(request: Request) -> Response:
-            strict = StrictRequest(request.scope, request.receive)
-            strict.float_mode = self.float_mode
+            strict = StrictRequest(request.scope, request.receive, self.float_mode)
             if not takes_body and has_body(request.headers) and await strict.body():
                 await _refuse_content(strict)
             if request.method != "GET":

@@ -232,7 +232,6 @@ async def respond_directly(request: StrictRequest) -> Response | None:
     principal: Principal = request.scope["state"]["principal"]
     if request.scope["query_string"] or KeyScope.QUERY not in principal.scopes or not objects:
         return None
-    request.float_mode = _ExactRoute.float_mode
     try:
         tenant = TenantId(request.path_params["tenant"])
         body = QueryBody.model_validate(await request.json() if await request.body() else None)
@@ -297,11 +296,11 @@ async def _respond(
             return await run(None)
     # The field of the body that would help.
     except ReadOnly as error:
-        error.hint = _TO_WRITE if body.read_only else None
+        error.suggest(_TO_WRITE if body.read_only else None)
         raise
     except StatementFailed as error:
         if (error.sqlstate, error.fields.get("R")) == _REFUSED_SEVERAL:
-            error.hint = _SEVERAL
+            error.suggest(_SEVERAL)
         raise
 
 

@@ -176,7 +176,7 @@ async def run_sql(
     credential. Errors of every kind but 500 have the status 400, with Postgres' fields. Shared
     tenants cannot use it.
     """
-    return await respond_directly(StrictRequest(request.scope, request.receive))
+    return await respond_directly(StrictRequest(request.scope, request.receive, "lossless-float"))
 
 
 router.add_api_route(
@@ -210,7 +210,6 @@ async def respond_directly(request: StrictRequest) -> Response:
     credential = await log_in(request, given.get(b"neon-connection-string", b"").decode("latin-1"))
     if isinstance(credential, Response):
         return credential
-    request.float_mode = "lossless-float"
     body = _body(await request.json())
     objects = state.provided
     manager: TenantPoolManager = objects[TenantPoolManager]

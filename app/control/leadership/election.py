@@ -44,10 +44,6 @@ _RENEWS_WITHIN = RENEWAL_INTERVAL + 1.0
 _STARTS_SOON = "The active instance has ended; another one is starting."
 
 
-def _nothing() -> None:
-    pass
-
-
 _log = structlog.get_logger(__name__)
 
 
@@ -58,8 +54,6 @@ class Election:
         keys: the fingerprint of the API keys that this instance has now.
         state: what this instance does.
         record: what the catalog said last of the active instance; None before.
-        on_change: called when another instance is active than before, or none, and when this one
-            does something else than before.
         trouble: why the catalog was not reached at the last try; None if it was.
         lost: why this instance had to stop; None if it did not.
         failovers: how often an instance became active after one that had failed.
@@ -87,7 +81,7 @@ class Election:
         self.trouble: str | None = None
         self.lost: PoolkeeperError | None = None
         self.failovers = 0
-        self.on_change: Callable[[], None] = _nothing
+        self._on_change: Callable[[], None] = lambda: None
         self._address = address
         self._leadership = Leadership(address, instance)
         self._on_lost = on_lost
@@ -106,6 +100,10 @@ class Election:
 
     def __repr__(self) -> str:
         return f"<Election: {self.state}>"
+
+    def notify_change(self, callback: Callable[[], None]) -> None:
+        """Call it when another instance is active, or none, and when this one's state changes."""
+        self._on_change = callback
 
     # -- what the others do ------------------------------------------------------------------
 
@@ -253,7 +251,7 @@ class Election:
             now = asyncio.get_running_loop().time()
             self._seen = seen if is_same else (self.record.renewal, now)
         if self.active_url != before:
-            self.on_change()
+            self._on_change()
         return self.record
 
     async def _activate(self) -> Takeover:
@@ -397,7 +395,7 @@ class Election:
     def _become(self, state: InstanceState) -> None:
         self.state = state
         self._note_progress()
-        self.on_change()
+        self._on_change()
 
     def _note_progress(self) -> None:
         self._progress.set()

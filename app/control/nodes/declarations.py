@@ -55,7 +55,7 @@ class NodeDeclarations:
         self._limits = limits
         self._locks = locks
         self._background = BackgroundTasks()
-        fleet.sizes.on_shrunk = self._lower_limit
+        fleet.sizes.notify_shrunk(self._lower_limit)
 
     def put(
         self, spec: NodeSpec, actor: Actor, *, expected_generation: int | None = None

@@ -176,7 +176,7 @@ class NodeFeed:
                     await node.changed.wait()
         # A response with another configuration asks for no report; the next response does.
         if node.version == version:
-            node.is_called = False
+            node.called()
 
     def close(self) -> None:
         """Let nobody wait any longer."""

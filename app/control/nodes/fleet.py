@@ -79,7 +79,11 @@ class Fleet:
             clock=clock,
         )
         self.sizes = SizeSplit(manager, self.nodes, clock)
-        manager.nodes_of = self._nodes_of
+        manager.share_sizes(
+            nodes_of=self._nodes_of,
+            most_here=self.sizes.here,
+            size_in_force=self.sizes.size_in_force,
+        )
 
     async def load(self) -> None:
         """Load what the catalog has; at start.
@@ -103,7 +107,7 @@ class Fleet:
         node = self.nodes.get(declared.spec.name)
         if node is None:
             node = self.nodes[declared.spec.name] = TrackedNode(declared, self._clock)
-        node.declared = declared
+        node.redeclare(declared)
         return node
 
     @asynccontextmanager
@@ -116,14 +120,13 @@ class Fleet:
             NodeInUse: it may have connections.
         """
         async with self._budgets.lock:
-            node.check_unused()
-            node.is_leaving = True
+            node.begin_removal()
         try:
             yield
             async with self._budgets.lock:
                 await self._forget(node)
         finally:
-            node.is_leaving = False
+            node.end_removal()
 
     async def _forget(self, node: TrackedNode) -> None:
         self.nodes.pop(node.name, None)
@@ -257,11 +260,7 @@ class Fleet:
 
     def _release(self, node: TrackedNode) -> None:
         _log.warning("node gone, its connections are free", node=node.name)
-        for server, commitment in node.commitments.items():
-            released = commitment.release()
-            node.commitments[server] = released
-            self._last_number = max(self._last_number, released.generation)
-        node.forget_sizes()
+        self._last_number = max(self._last_number, node.release())
         self.sizes.release(node.name)
 
     def _next_number(self) -> int:

@@ -13,7 +13,7 @@ from app.control.background import TimeSlices
 from app.control.nodes.split_tenant import PROCESS, SplitTenant
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.nodes.report import EntryReport
-from app.domain.nodes.split import Place, is_settled, most_of_all, split
+from app.domain.nodes.split import Place, split
 from app.pools.manager import TenantPoolManager
 
 # Of an idle place against another connection of load: what is not needed is on nodes.
@@ -27,7 +27,6 @@ class SizeSplit:
 
     Attributes:
         versions: how often a share on a node has changed, by node.
-        on_shrunk: called with a tenant once all places have obeyed a smaller size.
     """
 
     def __init__(
@@ -45,9 +44,11 @@ class SizeSplit:
         # What was last known of each node that concerns all its tenants.
         self._contacts: dict[str, tuple[bool, ...]] = {}
         self.versions: Counter[str] = Counter()
-        self.on_shrunk: Callable[[str], None] = lambda _: None
-        manager.most_here = self.here
-        manager.size_in_force = self.size_in_force
+        self._on_shrunk: Callable[[str], None] = lambda _: None
+
+    def notify_shrunk(self, callback: Callable[[str], None]) -> None:
+        """Call it with a tenant once all places have obeyed a smaller size."""
+        self._on_shrunk = callback
 
     # -- what it is asked ------------------------------------------------------------------------
 
@@ -88,16 +89,13 @@ class SizeSplit:
             if not claims:
                 return
             known = self._tenants[tenant] = SplitTenant(tenant, server, size)
-        known.server, known.size, known.claims = server, size, claims
-        known.size_in_force = max(size, known.size_in_force)
-        for node in claims:
-            known.add(node)
+        known.declare(server, size, claims)
         self._due[tenant] = None
 
     def withdraw(self, tenant: str) -> None:
         """A tenant can be used on no node any more."""
         if (known := self._tenants.get(tenant)) is not None:
-            known.claims = frozenset()
+            known.withdraw()
             self._due[tenant] = None
 
     def hear(self, node: TrackedNode, changed: Iterable[EntryReport]) -> None:
@@ -123,8 +121,7 @@ class SizeSplit:
     def forget(self, node: str) -> None:
         """*node* was deleted, and has nothing."""
         for tenant in self._tenants.values():
-            if tenant.places.pop(node, None) is not None:
-                tenant.claims -= {node}
+            if tenant.forget(node):
                 self._due[tenant.name] = None
 
     async def run_once(self) -> None:
@@ -160,7 +157,7 @@ class SizeSplit:
     def _split(self, tenant: SplitTenant) -> None:
         for _ in range(_PASSES):
             places = list(self._places(tenant))
-            tenant.most = most_of_all(tenant.size, places)
+            tenant.allow_for(places)
             changes = split(tenant.most, places)
             if changes:
                 self._give(tenant, changes)
@@ -168,11 +165,8 @@ class SizeSplit:
             if not changes:
                 break
         places = list(self._places(tenant))
-        tenant.is_settled = is_settled(tenant.most, places)
-        is_obeyed = sum([each.liability for each in places]) <= tenant.most
-        if is_obeyed and tenant.size_in_force > tenant.size:
-            tenant.size_in_force = tenant.size
-            self.on_shrunk(tenant.name)
+        if tenant.settle(places):
+            self._on_shrunk(tenant.name)
         if not (tenant.claims or any(each.share or each.liability for each in places[1:])):
             del self._tenants[tenant.name]
             self._obey(tenant)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from app.domain.nodes.split import Place, is_settled, most_of_all
 
 # As a place this process has a name that no node can have.
 PROCESS = ""
@@ -78,10 +80,34 @@ class SplitTenant:
     def nodes(self) -> Iterator[str]:
         return (name for name in self.places if name != PROCESS)
 
-    def add(self, node: str) -> None:
-        """Know of a place, which has nothing yet."""
-        if node not in self.places:
+    def declare(self, server: str, size: int, claims: frozenset[str]) -> None:
+        """It may have *size* connections of *server*, and can be used on the nodes of *claims*."""
+        self.server, self.size, self.claims = server, size, claims
+        self.size_in_force = max(size, self.size_in_force)
+        for node in claims - self.places.keys():
             self.places[node] = PlaceShare(0)
+
+    def withdraw(self) -> None:
+        """It can be used on no node any more."""
+        self.claims = frozenset()
+
+    def forget(self, node: str) -> bool:
+        """*node* was deleted, and has nothing; whether it was one of the places."""
+        self.claims -= {node}
+        return self.places.pop(node, None) is not None
+
+    def allow_for(self, places: Sequence[Place]) -> None:
+        """Let all places have together what they need, see `most_of_all`."""
+        self.most = most_of_all(self.size, places)
+
+    def settle(self, places: Sequence[Place]) -> bool:
+        """See what is left to be done; whether all have now obeyed a smaller size."""
+        self.is_settled = is_settled(self.most, places)
+        is_obeyed = sum([each.liability for each in places]) <= self.most
+        has_shrunk = is_obeyed and self.size_in_force > self.size
+        if has_shrunk:
+            self.size_in_force = self.size
+        return has_shrunk
 
     def give(self, name: str, share: int) -> bool:
         """Give a place its share; whether it had another."""

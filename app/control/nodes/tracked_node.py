@@ -78,6 +78,10 @@ class TrackedNode:
             sent = Allotment(generation=generation, connections=connections)
             self.commitments[server] = Commitment(sent=(sent,), observed=connections)
 
+    def redeclare(self, declared: DeclaredNode) -> None:
+        """Operators want something else of it."""
+        self.declared = declared
+
     @property
     def name(self) -> str:
         return self.declared.spec.name
@@ -161,6 +165,15 @@ class TrackedNode:
                 "its clients have left, or stop it and wait until it is gone."
             )
 
+    def begin_removal(self) -> None:
+        """Be given nothing from now on, to be forgotten; raises what `check_unused` does."""
+        self.check_unused()
+        self.is_leaving = True
+
+    def end_removal(self) -> None:
+        """It is forgotten, or stays."""
+        self.is_leaving = False
+
     def commitment(self, server: str) -> Commitment:
         return self.commitments.get(server, _NOTHING)
 
@@ -184,6 +197,26 @@ class TrackedNode:
         if allotment.connections < known.current:
             self.is_called = True
             self._wake()
+
+    def release(self) -> int:
+        """It is gone, and has nothing; the highest number of an allotment that says so, or 0."""
+        released = {server: each.release() for server, each in self.commitments.items()}
+        self.commitments.update(released)
+        self.forget_sizes()
+        return max((each.generation for each in released.values()), default=0)
+
+    def note_absence(self, now: float) -> None:
+        """Postgres shows none of its back-ends at *now*."""
+        if self.absent_since is None:
+            self.absent_since = now
+
+    def note_presence(self) -> None:
+        """Postgres shows some of its back-ends, or nothing is known of them."""
+        self.absent_since = None
+
+    def called(self) -> None:
+        """Its agent was called to report, and needs no other call."""
+        self.is_called = False
 
     def answered(self, report: NodeReport) -> None:
         """Its agent learns its allotments with the answer to *report*, and needs no call for that.

@@ -67,10 +67,10 @@ class UnexplainedBackends:
         for node in nodes:
             # Of a server that is not declared any more nothing is known, and nothing is divided.
             servers = node.commitments.keys() & self._manager.servers.keys()
-            if not all(self._is_clear(server, now) for server in servers):
-                node.absent_since = None
-            elif node.absent_since is None:
-                node.absent_since = now
+            if all(self._is_clear(server, now) for server in servers):
+                node.note_absence(now)
+            else:
+                node.note_presence()
 
     def _is_clear(self, server: str, now: float) -> bool:
         """Whether Postgres has just shown that there is none."""

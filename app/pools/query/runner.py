@@ -59,7 +59,7 @@ class Query(Generic[Result]):
             self._opening = statements[0].opening()
         except PoolkeeperError as error:
             if len(statements) > 1:
-                error.statement = 0
+                error.locate(0)
             raise
         self._begun: ExtendedQuery | None = None
         self._is_ended = False
@@ -143,7 +143,7 @@ class Query(Generic[Result]):
         except PoolkeeperError as error:
             if len(self._statements) > 1:
                 # The one that lacks its result.
-                error.statement = len(results)
+                error.locate(len(results))
             raise
         return results
 
@@ -182,7 +182,7 @@ class Query(Generic[Result]):
                     # It may have been asked to stop, which must not meet another statement.
                     await query.wait_idle(_CANCEL_DEADLINE)
                     if query.has_ending_begun:
-                        error.hint = _STORED
+                        error.suggest(_STORED)
                     else:
                         # Its commit failed, perhaps by that; or nobody knows.
                         with suppress(ServerError):

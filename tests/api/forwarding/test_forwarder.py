@@ -32,7 +32,7 @@ class Election:
     is_serving: bool = False
     lost: Exception | None = None
     active_instance: str = "The active instance is elsewhere."
-    on_change: Callable[[], None] = field(default=lambda: None)
+    changed: Callable[[], None] = field(default=lambda: None)
     not_served: int = 0
     """Requests that came while this instance was not active."""
 
@@ -43,7 +43,10 @@ class Election:
     def follow(self, url: str | None) -> None:
         """Another instance is active now."""
         self.active_url = url
-        self.on_change()
+        self.changed()
+
+    def notify_change(self, callback: Callable[[], None]) -> None:
+        self.changed = callback
 
 
 @dataclass(slots=True)
@@ -484,7 +487,7 @@ async def test_requests_wait_for_a_change_and_not_by_asking_who_refuses_them(
         last = asyncio.create_task(waiting.client.post("/", content=b"body"))
         await eventually(lambda: stopping.election.not_served == 4)
         waiting.election.is_serving = True
-        waiting.election.on_change()
+        waiting.election.changed()
         assert "poolkeeper-instance" not in (await last).headers
         assert stopping.election.not_served == 4
 
@@ -685,7 +688,7 @@ async def test_a_body_that_grew_while_it_was_refused_is_not_sent_in_part(
 
     async with pair(refuse) as (standby, active), asyncio.timeout(180):
         address = httpx.URL(standby.client.base_url)
-        upstreams: Upstreams = standby.election.on_change.__self__._upstreams  # type: ignore[attr-defined]
+        upstreams: Upstreams = standby.election.changed.__self__._upstreams  # type: ignore[attr-defined]
         async with connected((address.host, address.port or 0)) as client:
             head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n"
             client.writer.write(head + bytes(1000))

@@ -73,7 +73,7 @@ async def test_a_standby_waits_and_follows_at_once_who_ends_in_order(
     ):
         assert second.election.active_instance.startswith("The active instance has ended")
         seen: list[InstanceState] = []
-        first.election.on_change = lambda: seen.append(first.election.state)
+        first.election.notify_change(lambda: seen.append(first.election.state))
         takeover = await first.election.contend()
         assert takeover is not None
         assert (takeover.epoch, takeover.predecessor, takeover.trust_left) == (1, None, 0.0)

@@ -59,7 +59,7 @@ def draw_tenant(
         return head
     body = list(_tenant(found, width))
     room = max(1, height - len(head))
-    screen.offset = max(0, min(screen.offset, len(body) - room))
+    screen.fit(room, len(body))
     return [*head, *body[screen.offset :]]
 
 

@@ -113,6 +113,10 @@ class TenantScreen:
     def query(self) -> TenantQuery:
         return TenantQuery(tenant=self.tenant)
 
+    def fit(self, rows: int, lines: int) -> None:
+        """Adapt to the room on the screen, and to how many lines there are."""
+        self.offset = max(0, min(self.offset, lines - rows))
+
     def press(self, key: str, _: str) -> None:
         steps = {"up": -1, "down": 1, "page up": -10, "page down": 10, "home": -self.offset}
         self.offset = max(0, self.offset + steps.get(key, 0))
