@@ -29,6 +29,7 @@ from app.pools.event_loop_lag import EventLoopLag
 from app.pools.leak_detection import LeakSuspect
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
+from app.pools.recorder import Recorder
 from app.pools.server import ServerState
 from app.pools.tenant_state import TenantState
 from app.pools.totals import Totals
@@ -273,18 +274,19 @@ class _SnapshotBuilder:
 
     def steps(self) -> Iterator[None]:
         """Build it in short steps."""
-        pools = self._before.pools if self._before else {}
         for pool in self._open:
             if pool.state is not PoolState.CLOSED:
-                shown = self._pool(pool, pools.get(pool.pool_id))
+                server, strategy = pool.server.name, pool.config.strategy
+                shown = self._pool(pool.pool_id, server, strategy, pool.recorder, pool)
                 self._pools[pool.pool_id] = shown
                 self._active[shown.server] += shown.stats.metrics.active_connections
             yield
-        closed = self._before.closed if self._before else {}
         for pool_id in self._maybe_closed:
             state = self._manager.tenant_state_for_pool(pool_id)
             if pool_id not in self._pools and state is not None:
-                self._closed[pool_id] = self._closed_pool(state, closed.get(pool_id))
+                spec, recorder = state.tenant.spec, self._manager.recorder(state)
+                shown = self._pool(pool_id, spec.server, spec.strategy, recorder, None)
+                self._closed[pool_id] = shown
             yield
         tenants = self._before.tenants if self._before else {}
         for state in self._states:
@@ -331,14 +333,28 @@ class _SnapshotBuilder:
             catalog_available=catalog_available,
         )
 
-    def _pool(self, pool: Pool, before: PoolSnapshot | None) -> PoolSnapshot:
-        manager, recorder = self._manager, pool.recorder
-        metrics = manager.pool_metrics(pool.pool_id)
-        desired = manager.desired.get(pool.pool_id)
-        access_count, tenants = manager.access_count(pool), manager.tenant_count(pool.pool_id)
-        suspects = tuple(pool.leak_suspects(self._at)) if metrics.active_connections else ()
+    def _pool(
+        self,
+        pool_id: str,
+        server: str,
+        strategy: PoolStrategy,
+        recorder: Recorder,
+        pool: Pool | None,
+    ) -> PoolSnapshot:
+        """*pool*: None while it is closed."""
+        manager, earlier = self._manager, self._before
+        before = earlier and (earlier.pools if pool else earlier.closed).get(pool_id)
+        metrics, desired = manager.pool_metrics(pool_id), manager.desired.get(pool_id)
+        wanted = manager.desired_size(pool_id, strategy)
+        state = pool.state if pool else manager.pool_state(pool_id)
+        size = pool.size if pool else wanted
+        tenants = manager.tenant_count(pool_id)
+        access_count = manager.access_count(pool) if pool else 0
+        suspects = (
+            tuple(pool.leak_suspects(self._at)) if pool and metrics.active_connections else ()
+        )
         inputs = (
-            *(recorder.counters, recorder.created_at, pool.state, pool.size, desired),
+            *(recorder.counters, recorder.created_at, state, size, desired, wanted),
             *(access_count, tenants, suspects, metrics),
         )
         if before is not None and before.inputs == inputs and self._is_current(before):
@@ -346,45 +362,19 @@ class _SnapshotBuilder:
         return PoolSnapshot(
             inputs=inputs,
             measured_at=self._at,
-            pool_id=pool.pool_id,
-            server=pool.server.name,
-            strategy=pool.config.strategy,
-            is_open=True,
-            state=pool.state,
-            size=pool.size,
-            desired=desired.size if desired else pool.config.default_size,
+            pool_id=pool_id,
+            server=server,
+            strategy=strategy,
+            is_open=pool is not None,
+            state=state,
+            size=size,
+            desired=wanted,
             pause=desired.pause if desired else None,
             generation=desired.generation if desired else 0,
             tenants=tenants,
             stats=recorder.stats(metrics, monotonic()),
             access_count=access_count,
             leak_suspects=suspects,
-        )
-
-    def _closed_pool(self, state: TenantState, before: PoolSnapshot | None) -> PoolSnapshot:
-        manager, spec = self._manager, state.tenant.spec
-        pool_id, recorder = spec.pool_id, manager.recorder(state)
-        desired, size = manager.desired.get(pool_id), manager.desired_size(pool_id, spec.strategy)
-        metrics, tenants = manager.pool_metrics(pool_id), manager.tenant_count(pool_id)
-        inputs = (recorder.counters, desired, size, tenants, metrics)
-        if before is not None and before.inputs == inputs and self._is_current(before):
-            return before
-        return PoolSnapshot(
-            inputs=inputs,
-            measured_at=self._at,
-            pool_id=pool_id,
-            server=spec.server,
-            strategy=spec.strategy,
-            is_open=False,
-            state=PoolState.PAUSED if desired and desired.pause else PoolState.CLOSED,
-            size=size,
-            desired=size,
-            pause=desired.pause if desired else None,
-            generation=desired.generation if desired else 0,
-            tenants=tenants,
-            stats=recorder.stats(metrics, monotonic()),
-            access_count=0,
-            leak_suspects=(),
         )
 
     def _tenant(self, state: TenantState, before: TenantSnapshot | None) -> TenantSnapshot:
