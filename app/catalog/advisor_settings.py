@@ -19,8 +19,6 @@ _ID = 1
 
 
 class StoredAdvisorSettings(Store):
-    """The one set of advisor settings."""
-
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._rows = VersionedTable(database, advisor)

@@ -19,8 +19,6 @@ _COLUMNS = application_credentials.c
 
 
 class StoredApplicationCredentials(Store):
-    """Credentials of applications."""
-
     async def load(self) -> tuple[ApplicationCredential, ...]:
         """All of them, by tenant and name."""
         statement = select(application_credentials).order_by(_COLUMNS.tenant, _COLUMNS.name)

@@ -22,8 +22,6 @@ async def record(connection: AsyncConnection, *recorded: AuditEvent) -> None:
 
 
 class AuditLog(Store):
-    """The stored events."""
-
     async def append(self, recorded: Sequence[AuditEvent]) -> None:
         """Store events of changes outside the catalog, all or none."""
         async with self._database.transaction() as connection:

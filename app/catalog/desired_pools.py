@@ -21,8 +21,6 @@ AppliedRecommendation = tuple[Recommendation, AuditEvent]
 
 
 class DesiredPools(Store):
-    """Desired pools."""
-
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._rows = VersionedTable(database, pools)

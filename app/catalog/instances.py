@@ -13,8 +13,6 @@ _RECENT = text(f"interval '{ABANDONED_AFTER} seconds'")
 
 
 class Instances(Store):
-    """Registered instances."""
-
     async def load(self) -> tuple[InstanceRecord, ...]:
         """Those that run, as far as is known, the active one first, then by start."""
         held = (leadership.c.holder == instances.c.id) & ~leadership.c.released

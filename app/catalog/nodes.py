@@ -19,8 +19,6 @@ Liabilities = Mapping[tuple[str, str], int]
 
 
 class Nodes(Store):
-    """Declared nodes."""
-
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._rows = VersionedTable(database, nodes)

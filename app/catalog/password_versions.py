@@ -20,8 +20,6 @@ _VERSION = (_COLUMNS.server, _COLUMNS.role, _COLUMNS.version, _COLUMNS.applied)
 
 
 class PasswordVersions(Store):
-    """Versions of passwords."""
-
     async def load(self) -> tuple[PasswordVersion, ...]:
         """All versions but the first."""
         return await self._database.load(select(*_VERSION), lambda row: PasswordVersion(**row))

@@ -43,8 +43,6 @@ _PLAIN_OF_ADVICE = ("current_size", "new_size", "reason", "evidence", "wanted")
 
 
 class Recommendations(Store):
-    """Stored recommendations."""
-
     async def add(self, recommendation: Recommendation) -> None:
         """Store an open one, which supersedes the open one of its subject."""
         async with self._database.transaction() as connection:

@@ -115,7 +115,6 @@ def check_server(connection: Connection) -> ServerFacts:
 
 
 def unmet_requirement(facts: ServerFacts) -> str | None:
-    """The unmet requirement; None if there is none."""
     database, role = f"The catalog's database {facts.database}", facts.role
     problems = (
         (

@@ -65,8 +65,6 @@ _MAX_DELETED = timedelta(minutes=2)
 
 
 class Samples(Store):
-    """Stored samples."""
-
     async def add(self, measured: Sequence[PoolSample]) -> None:
         """Store samples; those of a subject and time stored already are skipped."""
         if not measured:

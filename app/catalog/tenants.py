@@ -16,8 +16,6 @@ from app.domain.tenant import TenantId, TenantSpec
 
 
 class Tenants(Store):
-    """Declared tenants."""
-
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._rows = VersionedTable(database, tenants)

@@ -48,7 +48,6 @@ class Entry:
         )
 
     def load(self, name: str) -> Any:
-        """The command itself."""
         target = self.implementation(name)
         if isinstance(target, typer.Typer):
             return get_command(target)

@@ -106,6 +106,5 @@ class KeyedLocks:
                 lock.release()
 
     def is_held(self, key: str) -> bool:
-        """Whether somebody has it now."""
         lock = self._locks.get(key)
         return lock is not None and lock.locked()

@@ -104,7 +104,6 @@ def plan_step(
     after: Mapping[str, Any] | None = None,
     effects: Effects | None = None,
 ) -> Plan:
-    """A plan of one step."""
     step = PlanStep(action=action, target=target, before=before, after=after)
     return Plan(steps=(step,), effects=effects or Effects())
 

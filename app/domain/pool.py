@@ -186,7 +186,6 @@ class Percentiles:
 
     @classmethod
     def worst(cls, pools: Iterable[Percentiles]) -> Percentiles:
-        """The highest of each."""
         known = list(pools)
         return cls(
             p50_ms=max((each.p50_ms for each in known if each.p50_ms is not None), default=None),

@@ -50,8 +50,6 @@ class StoredNode:
 
 
 class NodeStore:
-    """The files of one node."""
-
     def __init__(self, directory: NodeDirectory) -> None:
         self._directory = directory
         self._boot = boot_id()

@@ -75,7 +75,6 @@ class ConnectLimiter:
         self._on_given_up = call
 
     def take(self) -> ConnectSlot:
-        """Take a slot."""
         self.busy += 1
         return ConnectSlot(self, self._clock, self._long)
 

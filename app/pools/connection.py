@@ -118,7 +118,6 @@ class PooledConnection:
         self.leased_at = now
 
     def end_lease(self, now: float) -> None:
-        """The lease has ended."""
         self.idle_since = now
         self.last_user = self.tenant_state
         self.tenant_state = self.borrower = None

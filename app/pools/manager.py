@@ -50,8 +50,6 @@ _MOST_UNREPORTED = 10_000
 
 
 class TenantPoolManager:
-    """Every pool of the service."""
-
     def __init__(
         self,
         servers: Mapping[str, Server],
@@ -131,7 +129,6 @@ class TenantPoolManager:
 
     @property
     def tenant_states(self) -> Mapping[str, TenantState]:
-        """The state of every known tenant."""
         return self._tenant_states
 
     def server(self, name: str) -> Server:
@@ -306,6 +303,9 @@ class TenantPoolManager:
 
     def desired_size(self, pool_id: str, strategy: PoolStrategy) -> PoolSize:
         """A pool's desired size, or its strategy's default."""
+        desired = self._desired.get(pool_id)
+        return desired.size if desired else self._registries[strategy].config.default_size
+
     def share_sizes(
         self,
         *,
@@ -322,9 +322,6 @@ class TenantPoolManager:
         """
         self._nodes_of, self._most_here = nodes_of, most_here
         self._size_in_force = size_in_force
-
-        desired = self._desired.get(pool_id)
-        return desired.size if desired else self._registries[strategy].config.default_size
 
     def most_connections(self, spec: TenantSpec) -> int:
         """The most that a tenant's role may have open, here and on all nodes.

@@ -104,7 +104,6 @@ class Contenders:
         self.count -= 1
 
     def reweigh(self, before: int, after: int) -> None:
-        """One of them has another weight."""
         self.weight += after - before
 
     def fair_share(self, limit: int) -> float:

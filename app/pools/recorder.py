@@ -60,7 +60,6 @@ class Recorder:
 
     @property
     def counters(self) -> Counters:
-        """Their values now."""
         return Counters._make(_counters_of(self))
 
     def take_growth(self) -> Counters | None:
@@ -113,7 +112,6 @@ class Recorder:
         self.pool_limit_wait_seconds += seconds
 
     def record_rejected(self) -> None:
-        """A caller was refused at once."""
         self.rejected += 1
 
     def record_connect(self, seconds: float, now: float) -> None:
@@ -132,11 +130,9 @@ class Recorder:
         self.connections_lost += 1
 
     def record_connect_failure(self) -> None:
-        """A connection could not be opened."""
         self.connect_failures += 1
 
     def record_failed_check(self) -> None:
-        """A connection did not pass its health check."""
         self.health_check_failures += 1
 
     def add_unflushed_to(self, durations: Durations) -> None:

@@ -30,8 +30,6 @@ Key = tuple[str, str]
 
 
 class StalledLogins:
-    """The stalled logins of one server."""
-
     def __init__(self, changed: Callable[[], None]) -> None:
         """Call *changed* whenever their number has changed."""
         self._changed = changed

@@ -30,14 +30,12 @@ class CounterTotals:
         self._durations: defaultdict[MetricGroup, Durations] = defaultdict(Durations)
 
     def recorder_for(self, spec: TenantSpec) -> Recorder:
-        """A new recorder for a tenant."""
         group = (spec.server, spec.strategy)
         # Zeros, so that Prometheus sees the first increase.
         self._counters.setdefault(group, Counters())
         return Recorder(self._window, None if spec.is_shared else self._durations[group])
 
     def shared_recorder(self, server: str) -> Recorder:
-        """The recorder of a server's shared pool."""
         if server not in self._shared:
             durations = self._durations[server, PoolStrategy.SHARED]
             self._shared[server] = Recorder(self._window, durations)

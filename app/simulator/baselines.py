@@ -72,7 +72,6 @@ class UtilizationRule(IgnoresHistograms):
     def advise(
         self, memory: UtilizationMemory, seen: PoolObservation
     ) -> tuple[PoolSizingRecommendation, UtilizationMemory]:
-        """Follow the utilization."""
         size = seen.max_size
         ratio = seen.mean_active / size / self._target
         wanted = size if abs(ratio - 1) <= _TOLERANCE else ceil(size * ratio)

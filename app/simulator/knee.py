@@ -26,7 +26,6 @@ class Knee:
     contention: float = 0.002
 
     def __post_init__(self) -> None:
-        """Refuse what is no knee."""
         if not self.connections > 1:
             raise InvalidInput("A knee needs more than 1 connection.")
         if not 0 <= self.contention < 1:

@@ -33,8 +33,6 @@ class SimulatedPoolConfig:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class SimulatedPool:
-    """The pool of one tenant."""
-
     min_size: int
     max_size: int
     weight: int
@@ -70,10 +68,10 @@ class SimulatedPool:
     def begin_tick(self, seconds: float) -> None:
         """Count from zero again, after a tick of *seconds*."""
         asked = self.acquired + self.timeouts + self.rejected
-        self.acquired = self.timeouts = self.rejected = 0
-
         self.return_seconds = seconds / asked if asked else None
         self.waits, self.holds, self._noted = [], [], 0
+        self.acquired = self.timeouts = self.rejected = 0
+
     def keep_warm(self, warm_size: int, surplus_age: float | None) -> None:
         """Keep *warm_size* connections although unused, others for *surplus_age* seconds."""
         self.warm_size, self.idle_seconds = warm_size, surplus_age
@@ -85,7 +83,6 @@ class SimulatedPool:
 
     @property
     def leased(self) -> int:
-        """Connections in use."""
         return self.established - len(self.idle)
 
     def use(self, now: float) -> float:
@@ -113,7 +110,6 @@ class SimulatedPool:
 
     @property
     def metrics(self) -> PoolMetrics:
-        """Its gauges."""
         return PoolMetrics(
             total_connections=self.established,
             idle_connections=len(self.idle),

@@ -109,7 +109,6 @@ class ApiKey(BaseModel):
 
     @cached_property
     def digest(self) -> bytes:
-        """The `token_digest` of the key."""
         return bytes.fromhex(self.sha256)
 
 

@@ -50,8 +50,6 @@ class KeyList(BaseModel):
 
 
 class KeyFile:
-    """The keys in force."""
-
     def __init__(
         self, path: Path, *, required: bool, clock: Callable[[], float] = monotonic
     ) -> None:

@@ -65,7 +65,6 @@ class Upstream(asyncio.Protocol):
     # -- a request and its response ----------------------------------------------------------
 
     def begin(self, method: str, head: bytes) -> None:
-        """Send the *head* of a request."""
         self._parser = httptools.HttpResponseParser(self)
         self.status, self.headers = 0, []
         self._is_head = method == "HEAD"
@@ -318,7 +317,6 @@ class Upstreams:
             self.discard(upstream)
 
     def discard(self, upstream: Upstream) -> None:
-        """Close a connection."""
         self._open.discard(upstream)
         upstream.close()
 
@@ -337,7 +335,6 @@ class Upstreams:
             self._grace = loop.call_later(_GRACE, self._discard_others, url)
 
     def close(self) -> None:
-        """Close all connections."""
         self._end_grace()
         self._discard_others(None)
         self._idle.clear()

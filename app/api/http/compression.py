@@ -52,7 +52,6 @@ async def compress(body: bytes) -> bytes:
 
 
 def encoded_etag(tag: bytes) -> bytes:
-    """The ETag of the compressed representation."""
     return tag[:-1] + b'-gzip"'
 
 

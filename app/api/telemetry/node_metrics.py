@@ -20,7 +20,6 @@ Values = dict[tuple[str, ...], float]
 
 
 def node_metrics(fleet: Fleet) -> Iterator[Metric]:
-    """The metrics of all nodes of *fleet*."""
     nodes = fleet.nodes
     heard = {name: node.latest for name, node in nodes.items() if node.latest}
     yield gauge(

@@ -88,7 +88,6 @@ class Exposition:
 
 
 def encode_metrics(collector: Collector, encode: Encoder) -> bytes:
-    """All metrics of *collector* in one format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     return encode(registry)
@@ -117,8 +116,6 @@ def _filled(
 
 
 class SnapshotCollector(Collector):
-    """The metrics of one snapshot."""
-
     def __init__(self, snapshot: Snapshot, series: TenantSeries) -> None:
         self._families = [
             *_pools(snapshot),

@@ -37,7 +37,6 @@ class TenantSeries:
         self._other = dict.fromkeys(_COUNTED, 0)
 
     def families(self, tenants: Sequence[TenantSnapshot]) -> Iterator[Metric]:
-        """The metrics of all *tenants* there are."""
         selected = self._select(tenants)
         others = [tenant for tenant in tenants if tenant.spec.id not in selected]
         self._count(others)

@@ -34,7 +34,6 @@ class Trust:
         return f"<Trust {'valid' if self.is_valid() else 'not valid'}>"
 
     def is_valid(self) -> bool:
-        """Whether it holds now."""
         return self._from <= self.clock() < self._until and not self._revoked
 
     def begin(self, *, after: float) -> None:

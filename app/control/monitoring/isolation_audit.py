@@ -53,8 +53,6 @@ _log = structlog.get_logger(__name__)
 
 
 class IsolationAudit:
-    """Audits isolation, server by server."""
-
     def __init__(
         self,
         manager: TenantPoolManager,
@@ -76,7 +74,6 @@ class IsolationAudit:
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run_once(self) -> None:
-        """Audit what is due."""
         opened = await self._opened()
         servers = list(self._manager.servers.values())
         due = [(server, await self._due(server, opened)) for server in servers]

@@ -36,8 +36,6 @@ class NodeChange:
 
 
 class NodeDeclarations:
-    """Declares nodes."""
-
     def __init__(
         self,
         catalog: Catalog,

@@ -45,7 +45,6 @@ class NodeLoads:
             self._drop(name, node)
 
     def forget(self, node: str) -> None:
-        """*node* was deleted."""
         self._heard_at.pop(node, None)
         for name in list(self._tenants):
             self._drop(name, node)
@@ -57,7 +56,6 @@ class NodeLoads:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no node has reported."""
         return not self._heard_at
 
     def find(self, tenant: str) -> NodeTenantLoad | None:

@@ -27,8 +27,6 @@ class _Place:
 
 
 class NodeTenantLoad:
-    """One tenant on nodes."""
-
     __slots__ = ("_busy", "_marks", "_open", "_places", "_waiting", "changed_at", "totals")
 
     def __init__(self) -> None:

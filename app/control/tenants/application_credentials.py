@@ -50,8 +50,6 @@ class IssuedCredential:
 
 
 class ApplicationCredentials:
-    """The credentials of all tenants."""
-
     def __init__(self, catalog: Catalog, manager: TenantPoolManager, locks: KeyedLocks) -> None:
         self._catalog = catalog
         self._manager = manager

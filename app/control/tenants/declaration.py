@@ -20,8 +20,6 @@ _SLICE = 100
 
 
 class TenantDeclarations:
-    """Declares tenants."""
-
     def __init__(self, catalog: Catalog, manager: TenantPoolManager, locks: KeyedLocks) -> None:
         self._catalog = catalog
         self._manager = manager

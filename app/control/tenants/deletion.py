@@ -38,8 +38,6 @@ class Deletion:
 
 
 class TenantDeletions:
-    """Deletes tenants."""
-
     def __init__(
         self,
         catalog: Catalog,

@@ -47,8 +47,6 @@ class Rotation:
 
 
 class PasswordRotation:
-    """Rotates passwords of login roles."""
-
     def __init__(
         self,
         catalog: Catalog,

@@ -34,8 +34,6 @@ _LOGIN_DEADLINE = 15.0
 
 
 class TenantProvisioning:
-    """Provisions tenants."""
-
     def __init__(
         self,
         catalog: Catalog,

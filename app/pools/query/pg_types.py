@@ -136,7 +136,6 @@ async def look_up_types(query: ExtendedQuery, oids: Iterable[int]) -> Mapping[in
 
 
 def are_built_in(oids: Iterable[int]) -> bool:
-    """Whether all of them are in `BUILT_IN`."""
     return BUILT_IN.keys() >= set(oids)
 
 

@@ -196,7 +196,6 @@ class Query(Generic[Result]):
     async def _open(
         self, query: ExtendedQuery, statement: Statement[Result], *, is_first: bool, room: int
     ) -> Reply:
-        """The reply to the opening of *statement*."""
         try:
             if self._begun is not None and is_first:
                 opened = await query.receive()
