@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api.http.problems import status_of
+from app.api.http.error_responses import status_of
 from app.domain.errors import PoolkeeperError
 from app.main import create_app
 from app.pools.manager import TenantPoolManager

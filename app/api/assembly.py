@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from app.api import openapi
 from app.api.forwarding.gate import ActiveInstanceGate
-from app.api.http import disconnect, problems
+from app.api.http import disconnect, error_responses
 from app.api.http.idempotency import ResponseReplayed, replay
 from app.api.http.middleware import DirectRoutes, HttpLayer
 from app.api.http.response_cache import ResponseCache
@@ -109,7 +109,7 @@ def assemble(
     app.state.forwarder = None
     app.state.readiness = None
     app.state.response_cache = None
-    problems.install(app)
+    error_responses.install(app)
     disconnect.install(app)
     app.add_exception_handler(ResponseReplayed, replay)
 

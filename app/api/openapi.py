@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api.http.problems import PROBLEM_MEDIA_TYPE, Problem
+from app.api.http.error_responses import PROBLEM_MEDIA_TYPE, Problem
 
 _SUMMARY = "The control plane for multi-tenant Postgres connection pools"
 _DESCRIPTION = """

@@ -37,9 +37,9 @@
         ├── TooManyStreams · TooManyLogins
         ├── RequestInFlight          this repetition did nothing; the first one goes on
 
-Each class has a stable `code`: its name, PoolTimeout as pool-timeout, unless it says another.
-Which HTTP status it becomes is decided in one table at the edge (`api/http/problems.py`). Messages
-are sentences for a person and hold no secret. This file must not know HTTP, SQL or a driver.
+Each class has a stable problem code: its name, PoolTimeout as pool-timeout, unless it says another.
+Its HTTP status is in one table at the edge (`api/http/error_responses.py`). Messages are sentences
+for a person and hold no secret. This file must not know HTTP, SQL or a driver.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from asyncpg import connect_utils
 from asyncpg.pool import PoolConnectionProxy
 
 from app.pools.leak_detection import Borrower, LeakSuspect
-from app.wire.silence import notice_silence
+from app.wire.tcp_keepalive import notice_silence
 
 if TYPE_CHECKING:
     from app.pools.tenant_state import TenantState

@@ -34,8 +34,8 @@ from app.domain.errors import (
     StatementFailed,
     TooManyLocks,
 )
+from app.domain.isolation_level import IsolationLevel
 from app.domain.tenant import TenantSpec
-from app.domain.transaction import IsolationLevel
 from app.pools import driver
 from app.pools.connection import PooledConnection
 from app.pools.isolation import IsolationStrategy, is_schema_missing

@@ -21,6 +21,7 @@ from app.domain.errors import (
     TenantNotFound,
 )
 from app.domain.eviction import Eviction, EvictionReason
+from app.domain.isolation_level import IsolationLevel
 from app.domain.pool import (
     NO_CONNECTIONS,
     PoolConfig,
@@ -30,7 +31,6 @@ from app.domain.pool import (
     PoolStats,
 )
 from app.domain.tenant import PoolStrategy, TenantSpec, shared_pool_id
-from app.domain.transaction import IsolationLevel
 from app.domain.wait import Use, Wait, WaitingTenant
 from app.pools.connector import Connectors
 from app.pools.isolation import IsolationStrategy

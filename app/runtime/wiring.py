@@ -21,7 +21,7 @@ from app.control.monitoring.node_samples import NodeSamples
 from app.control.monitoring.poller import Poller
 from app.control.monitoring.retention import SampleRetention
 from app.control.monitoring.snapshot import Snapshots
-from app.control.nodes.declarations import NodeDeclarations
+from app.control.nodes.declaration import NodeDeclarations
 from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.node_loads import NodeLoads

@@ -21,8 +21,8 @@ from app.api.forwarding.forwarded_body import ClientLeft, ForwardedBody
 from app.api.forwarding.forwarded_client import HEADER, ForwardedClient
 from app.api.forwarding.upstream import Upstream, UpstreamLost, Upstreams, UpstreamSilent
 from app.api.http.disconnect import Connection
+from app.api.http.error_responses import problem_response
 from app.api.http.middleware import request_id_of
-from app.api.http.problems import problem_response
 from app.control.leadership.election import Election
 
 INSTANCE = b"poolkeeper-instance"

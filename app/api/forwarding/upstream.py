@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
-from app.wire.silence import notice_silence
+from app.wire.tcp_keepalive import notice_silence
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -17,7 +17,7 @@ from starlette.types import Scope
 from app.api.auth.api_key import KeyScope
 from app.api.auth.authenticator import Authenticator, AuthFailure
 from app.api.auth.principal import ANONYMOUS, Principal
-from app.api.http.problems import problem_response
+from app.api.http.error_responses import problem_response
 from app.api.http.request_checks import HeaderValues
 from app.api.http.sql_protocol import SQL_PATH
 from app.domain.errors import KeyBoundToTenants, MissingScope

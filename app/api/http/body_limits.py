@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from app.api.http.problems import METHODS, problem_response
+from app.api.http.error_responses import METHODS, problem_response
 from app.api.http.request_checks import HeaderValues
 from app.api.http.sql_protocol import SQL_PATH
 

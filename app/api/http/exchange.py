@@ -17,8 +17,8 @@ from starlette.types import Message, Receive, Scope, Send
 from app.api.http.body_limits import BODY_TOO_LARGE, MAX_BODY_BYTES
 from app.api.http.compression import GzipSender
 from app.api.http.disconnect import Connection
+from app.api.http.error_responses import problem_response
 from app.api.http.idempotency import KeyReservation
-from app.api.http.problems import problem_response
 from app.api.http.response_headers import RAW_SECURITY_HEADERS
 
 _BODY_TIMEOUT = "The body did not arrive in time."

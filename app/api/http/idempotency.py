@@ -21,7 +21,7 @@ from fastapi import Header, Request, Response
 from starlette.types import Message, Scope
 
 from app.api.auth.principal import Principal
-from app.api.http.problems import problem_response
+from app.api.http.error_responses import problem_response
 from app.api.http.request_checks import HeaderValues
 from app.domain.errors import (
     Conflict,

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.http.client_connections import ClientConnections
-from app.api.http.problems import problem_response
+from app.api.http.error_responses import problem_response
 
 PROBES = frozenset({"/livez", "/readyz"})
 _OVERLOADED = "The service handles as many requests as it can; try again."

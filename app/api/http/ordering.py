@@ -14,8 +14,8 @@ from typing import Annotated, Generic, TypeVar
 from fastapi import Query
 from pydantic import Field
 
+from app.api.http.error_responses import validation_error
 from app.api.http.paging import decode_cursor, paginate
-from app.api.http.problems import validation_error
 
 Row = TypeVar("Row")
 

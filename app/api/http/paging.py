@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field
 
-from app.api.http.problems import validation_error
+from app.api.http.error_responses import validation_error
 
 Item = TypeVar("Item")
 NextCursor = Annotated[

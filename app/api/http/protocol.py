@@ -29,7 +29,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from app.api.http.body_limits import MAX_QUERY_BYTES
 from app.api.http.client_connections import ClientConnections, CloseReason
-from app.api.http.problems import PROBLEM_MEDIA_TYPE, Problem
+from app.api.http.error_responses import PROBLEM_MEDIA_TYPE, Problem
 from app.api.http.request_checks import (
     AMBIGUOUS_LENGTH,
     HEADERS_TOO_LARGE,

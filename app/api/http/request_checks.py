@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from app.api.http.problems import problem_response
+from app.api.http.error_responses import problem_response
 
 # The values of a request's headers, by lower-case name.
 HeaderValues = Mapping[bytes, Sequence[str]]

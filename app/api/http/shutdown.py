@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.http.problems import problem_response
+from app.api.http.error_responses import problem_response
 
 _CUT_OFF = "The service is stopping; the outcome of the request is unknown."
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args
 from fastapi import Depends, Query, Response
 from pydantic import BaseModel, Field
 
-from app.api.http.problems import validation_error
+from app.api.http.error_responses import validation_error
 
 FieldsQuery = Annotated[
     str | None,

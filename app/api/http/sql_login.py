@@ -12,7 +12,7 @@ from app.api.auth.application_logins import ApplicationLogins
 from app.api.auth.authenticator import Authenticator, AuthFailure
 from app.api.auth.principal import Principal
 from app.api.http.authentication import rate_limited
-from app.api.http.problems import problem_response
+from app.api.http.error_responses import problem_response
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.domain.application_credential import ApplicationCredential
 

@@ -27,10 +27,10 @@ from starlette.types import Message, Receive, Scope
 
 from app.api.http.body_limits import has_body
 from app.api.http.disconnect import ClientDisconnected
+from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, matching_etag
 from app.api.http.idempotency import reserve_key
 from app.api.http.malformed_json import malformed_json
-from app.api.http.problems import problem_responses, validation_error
 from app.api.http.sparse_fields import (
     SparsePage,
     exclusion_of,

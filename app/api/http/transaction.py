@@ -8,8 +8,8 @@ from time import monotonic
 from fastapi import Request
 
 from app.api.http.disconnect import CancelOnDisconnect
+from app.domain.isolation_level import IsolationLevel
 from app.domain.tenant import TenantId
-from app.domain.transaction import IsolationLevel
 from app.pools.manager import TenantPoolManager
 from app.pools.query.runner import Query
 from app.pools.query.statement import Result, Statement

@@ -15,9 +15,9 @@ from app.api.http.authentication import (
     require_unbound_key,
 )
 from app.api.http.dependencies import CatalogDep, ManagerDep, PrincipalDep, provided
+from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import Name, RequestBody, examples
-from app.api.http.problems import problem_responses, validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.views.advice import (
     ConfidenceField,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from app.api.auth.key_file import KeyFile
 from app.api.auth.principal import Principal
 from app.api.http.dependencies import PrincipalDep
-from app.api.http.problems import problem_responses
+from app.api.http.error_responses import problem_responses
 from app.api.http.strict_route import StrictRequest
 from app.catalog.catalog import Catalog
 from app.control.background import Supervisor, in_slices

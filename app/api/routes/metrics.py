@@ -10,7 +10,7 @@ from prometheus_client.exposition import choose_encoder
 
 from app.api.http.authentication import REQUIRE_READ, REQUIRE_UNBOUND_KEY
 from app.api.http.dependencies import ResponseCacheDep, provided
-from app.api.http.problems import problem_responses
+from app.api.http.error_responses import problem_responses
 from app.api.telemetry.pool_metrics import Exposition, encode_metrics
 from app.api.telemetry.service_metrics import ServiceCollector
 

@@ -15,10 +15,10 @@ from fastapi.responses import JSONResponse, Response
 from app.api.auth.authenticator import AuthFailure
 from app.api.http.authentication import REQUIRE_NODE
 from app.api.http.dependencies import PrincipalDep, provided
+from app.api.http.error_responses import validation_error
 from app.api.http.etags import etag, matching_etag
 from app.api.http.exchange import extend_deadline
 from app.api.http.private_connection import is_private
-from app.api.http.problems import validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.nodes import FleetDep, NodePath
 from app.control.nodes.feed import NodeFeed

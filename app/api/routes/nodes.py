@@ -11,14 +11,14 @@ from pydantic_core import PydanticCustomError
 
 from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_READ, REQUIRE_UNBOUND_KEY
 from app.api.http.dependencies import CursorQuery, LimitQuery, name_in_path, provided
+from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag, instance_of
 from app.api.http.field_types import LabelKey, LabelValue, Name, RequestBody, examples
 from app.api.http.paging import NextCursor, page_of_names
-from app.api.http.problems import problem_responses, validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.views.node import NodeView
 from app.api.views.plan import OperationDep, OperationRequest, PlanView
-from app.control.nodes.declarations import NodeChange, NodeDeclarations
+from app.control.nodes.declaration import NodeChange, NodeDeclarations
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
 from app.control.operation import Operation

@@ -24,9 +24,9 @@ from app.api.http.dependencies import (
     TenantDep,
     provided,
 )
+from app.api.http.error_responses import problem_responses
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import RequestBody, examples
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, OperationRequest, PlanView
 from app.api.views.pool import (

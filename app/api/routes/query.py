@@ -14,10 +14,10 @@ from app.api.auth.api_key import KeyScope
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_QUERY
 from app.api.http.dependencies import ManagerDep, TenantDep, provided
+from app.api.http.error_responses import validation_error
 from app.api.http.exchange import extend_deadline
 from app.api.http.field_types import RequestBody, examples
 from app.api.http.idempotency import reserve_key
-from app.api.http.problems import validation_error
 from app.api.http.strict_route import StrictRequest, StrictRoute
 from app.api.http.transaction import run_statements
 from app.api.views.plan import DryRunQuery, PlanView, show_plan
@@ -30,9 +30,9 @@ from app.domain.errors import (
     StatementFailed,
     UntrustedSqlOnSharedRole,
 )
+from app.domain.isolation_level import IsolationLevel
 from app.domain.plan import Plan, PlanAction, plan_step
 from app.domain.tenant import TenantId
-from app.domain.transaction import IsolationLevel
 from app.pools.manager import TenantPoolManager
 from app.pools.query.descriptions import (
     Descriptions,

@@ -14,9 +14,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
+from app.api.http.error_responses import problem_response, problem_responses, validation_error
 from app.api.http.exchange import extend_deadline
 from app.api.http.field_types import examples
-from app.api.http.problems import problem_response, problem_responses, validation_error
 from app.api.http.sql_login import log_in
 from app.api.http.sql_protocol import PREFLIGHT_HEADERS, SQL_PATH, PostgresError
 from app.api.http.strict_route import StrictRequest
@@ -24,7 +24,7 @@ from app.api.http.transaction import run_statements
 from app.api.views.statement import Params, SqlText, Statements
 from app.api.views.tenant import QueryLimits
 from app.domain.errors import UntrustedSqlOnSharedRole
-from app.domain.transaction import IsolationLevel
+from app.domain.isolation_level import IsolationLevel
 from app.pools.manager import TenantPoolManager
 from app.pools.query.text_statement import TextResult, TextStatement
 

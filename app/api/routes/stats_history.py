@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ, REQUIRE_UNBOUND_KEY
 from app.api.http.dependencies import CatalogDep, ManagerDep, PrincipalDep, TenantDep
+from app.api.http.error_responses import validation_error
 from app.api.http.field_types import Timestamp
-from app.api.http.problems import validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import POOL_ID_PATTERN
 from app.api.views.pool import accessible_pools

@@ -21,7 +21,7 @@ from app.api.auth.authenticator import Authenticator
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import AuthenticatorDep, PrincipalDep, provided
-from app.api.http.problems import problem_responses
+from app.api.http.error_responses import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.views.stats import stats_event
 from app.control.monitoring.snapshot import Snapshot, Snapshots

@@ -17,9 +17,9 @@ from app.api.http.dependencies import (
     PrincipalDep,
     provided,
 )
+from app.api.http.error_responses import validation_error
 from app.api.http.field_types import PrintableText, Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
-from app.api.http.problems import validation_error
 from app.api.http.strict_route import StrictRoute
 from app.control.monitoring.poller import Poller
 from app.domain.usage_report import (

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, create_model
 
+from app.api.http.error_responses import validation_error
 from app.api.http.field_types import RequestBody, examples
-from app.api.http.problems import validation_error
 from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
 from app.domain.advisor.config_value import ConfigValue, config_values
 from app.domain.desired_state import AdvisorRule, AdvisorSettings

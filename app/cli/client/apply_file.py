@@ -22,9 +22,9 @@ from app.cli.client.dry_run import check, unchecked
 from app.cli.client.execution import Execution, Summary
 from app.cli.client.exit_status import ExitStatus
 from app.cli.client.manifest import Manifest, ManifestError, Step, Verb, plan
+from app.cli.client.parallel_requests import patiently, work_in_parallel
 from app.cli.client.session import Session
 from app.cli.client.table import counted
-from app.cli.client.workers import patiently, work_in_parallel
 from app.text.printable import print_error, printable
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from app.cli.client.api_client import ApiError
 from app.cli.client.exit_status import ExitStatus
 from app.cli.client.manifest import Stage, Step, Verb
-from app.cli.client.workers import patiently, work_in_parallel
+from app.cli.client.parallel_requests import patiently, work_in_parallel
 
 _FATAL = (ExitStatus.UNREACHABLE, ExitStatus.FORBIDDEN)
 # How the service refuses a step of a tenant for which these were not done, and what that means.

@@ -13,7 +13,7 @@ from threading import Event, Lock
 from app.cli.client.api_client import ApiError
 from app.cli.client.exit_status import ExitStatus
 from app.cli.client.manifest import Stage, Step, Verb
-from app.cli.client.workers import patiently, work_in_parallel
+from app.cli.client.parallel_requests import patiently, work_in_parallel
 
 # Tenants in a row that fail for the same reason, after which the others would fail, too.
 _MOST_ALIKE = 5

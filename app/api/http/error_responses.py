@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details: the table from error to HTTP status, and the one shape.
+"""Errors as responses, RFC 9457 problem details: the table of HTTP statuses, and the one shape.
 
 Problem codes are those of `app/domain/errors.py`. Nothing of the input, of an exception's text or
 of a connection is echoed, except for the sentences of our own errors.

@@ -6,7 +6,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from app.control.nodes.declarations import NodeDeclarations
+from app.control.nodes.declaration import NodeDeclarations
 from app.control.nodes.feed import NodeFeed, ServerAddress
 from app.control.nodes.fleet import Fleet
 from app.control.pools.role_limits import RoleLimits
