@@ -21,15 +21,16 @@ from tests.fixtures.hostile import (
     CLEARTEXT,
     MD5,
     OK,
+    PASSWORD,
     SASL_CONTINUE,
     Caller,
     HostileServer,
     Script,
     hostile_server,
+    login_to,
 )
 from tests.fixtures.waiting import eventually
 
-PASSWORD = "a password that nobody may get"
 # Socket buffers on both sides of a connection within one machine hold a few megabytes.
 MOST_TAKEN = 16 * 1024 * 1024
 
@@ -198,10 +199,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def as_a_tenants_server(port: int, timeout: float) -> None:
-    login = wire.Login(
-        host="127.0.0.1", port=port, user="u", password=PASSWORD, database="d", primary=False
-    )
-    await driver.connect(login, timeout=timeout)
+    await driver.connect(login_to(port, primary=False), timeout=timeout)
 
 
 async def as_the_catalog(port: int, timeout: float) -> None:
@@ -283,15 +281,5 @@ async def test_a_server_that_declines_tls_is_not_spoken_to_without_it() -> None:
     context = wire.connect.__globals__["ssl"].create_default_context()
     async with hostile(silence) as server:
         with pytest.raises(wire.ServerRejected, match="does not offer TLS"):
-            await wire.connect(
-                wire.Login(
-                    host="127.0.0.1",
-                    port=server.port,
-                    user="u",
-                    password=PASSWORD,
-                    database="d",
-                    tls=context,
-                ),
-                timeout=20,
-            )
+            await wire.connect(login_to(server.port, tls=context), timeout=20)
         assert server.heard == b""

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from app import wire
 from app.domain.errors import TenantLoginFailed
 from app.pools import driver
-from tests.fixtures.hostile import OK, Caller, hostile_server
+from tests.fixtures.hostile import OK, Caller, hostile_server, login_to
 
 FRENCH = "SFATAL\0VFATAL\0C{}\0Mécrit à la française : rôle « ñ »\0\0".encode("iso-8859-1")
-
-
-def login(port: int) -> wire.Login:
-    return wire.Login(
-        host="127.0.0.1", port=port, user="someone", password="secret", database="postgres"
-    )
 
 
 @pytest.mark.parametrize(
@@ -33,7 +26,7 @@ async def test_a_refusal_is_recognised_by_its_sqlstate(sqlstate: bytes, reason: 
 
     async with hostile_server(refusing) as server:
         with pytest.raises(TenantLoginFailed, match=reason):
-            await driver.connect(login(server.port), timeout=5)
+            await driver.connect(login_to(server.port), timeout=5)
 
 
 async def test_notices_and_parameters_do_not_hinder_a_login() -> None:
@@ -51,6 +44,6 @@ async def test_notices_and_parameters_do_not_hinder_a_login() -> None:
         await caller.say(b"Z", b"I")
 
     async with hostile_server(greeting) as server:
-        connection = await driver.connect(login(server.port), timeout=5)
+        connection = await driver.connect(login_to(server.port), timeout=5)
         assert connection.get_settings().search_path == "sch\N{REPLACEMENT CHARACTER}ma"
         connection.terminate()

@@ -22,8 +22,8 @@ from app.main import create_app
 from app.pools import driver
 from app.runtime.topology import _login, _tls
 from app.settings import ServerSettings, Settings, SettingsError
-from tests.faults.test_hostile_server import PASSWORD, asking_in_clear, hashing
-from tests.fixtures.hostile import hostile_server
+from tests.faults.test_hostile_server import asking_in_clear, hashing
+from tests.fixtures.hostile import PASSWORD, hostile_server, login_to
 from tests.fixtures.postgres import Database
 from tests.fixtures.tls import Authorities, TlsPostgres, write_certificate
 
@@ -173,10 +173,7 @@ _SOMEWHERE = {"host": "localhost", "user": "u", "password": PASSWORD}
 
 async def talk(port: int, tls: ssl.SSLContext, *, timeout: float = 20) -> None:
     """Try to log in there."""
-    await wire.connect(
-        wire.Login(host="localhost", port=port, user="u", password=PASSWORD, database="d", tls=tls),
-        timeout=timeout,
-    )
+    await wire.connect(login_to(port, host="localhost", tls=tls), timeout=timeout)
 
 
 async def test_a_directory_that_takes_passwords_in_clear_works_behind_verified_tls(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,13 +193,16 @@ async def busy(
 ) -> AsyncIterator[Load]:
     """Applications of each tenant that always have work, for a block; none may see an error."""
     load = Load()
-    tasks = [
-        asyncio.create_task(load.work(site, tenant), name=f"application of {tenant}")
-        for tenant in tenants
-        for _ in range(clients)
-    ]
-    try:
+    async with working(load.work(site, tenant) for tenant in tenants for _ in range(clients)):
         yield load
+
+
+@asynccontextmanager
+async def working(applications: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Applications that work without end, for a block; none may see an error."""
+    tasks = [asyncio.create_task(each, name="an application") for each in applications]
+    try:
+        yield
         for task in tasks:
             assert not task.done(), task.exception()
     finally:

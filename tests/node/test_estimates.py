@@ -12,7 +12,7 @@ from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
 from app.domain.nodes.wait_estimate import WaitEstimate
 from app.node.agent import Agent
 from tests.fixtures.waiting import eventually
-from tests.node.site import Site
+from tests.node.site import Site, working
 
 SIZE, CLIENTS, HOLD = 2, 8, 0.02
 PATIENCE = 0.06
@@ -72,12 +72,5 @@ async def clients(site: Site) -> AsyncIterator[list[float]]:
                 waits.append(max(0.0, served - began))
                 await asyncio.sleep(random.expovariate(1.0 / HOLD))
 
-    tasks = [asyncio.create_task(work(), name=f"application {n}") for n in range(CLIENTS)]
-    try:
+    async with working(work() for _ in range(CLIENTS)):
         yield waits
-        for task in tasks:
-            assert not task.done(), task.exception()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)

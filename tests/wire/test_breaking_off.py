@@ -7,7 +7,7 @@ import pytest
 import trustme
 
 from app import wire
-from tests.fixtures.hostile import Caller, hostile_server
+from tests.fixtures.hostile import Caller, hostile_server, login_to
 from tests.fixtures.waiting import eventually
 
 
@@ -28,19 +28,10 @@ async def test_nothing_of_a_login_is_sent_once_it_may_not_go_on(*, speaks_tls: b
     async with hostile_server(count, tls=theirs) as server:
 
         async def log_in(*, may_go_on: bool) -> None:
+            tls = ours if speaks_tls else False
+            login = login_to(server.port, tls=tls, may_go_on=lambda: may_go_on)
             with pytest.raises((OSError, asyncpg.PostgresConnectionError)):
-                await wire.connect(
-                    wire.Login(
-                        host="127.0.0.1",
-                        port=server.port,
-                        user="tenant_acme",
-                        password="a secret",
-                        database="acme",
-                        tls=ours if speaks_tls else False,
-                        may_go_on=lambda: may_go_on,
-                    ),
-                    timeout=180,
-                )
+                await wire.connect(login, timeout=180)
 
         await log_in(may_go_on=False)
         await eventually(lambda: server.left == 1)

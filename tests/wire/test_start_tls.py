@@ -14,9 +14,8 @@ import trustme
 import uvloop
 
 from app import wire
-from tests.fixtures.hostile import CLEARTEXT
+from tests.fixtures.hostile import CLEARTEXT, PASSWORD, login_to
 
-PASSWORD = "a password that nobody may get"
 IN_CLEAR = b"R" + struct.pack("!ii", 8, CLEARTEXT)
 _WRONG = b"SFATAL\0C28P01\0Mwrong password\0\0"
 WRONG_PASSWORD = b"E" + struct.pack("!i", len(_WRONG) + 4) + _WRONG
@@ -76,17 +75,7 @@ async def log_in(server: Eager) -> None:
     unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE
-    await wire.connect(
-        wire.Login(
-            host="127.0.0.1",
-            port=server.port,
-            user="u",
-            password=PASSWORD,
-            database="d",
-            tls=unverified,
-        ),
-        timeout=20,
-    )
+    await wire.connect(login_to(server.port, tls=unverified), timeout=20)
 
 
 async def refusal(server: Eager) -> str:

@@ -116,20 +116,7 @@ async def test_the_tenants_of_a_node_have_room(service: Api, tab: Tab, width: in
 
 
 async def test_every_operation_of_a_node(service: Api, tab: Tab) -> None:
-    page, drawer, dialog, outcome = (
-        tab.page,
-        tab.page.locator("#drawer"),
-        tab.page.locator("#action"),
-        tab.page.locator("#outcome"),
-    )
-
-    async def do(label: str, plan: str, done: str) -> None:
-        await drawer.get_by_role("button", name=label, exact=True).click()
-        await expect(dialog.locator(".plan")).to_contain_text(plan)
-        await dialog.get_by_role("button", name=label, exact=True).click()
-        await expect(outcome).to_contain_text(done)
-        await expect(dialog).to_have_count(0)
-
+    page, drawer, dialog = tab.page, tab.page.locator("#drawer"), tab.page.locator("#action")
     await page.goto("/#/nodes")
     await expect(page.locator(".empty")).to_contain_text("There are no nodes yet.")
     await page.get_by_role("button", name="New node").click()
@@ -146,10 +133,10 @@ async def test_every_operation_of_a_node(service: Api, tab: Tab) -> None:
     made = ok(await service.client.get("/v1/nodes/edge"))
     assert (made["selector"], made["limits"]) == ({"plan": "gold"}, {"local": 7})
 
-    await do("Pause", "paused false → true", "Pause edge: done.")
+    await tab.operate("Pause", "paused false → true", "Pause edge: done.")
     await expect(drawer.locator("dd").first).to_contain_text("paused")
-    await do("Drain", "draining false → true", "Drain edge: done.")
-    await do("Resume", "paused true → false", "Resume edge: done.")
+    await tab.operate("Drain", "draining false → true", "Drain edge: done.")
+    await tab.operate("Resume", "paused true → false", "Resume edge: done.")
     await expect(drawer.get_by_role("button", name="Resume")).to_have_count(0)
     await drawer.get_by_role("button", name="Edit").click()
     await expect(dialog.get_by_label("Connections, at most")).to_have_value("local: 7")

@@ -21,14 +21,7 @@ async def test_every_operation_of_a_pool(service: Api, tab: Tab) -> None:
         page.locator("#outcome"),
     )
 
-    async def do(label: str, plan: str, done: str) -> None:
-        await drawer.get_by_role("button", name=label, exact=True).click()
-        await expect(dialog.locator(".plan")).to_contain_text(plan)
-        await dialog.get_by_role("button", name=label, exact=True).click()
-        await expect(outcome).to_contain_text(done)
-        await expect(dialog).to_have_count(0)
-
-    await do("Open", "Open pool beta", "Pool beta: 1 connection open, at most 2.")
+    await tab.operate("Open", "Open pool beta", "Pool beta: 1 connection open, at most 2.")
     await page.goto("/#/pools/beta")
     await drawer.get_by_role("button", name="Resize", exact=True).click()
     await dialog.get_by_label("max_size").fill("7")
@@ -42,14 +35,14 @@ async def test_every_operation_of_a_pool(service: Api, tab: Tab) -> None:
 
     await drawer.get_by_role("button", name="Check").click()
     await expect(outcome).to_contain_text("1 idle connection tested, 0 failed")
-    await do("Recycle", "pool beta", "1 connection replaced")
-    await do("Pause", "Pause pool beta", "Pause beta: done.")
+    await tab.operate("Recycle", "pool beta", "1 connection replaced")
+    await tab.operate("Pause", "Pause pool beta", "Pause beta: done.")
     await expect(page.locator(".scroll tbody tr")).to_contain_text("paused")
-    await do("Resume", "Resume pool beta", "Resume beta: done.")
-    await do("Evict", "Close pool beta", "Pool beta was evicted")
+    await tab.operate("Resume", "Resume pool beta", "Resume beta: done.")
+    await tab.operate("Evict", "Close pool beta", "Pool beta was evicted")
     await expect(drawer.get_by_role("button", name="Open")).to_be_visible()
-    await do("Open", "Open pool beta", "at most 7.")
-    await do("Drain", "pool beta", "Pool beta is draining")
+    await tab.operate("Open", "Open pool beta", "at most 7.")
+    await tab.operate("Drain", "pool beta", "Pool beta is draining")
     await expect(drawer.locator("#timeline")).to_contain_text("pool.draining")
 
 

@@ -116,18 +116,8 @@ def test_a_password_is_printed_alone_and_once(service: EchoService) -> None:
     assert timedelta(days=13) < expires - datetime.now(UTC) <= timedelta(days=14)
 
 
-def test_a_credential_that_no_node_serves_says_so(
-    service: EchoService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    examples = service.answer
-
-    def answer(
-        _: EchoService, method: str, path: str, body: object
-    ) -> tuple[int, Mapping[str, Any]]:
-        status, document = examples(method, path, body)
-        return status, {**document, "node_connection_string": None}
-
-    monkeypatch.setattr(EchoService, "answer", answer)
+def test_a_credential_that_no_node_serves_says_so(service: EchoService) -> None:
+    service.change = lambda _, example: {**example, "node_connection_string": None}
     created = call(service, "credentials", "create", "acme", "web")
     assert created.stdout.startswith("postgresql://acme.web:")
     assert "No node serves the tenant yet" in created.stderr

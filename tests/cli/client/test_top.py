@@ -121,22 +121,15 @@ REASON = (
 )
 
 
-def test_a_pool_opens_in_detail_and_closes_again(
-    service: EchoService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    examples = service.answer
-
-    def recommend(
-        _: EchoService, method: str, path: str, body: object
-    ) -> tuple[int, Mapping[str, Any]]:
-        status, document = examples(method, path, body)
+def test_a_pool_opens_in_detail_and_closes_again(service: EchoService) -> None:
+    def recommend(path: str, document: Mapping[str, Any]) -> Mapping[str, Any]:
         if path.endswith("/pool"):
             advice = {"current_size": 10, "new_size": 12, "reason": REASON, "blocked_by": "a test"}
             recommendation = {"id": "1", "new_size": 15, "reason": REASON}
             document = {**document, "recommendation": recommendation, "advice": advice}
-        return status, document
+        return document
 
-    monkeypatch.setattr(EchoService, "answer", recommend)
+    service.change = recommend
     with terminal(TOP, service.url, lines=40) as top:
         top.wait_for("pools by waiting")
         top.press("\r")
@@ -157,22 +150,15 @@ def test_a_pool_opens_in_detail_and_closes_again(
         assert top.end() == 0
 
 
-def test_a_shared_pool_opens_as_its_tenants(
-    service: EchoService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    examples = service.answer
-
-    def share(
-        _: EchoService, method: str, path: str, body: object
-    ) -> tuple[int, Mapping[str, Any]]:
-        status, document = examples(method, path, body)
+def test_a_shared_pool_opens_as_its_tenants(service: EchoService) -> None:
+    def share(path: str, document: Mapping[str, Any]) -> Mapping[str, Any]:
         if urlsplit(path).path == "/v1/pools":
             [pool] = document["items"]
             shared = {"pool_id": "shared@local", "tenant": None, "shared": True}
             document = {**document, "items": [pool | shared]}
-        return status, document
+        return document
 
-    monkeypatch.setattr(EchoService, "answer", share)
+    service.change = share
     with terminal(TOP, service.url) as top:
         top.wait_for("shared@local")
         top.press("\r")
@@ -193,23 +179,18 @@ PROBLEM = "port 6432 is taken by another program, so that no application can con
 
 @pytest.mark.parametrize("columns", [80, 120, 200])
 def test_nodes_open_as_their_tenants_and_these_with_what_they_have_there(
-    service: EchoService, monkeypatch: pytest.MonkeyPatch, columns: int
+    service: EchoService, columns: int
 ) -> None:
-    examples = service.answer
-
-    def in_trouble(
-        _: EchoService, method: str, path: str, body: object
-    ) -> tuple[int, Mapping[str, Any]]:
-        status, document = examples(method, path, body)
+    def in_trouble(path: str, document: Mapping[str, Any]) -> Mapping[str, Any]:
         if urlsplit(path).path == "/v1/nodes":
             [node] = document["items"]
             troubled = {"name": LONGEST, "waiting": 1234, "paused": True, "problem": PROBLEM}
             document = {**document, "items": [node, node | troubled]}
         if urlsplit(path).path == "/v1/stats":
             document = {**document, "nodes": {**document["nodes"], "vulnerable": 1}}
-        return status, document
+        return document
 
-    monkeypatch.setattr(EchoService, "answer", in_trouble)
+    service.change = in_trouble
     with terminal(TOP, service.url, columns=columns, lines=40) as top:
         head, *_ = top.wait_for("nodes         2 ready, 1 vulnerable; 85 clients, 0 waiting")
         assert re.match(r"Poolkeeper: \d+ active, \d+ waiting, \d+ timeouts, event loop lag", head)
@@ -318,21 +299,17 @@ LEASES = [
 ]
 
 
-def test_a_tenant_shows_who_holds_its_connections_and_who_waits(
-    service: EchoService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    examples = service.answer
+def test_a_tenant_shows_who_holds_its_connections_and_who_waits(service: EchoService) -> None:
     asked = []
 
-    def hold(_: EchoService, method: str, path: str, body: object) -> tuple[int, Mapping[str, Any]]:
-        status, document = examples(method, path, body)
+    def hold(path: str, document: Mapping[str, Any]) -> Mapping[str, Any]:
         url = urlsplit(path)
         if url.path == "/v1/leases":
             asked.append(parse_qs(url.query)["tenant"])
             document = {**document, "items": LEASES, "active": 1, "waiting": 4}
-        return status, document
+        return document
 
-    monkeypatch.setattr(EchoService, "answer", hold)
+    service.change = hold
     with terminal(TOP, service.url, lines=40) as top:
         top.wait_for("pools by waiting")
         top.press("\r")
