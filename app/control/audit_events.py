@@ -21,7 +21,7 @@ from app.domain.leadership import Instance, Takeover
 from app.domain.lock_table import BackendSignal, LockHolder
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.recommendation import Recommendation, RecommendationStatus
-from app.domain.tenant import OBJECT_PREFIX, TenantId, TenantSpec
+from app.domain.tenant import OBJECT_PREFIX, TenantId, TenantSpec, tenant_of_pool
 
 _CAPACITY = 10_000
 _BATCH = 500
@@ -280,8 +280,7 @@ def _event(action: str, actor: Actor, **fields: Any) -> AuditEvent:
 
 def _pool_event(action: str, pool_id: str, actor: Actor, **fields: Any) -> AuditEvent:
     """A shared pool's event belongs to no single tenant."""
-    tenant = None if "@" in pool_id else pool_id
-    return _event(f"pool.{action}", actor, tenant=tenant, pool=pool_id, **fields)
+    return _event(f"pool.{action}", actor, tenant=tenant_of_pool(pool_id), pool=pool_id, **fields)
 
 
 def _credential(user: str, expires_at: datetime | None) -> dict[str, Any]:

@@ -141,3 +141,8 @@ class TenantSpec:
 def shared_pool_id(server: str) -> str:
     """Name the one shared pool of *server*."""
     return f"shared@{server}"
+
+
+def tenant_of_pool(pool_id: str) -> str | None:
+    """The tenant that a pool belongs to; None: it is shared."""
+    return None if "@" in pool_id else pool_id

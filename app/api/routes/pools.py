@@ -30,6 +30,7 @@ from app.api.views.pool import PoolView
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot
 from app.control.pools.operations import PoolOperations
+from app.domain.tenant import tenant_of_pool
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=StrictRoute)
 
@@ -179,6 +180,4 @@ async def evict_expired_pools(
 
 
 def _swept(pool_id: str, reason: str) -> PoolSweepResult:
-    return PoolSweepResult(
-        tenant=None if "@" in pool_id else pool_id, pool_id=pool_id, reason=reason
-    )
+    return PoolSweepResult(tenant=tenant_of_pool(pool_id), pool_id=pool_id, reason=reason)

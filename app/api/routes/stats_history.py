@@ -24,7 +24,7 @@ from app.api.views.pool import accessible_pools
 from app.catalog.catalog import Catalog
 from app.domain.errors import PoolNotFound
 from app.domain.history import SERVICE, Resolution, on_nodes, tenant_of
-from app.domain.tenant import shared_pool_id
+from app.domain.tenant import shared_pool_id, tenant_of_pool
 from app.pools.manager import TenantPoolManager
 
 _MAX_STEPS = 2000
@@ -210,13 +210,13 @@ async def get_pool_stats_history(
     """
     if not _can_access_pool(manager, principal, pool_id):
         raise PoolNotFound(f"There is no pool {pool_id}.")
-    tenant = None if "@" in pool_id else pool_id
+    tenant = tenant_of_pool(pool_id)
     return await _history_of(catalog, pool_id, time_range, tenant=tenant, pool_id=pool_id)
 
 
 def _can_access_pool(manager: TenantPoolManager, principal: Principal, pool_id: str) -> bool:
     """Whether the pool exists and serves a tenant that the principal can access."""
-    if principal.tenants is None and "@" in pool_id:
+    if principal.tenants is None and tenant_of_pool(pool_id) is None:
         return pool_id in map(shared_pool_id, manager.servers)
     tenants = frozenset({pool_id}) if principal.tenants is None else principal.tenants
     return pool_id in accessible_pools(manager, tenants)
