@@ -466,10 +466,6 @@ class TenantPoolManager:
         """The ids of the pools for which somebody waits for a slot."""
         return [pool_id for registry in self._registries.values() for pool_id in registry.awaited]
 
-    def pool_stats(self, pool: Pool) -> PoolStats:
-        """What was counted about one open pool."""
-        return pool.recorder.stats(self.pool_metrics(pool.pool_id), monotonic())
-
     def recently_active_tenants(self) -> list[TenantState]:
         """Tenants that leased or waited within the statistics' window."""
         since, awaited = monotonic() - self._window, frozenset(self.awaited_pools)

@@ -369,7 +369,7 @@ async def test_shared_tenants_of_a_server_share_one_pool_and_keep_their_own_acco
     counted = [few.tenant_stats(state).counters.connections_acquired for state in accounts]
     assert counted == [2, 1, 1]
     [pool] = few.pools()
-    assert few.pool_stats(pool).counters.connections_acquired == 4
+    assert pool.recorder.counters.connections_acquired == 4
 
 
 async def test_deleting_a_shared_tenant_fails_its_waiting_callers_and_nobody_elses(

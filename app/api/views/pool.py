@@ -5,7 +5,6 @@ Read from memory alone, so that it can be shown while the catalog is unreachable
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from time import monotonic
@@ -20,15 +19,14 @@ from app.api.views.node import NodeEntryView
 from app.api.views.wait import WaitView
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
-from app.control.monitoring.snapshot import PoolSnapshot
+from app.control.monitoring.snapshot import PoolSnapshot, snapshot_pool
 from app.control.nodes.fleet import Fleet
 from app.domain.desired_state import Pause
 from app.domain.eviction import EvictionReason
-from app.domain.pool import PoolMetrics, PoolSize, PoolState
+from app.domain.pool import PoolMetrics, PoolState
 from app.domain.recommendation import Recommendation
 from app.domain.tenant import PoolStrategy
 from app.domain.wait import Wait
-from app.pools.leak_detection import LeakSuspect
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
@@ -175,12 +173,17 @@ class PoolView(_PoolNow):
         recommendation: Recommendation | None,
         stale: bool,
     ) -> PoolView:
-        """A pool in a list; *tenants*: how many of its tenants the principal can access."""
+        """*tenants*: how many of its tenants the principal can access."""
+        is_shared = pool.strategy is PoolStrategy.SHARED
         return cls(
-            **_identity(pool.pool_id, pool.strategy, pool.server),
+            pool_id=pool.pool_id,
+            tenant=None if is_shared else pool.pool_id,
+            shared=is_shared,
+            strategy=pool.strategy,
+            server=pool.server,
             tenants=tenants,
             pause=PauseView.of(pool.pause),
-            desired=_desired(pool.desired, paused=pool.pause is not None),
+            desired=DesiredSize(**asdict(pool.desired), paused=pool.pause is not None),
             generation=pool.generation,
             stale=stale,
             recommendation=PoolRecommendation.of(recommendation, principal),
@@ -190,7 +193,11 @@ class PoolView(_PoolNow):
             access_count=pool.access_count,
             wait_p99_ms=pool.stats.wait.p99_ms,
             waits_for=WaitView.of(wait),
-            leak_suspects=_leak_suspects(pool.leak_suspects, principal),
+            leak_suspects=[
+                LeakSuspectView(**asdict(suspect))
+                for suspect in pool.leak_suspects
+                if principal.can_access(suspect.tenant)
+            ],
         )
 
 
@@ -247,32 +254,31 @@ class PoolViews:
         self, tenant: TenantState, principal: Principal, *, pool: Pool | None = None
     ) -> PoolView:
         """The pool that serves *tenant*: *pool* if known, open or not."""
-        spec = tenant.tenant.spec
-        pool = pool or self._manager.find(spec.pool_id)
-        desired = self._manager.desired.get(spec.pool_id)
-        size = self._manager.desired_size(spec.pool_id, spec.strategy)
+        manager, spec = self._manager, tenant.tenant.spec
+        now = snapshot_pool(
+            manager,
+            spec.pool_id,
+            spec.server,
+            spec.strategy,
+            recorder=manager.recorder(tenant),
+            pool=pool or manager.find(spec.pool_id),
+            at=monotonic(),
+        )
+        waits = now.stats.metrics.waiting_requests > 0 and not spec.is_shared
         advice = self._advisor.latest_advice.get(spec.pool_id)
         share = self._fleet.sizes.here(spec.pool_id)
-        metrics = self._manager.pool_metrics(spec.pool_id)
-        waits = metrics.waiting_requests > 0 and not spec.is_shared
-        return PoolView(
-            **_identity(spec.pool_id, spec.strategy, spec.server),
+        view = PoolView.of_snapshot(
+            now,
+            principal,
             tenants=self._tenant_count(spec.pool_id, principal),
-            state=self._manager.pool_state(spec.pool_id) if pool is None else pool.state,
-            pause=PauseView.of(desired.pause if desired else None),
-            desired=_desired(size, paused=desired.paused if desired else False),
-            **_connections(metrics),
-            waits_for=WaitView.of(self._manager.wait_of(tenant)) if waits else None,
-            generation=desired.generation if desired else 0,
+            wait=manager.wait_of(tenant) if waits else None,
+            recommendation=self._advisor.open_recommendations.get(spec.pool_id),
             stale=not self._catalog.available,
-            recommendation=PoolRecommendation.of(
-                self._advisor.open_recommendations.get(spec.pool_id), principal
-            ),
-            **(self._open(pool, principal) if pool else _CLOSED),
-            advice=AdviceView.of(advice, principal) if advice else None,
-            share=size.max_size if share is None else share,
-            nodes=self.on_nodes(tenant),
         )
+        view.advice = AdviceView.of(advice, principal) if advice else None
+        view.share = now.desired.max_size if share is None else share
+        view.nodes = self.on_nodes(tenant)
+        return view
 
     def on_nodes(self, tenant: TenantState) -> list[NodeEntryView]:
         """The tenant on each node that reports it, by name of the node."""
@@ -280,14 +286,6 @@ class PoolViews:
         patience = self._advisor.settings.demand.patience_seconds
         shown = (NodeEntryView.of(node, tenant.tenant.spec.id, patience=patience) for node in nodes)
         return [each for each in shown if each is not None]
-
-    def _open(self, pool: Pool, principal: Principal) -> Mapping[str, Any]:
-        return {
-            "open": True,
-            "access_count": self._manager.access_count(pool),
-            "wait_p99_ms": self._manager.pool_stats(pool).wait.p99_ms,
-            "leak_suspects": _leak_suspects(pool.leak_suspects(monotonic()), principal),
-        }
 
     def _tenant_count(self, pool_id: str, principal: Principal) -> int:
         if principal.tenants is None:
@@ -301,29 +299,6 @@ def accessible_pools(manager: TenantPoolManager, tenants: frozenset[str]) -> lis
     return [states[tenant].tenant.spec.pool_id for tenant in states.keys() & tenants]
 
 
-_CLOSED: Mapping[str, Any] = {
-    "open": False,
-    "access_count": 0,
-    "wait_p99_ms": None,
-    "leak_suspects": [],
-}
-
-
-def _identity(pool_id: str, strategy: PoolStrategy, server: str) -> dict[str, Any]:
-    is_shared = strategy is PoolStrategy.SHARED
-    return {
-        "pool_id": pool_id,
-        "tenant": None if is_shared else pool_id,
-        "shared": is_shared,
-        "strategy": strategy,
-        "server": server,
-    }
-
-
-def _desired(size: PoolSize, *, paused: bool) -> DesiredSize:
-    return DesiredSize(**asdict(size), paused=paused)
-
-
 def _connections(metrics: PoolMetrics) -> dict[str, Any]:
     return {
         "size": metrics.total_connections,
@@ -331,11 +306,3 @@ def _connections(metrics: PoolMetrics) -> dict[str, Any]:
         "active": metrics.active_connections,
         "waiting": metrics.waiting_requests,
     }
-
-
-def _leak_suspects(suspects: Iterable[LeakSuspect], principal: Principal) -> list[LeakSuspectView]:
-    return [
-        LeakSuspectView(**asdict(suspect))
-        for suspect in suspects
-        if principal.can_access(suspect.tenant)
-    ]

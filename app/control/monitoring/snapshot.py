@@ -274,19 +274,37 @@ class _SnapshotBuilder:
 
     def steps(self) -> Iterator[None]:
         """Build it in short steps."""
+        pools = self._before.pools if self._before else {}
         for pool in self._open:
             if pool.state is not PoolState.CLOSED:
-                server, strategy = pool.server.name, pool.config.strategy
-                shown = self._pool(pool.pool_id, server, strategy, pool.recorder, pool)
+                shown = snapshot_pool(
+                    self._manager,
+                    pool.pool_id,
+                    pool.server.name,
+                    pool.config.strategy,
+                    recorder=pool.recorder,
+                    pool=pool,
+                    at=self._at,
+                    before=pools.get(pool.pool_id),
+                )
                 self._pools[pool.pool_id] = shown
                 self._active[shown.server] += shown.stats.metrics.active_connections
             yield
+        closed = self._before.closed if self._before else {}
         for pool_id in self._maybe_closed:
             state = self._manager.tenant_state_for_pool(pool_id)
             if pool_id not in self._pools and state is not None:
-                spec, recorder = state.tenant.spec, self._manager.recorder(state)
-                shown = self._pool(pool_id, spec.server, spec.strategy, recorder, None)
-                self._closed[pool_id] = shown
+                spec = state.tenant.spec
+                self._closed[pool_id] = snapshot_pool(
+                    self._manager,
+                    pool_id,
+                    spec.server,
+                    spec.strategy,
+                    recorder=self._manager.recorder(state),
+                    pool=None,
+                    at=self._at,
+                    before=closed.get(pool_id),
+                )
             yield
         tenants = self._before.tenants if self._before else {}
         for state in self._states:
@@ -333,50 +351,6 @@ class _SnapshotBuilder:
             catalog_available=catalog_available,
         )
 
-    def _pool(
-        self,
-        pool_id: str,
-        server: str,
-        strategy: PoolStrategy,
-        recorder: Recorder,
-        pool: Pool | None,
-    ) -> PoolSnapshot:
-        """*pool*: None while it is closed."""
-        manager, earlier = self._manager, self._before
-        before = earlier and (earlier.pools if pool else earlier.closed).get(pool_id)
-        metrics, desired = manager.pool_metrics(pool_id), manager.desired.get(pool_id)
-        wanted = manager.desired_size(pool_id, strategy)
-        state = pool.state if pool else manager.pool_state(pool_id)
-        size = pool.size if pool else wanted
-        tenants = manager.tenant_count(pool_id)
-        access_count = manager.access_count(pool) if pool else 0
-        suspects = (
-            tuple(pool.leak_suspects(self._at)) if pool and metrics.active_connections else ()
-        )
-        inputs = (
-            *(recorder.counters, recorder.created_at, state, size, desired, wanted),
-            *(access_count, tenants, suspects, metrics),
-        )
-        if before is not None and before.inputs == inputs and self._is_current(before):
-            return before
-        return PoolSnapshot(
-            inputs=inputs,
-            measured_at=self._at,
-            pool_id=pool_id,
-            server=server,
-            strategy=strategy,
-            is_open=pool is not None,
-            state=state,
-            size=size,
-            desired=wanted,
-            pause=desired.pause if desired else None,
-            generation=desired.generation if desired else 0,
-            tenants=tenants,
-            stats=recorder.stats(metrics, monotonic()),
-            access_count=access_count,
-            leak_suspects=suspects,
-        )
-
     def _tenant(self, state: TenantState, before: TenantSnapshot | None) -> TenantSnapshot:
         spec = state.tenant.spec
         pool = self._pools.get(spec.pool_id)
@@ -393,7 +367,7 @@ class _SnapshotBuilder:
         waiting = (own.stats.metrics if own else metrics).waiting_requests
         wait = self._manager.wait_of(state) if waiting else None
         inputs = (spec, pool_state, max_size, measured, wait)
-        if before is not None and before.inputs == inputs and self._is_current(before):
+        if before is not None and before.inputs == inputs and _is_current(before, self._at):
             return before
         return TenantSnapshot(
             inputs=inputs,
@@ -405,9 +379,58 @@ class _SnapshotBuilder:
             wait=wait,
         )
 
-    def _is_current(self, reused: PoolSnapshot | TenantSnapshot) -> bool:
-        """Whether its percentiles still hold."""
-        stats = reused.stats
-        if self._at - reused.measured_at < _REUSE_WINDOW_RATIO * stats.window_seconds:
-            return True
-        return all(each.p50_ms is None for each in (stats.wait, stats.hold, stats.connect))
+
+def snapshot_pool(
+    manager: TenantPoolManager,
+    pool_id: str,
+    server: str,
+    strategy: PoolStrategy,
+    *,
+    recorder: Recorder,
+    pool: Pool | None,
+    at: float,
+    before: PoolSnapshot | None = None,
+) -> PoolSnapshot:
+    """A pool at *at*, in monotonic seconds; the one *before* if nothing has changed.
+
+    Args:
+        pool: None while it is closed.
+    """
+    metrics, desired = manager.pool_metrics(pool_id), manager.desired.get(pool_id)
+    wanted = manager.desired_size(pool_id, strategy)
+    state = pool.state if pool else manager.pool_state(pool_id)
+    size = pool.size if pool else wanted
+    tenants = manager.tenant_count(pool_id)
+    access_count = manager.access_count(pool) if pool else 0
+    suspects = tuple(pool.leak_suspects(at)) if pool and metrics.active_connections else ()
+    inputs = (
+        *(recorder.counters, recorder.created_at, state, size, desired, wanted),
+        *(access_count, tenants, suspects, metrics),
+    )
+    if before is not None and before.inputs == inputs and _is_current(before, at):
+        return before
+    return PoolSnapshot(
+        inputs=inputs,
+        measured_at=at,
+        pool_id=pool_id,
+        server=server,
+        strategy=strategy,
+        is_open=pool is not None,
+        state=state,
+        size=size,
+        desired=wanted,
+        pause=desired.pause if desired else None,
+        generation=desired.generation if desired else 0,
+        tenants=tenants,
+        stats=recorder.stats(metrics, monotonic()),
+        access_count=access_count,
+        leak_suspects=suspects,
+    )
+
+
+def _is_current(reused: PoolSnapshot | TenantSnapshot, at: float) -> bool:
+    """Whether its percentiles still hold."""
+    stats = reused.stats
+    if at - reused.measured_at < _REUSE_WINDOW_RATIO * stats.window_seconds:
+        return True
+    return all(each.p50_ms is None for each in (stats.wait, stats.hold, stats.connect))
