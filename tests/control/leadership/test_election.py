@@ -58,6 +58,12 @@ async def candidate(
         await found.election.resign()
 
 
+@asynccontextmanager
+async def rivals(address: CatalogAddress) -> AsyncIterator[tuple[Candidate, Candidate]]:
+    async with candidate(FIRST, address) as first, candidate(SECOND, address) as second:
+        yield first, second
+
+
 async def execute(database: Database, statement: str) -> None:
     """Change the catalog behind everybody's back."""
     async with database.connected() as connection:
@@ -67,10 +73,7 @@ async def execute(database: Database, statement: str) -> None:
 async def test_a_standby_waits_and_follows_at_once_who_ends_in_order(
     catalog_address: CatalogAddress,
 ) -> None:
-    async with (
-        candidate(FIRST, catalog_address) as first,
-        candidate(SECOND, catalog_address) as second,
-    ):
+    async with rivals(catalog_address) as (first, second):
         assert second.election.active_instance.startswith("The active instance has ended")
         seen: list[InstanceState] = []
         first.election.notify_change(lambda: seen.append(first.election.state))
@@ -105,10 +108,7 @@ async def test_a_standby_waits_and_follows_at_once_who_ends_in_order(
 async def test_who_stops_hands_over_and_knows_its_successor(
     catalog_address: CatalogAddress,
 ) -> None:
-    async with (
-        candidate(FIRST, catalog_address) as first,
-        candidate(SECOND, catalog_address) as second,
-    ):
+    async with rivals(catalog_address) as (first, second):
         assert await first.election.contend() is not None
         first.election.begin_serving()
         assert not await first.election.has_others()
@@ -130,10 +130,7 @@ async def test_who_stops_hands_over_and_knows_its_successor(
 async def test_a_standby_ends_when_the_schema_is_newer_and_before_it_touches_anything(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
-    async with (
-        candidate(FIRST, catalog_address) as first,
-        candidate(SECOND, catalog_address) as second,
-    ):
+    async with rivals(catalog_address) as (first, second):
         assert await first.election.contend() is not None
         assert await second.election.contend() is None
         await execute(catalog_database, "UPDATE alembic_version SET version_num = '9999'")
@@ -230,10 +227,7 @@ async def test_the_predecessors_trust_is_waited_out(catalog_address: CatalogAddr
 async def test_who_may_have_left_something_on_a_server_does_not_end_in_order(
     catalog_address: CatalogAddress,
 ) -> None:
-    async with (
-        candidate(FIRST, catalog_address) as first,
-        candidate(SECOND, catalog_address) as second,
-    ):
+    async with rivals(catalog_address) as (first, second):
         assert await first.election.contend() is not None
         first.has_orphans = True
         await first.election.resign()
@@ -338,10 +332,7 @@ async def test_a_renewal_that_was_paused_meanwhile_says_nothing(
 async def test_who_lost_it_trusts_nothing_and_serves_nobody(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
-    async with (
-        candidate(FIRST, catalog_address) as first,
-        candidate(SECOND, catalog_address) as second,
-    ):
+    async with rivals(catalog_address) as (first, second):
         assert await first.election.contend() is not None
         first.election.begin_serving()
         await execute(catalog_database, "UPDATE leadership SET epoch = 7, holder = 'another'")
