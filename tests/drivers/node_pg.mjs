@@ -1,5 +1,6 @@
 // Through a node with node-postgres.
-// DATABASE_URL=CONNECTION_STRING node node_pg.mjs
+// DATABASE_URL=CONNECTION_STRING [STATEMENT=NAME] node node_pg.mjs
+// With a name the driver prepares a statement.
 
 import assert from "node:assert/strict";
 import pg from "pg";
@@ -16,7 +17,10 @@ await client.query("insert into fruits values ($1, $2)", [2, "plum"]);
 await client.query("rollback");
 client.release();
 await assert.rejects(pool.query("insert into fruits values (1, 'pear')"), { code: "23505" });
-const { rows } = await pool.query("select current_user, * from fruits where id = $1", [1]);
-assert.deepEqual(rows, [{ current_user: "tenant_acme", id: 1, name: "apple" }]);
+const statement = { text: "select current_user, * from fruits where id = $1", name: process.env.STATEMENT };
+for (let time = 0; time < 10; time++) {
+  const { rows } = await pool.query({ ...statement, values: [1] });
+  assert.deepEqual(rows, [{ current_user: "tenant_acme", id: 1, name: "apple" }]);
+}
 await pool.end();
 console.log("done");

@@ -1,4 +1,4 @@
-"""Debian's PgBouncer before a database of the test's own."""
+"""PgBouncer before a database of the test's own."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -21,8 +20,8 @@ from app.node.pgbouncer import PgBouncer
 from app.node.process import Account
 from app.node.rendering import PoolerSettings
 from tests.fixtures.application import Application
-from tests.fixtures.missing import missing
 from tests.fixtures.nodes import BACKENDS
+from tests.fixtures.pgbouncer import installed_pgbouncer
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import free_port
 from tests.node.configurations import configuration, entry, password_of
@@ -158,11 +157,8 @@ class Site(EngineSite[PgBouncer]):
 
     @classmethod
     def beside(cls, database: Database, directory: Path) -> Self:
-        """One for Debian's PgBouncer."""
-        program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
-        if program is None:
-            missing("No PgBouncer: Debian's package `pgbouncer` is not installed.")
-        return cls(database=database, directory=directory, program=Path(program))
+        """One for the PgBouncer that is installed."""
+        return cls(database=database, directory=directory, program=installed_pgbouncer())
 
 
 def pid_of(engine: PgBouncer) -> int:

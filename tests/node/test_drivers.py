@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,8 +11,10 @@ import asyncpg
 import psycopg
 import pytest
 
+from app.node.process import version_of
 from tests.fixtures.missing import missing
 from tests.fixtures.nodes import RunningNode, running_node
+from tests.fixtures.pgbouncer import installed_pgbouncer
 from tests.fixtures.postgres import Database
 from tests.fixtures.programs import PROGRAMS, printed
 from tests.fixtures.served import served
@@ -37,6 +40,16 @@ async def node(
         yield running
 
 
+@pytest.fixture(params=["unprepared", "prepared"])
+def prepares(request: pytest.FixtureRequest) -> bool:
+    """Whether drivers prepare statements, as they do by themselves: since PgBouncer 1.21."""
+    if request.param == "unprepared":
+        return False
+    if version_of(installed_pgbouncer()) < (1, 21):
+        pytest.skip("PgBouncer prepares statements since 1.21.")
+    return True
+
+
 async def test_psql_works(node: RunningNode) -> None:
     program = shutil.which("psql")
     if program is None:
@@ -46,9 +59,9 @@ async def test_psql_works(node: RunningNode) -> None:
     assert await printed(program, node.dsn("acme"), *arguments) == "apple\n"
 
 
-async def test_psycopg_works(node: RunningNode) -> None:
+async def test_psycopg_works(node: RunningNode, *, prepares: bool) -> None:
     async with await psycopg.AsyncConnection.connect(
-        node.dsn("acme"), prepare_threshold=None
+        node.dsn("acme"), prepare_threshold=5 if prepares else None
     ) as connection:
         async with connection.transaction():
             await connection.execute("create table fruits (id int primary key, name text)")
@@ -56,18 +69,20 @@ async def test_psycopg_works(node: RunningNode) -> None:
         with pytest.raises(psycopg.errors.UniqueViolation):
             await connection.execute("insert into fruits values (%s, %s)", (1, "pear"))
         await connection.rollback()
-        found = await connection.execute("select current_user, * from fruits")
-        assert await found.fetchall() == [("tenant_acme", 1, "apple")]
+        for _ in range(10):  # it prepares a statement that it executes for the fifth time
+            found = await connection.execute("select current_user, * from fruits")
+            assert await found.fetchall() == [("tenant_acme", 1, "apple")]
+            await connection.commit()
 
 
-async def test_asyncpg_works(node: RunningNode) -> None:
+async def test_asyncpg_works(node: RunningNode, *, prepares: bool) -> None:
     async with (
         asyncpg.create_pool(
             node.dsn("acme").replace("&connect_timeout=180", ""),
             min_size=2,
             max_size=2,
             timeout=180,
-            statement_cache_size=0,
+            statement_cache_size=100 if prepares else 0,
         ) as pool,
         pool.acquire() as connection,
     ):
@@ -82,20 +97,43 @@ async def test_asyncpg_works(node: RunningNode) -> None:
         assert [tuple(row) for row in rows] == [("tenant_acme", 1, "apple")]
 
 
-async def test_node_postgres_works(node: RunningNode) -> None:
+async def test_prepared_statements_follow_their_clients_to_other_connections(
+    node: RunningNode, *, prepares: bool
+) -> None:
+    if not prepares:
+        pytest.skip("There are none.")
+
+    async def work(number: int) -> None:
+        connection = await asyncpg.connect(
+            node.dsn("acme").replace("&connect_timeout=180", ""), timeout=180
+        )
+        for turn in range(60):
+            # More than PgBouncer keeps of a connection: it prepares them again.
+            sql = f"select $1::int + {number * 60 + turn % 50} as sum, {number} as client"
+            [found] = await connection.fetch(sql, turn)
+            assert tuple(found) == (turn + number * 60 + turn % 50, number)
+        await connection.close(timeout=180)
+
+    # Of more clients than there are connections.
+    await asyncio.gather(*map(work, range(8)))
+
+
+async def test_node_postgres_works(node: RunningNode, *, prepares: bool) -> None:
     program = shutil.which("node")
     if program is None or not (PROGRAMS / "node_modules" / "pg").is_dir():
         missing("The driver is not installed. Run: npm ci --prefix tests/drivers")
     url = node.dsn("acme").partition("?")[0]
-    assert await printed(program, "node_pg.mjs", DATABASE_URL=url) == "done\n"
+    named = {"STATEMENT": "fruit"} if prepares else {}
+    assert await printed(program, "node_pg.mjs", DATABASE_URL=url, **named) == "done\n"
 
 
-async def test_pgjdbc_works(node: RunningNode) -> None:
+async def test_pgjdbc_works(node: RunningNode, *, prepares: bool) -> None:
     program = shutil.which("java")
     if program is None or shutil.which("javac") is None:
         pytest.skip("No Java Development Kit.")
     if not PGJDBC:
         missing("No pgjdbc: Debian's package `libpostgresql-jdbc-java` is not installed.")
-    url = f"jdbc:postgresql://127.0.0.1:{node.port}/acme?sslmode=disable&prepareThreshold=0"
+    url = f"jdbc:postgresql://127.0.0.1:{node.port}/acme?sslmode=disable"
+    url += "" if prepares else "&prepareThreshold=0"
     login = ("acme.web", node.passwords["acme"])
     assert await printed(program, "-cp", *PGJDBC, "PgJdbc.java", url, *login) == "done\n"

@@ -112,7 +112,7 @@ async def test_it_reports_obeys_answers_and_follows_the_configuration(
     assert [report.sequence for report in service.reports] == list(
         range(1, len(service.reports) + 1)
     )
-    assert service.reports[-1].engine == "PgBouncer 1.18.0"
+    assert service.reports[-1].engine == site.engine().name
 
 
 async def test_it_reports_at_once_when_the_service_calls_it(

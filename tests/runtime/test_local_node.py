@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import psycopg
@@ -13,7 +12,7 @@ from app.control.nodes import feed
 from app.node.errors import CannotStart
 from app.runtime import local_node as module
 from tests.fixtures.app import ApiWith, ok, serving
-from tests.fixtures.missing import missing
+from tests.fixtures.pgbouncer import installed_pgbouncer
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import processes_about
 from tests.fixtures.served import free_port
@@ -29,8 +28,7 @@ async def test_applications_connect_to_the_node_beside_the_service(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(feed, "_SETTLE_DEADLINE", 60.0)
-    if shutil.which("pgbouncer", path="/usr/sbin:/usr/bin") is None:
-        missing("No PgBouncer: Debian's package `pgbouncer` is not installed.")
+    installed_pgbouncer()
     port = free_port()
     async with serving(
         database, catalog_database, enterable_path, node="auto", node_port=port
