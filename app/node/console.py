@@ -11,13 +11,15 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from app.node.errors import CommandRefused, ConsoleLost, NothingListens
+from app.node.messages import HEADER, Row, error_message, whole_messages
+from app.node.polled_rows import PolledRows
 
-Row = dict[str, str | None]
 T = TypeVar("T")
 
 # Of a connect or an answer, in seconds. A RELOAD of 5,000 entries takes a third of a second.
@@ -25,11 +27,13 @@ DEADLINE_SECONDS = 10.0
 
 _PROTOCOL = 196_608
 _STARTUP = b"user\0pgbouncer\0database\0pgbouncer\0\0"
-_HEADER = struct.Struct("!cI")
 _PEER_CREDENTIALS = struct.Struct("iII")
 _READ_BYTES = 1 << 18
 # Rows that are read between two turns of the event loop, which may be the service's.
 _SLICE = 500
+# The end of what a SHOW command shows, and of any answer. No text in a row can look like the first.
+_SHOWN = b"C\0\0\0\x09SHOW\0Z\0\0\0\x05I"
+_READY = b"Z\0\0\0\x05I"
 
 
 class Console:
@@ -43,10 +47,8 @@ class Console:
         self._reader = reader
         self._writer = writer
         self._is_ready = False
-        # What has arrived of a message.
-        self._rest = b""
-        # By command, what was made of each row of its last answer.
-        self._made: dict[str, dict[bytes, Any]] = {}
+        # By command, its last answer.
+        self._polled: dict[str, PolledRows[Any]] = {}
         # Answers come in the order of the commands, and do not say whose they are.
         self._turn = asyncio.Lock()
         credentials = writer.get_extra_info("socket").getsockopt(
@@ -71,7 +73,7 @@ class Console:
         console = cls(reader, writer)
         try:
             writer.write(struct.pack("!II", len(_STARTUP) + 8, _PROTOCOL) + _STARTUP)
-            await console._answers(1)
+            await console._completed(1)
         except CommandRefused as error:
             raise ConsoleLost(f"PgBouncer's console refuses the agent: {error}") from error
         finally:
@@ -94,19 +96,21 @@ class Console:
         """
         async with self._turn:
             self.send(command)
-            [(names, bodies)] = await self._answers(1)
-        known = self._made.get(command, {}) if is_polled else {}
-        made: dict[bytes, T] = {}
-        for number, body in enumerate(bodies, start=1):
-            made[body] = known[body] if body in known else make(_row(names, body))
-            if number % _SLICE == 0:
+            answer = await self._shown()
+        polled = (
+            self._polled.setdefault(command, PolledRows(make)) if is_polled else PolledRows(make)
+        )
+        made: list[T] = []
+        turn = _SLICE
+        for rows in polled.read(answer):
+            made += rows
+            if len(made) >= turn:
+                turn += _SLICE
                 await asyncio.sleep(0)
-        if is_polled:
-            self._made[command] = made
-        return [made[body] for body in bodies]
+        return made
 
-    async def run(self, *commands: str) -> list[list[Row]]:
-        """Send commands together, and return the rows of each.
+    async def run(self, *commands: str) -> None:
+        """Send commands together.
 
         PgBouncer executes what it receives at once before it looks at any client again.
 
@@ -116,8 +120,7 @@ class Console:
         """
         async with self._turn:
             self.send(*commands)
-            answers = await self._answers(len(commands))
-        return [[_row(names, body) for body in bodies] for names, bodies in answers]
+            await self._completed(len(commands))
 
     def send(self, *commands: str) -> None:
         """Send commands without waiting for an answer; `close()` may follow.
@@ -128,7 +131,7 @@ class Console:
         if self.is_closed:
             raise ConsoleLost("The connection to PgBouncer's console is closed.")
         texts = [command.encode() + b"\0" for command in commands]
-        self._writer.write(b"".join(_HEADER.pack(b"Q", len(text) + 4) + text for text in texts))
+        self._writer.write(b"".join(HEADER.pack(b"Q", len(text) + 4) + text for text in texts))
 
     @property
     def is_closed(self) -> bool:
@@ -138,56 +141,48 @@ class Console:
         """End the connection, once what was sent is delivered. Safe twice."""
         self._writer.close()
 
-    async def _answers(self, count: int) -> list[tuple[list[str], list[bytes]]]:
-        """Read until PgBouncer was ready for another command *count* times: columns and rows."""
-        answers: list[tuple[list[str], list[bytes]]] = []
+    async def _completed(self, count: int) -> None:
+        """Read until PgBouncer was ready for another command *count* times."""
         refusal: CommandRefused | None = None
-        names: list[str] = []
-        rows: list[bytes] = []
-        self._is_ready = False
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                while len(answers) < count:
-                    for kind, body in self._arrived(await self._reader.read(_READ_BYTES)):
-                        if kind == b"D":  # most are
-                            rows.append(body)
-                            continue
-                        match kind:
-                            case b"T":
-                                names = _column_names(body)
-                            case b"E":
-                                refusal = refusal or CommandRefused(_error_message(body))
-                            case b"Z":
-                                answers.append((names, rows))
-                                rows = []
-                            case _:  # parameters, notices, completed commands
-                                pass
-        except (TimeoutError, OSError, EOFError) as error:
-            self.close()
-            if refusal is not None:
-                raise refusal from error
-            raise ConsoleLost(f"PgBouncer's console does not answer: {error!r}") from error
+        rest, self._is_ready = b"", False
+        async with self._reading():
+            while count:
+                data = await self._reader.read(_READ_BYTES)
+                if not data:
+                    self.close()
+                    raise refusal or EOFError("it closed the connection")
+                messages, rest = whole_messages(rest + data)
+                for kind, body in messages:
+                    if kind == b"E":
+                        refusal = refusal or CommandRefused(error_message(body))
+                    count -= kind == b"Z"
         self._is_ready = True
         if refusal is not None:
             raise refusal
-        return answers
 
-    def _arrived(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """Kinds and bodies of the messages that are whole now: a thousand at a time."""
-        if not data:
-            raise EOFError("it closed the connection")
-        messages: list[tuple[bytes, bytes]] = []
-        data, at = self._rest + data, 0
-        unpack, header, arrived = _HEADER.unpack_from, _HEADER.size, len(data)
-        while at + header <= arrived:
-            kind, length = unpack(data, at)
-            end = at + 1 + length
-            if end > arrived:
-                break
-            messages.append((kind, data[at + header : end]))
-            at = end
-        self._rest = data[at:]
-        return messages
+    async def _shown(self) -> bytes:
+        """All that PgBouncer answers to one SHOW command."""
+        answer, is_refused = bytearray(), False
+        async with self._reading():
+            while not answer.endswith(_READY if is_refused else _SHOWN):
+                data = await self._reader.read(_READ_BYTES)
+                if not data:
+                    raise EOFError("it closed the connection")
+                answer += data
+                is_refused = answer.startswith(b"E")
+        if is_refused:
+            raise CommandRefused(error_message(answer[HEADER.size :]))
+        return bytes(answer)
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[None]:
+        """Close the connection if an answer does not come whole, and in time."""
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                yield
+        except (TimeoutError, OSError, EOFError) as error:
+            self.close()
+            raise ConsoleLost(f"PgBouncer's console does not answer: {error!r}") from error
 
 
 def quoted(name: str) -> str:
@@ -217,31 +212,3 @@ def _connected(path: Path, uid: int | None) -> socket.socket:
     finally:
         os.seteuid(own)
     return end
-
-
-def _column_names(body: bytes) -> list[str]:
-    names, at = [], 2
-    for _ in range(int.from_bytes(body[:2])):
-        end = body.index(0, at)
-        names.append(body[at:end].decode())
-        at = end + 19  # the zero, and six fields of no interest
-    return names
-
-
-def _row(names: Sequence[str], body: bytes) -> Row:
-    row: Row = {}
-    at = 2
-    for name in names:
-        length = int.from_bytes(body[at : at + 4], signed=True)
-        at += 4
-        if length < 0:
-            row[name] = None
-        else:
-            row[name] = body[at : at + length].decode()
-            at += length
-    return row
-
-
-def _error_message(body: bytes) -> str:
-    fields = {field[:1]: field[1:] for field in body.split(b"\0") if field}
-    return fields.get(b"M", b"no message").decode(errors="replace")

@@ -22,7 +22,7 @@ from typing import TypeVar
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.weaknesses import vulnerabilities
-from app.node.console import Console, Row, quoted
+from app.node.console import Console, quoted
 from app.node.engine import EntryInForce, EntryMeasure
 from app.node.errors import (
     CannotStart,
@@ -32,6 +32,7 @@ from app.node.errors import (
     NotInForce,
 )
 from app.node.files import NodeDirectory
+from app.node.messages import Row
 from app.node.pooler_log import PoolerLog
 from app.node.process import Account, PoolerProcess, version_in, version_of
 from app.node.rendering import HBA, INI, USERS, PoolerSettings, RenderedFiles, render

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.domain.nodes.estimates import EntryTotals
-from app.node.console import Row
 from app.node.engine import EntryInForce, EntryMeasure
 from app.node.errors import ConsoleLost
+from app.node.messages import Row
 
 _MICROSECOND = 1e-6
 _CONNECTED = ("sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "sv_being_canceled")

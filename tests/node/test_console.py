@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.node import console as module
-from app.node.console import Console, Row, quoted
+from app.node.console import Console, quoted
 from app.node.errors import CommandRefused, ConsoleLost, NothingListens
+from app.node.messages import Row
 from app.node.process import Account
 from tests.fixtures.processes import is_root, paused
 from tests.node.site import Site, pid_of
@@ -40,7 +41,9 @@ async def test_commands_are_answered_and_a_refused_one_changes_nothing(site: Sit
             await console.run(f"PAUSE {quoted('nobody')}")
         with pytest.raises(CommandRefused, match="invalid command"):
             await console.run("SHOW VERSION", "BREW COFFEE", "SHOW VERSION")
-        [[version]] = await console.run("SHOW VERSION")
+        with pytest.raises(CommandRefused, match="invalid command"):
+            await console.rows("SHOW COFFEE", dict)
+        [version] = await console.rows("SHOW VERSION", dict)
         assert str(version["version"]).startswith("PgBouncer ")
         console.close()
         console.close()

@@ -1,0 +1,56 @@
+"""Messages of Postgres' protocol, as PgBouncer's console sends them: a kind, a length, a body."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+Row = dict[str, str | None]
+
+HEADER = struct.Struct("!cI")
+"""Of a message: its kind, and its length without that."""
+
+ROW = b"D"
+
+
+def message_end(data: bytes, begin: int) -> int:
+    """Where the message ends that begins there."""
+    return begin + 1 + int.from_bytes(data[begin + 1 : begin + 5])
+
+
+def whole_messages(data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Kinds and bodies of the messages that are there whole, and what is there of another one."""
+    messages, at = [], 0
+    while len(data) >= at + HEADER.size and (end := message_end(data, at)) <= len(data):
+        messages.append((data[at : at + 1], data[at + HEADER.size : end]))
+        at = end
+    return messages, data[at:]
+
+
+def column_names(body: bytes) -> list[str]:
+    """Names of the columns of the rows that follow."""
+    names, at = [], 2
+    for _ in range(int.from_bytes(body[:2])):
+        end = body.index(0, at)
+        names.append(body[at:end].decode())
+        at = end + 19  # the zero, and six fields of no interest
+    return names
+
+
+def row(names: Sequence[str], body: bytes) -> Row:
+    found: Row = {}
+    at = 2
+    for name in names:
+        length = int.from_bytes(body[at : at + 4], signed=True)
+        at += 4
+        if length < 0:
+            found[name] = None
+        else:
+            found[name] = body[at : at + length].decode()
+            at += length
+    return found
+
+
+def error_message(body: bytes | bytearray) -> str:
+    fields = {field[:1]: field[1:] for field in bytes(body).split(b"\0") if field}
+    return fields.get(b"M", b"no message").decode(errors="replace")
