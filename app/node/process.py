@@ -103,6 +103,8 @@ class PoolerProcess:
     async def stop(self, *, patience: float) -> None:
         """End it: let transactions end for *patience* seconds, then cut them off. Safe twice.
 
+        Since 1.23 a first SIGTERM waits for all clients to leave; one after SIGINT waits for none.
+
         Raises:
             CannotStart: it outlives SIGKILL.
         """
@@ -112,7 +114,7 @@ class PoolerProcess:
             (signal.SIGKILL, 5.0),
         ):
             with suppress(ProcessLookupError):
-                if seconds > 0 and self.is_running():
+                if self.is_running():
                     os.kill(self.pid, number)
                     os.kill(self.pid, signal.SIGCONT)  # a stopped process reads no other signal
             with suppress(TimeoutError):
