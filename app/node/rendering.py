@@ -26,6 +26,7 @@ INI, USERS, HBA = "pgbouncer.ini", "users.txt", "hba.conf"
 
 # Of PgBouncer 1.18, in bytes; a longer one makes it ignore the rest of the file.
 _LONGEST_ENTRY, _LONGEST_USER, _LONGEST_PASSWORD = 63, 127, 2047
+_EXTRA_PARAMETERS_SINCE = (1, 20)
 _PREPARED_STATEMENTS_SINCE = (1, 21)
 _breaks_line = re.compile(r"[\n\r\0]").search
 _is_bare = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
@@ -199,6 +200,9 @@ def _ini(
             f"client_tls_cert_file = {_setting(str(settings.certificate))}",
             f"client_tls_key_file = {_setting(str(settings.key))}",
         ]
+    if version >= _EXTRA_PARAMETERS_SINCE:
+        # Postgres tells it of a client's search_path since version 18.
+        lines.append("track_extra_parameters = IntervalStyle,search_path")
     if version >= _PREPARED_STATEMENTS_SINCE:
         lines.append("max_prepared_statements = 200")
     return "\n".join(lines) + "\n" + _SETTINGS
