@@ -89,7 +89,7 @@ class Agent:
         self._do_clients_wait = False
         # Connections of a pooler that ended, by server, and until when Postgres may have them.
         self._left, self._left_until = dict(left or {}), float("inf")
-        # Of each entry that is known, also of those that disappear.
+        # Of each entry that is wanted, and of those that the pooler has still.
         self._server_of: dict[str, str] = {}
         self._take(configuration)
 
@@ -121,6 +121,8 @@ class Agent:
 
     def _note_leaving(self) -> None:
         self._leaving_names = sorted(self._entries.keys() - self._wanted)
+        for name in self._server_of.keys() - self._wanted.keys() - self._entries.keys():
+            del self._server_of[name]
 
     def allot(self, allotments: Mapping[str, Allotment]) -> bool:
         """Take in the allotments of an answer; whether one is new."""
