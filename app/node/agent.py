@@ -290,16 +290,16 @@ class Agent:
             await self._engine.open(*actions.open)
 
     async def _cut_strangers(self) -> None:
-        """Cut entries with clients who may not be there.
+        """Cut clients who may not be there.
 
         They logged in before their credential was revoked, or began to and took their time.
         """
         if self._in_force is None or not self._census.is_due(self._clock()):
             return
         clients = await self._engine.clients()
-        for name in self._census.take(clients, self._in_force, self._clock()):
-            if name in self._entries:
-                await self._engine.cut(name)
+        strangers = self._census.take(clients, self._in_force, self._clock())
+        for name, users in strangers.items():
+            if name in self._entries and await self._engine.cut(name, users):
                 self._entries.enter(name, EntryState.CLOSING, self._clock())
 
     def _servers(self) -> list[str]:

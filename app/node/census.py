@@ -38,8 +38,8 @@ class Census:
 
     def take(
         self, clients: Mapping[str, Collection[str]], in_force: NodeConfiguration, now: float
-    ) -> list[str]:
-        """Take in who is logged in; the entries with clients who may not be there."""
+    ) -> Mapping[str, Collection[str]]:
+        """Take in who is logged in; the users who may not be there, by entry."""
         self._clients = clients
         self._next = now + (_CLOSE_INTERVAL if now < self._watched_until else _INTERVAL)
         suspects, self._suspects = self._suspects, {}
@@ -50,7 +50,8 @@ class Census:
             for entry in in_force.entries
             if entry.name in clients
         }
-        return [name for name, users in admitted.items() if not users.issuperset(clients[name])]
+        strangers = {name: set(clients[name]) - users for name, users in admitted.items()}
+        return {name: users for name, users in strangers.items() if users}
 
     @property
     def users(self) -> frozenset[str]:

@@ -104,8 +104,12 @@ class Engine(Protocol):
         Returns without waiting for transactions. Clients are kept, and wait.
         """
 
-    async def cut(self, entry: str) -> None:
-        """Close an entry, and cut off its clients and connections at once."""
+    async def cut(self, entry: str, users: Collection[str]) -> bool:
+        """Cut off the clients of these users of an entry, and their connections, at once.
+
+        Returns:
+            Whether the entry had to be closed, and the clients of all users were cut off.
+        """
 
     async def measure(self) -> Mapping[str, EntryMeasure]:
         """Every entry that has had a client; cheap enough to be asked ten times a second."""

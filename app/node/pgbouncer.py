@@ -4,7 +4,7 @@ What it does not do as one might expect (1.18 and later, unless said otherwise):
 
 * It starts with every entry open. So it starts with an empty HBA file, which lets nobody in, until
   each entry is paused. A new entry is paused by a command that arrives together with the RELOAD.
-* RELOAD succeeds on files that it cannot parse. So it is read back.
+* RELOAD succeeds on files that it cannot parse, before 1.25. So it is read back.
 * PAUSE of an entry answers only when no paused entry, of all, has a transaction. So its console is
   closed at once; the entry stays paused.
 """
@@ -41,6 +41,7 @@ from app.node.shown_rows import (
     as_shown,
     shown_backend,
     shown_client,
+    shown_client_id,
     shown_entry,
     shown_measure,
     shown_totals,
@@ -49,6 +50,7 @@ from app.node.shown_rows import (
 )
 
 LEAST_VERSION = (1, 18)
+_SINGLE_CLIENTS_SINCE = (1, 24)
 
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
@@ -230,17 +232,11 @@ class PgBouncer:
             known = tuple(entry for entry in configuration.entries if entry.name in self._entries)
             before = await self._rendered(replace(configuration, entries=known))
             self._write(files, hba=before.hba)
-            await self._command("RELOAD")
+            await self._reload()
             await self._pause_and_admit(new, files)
         else:
             self._write(files, hba=files.hba)
-            console = await self._connected()
-            try:
-                await console.run("RELOAD", *map(_pause, new))
-            except CommandRefused as error:
-                raise NotInForce(
-                    f"PgBouncer has not taken its files: {error}. {self._log}"
-                ) from error
+            await self._reload(*map(_pause, new))
         await self._check(configuration, files)
 
     async def _pause_and_admit(self, entries: Sequence[str], files: RenderedFiles) -> None:
@@ -249,7 +245,18 @@ class PgBouncer:
         for begin in range(0, len(entries), _TOGETHER):
             await console.run(*map(_pause, entries[begin : begin + _TOGETHER]))
         self._write(files, hba=files.hba)
-        await self._command("RELOAD")
+        await self._reload()
+
+    async def _reload(self, *commands: str) -> None:
+        """Let it read its files, and do *commands* before it looks at any client again.
+
+        Raises:
+            NotInForce: it cannot.
+        """
+        try:
+            await (await self._connected()).run("RELOAD", *commands)
+        except CommandRefused as error:
+            raise NotInForce(f"PgBouncer has not taken its files: {error}. {self._log}") from error
 
     async def _rendered(self, configuration: NodeConfiguration) -> RenderedFiles:
         # Thousands of entries take long, and the event loop may be the service's.
@@ -329,9 +336,21 @@ class PgBouncer:
         console.send(_pause(entry))
         console.close()
 
-    async def cut(self, entry: str) -> None:
-        # It pauses the entry, too. A single client can be killed since 1.24.
-        await self._command(f"KILL {quoted(entry)}")
+    async def cut(self, entry: str, users: Collection[str]) -> bool:
+        if self.version < _SINGLE_CLIENTS_SINCE:
+            await self._command(f"KILL {quoted(entry)}")  # it pauses the entry, too
+            return True
+        clients = await self._shown("SHOW CLIENTS", shown_client_id, is_polled=False)
+        commands = [
+            f"KILL_CLIENT {number}"
+            for name, (user, number) in clients
+            if name == entry and user in users
+        ]
+        for begin in range(0, len(commands), _TOGETHER):
+            # Each is done, also if another is refused because its client has just left.
+            with suppress(CommandRefused):
+                await (await self._connected()).run(*commands[begin : begin + _TOGETHER])
+        return False
 
     # -- measurements --------------------------------------------------------------------------
 
@@ -353,7 +372,8 @@ class PgBouncer:
         return _grouped(await self._shown("SHOW SERVERS", shown_backend))
 
     async def clients(self) -> Mapping[str, Collection[str]]:
-        return _grouped(await self._shown("SHOW CLIENTS", shown_client))
+        shown = await self._shown("SHOW CLIENTS", shown_client)
+        return _grouped((entry, user) for entry, user in shown if user)
 
     async def _shown(
         self, command: str, make: Callable[[Row], tuple[str, T]], *, is_polled: bool = True

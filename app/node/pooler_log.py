@@ -13,6 +13,7 @@ _LONGEST = 16 << 20
 _END = 1 << 16
 _MOST_COMPLAINTS = 5
 _is_complaint = re.compile(r" (ERROR|WARNING|FATAL) ").search
+_READS_FILES = "RELOAD command issued"
 _CANNOT_LISTEN = "cannot listen on"
 
 
@@ -23,9 +24,11 @@ class PoolerLog:
         self.path = path
 
     def __str__(self) -> str:
-        """What PgBouncer last complained about, as a sentence."""
-        complaints = [line for line in self._end().splitlines() if _is_complaint(line)]
-        return f"Its log says: {' | '.join(complaints[-_MOST_COMPLAINTS:])}"
+        """What PgBouncer has complained about since it last read its files, as a sentence."""
+        lines = self._end().rpartition(_READS_FILES)[2].splitlines()
+        complaints = [line for line in lines if _is_complaint(line)]
+        # What follows the first ones, they have caused.
+        return f"Its log says: {' | '.join(complaints[:_MOST_COMPLAINTS])}"
 
     @property
     def is_without_port(self) -> bool:

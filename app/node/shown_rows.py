@@ -12,6 +12,7 @@ from app.node.errors import ConsoleLost
 from app.node.messages import Row
 
 _MICROSECOND = 1e-6
+_NO_USER = "(nouser)"
 _CONNECTED = ("sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "sv_being_canceled")
 _SHOWN = ("host", "port", "database", "force_user", "pool_size", "max_connections")
 
@@ -82,4 +83,11 @@ def shown_backend(row: Row) -> tuple[str, int]:
 
 
 def shown_client(row: Row) -> tuple[str, str]:
-    return _entry(row, "database"), str(row["user"])
+    """Its user, "" for a request to cancel a statement."""
+    user = str(row["user"])
+    return _entry(row, "database"), "" if user == _NO_USER else user
+
+
+def shown_client_id(row: Row) -> tuple[str, tuple[str, int]]:
+    """Its user, and the number that `KILL_CLIENT` needs: since 1.24."""
+    return _entry(row, "database"), (str(row["user"]), _number(row, "id"))

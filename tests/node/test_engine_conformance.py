@@ -17,6 +17,7 @@ from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
 from app.node.engine import Engine, EntryInForce
 from app.node.errors import NodeError
 from tests.fixtures.postgres import Database
+from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
 from tests.node.configurations import SERVER
 from tests.node.engines import ENGINES
@@ -211,13 +212,64 @@ async def test_closing_lets_transactions_end_and_cutting_ends_them(site: Place) 
             await waiter
 
             await one.execute("BEGIN; SELECT 1")
-            await engine.cut("acme")
+            is_closed = await engine.cut("acme", ["acme.web"])
             with pytest.raises(psycopg.OperationalError):
                 await one.execute("SELECT 1")
             with pytest.raises(psycopg.OperationalError):
                 await other.execute("SELECT 1")
             await eventually(lambda: has_backends(site, 0))
-            assert not (await engine.read_back())["acme"].is_open
+            assert (await engine.read_back())["acme"].is_open is not is_closed
+
+
+async def test_cutting_some_users_cuts_others_only_where_it_closes_the_entry(site: Place) -> None:
+    await site.make_roles("acme")
+    node = site.configuration(site.entry("acme", users=("web", "jobs"), size=3))
+    async with site.started(node) as engine:
+        await engine.open("acme")
+        async with (
+            site.client("acme") as web,
+            site.client("acme", user="acme.jobs") as busy_one,
+            site.client("acme", user="acme.jobs") as idle_one,
+        ):
+            await web.execute("BEGIN; SELECT 1")
+            await busy_one.execute("BEGIN; SELECT 1")
+            is_closed = await engine.cut("acme", ["acme.jobs", "acme.nobody"])
+            for jobs in (busy_one, idle_one):
+                with pytest.raises(psycopg.OperationalError):
+                    await jobs.execute("SELECT 1")
+            if is_closed:
+                with pytest.raises(psycopg.OperationalError):
+                    await web.execute("SELECT 1")
+            else:
+                await web.execute("COMMIT; SELECT 1")
+            assert await engine.clients() == ({} if is_closed else {"acme": {"acme.web"}})
+
+
+async def test_a_request_to_cancel_is_no_client(site: Place, fault_proxy: FaultProxy) -> None:
+    await site.make_roles("acme")
+    site.database = replace(site.database, port=fault_proxy.port)
+    async with site.started(site.configuration(site.entry("acme"))) as engine:
+        await engine.open("acme")
+        async with site.client("acme") as client:
+            await client.execute("SELECT 1")
+            sleeping = asyncio.create_task(client.execute("SELECT pg_sleep(3600)"))
+            await eventually(lambda: is_in_use(engine, "acme"))
+            # It does not get through to Postgres.
+            fault_proxy.hold_new()
+            cancelling = asyncio.create_task(
+                psycopg.AsyncConnection.cancel_safe(client, timeout=180)
+            )
+            before = fault_proxy.accepted
+            await eventually(lambda: fault_proxy.accepted > before)
+            assert await engine.clients() == {"acme": {"acme.web"}}
+            await fault_proxy.pass_through()
+            await cancelling
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                await sleeping
+
+
+async def is_in_use(engine: Engine, entry: str) -> bool:
+    return (await engine.measure())[entry].in_use > 0
 
 
 async def test_connections_clients_and_waits_are_seen(site: Place) -> None:

@@ -25,6 +25,8 @@ from tests.node.scram_login import ScramLogin
 from tests.node.site import Site, busy, role_password
 
 REFUSED = (psycopg.OperationalError, asyncpg.PostgresError)
+# Before PgBouncer 1.21, and since.
+NO_HBA_LINE = "rejected|no authentication method"
 
 Change = Callable[[RenderedFiles], RenderedFiles]
 
@@ -59,10 +61,10 @@ async def test_another_tenants_application_is_refused(
 ) -> None:
     async with site.started(tenants) as engine:
         await open_all(engine)
-        with pytest.raises(REFUSED, match="rejected"):
+        with pytest.raises(REFUSED, match=NO_HBA_LINE):
             await site.role_of("acme", user="bravo.web")
         # Nor does the password of the role itself help, should it leak.
-        with pytest.raises(REFUSED, match="rejected"):
+        with pytest.raises(REFUSED, match=NO_HBA_LINE):
             await site.role_of("acme", user="tenant_acme", password=role_password("acme"))
 
         undefended(without_hba)
@@ -85,7 +87,7 @@ async def test_a_tenant_with_the_name_of_a_keyword_lets_nobody_else_in(
         await open_all(engine)
         assert await site.role_of("all") == "tenant_all"
         assert await site.role_of("sameuser") == "tenant_sameuser"
-        with pytest.raises(REFUSED, match="rejected"):
+        with pytest.raises(REFUSED, match=NO_HBA_LINE):
             await site.role_of("acme", user="all.web")
 
         undefended(lambda files: replace(files, hba=files.hba.replace('"', "")))
@@ -111,9 +113,22 @@ async def test_a_revoked_credential_is_refused_also_without_a_password(
             await site.enter_without_password("acme", "acme.web")
         assert await site.role_of("acme", user="acme.jobs") == "tenant_acme"
 
+
+async def test_without_a_defence_a_revoked_credential_lets_in(
+    site: Site, undefended: Callable[[Change], None]
+) -> None:
+    await site.make_roles("acme")
+    both = site.configuration(site.entry("acme", users=("web", "jobs")))
+    async with site.started(both) as engine:
+        await open_all(engine)
+        assert await site.role_of("acme") == "tenant_acme"
         undefended(lambda files: revoking(files, "none"))
-        await engine.apply(site.configuration(site.entry("acme", users=("jobs",)), version=3))
-        await site.enter_without_password("acme", "acme.web")
+        await engine.apply(site.configuration(site.entry("acme", users=("jobs",)), version=2))
+        try:
+            await site.enter_without_password("acme", "acme.web")
+        except REFUSED:
+            # A later PgBouncer keeps the password.
+            assert await site.role_of("acme", user="acme.web") == "tenant_acme"
 
 
 def revoking(files: RenderedFiles, defence: str) -> RenderedFiles:
@@ -157,7 +172,8 @@ async def test_the_console_is_closed_to_applications(
         undefended(with_console)
         await engine.apply(replace(tenants, version=2))
         async with site.client("pgbouncer", user="acme.web") as console:
-            assert console.info.parameter_status("server_version") == "1.18.0/bouncer"
+            version = engine.name.removeprefix("PgBouncer ")
+            assert console.info.parameter_status("server_version") == f"{version}/bouncer"
 
 
 def with_console(files: RenderedFiles) -> RenderedFiles:
