@@ -49,7 +49,8 @@ async def keep_the_context(arena: Arena) -> bool:
 async def replace_the_proof(arena: Arena) -> bool:
     async with arena.lease() as connection:
         await connection.execute(
-            "DEALLOCATE poolkeeper_context_check;PREPARE poolkeeper_context_check(text) AS SELECT 1"
+            "DEALLOCATE __poolkeeper_context_check;"
+            "PREPARE __poolkeeper_context_check(text) AS SELECT 1"
         )
         await connection.execute(f"SET app.tenant_id = '{arena.alice}'")
     await arena.recycled()

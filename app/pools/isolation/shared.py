@@ -47,8 +47,8 @@ class SharedIsolation(IsolationStrategy):
     def session_setup(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for every tenant
         """Prepare the two queries of every lease; parsing them is a quarter of its transaction."""
         return (
-            f"PREPARE poolkeeper_context_check(pg_catalog.text) AS {_CONTEXT_CHECK}; "
-            f"PREPARE poolkeeper_unlock AS {ADVISORY_UNLOCK}"
+            f"PREPARE __poolkeeper_context_check(pg_catalog.text) AS {_CONTEXT_CHECK}; "
+            f"PREPARE __poolkeeper_unlock AS {ADVISORY_UNLOCK}"
         )
 
     def context_setup(self, spec: TenantSpec) -> str:
@@ -60,10 +60,10 @@ class SharedIsolation(IsolationStrategy):
 
         It fails too if somebody deallocated what was prepared.
         """
-        return f"EXECUTE poolkeeper_context_check('{spec.id}')"
+        return f"EXECUTE __poolkeeper_context_check('{spec.id}')"
 
     def advisory_unlock(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for every tenant
-        return "EXECUTE poolkeeper_unlock"
+        return "EXECUTE __poolkeeper_unlock"
 
     async def provision(
         self,

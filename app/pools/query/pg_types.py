@@ -26,7 +26,7 @@ _FIRST_UNFIXED_OID = 10_000
 _MAX_REPLY_BYTES = 1024 * 1024
 # A longer document about types is read in another thread.
 _MAX_INLINE = 64 * 1024
-_NAME = "poolkeeper_types"
+_NAME = "__poolkeeper_types"
 
 RECORD, RECORD_ARRAY = 2249, 2287
 

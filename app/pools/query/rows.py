@@ -31,7 +31,7 @@ _MAX_BATCH_BYTES = 1024 * 1024
 _LONG_ROW_BYTES = 64 * 1024
 # More rows than this become one piece of the result, for each takes memory of its own.
 _ROWS_IN_PIECE = 1000
-_PORTAL = "poolkeeper"
+_PORTAL = "__poolkeeper_portal"
 _CLOSE_PORTAL = close(portal=_PORTAL)
 _RECORDS = frozenset({RECORD, RECORD_ARRAY})
 

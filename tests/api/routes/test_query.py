@@ -196,6 +196,25 @@ async def test_what_ran_before_a_commit_is_rolled_back(api: Api, acme: str) -> N
     assert await api.value(acme, "select count(*) from notes") == 0
 
 
+async def test_names_of_cursors_and_prepared_statements_are_the_tenants(
+    api: Api, acme: str
+) -> None:
+    await api.query(acme, "create type mood as enum ('glad')", read_only=False)
+    response = await send(
+        api,
+        acme,
+        "declare poolkeeper cursor for select generate_series(7, 8)",
+        "prepare poolkeeper_types as select 9",
+        # Its rows come through a cursor, and its type is looked up by a prepared statement.
+        "select 'glad'::mood",
+        "fetch all poolkeeper",
+        "execute poolkeeper_types",
+        "deallocate poolkeeper_types",
+    )
+    rows = [each["rows"] for each in ok(response)["results"]]
+    assert rows == [[], [], [["glad"]], [[7], [8]], [[9]], []]
+
+
 async def test_several_statements_in_one_text_are_refused_with_a_hint(api: Api, acme: str) -> None:
     refused = problem(await api.query(acme, "select 1; select 2"), 422, "statement-failed")
     assert refused["sqlstate"] == "42601"
