@@ -43,6 +43,7 @@ from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
 from app.pools.session_reset import BEGIN, end_error, end_statements, ending_of
 from app.pools.tenant_state import TenantState
+from app.wire.commit_watch import CommitWatch
 from app.wire.extended_query import Ending
 
 # What begin and cleanup may take, in seconds, before the connection counts as broken.
@@ -133,6 +134,7 @@ class Lease:
             open was rolled back.
         SchemaMissing: the work failed, and the tenant's schema is gone.
         LeaseLost: the connection broke; whether the work was committed is unknown.
+    Once the commit is known to be done, nothing that fails is raised: the connection is closed.
     """
 
     __slots__ = (
@@ -146,6 +148,7 @@ class Lease:
         "_statement",
         "_tenant_state",
         "_timeout",
+        "_watch",
         "_work",
     )
 
@@ -177,6 +180,7 @@ class Lease:
         self._timeout = timeout
         self._work = work
         self._statement = statement
+        self._watch: CommitWatch | None = None
         self._is_locked = self._is_end_sent = False
 
     async def __aenter__(self) -> asyncpg.Connection:
@@ -322,7 +326,8 @@ class Lease:
         except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError, UnicodeDecodeError) as error:
             if isinstance(error, asyncpg.PostgresError) and is_schema_missing(error):
                 self._pool.recycle()
-                return False
+                if not (commit and self._options.transaction):
+                    return False
             if commit and self._is_committed:
                 return False
             raise end_error(error, connection, is_commit=self._is_end_sent) from error
@@ -332,7 +337,9 @@ class Lease:
 
     @property
     def _is_committed(self) -> bool:
-        """Whether the commit that was sent with its work is known to be done."""
+        """Whether its commit is known to be done: what failed came after it."""
+        if self._watch is not None:
+            return self._watch.has_committed
         return self._work is not None and self._is_end_sent and self._work.is_committed
 
     async def _was_ended(self, *, commit: bool) -> bool:
@@ -364,7 +371,9 @@ class Lease:
             begin_next=ahead,
         )
         sent_at = monotonic()
-        await connection.run(statements)
+        self._watch = CommitWatch(connection.raw)
+        with self._watch:
+            await connection.run(statements)
         connection.mark_prefetched(ahead, sent_at)
 
 

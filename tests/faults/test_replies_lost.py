@@ -89,6 +89,18 @@ async def test_a_write_is_not_repeated_that_may_be_committed(
 
 
 @pytest.mark.parametrize("protocol", ["query", "sql"])
+async def test_a_write_whose_commit_is_known_succeeds_whatever_is_lost_after_it(
+    api: Api, fault_proxy: FaultProxy, protocol: str
+) -> None:
+    insert = await inserter(api, protocol)
+    for expected in (1, 2):
+        fault_proxy.ends_after = b"COMMIT\0"
+        ok(await insert())
+        fault_proxy.ends_after = b""
+        assert await api.value("/v1/tenants/acme", "select count(*) from note") == expected
+
+
+@pytest.mark.parametrize("protocol", ["query", "sql"])
 async def test_a_write_finds_another_connection_for_one_that_went_silent_while_idle(
     api: Api, fault_proxy: FaultProxy, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

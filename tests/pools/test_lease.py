@@ -417,6 +417,38 @@ async def test_a_connection_lost_under_a_lease_is_told_at_its_end(
     assert acme.recorder.connections_acquired == acme.recorder.connections_released
 
 
+async def test_a_failure_after_the_commit_costs_the_connection_and_is_not_told(
+    manager: TenantPoolManager, database: Database
+) -> None:
+    await provisioned(manager, "small", PoolStrategy.SHARED)
+    async with database.connected() as admin:
+        await admin.execute("CREATE TABLE note (id int); GRANT ALL ON note TO poolkeeper_shared")
+        async with manager.lease("small") as connection:
+            await connection.execute("INSERT INTO note VALUES (1)")
+            # What gives up the session's advisory locks fails without it.
+            await connection.execute("DEALLOCATE __poolkeeper_unlock")
+            pid = connection.get_server_pid()
+        assert await admin.fetchval("SELECT count(*) FROM note") == 1
+    async with manager.lease("small") as connection:
+        assert connection.get_server_pid() != pid
+
+
+async def test_a_refused_commit_is_told_whatever_its_message_looks_like(
+    manager: TenantPoolManager, acme: TenantState
+) -> None:
+    async with manager.lease("acme") as connection:
+        await connection.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "RAISE EXCEPTION 'poolkeeper.schema_missing' USING ERRCODE = '42704'; END $$; "
+            "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON note "
+            "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+    with pytest.raises(StatementFailed):
+        async with manager.lease("acme") as connection:
+            await connection.execute("INSERT INTO note VALUES (1)")
+    assert await notes(manager) == []
+
+
 async def test_the_borrowers_own_error_wins_over_a_lost_connection(
     manager: TenantPoolManager, acme: TenantState, database: Database
 ) -> None:

@@ -1,0 +1,61 @@
+"""Whether a commit was done is known also if what follows it fails, however the reply arrives."""
+
+import asyncpg
+import pytest
+
+from app.wire.commit_watch import CommitWatch
+from tests.fixtures.postgres import Database
+
+
+async def run(connection: asyncpg.Connection, statements: str) -> bool:
+    """Whether a commit among *statements* was seen, whatever became of the others."""
+    with CommitWatch(connection) as watch:
+        try:
+            await connection.execute(statements)
+        except asyncpg.PostgresError:
+            await connection.execute("rollback")
+    return watch.has_committed
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000])
+@pytest.mark.parametrize(
+    ("statements", "has_committed"),
+    [
+        ("begin; select 'COMMIT'; commit; select 1/0", True),
+        ("begin; commit; select 2", True),
+        ("begin; select 1/0; commit", False),
+        ("begin; notify \"COMMIT\", 'COMMIT'; rollback; select 1/0", False),
+        ("do $$ begin raise notice 'COMMIT'; end $$; select 1/0", False),
+        ("do $$ begin raise notice '%', repeat('x', 1000); end $$; begin; commit; selec", False),
+        (
+            "do $$ begin raise notice '%', repeat('x', 1000); end $$; begin; commit; select 1/0",
+            True,
+        ),
+    ],
+)
+async def test_a_commit_is_seen_exactly_if_it_was_done(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    size: int,
+    statements: str,
+    has_committed: bool,
+) -> None:
+    take = CommitWatch.data_received
+
+    def take_pieces(watch: CommitWatch, data: bytes) -> None:
+        for at in range(0, len(data), size):
+            take(watch, data[at : at + size])
+
+    monkeypatch.setattr(CommitWatch, "data_received", take_pieces)
+    async with database.connected() as connection:
+        assert await run(connection, statements) is has_committed
+        assert await connection.fetchval("select 42") == 42
+
+
+async def test_a_flood_of_notices_is_not_kept(database: Database) -> None:
+    flood = "do $$ begin for i in 1..99 loop raise notice '%', repeat('x', 10000); end loop; end $$"
+    async with database.connected() as connection:
+        # Then nothing is known of the commit, which is safe.
+        assert await run(connection, f"{flood}; begin; commit") is False
+        assert await connection.fetchval("select 42") == 42
