@@ -16,7 +16,7 @@ from app.cli.client.service_command import (
     TenantArgument,
     resource,
 )
-from app.cli.client.session import Session, details, given
+from app.cli.client.session import Session, given
 from app.cli.client.table import ALWAYS, Details, Item, effect_of, number, prose, text
 
 Mode = Literal["off", "recommend", "apply"]
@@ -85,14 +85,14 @@ def evaluate(
     session: Session = context.obj
     session.change(
         lambda client: client.request("POST", f"{_PATH}/evaluate", body),
-        lambda found: details(_EVALUATION, found),
+        lambda found: Details(_EVALUATION, found),
     )
 
 
 def _details(found: Item) -> Details:
     config = found["config"].items()
     limits = (prose(name, lambda _, value=value: json.dumps(value)) for name, value in config)  # type: ignore[misc]
-    return details((*_COLUMNS, *limits), found)
+    return Details((*_COLUMNS, *limits), found)
 
 
 def _config(values: list[str]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from app.cli.client.api_client import path_segment
 from app.cli.client.completion import node_names
 from app.cli.client.labels import LabelOption, pairs
 from app.cli.client.service_command import ChangeCommand, ListCommand, ShowCommand, resource
-from app.cli.client.session import Session, details
-from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Item, age, number, prose, text
+from app.cli.client.session import Session
+from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Details, Item, age, number, prose, text
 
 if TYPE_CHECKING:
     from app.cli.client.api_client import Document
@@ -141,7 +141,7 @@ def create(
     body = _given(address, label, selector, server_limit)
     session.change(
         lambda client: client.create(_path(node), body, **session.change_params),
-        partial(details, _DETAILS),
+        partial(Details, _DETAILS),
     )
 
 
@@ -166,7 +166,7 @@ def change(
     session: Session = context.obj
     session.change(
         lambda client: client.update(_path(node), changed, **session.change_params),
-        partial(details, _DETAILS),
+        partial(Details, _DETAILS),
     )
 
 

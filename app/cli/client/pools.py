@@ -20,11 +20,12 @@ from app.cli.client.service_command import (
     StrategyFilter,
     resource,
 )
-from app.cli.client.session import Session, details, given
+from app.cli.client.session import Session, given
 from app.cli.client.table import (
     ALWAYS,
     VERY_WIDE,
     WIDE,
+    Details,
     advice_of,
     counted,
     number,
@@ -99,7 +100,7 @@ def list_pools(
 @pools.command(cls=ShowCommand)
 def show(context: typer.Context, pool: PoolArgument) -> None:
     """Show one pool."""
-    context.obj.show(lambda client: client.get(_path(client, pool)), partial(details, _DETAILS))
+    context.obj.show(lambda client: client.get(_path(client, pool)), partial(Details, _DETAILS))
 
 
 @pools.command("set", cls=ChangeCommand)
@@ -132,7 +133,7 @@ def resize(
                 _note_what_is_never_reached(client, max_size, done["server"])
         return done
 
-    session.change(send, partial(details, _DETAILS))
+    session.change(send, partial(Details, _DETAILS))
 
 
 def _note_what_is_never_reached(client: ApiClient, max_size: int, server: str) -> None:

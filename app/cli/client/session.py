@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from app.cli.client.api_client import ApiClient, ApiError, Document
 from app.cli.client.exit_status import ExitStatus
 from app.cli.client.output import OutputFormat, print_document, print_note, screen
-from app.cli.client.table import Details, Item, Table, TableColumn, counted, prose, text
+from app.cli.client.table import Details, Table, TableColumn, counted, prose, text
 from app.cli.client.table import changes as changes_of
 
 if TYPE_CHECKING:
@@ -96,13 +96,13 @@ class Session:
 
     def show_one(self, path: str, columns: Sequence[TableColumn]) -> None:
         """Print everything about a resource."""
-        self.show(lambda client: client.get(path), partial(details, columns))
+        self.show(lambda client: client.get(path), partial(Details, columns))
 
     def show_found(
         self, path: str, start: str, noun: str, columns: Sequence[TableColumn], *, by: str = "id"
     ) -> None:
         """Print everything about the item of a list whose id, or field *by*, begins so."""
-        self.show(lambda client: client.find(path, start, noun, by=by), partial(details, columns))
+        self.show(lambda client: client.find(path, start, noun, by=by), partial(Details, columns))
 
     def send(
         self,
@@ -137,10 +137,6 @@ class Session:
 def given(**values: Any) -> dict[str, Any]:
     """What options were given, for the body of a request."""
     return {name: value for name, value in values.items() if value is not None}
-
-
-def details(columns: Sequence[TableColumn], item: Item) -> Details:
-    return Details(columns=columns, item=item)
 
 
 def _plan_view(plan: Document) -> View:

@@ -215,7 +215,7 @@ class Table:
         return [printable(column.title), *found]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Details:
     """Everything about one item, a line for each field; nothing is cut."""
 

@@ -20,11 +20,12 @@ from app.cli.client.service_command import (
     TenantArgument,
     resource,
 )
-from app.cli.client.session import Session, details, given
+from app.cli.client.session import Session, given
 from app.cli.client.table import (
     ALWAYS,
     VERY_WIDE,
     WIDE,
+    Details,
     Item,
     age,
     counted,
@@ -157,7 +158,7 @@ def create(
             raise ApiError(message, error.exit_status) from error
         return client.get(_path(tenant))
 
-    session.change(send, partial(details, _DETAILS))
+    session.change(send, partial(Details, _DETAILS))
 
 
 @tenants.command("set", cls=ChangeCommand)
@@ -191,7 +192,7 @@ def change(
     session: Session = context.obj
     session.change(
         lambda client: client.update(_path(tenant), changed, **session.change_params),
-        partial(details, _DETAILS),
+        partial(Details, _DETAILS),
     )
 
 
