@@ -269,7 +269,7 @@ def evict_expired_pools() -> Request[models.Sweep]:
 
 def list_leases(
     *,
-    state: models.ClientState | None = None,
+    state: models.CallerState | None = None,
     tenant: str | None = None,
     pool: str | None = None,
     server: str | None = None,

@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 AdvisorMode = Literal["off", "recommend", "apply"]
 AdvisorRule = Literal["demand", "hysteresis"]
-ClientState = Literal["active", "waiting"]
+CallerState = Literal["active", "waiting"]
 EvictionMode = Literal["graceful", "force"]
 IsolationLevel = Literal["read_uncommitted", "read_committed", "repeatable_read", "serializable"]
 LeaseOrder = Literal["-age_seconds", "age_seconds", "tenant"]
@@ -432,7 +432,7 @@ class LeaseList(TypedDict):
 class LeaseView(TypedDict):
     """A caller that holds a connection, or waits for one."""
 
-    state: ClientState
+    state: CallerState
     tenant: str
     pool_id: str
     server: str

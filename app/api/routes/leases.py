@@ -21,7 +21,7 @@ from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
 from app.api.views.wait import WaitView
 from app.domain.wait import Wait
-from app.pools.clients import Client, ClientState, clients, redacted, slot_clients
+from app.pools.callers import Caller, CallerState, callers, redacted, slot_callers
 from app.pools.tenant_state import TenantState
 
 # After so many callers other tasks get a turn.
@@ -38,9 +38,9 @@ class LeaseOrder(StrEnum):
     TENANT = "tenant"
 
 
-_RANKS: dict[LeaseOrder, Callable[[Client], float]] = {
-    LeaseOrder.LONGEST: lambda client: client.since,
-    LeaseOrder.SHORTEST: lambda client: -client.since,
+_RANKS: dict[LeaseOrder, Callable[[Caller], float]] = {
+    LeaseOrder.LONGEST: lambda caller: caller.since,
+    LeaseOrder.SHORTEST: lambda caller: -caller.since,
     LeaseOrder.TENANT: lambda _: 0.0,
 }
 
@@ -48,7 +48,7 @@ _RANKS: dict[LeaseOrder, Callable[[Client], float]] = {
 class LeaseView(BaseModel):
     """A caller that holds a connection, or waits for one."""
 
-    state: ClientState = Field(
+    state: CallerState = Field(
         description="`active`: it holds a connection. `waiting`: it waits for one.",
         examples=["active"],
     )
@@ -106,7 +106,7 @@ async def list_leases(
     manager: ManagerDep,
     principal: PrincipalDep,
     *,
-    state: Annotated[ClientState | None, Query(description="Filter by state.")] = None,
+    state: Annotated[CallerState | None, Query(description="Filter by state.")] = None,
     tenant: TenantQuery = None,
     pool: PoolQuery = None,
     server: ServerQuery = None,
@@ -122,59 +122,59 @@ async def list_leases(
     after = _after(cursor, sort) if cursor else None
     wanted = {"state": state, "pool": pool, "server": server, "tenant": tenant}
 
-    def matches(client: Client) -> bool:
-        name = client.tenant.tenant.spec.id
-        found = (client.state, client.pool_id, client.server, name)
+    def matches(caller: Caller) -> bool:
+        name = caller.tenant.tenant.spec.id
+        found = (caller.state, caller.pool_id, caller.server, name)
         return principal.can_access(name) and all(
             value in (None, each) for value, each in zip(wanted.values(), found, strict=True)
         )
 
     rank = _RANKS[sort]
 
-    def place(client: Client) -> tuple[float, str, float]:
-        return rank(client), client.tenant.tenant.spec.id, client.since
+    def place(caller: Caller) -> tuple[float, str, float]:
+        return rank(caller), caller.tenant.tenant.spec.id, caller.since
 
-    counts: Counter[ClientState] = Counter()
-    first: list[Client] = []
+    counts: Counter[CallerState] = Counter()
+    first: list[Caller] = []
     seen = 0
     slot_waiters = map(manager.slot_waiters, manager.awaited_pools)
-    for each in (*map(clients, list(manager.pools())), *map(slot_clients, slot_waiters)):
+    for each in (*map(callers, list(manager.pools())), *map(slot_callers, slot_waiters)):
         matching = list(filter(matches, each))
-        counts.update(client.state for client in matching)
-        later = (client for client in matching if after is None or place(client) > after)
+        counts.update(caller.state for caller in matching)
+        later = (caller for caller in matching if after is None or place(caller) > after)
         first = heapq.nsmallest(limit + 1, [*first, *later], key=place)
         seen += len(matching)
         if seen >= _SLICE:
             seen = 0
             await asyncio.sleep(0)
-    page, next_cursor = paginate(first, limit, lambda client: (sort.value, *place(client)))
+    page, next_cursor = paginate(first, limit, lambda caller: (sort.value, *place(caller)))
     now, as_of = monotonic(), datetime.now(UTC)
-    tenants = {each.tenant for each in page if each.state is ClientState.WAITING}
+    tenants = {each.tenant for each in page if each.state is CallerState.WAITING}
     waits = {each: manager.wait_of(each) for each in tenants}
     return LeaseList(
         as_of=as_of,
-        active=counts[ClientState.ACTIVE],
-        waiting=counts[ClientState.WAITING],
-        items=[_view(client, now, as_of, waits) for client in page],
+        active=counts[CallerState.ACTIVE],
+        waiting=counts[CallerState.WAITING],
+        items=[_view(caller, now, as_of, waits) for caller in page],
         next_cursor=next_cursor,
     )
 
 
 def _view(
-    client: Client, now: float, as_of: datetime, waits: Mapping[TenantState, Wait]
+    caller: Caller, now: float, as_of: datetime, waits: Mapping[TenantState, Wait]
 ) -> LeaseView:
-    wait = waits.get(client.tenant) if client.state is ClientState.WAITING else None
-    borrower, age = client.borrower, max(0.0, now - client.since)
+    wait = waits.get(caller.tenant) if caller.state is CallerState.WAITING else None
+    borrower, age = caller.borrower, max(0.0, now - caller.since)
     return LeaseView(
-        state=client.state,
-        tenant=client.tenant.tenant.spec.id,
-        pool_id=client.pool_id,
-        server=client.server,
+        state=caller.state,
+        tenant=caller.tenant.tenant.spec.id,
+        pool_id=caller.pool_id,
+        server=caller.server,
         since=as_of - timedelta(seconds=age),
         age_seconds=age,
-        position=client.position,
+        position=caller.position,
         waits_for=WaitView.of(wait),
-        pid=client.pid,
+        pid=caller.pid,
         task=borrower.task if borrower else None,
         taken_at=borrower.taken_at if borrower else None,
         statement=redacted(borrower.statement) if borrower and borrower.statement else None,

@@ -19,14 +19,14 @@ _HARMLESS = re.compile(
 _LONGEST_SHOWN = 200
 
 
-class ClientState(StrEnum):
+class CallerState(StrEnum):
     """Whether a caller holds a connection or waits for one."""
 
     ACTIVE = "active"
     WAITING = "waiting"
 
 
-class Client(NamedTuple):
+class Caller(NamedTuple):
     """A caller that holds or awaits a connection.
 
     Attributes:
@@ -39,7 +39,7 @@ class Client(NamedTuple):
 
     pool_id: str
     server: str
-    state: ClientState
+    state: CallerState
     tenant: TenantState
     since: float
     borrower: Borrower | None
@@ -47,29 +47,29 @@ class Client(NamedTuple):
     position: int | None = None
 
 
-def clients(pool: Pool) -> Iterator[Client]:
+def callers(pool: Pool) -> Iterator[Caller]:
     """All of *pool*'s callers, in no particular order."""
     for connection in pool.connections.leased:
         if (tenant := connection.tenant_state) is not None:
-            yield Client(
-                *(pool.pool_id, pool.server.name, ClientState.ACTIVE),
+            yield Caller(
+                *(pool.pool_id, pool.server.name, CallerState.ACTIVE),
                 *(tenant, connection.leased_at, connection.borrower),
                 pid=connection.pid,
             )
     for waiter, position in pool.waiters.positions():
-        yield Client(
-            *(pool.pool_id, pool.server.name, ClientState.WAITING),
+        yield Caller(
+            *(pool.pool_id, pool.server.name, CallerState.WAITING),
             *(waiter.tenant_state, waiter.asked_at, waiter.borrower),
             position=position,
         )
 
 
-def slot_clients(waiters: Iterable[SlotWaiter]) -> Iterator[Client]:
+def slot_callers(waiters: Iterable[SlotWaiter]) -> Iterator[Caller]:
     """The callers that wait until one pool can be opened, in their order."""
     for position, waiter in enumerate(waiters, start=1):
         spec = waiter.tenant_state.tenant.spec
-        yield Client(
-            *(spec.pool_id, spec.server, ClientState.WAITING),
+        yield Caller(
+            *(spec.pool_id, spec.server, CallerState.WAITING),
             *(waiter.tenant_state, waiter.asked_at, waiter.borrower),
             position=waiter.tenant_state.waiting + position,
         )

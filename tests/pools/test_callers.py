@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.pools.clients import redacted
+from app.pools.callers import redacted
 
 SHOWN = [
     ("select * from orders where id = $1", "select * from orders where id = $1"),
