@@ -50,7 +50,7 @@ def end_statements(
     """
     check = isolation.context_check(spec)
     end = f"{check}; COMMIT" if commit and transaction else "ROLLBACK"
-    reset = f"{RESET}; {isolation.advisory_unlock(spec)}"
+    reset = _reset_of(isolation, spec)
     if begin_next:
         return f"{end}; {BEGIN}; {reset}; COMMIT; {begin_next}"
     return f"{end}; {reset}"
@@ -58,8 +58,11 @@ def end_statements(
 
 def ending_of(isolation: IsolationStrategy, spec: TenantSpec) -> Ending:
     """The same, sent together with the work: after a failure its commit is a rollback."""
-    reset = f"{RESET}; {isolation.advisory_unlock(spec)}"
-    return Ending(isolation.context_check(spec), f"COMMIT; {reset}")
+    return Ending(isolation.context_check(spec), f"COMMIT; {_reset_of(isolation, spec)}")
+
+
+def _reset_of(isolation: IsolationStrategy, spec: TenantSpec) -> str:
+    return f"{RESET}; {isolation.advisory_unlock(spec)}"
 
 
 def is_failed_check(sqlstate: str | None) -> bool:
