@@ -33,7 +33,8 @@ class ProblemError(PoolkeeperError):
         request_id: the service's log has it, too.
         retryable: whether the same request may succeed later.
         errors: of an invalid request, the `pointer` to each invalid field and its `detail`.
-        document: the whole response, with `sqlstate` and others of a statement that failed.
+        document: the whole response, with `sqlstate`, `message_detail`, `constraint_name` and
+            others of a statement that failed.
     """
 
     def __init__(self, status: int, document: Mapping[str, Any]) -> None:
@@ -56,6 +57,7 @@ class ProblemError(PoolkeeperError):
 
     @property
     def lines(self) -> list[str]:
-        """The detail, a line for each invalid field, and the hint."""
+        """The detail, a line for each invalid field, Postgres' DETAIL, and the hint."""
         fields = [f"  {each['pointer']}: {each['detail']}" for each in self.errors]
-        return [self.detail, *fields, *([f"  Hint: {self.hint}"] if self.hint else [])]
+        notes = (("Detail", self.document.get("message_detail")), ("Hint", self.hint))
+        return [self.detail, *fields, *(f"  {name}: {text}" for name, text in notes if text)]

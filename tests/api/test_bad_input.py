@@ -129,7 +129,7 @@ async def test_a_body_that_is_not_json_is_a_bad_request(standing_api: Api, conte
         (b"[" * 1000, "it is nested too deeply"),
         (b'{"weight": %b}' % (b"1" * 5000), "a number has too many digits"),
         (b'{"weight": 1', "it ends too early"),
-        (b"{'weight': 1}", "a key is no string in double quotes"),
+        (b"{'weight': 1}", "a key must be a string in double quotes"),
     ],
 )
 async def test_a_body_that_is_not_json_is_refused_with_the_reason(

@@ -169,7 +169,8 @@ async def _run(script: str, folder: Path, address: str, path: str) -> list[tuple
     commands.mkdir()
     curl = commands / "curl"
     note = "%{stderr}status %{http_code}\\n"
-    curl.write_text(f"#!/bin/sh\nexec {shutil.which('curl')} -w '{note}' \"$@\" 2>>{statuses}\n")
+    # The last -w counts: the documents' own is a new line.
+    curl.write_text(f"#!/bin/sh\nexec {shutil.which('curl')} \"$@\" -w '{note}' 2>>{statuses}\n")
     curl.chmod(0o755)
     environment = {
         **os.environ,

@@ -61,6 +61,18 @@ _TITLES = {413: "Content too large", 414: "URI too long", 422: "Unprocessable co
 _EVERYWHERE = (400, 401, 403, 408, 413, 414, 415, 422, 429, 500, 502, 503, 504)
 METHODS = ("DELETE", "GET", "OPTIONS", "POST", "PUT")
 
+# What Postgres reports of a statement, by the letters of its protocol, and the most of each that is
+# shown: a tenant's own code may raise an error with megabytes in it.
+_DIAGNOSTICS = {
+    "message_detail": "D",
+    "schema_name": "s",
+    "table_name": "t",
+    "column_name": "c",
+    "data_type_name": "d",
+    "constraint_name": "n",
+}
+_LONGEST_DIAGNOSTIC = 4000
+
 # What a dry run says of a plan is an answer to a question, and no refused change. So is what a look
 # does not find: monitors that ask again and again would hide what was refused.
 _ANSWERS_OF_DRY_RUNS = frozenset({404, 409, 412, 422, 428})
@@ -106,6 +118,18 @@ class Problem(BaseModel):
     )
     statement: int | None = Field(
         default=None, description="Which of several statements failed, from 0."
+    )
+    message_detail: str | None = Field(
+        default=None, description="Postgres' DETAIL, which may quote values of rows."
+    )
+    schema_name: str | None = Field(
+        default=None, description="Schema of what the error of a statement is about."
+    )
+    table_name: str | None = Field(default=None, description="The same of its table.")
+    column_name: str | None = Field(default=None, description="The same of its column.")
+    data_type_name: str | None = Field(default=None, description="The same of its data type.")
+    constraint_name: str | None = Field(
+        default=None, description="Constraint, or unique index, that the statement violated."
     )
 
     @classmethod
@@ -156,7 +180,7 @@ def problem_response(
     fields: Mapping[str, str] | None = None,
     **more: Any,
 ) -> JSONResponse:
-    """The response with this problem; *fields* are what Postgres reported, for its drivers."""
+    """The response with this problem; *fields* are what Postgres reported, by their letters."""
     problem = Problem.of(
         status,
         code,
@@ -164,6 +188,7 @@ def problem_response(
         instance=_echo(request.url.path),
         request_id=correlation_id.get(),
         retryable=retryable,
+        **_diagnostics(fields or {}),
         **more,
     )
     _note(request, problem)
@@ -176,6 +201,14 @@ def problem_response(
         headers=headers,
         media_type=PROBLEM_MEDIA_TYPE,
     )
+
+
+def _diagnostics(fields: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: fields[letter][:_LONGEST_DIAGNOSTIC]
+        for name, letter in _DIAGNOSTICS.items()
+        if fields.get(letter)
+    }
 
 
 def _fields(problem: Problem, fields: Mapping[str, str]) -> Mapping[str, str | None]:

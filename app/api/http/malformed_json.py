@@ -17,15 +17,18 @@ _REASONS = {
     "EOF while parsing": "it ends too early",
     "trailing comma": "a comma is followed by nothing",
     "trailing characters": "something follows its end",
-    "key must be a string": "a key is no string in double quotes",
+    "key must be a string": "a key must be a string in double quotes",
     "control character": "a string contains a control character that is not escaped",
     "invalid escape": "a string contains an unknown escape",
 }
+_EMPTY = "EOF while parsing a value at line 1 column 0"
 _PLACE = re.compile(r" at line (\d+) column (\d+)$")
 
 
 def malformed_json(message: str) -> str:
     """A sentence for *message*, an error of jiter's."""
+    if message == _EMPTY:
+        return "The body is empty."
     reason = next((text for start, text in _REASONS.items() if message.startswith(start)), "")
     place = _PLACE.search(message)
     where = f", at line {place[1]}, column {place[2]}" if place else ""

@@ -13,6 +13,7 @@ from app.domain.errors import StatementFailed
 from app.pools.query.pacing import PieceJoiner
 from app.pools.query.pg_json import decode, to_json
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, look_up_types
+from app.pools.query.too_large import row_too_large
 from app.wire.backend_messages import column_values
 from app.wire.extended_query import ExtendedQuery
 from app.wire.frontend_messages import BINARY, bind, execute, parse
@@ -80,7 +81,7 @@ class AnonymousRecords:
                 max_row_bytes=max_bytes,
             )
             if reply.is_truncated:
-                raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
+                raise row_too_large()
             max_bytes -= len(reply.rows[0])
             for leaf, text in zip(some, column_values(reply.rows[0]), strict=True):
                 pieces = to_json(decode(text or b""), types[leaf[0]])

@@ -12,6 +12,7 @@ from app.pools.query.pacing import DocumentTooLarge, PieceJoiner, finish, in_ste
 from app.pools.query.pg_json import column_to_json, decode, formatter_of, to_json
 from app.pools.query.pg_records import AnonymousRecords, Tree
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, PgType
+from app.pools.query.too_large import results_too_large, row_too_large
 from app.wire.backend_messages import column_values
 from app.wire.extended_query import ExtendedQuery
 from app.wire.frontend_messages import BINARY, TEXT, bind, close, execute
@@ -200,7 +201,7 @@ class Rows:
         if self._needs_all or (not self.written and self._max_bytes < MAX_BYTES):
             raise results_too_large()
         if not self.written:
-            raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
+            raise row_too_large()
         self.truncated = True
 
     async def _read_records(self, rows: Sequence[list[_Value]]) -> None:
@@ -244,11 +245,6 @@ def first_execution(
         # One more than may be shown, so that the last row comes together with the end.
         execute(portal=_PORTAL, max_rows=0 if is_only else min(FIRST_ROWS, max_rows + 1)),
     )
-
-
-def results_too_large() -> StatementFailed:
-    """The rows of a request are too large, and are needed all."""
-    return StatementFailed("The results are larger than 8 MiB.", sqlstate="54000")
 
 
 def _prefixed(key: str, values: Iterable[str]) -> Iterable[str]:

@@ -24,8 +24,10 @@ from app.domain.errors import (
 )
 from app.pools import driver
 from app.pools.query.descriptions import OutdatedDescription
-from app.pools.query.rows import MAX_BYTES, results_too_large
+from app.pools.query.rows import MAX_BYTES
 from app.pools.query.statement import Result, Statement
+from app.pools.query.too_large import PROGRAM_LIMIT_EXCEEDED, results_too_large
+from app.pools.query.unsupported import command_of
 from app.pools.session_reset import LEFT_CONTEXT, is_failed_check
 from app.wire.backend_messages import ServerError
 from app.wire.extended_query import CopyAttempted, Ending, ExtendedQuery
@@ -40,7 +42,8 @@ _ROUNDING = 0.002
 # Of rows as they come, in bytes: none that fit as JSON are longer, not even of one short column.
 _MAX_ROW_BYTES = MAX_BYTES * 3 // 2
 _CANCELLED = "canceling statement due to user request"
-_STORED = "The statement was executed: if it changed anything, that is stored."
+# Of statements that change something only in functions that they call.
+_READS = frozenset({"SELECT", "SHOW", "TABLE", "VALUES"})
 
 
 class Query(Generic[Result]):
@@ -182,7 +185,7 @@ class Query(Generic[Result]):
                     # It may have been asked to stop, which must not meet another statement.
                     await query.wait_idle(_CANCEL_DEADLINE)
                     if query.has_ending_begun:
-                        error.suggest(_STORED)
+                        error.suggest(_stored(statement.sql, error))
                     else:
                         # Its commit failed, perhaps by that; or nobody knows.
                         with suppress(ServerError):
@@ -215,6 +218,14 @@ class Query(Generic[Result]):
         if statement.is_outdated(opened) or (self._is_ended and statement.is_cut(opened)):
             raise OutdatedDescription
         return opened
+
+
+def _stored(sql: str, error: StatementFailed) -> str:
+    """What is to be known of a statement that was committed although its result is lost."""
+    cure = "Return less, for example with LIMIT. " * (error.sqlstate == PROGRAM_LIMIT_EXCEEDED)
+    if command_of(sql) in _READS:
+        return f"{cure}If a function that it called changed anything, that is stored."
+    return f"{cure}What the statement changed is stored."
 
 
 def _timed_out(timeout: float) -> QueryTimeout:

@@ -68,6 +68,44 @@ async def test_a_deferred_constraint_is_reported_as_itself(standing_api: Api, ac
     assert problem(response, 422, "statement-failed")["sqlstate"] == "23503"
 
 
+async def test_a_violated_constraint_is_named_with_its_table_and_its_values(
+    standing_api: Api, acme: str
+) -> None:
+    ok(
+        await standing_api.query(
+            acme,
+            "create table people (email text unique, age int check (age > 0), name text not null)",
+            read_only=False,
+        )
+    )
+    insert = "insert into people values ($1, $2, $3)"
+    ok(await standing_api.query(acme, insert, "ann", 1, "Ann", read_only=False))
+    names = ("schema_name", "table_name", "column_name", "data_type_name", "constraint_name")
+    for values, sqlstate, column, constraint in (
+        (("ann", 2, "Ann"), "23505", None, "people_email_key"),
+        (("bob", 0, "Bob"), "23514", None, "people_age_check"),
+        (("bob", 2, None), "23502", "name", None),
+    ):
+        response = await standing_api.query(acme, insert, *values, read_only=False)
+        details = problem(response, 422, "statement-failed")
+        assert details["sqlstate"] == sqlstate
+        assert [details.get(name) for name in names] == [
+            *("tenant_acme", "people", column, None, constraint)
+        ]
+        assert str(values[0]) in details["message_detail"]
+    [refusal, *_] = ok(await standing_api.client.get("/v1/refusals"))["items"]
+    assert refusal["detail"] == "SQLSTATE 23502"
+
+
+async def test_a_field_of_an_error_has_a_limit(standing_api: Api, acme: str) -> None:
+    long = "repeat('x', 10000)"
+    raising = f"raise exception 'long' using detail = {long}, table = {long}, constraint = {long}"
+    response = await standing_api.query(acme, f"do $$ begin {raising}; end $$")
+    details = problem(response, 422, "statement-failed")
+    for name in ("message_detail", "table_name", "constraint_name"):
+        assert 1000 < len(details[name]) <= 4000
+
+
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01", "53200", "55P03"])
 async def test_a_conflict_with_another_transaction_is_worth_a_retry(
     standing_api: Api, acme: str, sqlstate: str

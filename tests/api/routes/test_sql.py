@@ -309,6 +309,10 @@ async def test_what_cannot_be_run_is_refused_in_the_same_shape(
     assert await driver.rows("select 1") == [["1"]]
 
 
+async def test_an_empty_body_is_said_to_be_empty(driver: Driver) -> None:
+    assert error(await driver.send(b""), "08P01")["message"] == "The body is empty."
+
+
 async def test_a_request_without_a_connection_string_is_refused(driver: Driver) -> None:
     for header in (
         None,

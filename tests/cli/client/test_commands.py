@@ -196,6 +196,9 @@ async def test_a_statement_is_run_as_a_tenant(shell: Shell) -> None:
     assert "nothing" in failed.stderr
     written = await shell.run("query", "acme", "INSERT INTO t VALUES (2, 'no')", status=1)
     assert written.stderr.endswith("Hint: To write, add --write.\n")
+    await shell.run("query", "acme", "CREATE UNIQUE INDEX ON t (word)", "--write")
+    twice = await shell.run("query", "acme", "INSERT INTO t VALUES (2, 'hi')", "--write", status=1)
+    assert twice.stderr.endswith("\nDetail: Key (word)=(hi) already exists.\n")
     several = await shell.run("query", "acme", "SELECT 1; SELECT 2", status=1)
     assert several.stderr.endswith("Hint: Run them one at a time.\n")
     rotated = await shell.run("tenants", "rotate", "acme")

@@ -33,6 +33,8 @@ from tests.fixtures.pools import manager_on, pool_of, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
+STORED = "Return less, for example with LIMIT. What the statement changed is stored."
+ROLLED_BACK = "Nothing was changed. Return less, for example with LIMIT."
 WHO = "select current_user::text, current_setting('transaction_read_only'), $1::int"
 
 
@@ -198,7 +200,8 @@ async def test_what_is_stored_though_its_text_is_too_large_is_said(
                 f"returning id, repeat('x', {size})"
             )
         assert failed.value.sqlstate == "54000"
-        stored = count if failed.value.hint else 0
+        stored = count if failed.value.hint == STORED else 0
+        assert stored or (failed.value.hint or "").startswith("Nothing was changed.")
         assert await ask("select count(*) from note") == [[str(stored)]]
         await ask("delete from note")
 
@@ -209,8 +212,22 @@ async def test_postgres_is_asked_to_stop_what_is_too_large(manager: TenantPoolMa
     for _ in range(3):
         with pytest.raises(StatementFailed) as failed:
             await ask("select repeat('x', 1000), generate_series(1, 100000000)", timeout=300)
-        assert (failed.value.sqlstate, failed.value.hint) == ("54000", None)
+        assert (failed.value.sqlstate, failed.value.hint) == ("54000", ROLLED_BACK)
         assert await ask("select 1") == [["1"]]
+
+
+async def test_what_only_reads_is_not_said_to_be_stored(manager: TenantPoolManager) -> None:
+    ask = Asker(manager, as_text=True)
+    with pytest.raises(StatementFailed) as failed:
+        await ask("/* large */ select repeat('x', 9000000)")
+    assert failed.value.hint == (
+        "Return less, for example with LIMIT. If a function that it called changed anything, "
+        "that is stored."
+    )
+    with pytest.raises(StatementFailed) as failed:
+        await Asker(manager, as_text=False)("select repeat('x', 9000000)")
+    assert failed.value.detail == "A single row is larger than 8 MiB."
+    assert (failed.value.hint or "").startswith("Nothing was changed.")
 
 
 async def test_a_deferred_failure_of_the_commit_is_the_statements(

@@ -60,7 +60,8 @@ async def test_what_is_too_large_and_fails_at_its_commit_is_not_said_to_be_store
             f"insert into later select 1 from generate_series(1, 9) returning repeat('x', {size})",
         )
     assert await count(manager, "later") == 0
-    assert (failed.value.sqlstate, failed.value.hint) == ("54000", None)
+    assert failed.value.sqlstate == "54000"
+    assert (failed.value.hint or "").startswith("Nothing was changed.")
 
 
 async def test_what_fits_into_a_response_is_not_too_large_on_its_way(

@@ -308,7 +308,7 @@ async def test_an_answer_has_a_size_as_well_as_a_number_of_rows(
 ) -> None:
     result = await execute(connection, "select repeat('x', 1048576) from generate_series(1, 20)")
     assert (result.row_count, result.truncated) == (7, True)
-    with pytest.raises(StatementFailed, match="too large"):
+    with pytest.raises(StatementFailed, match="larger than 8 MiB"):
         await execute(connection, "select repeat('x', 16777216)")
 
 

@@ -1,0 +1,24 @@
+"""Results that do not fit into a response; what returns them is rolled back, nearly always."""
+
+from __future__ import annotations
+
+from app.domain.errors import StatementFailed
+
+PROGRAM_LIMIT_EXCEEDED = "54000"
+
+
+def results_too_large() -> StatementFailed:
+    """The rows of a request are too large, and are needed all."""
+    return _too_large("The results are larger than 8 MiB.", "Return less, for example with LIMIT.")
+
+
+def row_too_large() -> StatementFailed:
+    """A single row is too large."""
+    return _too_large(
+        "A single row is larger than 8 MiB.", "Return fewer columns, or parts of their values."
+    )
+
+
+def _too_large(detail: str, cure: str) -> StatementFailed:
+    hint = f"Nothing was changed. {cure}"
+    return StatementFailed(detail, sqlstate=PROGRAM_LIMIT_EXCEEDED, hint=hint)
