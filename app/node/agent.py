@@ -32,8 +32,8 @@ RELOAD_ENTRIES = 1000
 URGENT_INTERVAL = 0.5
 # Clients of an entry that disappears may end their transactions for so long.
 LEAVE_SECONDS = 10.0
-# Postgres notices within half a second that a pooler was killed (`connect_query`), and ends its
-# back-ends. An agent that starts another one waits for so long.
+# Postgres notices soon that a pooler was killed (`connect_query`), and ends its back-ends. An agent
+# that starts another one waits for so long, because many take a while.
 LINGER_SECONDS = 1.5
 # Entries that are reported between two turns of the event loop, which may be the service's.
 _SLICE = 500

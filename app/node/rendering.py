@@ -40,9 +40,10 @@ _AUTHORITIES = (
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 
-# Postgres notices within half a second that a killed PgBouncer is gone, also inside a statement.
+# Postgres notices within so many milliseconds, also inside a statement, that PgBouncer was killed,
+# or has closed the connection of a client that hung up: sooner than the agent counts it as gone.
 # Before version 14 it has no such setting: PgBouncer logs the error, and goes on.
-_CONNECT_QUERY = "SET client_connection_check_interval = 500"
+_CONNECT_QUERY = "SET client_connection_check_interval = 50"
 
 _SETTINGS = """\
 pool_mode = transaction

@@ -9,7 +9,8 @@ from app.domain.nodes.gate import EntryState, GatedEntry
 from app.domain.nodes.report import EntryReport
 from app.node.engine import NOTHING, EntryInForce, EntryMeasure
 
-# Postgres may still have a back-end for so long after the pooler has closed its connection.
+# Postgres may still have a back-end for so long after the pooler has closed its connection, also
+# inside a statement (`connect_query`).
 SETTLE_SECONDS = 0.1
 # A look says nothing of what was longer ago.
 _LONGEST_LOOK = 1.0

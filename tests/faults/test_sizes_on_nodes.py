@@ -19,7 +19,10 @@ from tests.fixtures.waiting import eventually
 SIZE = 6
 PLACES = 3
 HERE = "here"
-BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'tenant_acme'"
+BACKENDS = """
+SELECT application_name, client_port, backend_start, state, state_change
+FROM pg_stat_activity WHERE usename = 'tenant_acme'
+"""
 STATEMENT = "SELECT pg_sleep(0.02)"
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("scrub_roles")]
@@ -66,10 +69,15 @@ class Site:
 
     @asynccontextmanager
     async def working(self, *places: str, clients: int = 8) -> AsyncIterator[None]:
-        """Clients that always have work at each of these places, for a block."""
+        """Clients that always have work at each of these places, for a block.
+
+        They leave between two statements: in place of one that hangs up inside a statement
+        PgBouncer opens another connection before Postgres has ended the first.
+        """
+        leaving = asyncio.Event()
         work = [self._work_here if place == HERE else self._work_on for place in places]
         tasks = [
-            asyncio.create_task(each(place), name=f"work: {place}")
+            asyncio.create_task(each(place, leaving), name=f"work: {place}")
             for each, place in zip(work, places, strict=True)
             for _ in range(clients)
         ]
@@ -77,19 +85,23 @@ class Site:
             yield
             for task in tasks:
                 assert not task.done(), task
+            leaving.set()
+            await eventually(lambda: all(task.done() for task in tasks))
+            for task in tasks:
+                task.result()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def _work_here(self, place: str) -> None:
-        while True:
+    async def _work_here(self, place: str, leaving: asyncio.Event) -> None:
+        while not leaving.is_set():
             assert await self.service.query("acme", STATEMENT) == 200
             self.answered[place] += 1
 
-    async def _work_on(self, place: str) -> None:
+    async def _work_on(self, place: str, leaving: asyncio.Event) -> None:
         async with self.nodes[place].application("acme") as connection:
-            while True:
+            while not leaving.is_set():
                 await connection.execute(STATEMENT)
                 self.answered[place] += 1
 
@@ -101,8 +113,10 @@ class Site:
     async def watch(self, database: Database) -> None:
         async with database.connected() as connection:
             while True:
-                found = await connection.fetchval(BACKENDS)
-                assert found <= self.most, (found, await self.shares())
+                found = [dict(row) for row in await connection.fetch(BACKENDS)]
+                if len(found) > self.most:
+                    shown = await self.service.client.get("/v1/tenants/acme/pool")
+                    raise AssertionError(found, shown.text)
                 await asyncio.sleep(0.01)
 
 
@@ -129,7 +143,8 @@ async def site_of(
         watch = asyncio.create_task(site.watch(database), name="watch pg_stat_activity")
         try:
             yield site
-            assert not watch.done(), watch
+            if watch.done():
+                watch.result()
         finally:
             watch.cancel()
             await asyncio.wait([watch])

@@ -222,7 +222,11 @@ class Load:
 
 @asynccontextmanager
 async def never_more_than(site: EngineSite[Any], most: int) -> AsyncIterator[None]:
-    """Watch the tenants' sessions in `pg_stat_activity` about every 10 ms, for a block."""
+    """Watch the tenants' sessions in `pg_stat_activity` about every 10 ms, for a block.
+
+    In place of a client that hangs up inside a statement PgBouncer serves another one before
+    Postgres has ended the first: what is `busy` begins outside the block, and ends there.
+    """
     seen: list[int] = []
 
     async def watch() -> None:

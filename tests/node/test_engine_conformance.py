@@ -100,8 +100,8 @@ async def test_an_entry_has_no_more_connections_than_its_size(site: Place) -> No
     await site.make_roles("acme")
     async with (
         site.started(site.configuration(site.entry("acme", size=2))) as engine,
-        never_more_than(site, 2),
         busy(site, ["acme"], clients=8) as load,
+        never_more_than(site, 2),
     ):
         await eventually(lambda: waits(engine, "acme"))
         await engine.open("acme")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 from dataclasses import replace
 
 import psycopg
@@ -17,6 +20,7 @@ from tests.fixtures.waiting import eventually
 from tests.node.configurations import SERVER
 from tests.node.site import Site, busy, never_more_than, reloads
 
+RUNNING = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND state = 'active'"
 TENANTS = ("acme", "bravo", "coral", "delta", "ember", "fjord")
 
 
@@ -66,9 +70,9 @@ async def test_more_tenants_than_connections_are_all_served_and_never_have_more(
     site: Site,
 ) -> None:
     async with (
-        never_more_than(site, 4),
         site.run(await six_tenants(site, allotment=4)),
         busy(site, TENANTS, clients=2) as load,
+        never_more_than(site, 4),
     ):
         await eventually(lambda: set(load.served) == set(TENANTS))
         before = dict(load.served)
@@ -76,9 +80,37 @@ async def test_more_tenants_than_connections_are_all_served_and_never_have_more(
         await eventually(lambda: all(load.served[name] > before[name] for name in TENANTS))
 
 
+async def test_what_a_client_leaves_running_counts_until_postgres_has_ended_it(site: Site) -> None:
+    await site.make_roles("acme", "bravo")
+    acme, bravo = (site.entry(name, size=1) for name in ("acme", "bravo"))
+    async with (
+        site.run(site.configuration(acme, bravo, allotment=1)) as agent,
+        busy(site, ["bravo"], clients=1) as load,
+        never_more_than(site, 1),
+    ):
+        for _ in range(5):
+            async with site.client("acme") as connection:
+                sleep = connection.execute("SELECT pg_sleep(600)")
+                running = asyncio.create_task(sleep, name="acme")
+                await eventually(lambda: _runs(site, "acme"))
+                await eventually(lambda: agent._entries["acme"].state == "closing")
+                served = load.served.get("bravo", 0)
+                with socket.socket(fileno=os.dup(connection.fileno())) as link:
+                    link.shutdown(socket.SHUT_RDWR)
+                with pytest.raises(psycopg.OperationalError):
+                    await running
+            await eventually(lambda: load.served.get("bravo", 0) > served)  # noqa: B023 - now
+
+
+async def _runs(site: Site, tenant: str) -> bool:
+    """Whether Postgres executes a statement of a tenant's."""
+    async with site.database.connected() as connection:
+        return bool(await connection.fetchval(RUNNING, f"tenant_{tenant}"))
+
+
 async def test_a_smaller_allotment_is_observed_without_an_error(site: Site) -> None:
     node = await six_tenants(site, allotment=8)
-    async with never_more_than(site, 8), site.run(node) as agent, busy(site, TENANTS[:4]) as load:
+    async with site.run(node) as agent, busy(site, TENANTS[:4]) as load, never_more_than(site, 8):
         await eventually(lambda: len(load.served) == 4)
         agent.configure(allot(node, 2, generation=2))
         await eventually(lambda: _at_most(agent, 2, 2))

@@ -252,9 +252,9 @@ async def test_the_next_agent_begins_without_the_service_if_it_was_there_of_late
 
     service.is_away = True
     monkeypatch.setattr(module, "_FIRST_ANSWER", 0.1)
-    async with running(site, service, clock=clock) as engine, never_more_than(site, 1):
+    async with running(site, service, clock=clock) as engine:
         await eventually(lambda: listens(engine))
-        async with busy(site, ["acme"]) as load:
+        async with busy(site, ["acme"]) as load, never_more_than(site, 1):
             await eventually(lambda: load.served)
 
     # Later another may have its connections: it starts nothing before an answer.
