@@ -50,6 +50,7 @@ class TrackedEntry:
         self.since = now
         self.measured = NOTHING
         self.connections = 0
+        # Connections that were there until a time.
         self._looks: tuple[tuple[float, int], ...] = ()
         self._waiting_since: float | None = None
         self._idle_since = self._looked_at = now
@@ -90,15 +91,17 @@ class TrackedEntry:
 
     def saw(self, measured: EntryMeasure, now: float) -> None:
         """Take in a measurement; a closing entry without connections is closed."""
-        was_at_rest, self.measured = self.is_at_rest, measured
+        was_at_rest, before = self.is_at_rest, self.measured.connections
+        self.measured = measured
         # It is not looked at while it is at rest.
         elapsed = 0.0 if was_at_rest else min(_LONGEST_LOOK, now - self._looked_at)
         self._looked_at = now
         if was_at_rest and self.is_at_rest:
             return
+        # What the last look has shown may have been there until now.
         recent = [look for look in self._looks if look[0] >= now - SETTLE_SECONDS]
-        self._looks = (*recent, (now, measured.connections))
-        self.connections = max([connections for _, connections in self._looks])
+        self._looks = (*recent, (now, before))
+        self.connections = max(measured.connections, *[each for _, each in self._looks])
         if self.is_busy:
             self._idle_since = now
         if measured.waiting == 0:
@@ -151,7 +154,8 @@ class TrackedEntry:
         self, measured: EntryMeasure, totals: EntryTotals | None, *, paused: bool
     ) -> EntryReport:
         """It as the service sees it, as of the latest measurement."""
-        basis = (measured, totals, paused, self.state, self.size, sum(self._oldest_waits))
+        waits = sum(self._oldest_waits)
+        basis = (measured, totals, paused, self.state, self.size, self.connections, waits)
         if self._reported is None or self._reported[0] != basis:
             self._reported = basis, self._as_report(measured, totals or _NO_TOTALS, paused=paused)
         return self._reported[1]
