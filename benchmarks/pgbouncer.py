@@ -136,7 +136,7 @@ class PgBouncer:
         """Stop it, and remove what it left."""
         if self._process is not None:
             with suppress(ProcessLookupError):
-                self._process.terminate()
+                self._process.kill()  # since 1.23 SIGTERM waits for all clients
             await self._process.wait()
         self._folder.cleanup()
 

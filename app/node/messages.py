@@ -15,7 +15,7 @@ ROW = b"D"
 
 def message_end(data: bytes, begin: int) -> int:
     """Where the message ends that begins there."""
-    return begin + 1 + int.from_bytes(data[begin + 1 : begin + 5])
+    return begin + 1 + int(HEADER.unpack_from(data, begin)[1])
 
 
 def whole_messages(data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:

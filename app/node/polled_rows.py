@@ -14,7 +14,9 @@ from app.node.messages import HEADER, ROW, Row, column_names, message_end, row
 T = TypeVar("T")
 
 # Small enough that most blocks of a thousand rows stay the same while a dozen rows change.
-_BLOCK = 16
+_BLOCK = 8
+# Rows of earlier answers that are kept.
+_SPARE = 256
 
 
 class PolledRows(Generic[T]):
@@ -43,7 +45,7 @@ class PolledRows(Generic[T]):
             blocks.append(block)
             yield block[1]
         self._blocks = blocks
-        if len(self._made) > 2 * _BLOCK * (len(blocks) + 1):
+        if len(self._made) > _BLOCK * len(blocks) + _SPARE:
             self._made.clear()
 
     def _block(self, names: list[str], answer: bytes, begin: int) -> tuple[bytes, list[T]]:

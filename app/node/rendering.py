@@ -202,7 +202,8 @@ def _ini(
             f"client_tls_key_file = {_setting(str(settings.key))}",
         ]
     if version >= _EXTRA_PARAMETERS_SINCE:
-        # Postgres tells it of a client's search_path since version 18.
+        # Postgres tells it of a client's search_path since version 18. CVE-2025-12819 needs an
+        # `auth_user`, too.
         lines.append("track_extra_parameters = IntervalStyle,search_path")
     if version >= _PREPARED_STATEMENTS_SINCE:
         lines.append("max_prepared_statements = 200")

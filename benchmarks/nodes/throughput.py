@@ -98,7 +98,7 @@ async def _alone(node: Node) -> AsyncIterator[int]:
                     await asyncio.sleep(0.05)
             yield port
         finally:
-            process.terminate()
+            process.kill()  # since 1.23 SIGTERM waits for all clients
             await process.wait()
 
 
