@@ -73,7 +73,9 @@ class EffectView(BaseModel):
     """The expected effect of the advice."""
 
     late_share_before: float | None = Field(
-        description="Share of callers that are late or time out now, 0 to 1.", examples=[0.08]
+        description="Share of callers that are late or time out at the current size, 0 to 1: "
+        "as measured within the last minutes, or of the forecast load if that is more.",
+        examples=[0.08],
     )
     late_share_after: float | None = Field(
         description="The same at the new size; null when it cannot be predicted.", examples=[0.008]

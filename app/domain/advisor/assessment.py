@@ -186,7 +186,7 @@ def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) ->
     desired = needed
     if sum(late_ticks) >= config.late_ticks and is_late:
         desired = max(needed, min(max_allowed + 1, seen.max_size + _late_step(config, seen)))
-    window = memory.window.with_slice(_slice(seen, desired), config.window_seconds)
+    window = memory.window.with_slice(_slice(seen, desired, lateness), config.window_seconds)
     return Assessment(
         config=config,
         observation=seen,
@@ -223,7 +223,7 @@ def _late_step(config: DemandConfig, seen: PoolObservation) -> int:
     return max(1, min(ceil(config.late_growth * seen.max_size), backlog))
 
 
-def _slice(seen: PoolObservation, desired: int) -> Slice:
+def _slice(seen: PoolObservation, desired: int, lateness: Lateness) -> Slice:
     return Slice(
         start=seen.at - seen.seconds,
         needed=desired,
@@ -231,4 +231,5 @@ def _slice(seen: PoolObservation, desired: int) -> Slice:
         busy=seen.mean_active * seen.seconds,
         seconds=seen.seconds,
         events=seen.arrivals,
+        lateness=lateness,
     )

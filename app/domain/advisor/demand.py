@@ -196,6 +196,8 @@ class DemandRule:
     ) -> PoolSizingRecommendation:
         size = found.observation.max_size
         action = ScalingAction.between(size, new_size)
+        if code is not ReasonCode.LATE_WAITS:
+            reason = messages.with_late_callers(self.config, found, reason)
         return PoolSizingRecommendation(
             action=action,
             current_size=size,
@@ -221,7 +223,8 @@ class DemandRule:
 
     def _effect(self, found: Assessment, new_size: int) -> Effect:
         size = found.observation.max_size
-        before, after = found.lateness.share, found.late_share(new_size)
+        measured = max(found.lateness.share, found.memory.window.lateness.share)
+        before, after = measured, found.late_share(new_size)
         if new_size > size:
             before = max(before, found.late_share(size))
         else:
@@ -236,17 +239,17 @@ class DemandRule:
 
     def _evidence(self, found: Assessment) -> dict[str, float | int | None]:
         forecast, trial, at = found.memory.forecast, found.memory.trial, found.observation.at
-        hold, base = forecast.hold, forecast.base_hold
+        lateness, base = found.memory.window.lateness, forecast.base_hold
         evidence: dict[str, float | int | None] = {
             "arrivals_per_second": forecast.arrivals.expected(self.config),
-            "hold_ms": None if hold is None else hold * 1000.0,
+            "hold_ms": None if forecast.hold is None else found.load.hold * 1000.0,
             "base_hold_ms": None if base is None else base * 1000.0,
-            "hold_cv2": forecast.cv2,
+            "hold_cv2": found.load.cv2,
             "offered_load": found.load.erlangs,
             "mean_active": found.observation.mean_active,
             "mean_waiting": found.observation.mean_waiting,
-            "late_share": found.lateness.share,
-            "late_share_bound": found.lateness.bound,
+            "late_share": lateness.share,
+            "late_share_bound": lateness.bound,
             "events": found.events,
             "needed_size": found.needed if found.needed <= found.max_allowed else None,
             "window_peak_size": min(found.memory.window.needed, found.max_allowed),

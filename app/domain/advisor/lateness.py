@@ -19,8 +19,11 @@ _Z = 1.6449
 class Lateness:
     """Callers that waited too long, timed out or were refused, among all that were answered."""
 
-    late: int
-    callers: int
+    late: int = 0
+    callers: int = 0
+
+    def __add__(self, other: Lateness) -> Lateness:
+        return Lateness(late=self.late + other.late, callers=self.callers + other.callers)
 
     @classmethod
     def of(cls, seen: PoolObservation, patience: float) -> Lateness:

@@ -9,6 +9,18 @@ from app.domain.advisor.growth_blockers import GrowthBlocker, counted
 _TENTH_OF_A_PERCENT, _HALF_A_PERCENT = 0.001, 0.005
 
 
+def with_late_callers(config: DemandConfig, found: Assessment, reason: str) -> str:
+    """The reason after what was measured, whatever happens now: callers were late in the window."""
+    seen = found.memory.window.lateness
+    if not seen.late:
+        return reason
+    return (
+        f"{seen.late} of {counted(seen.callers, 'caller')} waited over "
+        f"{_ms(config.patience_seconds)} or got no connection within the last "
+        f"{_span(found.memory.window.seconds)}. {reason}"
+    )
+
+
 def demand_above_size(config: DemandConfig, found: Assessment, new_size: int) -> str:
     size, patience = found.observation.max_size, _ms(config.patience_seconds)
     share = found.late_share(size)
@@ -17,10 +29,13 @@ def demand_above_size(config: DemandConfig, found: Assessment, new_size: int) ->
         f"At {_number(rate)} leases/s × {_ms(found.load.hold)}, {_connections(size)}"
         f"{_idle_places(found)}"
     )
+    # Of callers who were on time so far, only the formula says that they will not be.
+    was_late = found.memory.window.lateness.late > 0
     if share >= 1.0:
-        text = f"{load} cannot keep up"
+        text = f"{load} {'cannot' if was_late else 'would not'} keep up"
     else:
-        text = f"{load} make {percent(share)} of callers wait over {patience}"
+        make = "make" if was_late else "would make"
+        text = f"{load} {make} {percent(share)} of callers wait over {patience}"
     if found.needed > found.max_allowed:
         text += f"; more than the {found.max_allowed} allowed are needed"
     else:
@@ -37,9 +52,12 @@ def demand_above_size(config: DemandConfig, found: Assessment, new_size: int) ->
 
 
 def room_for_bursts(found: Assessment, new_size: int) -> str:
+    unused = "and unused connections are not opened"
+    if found.memory.window.lateness.late:
+        return f"A limit of {new_size} absorbs more of such bursts, {unused}"
     return (
         f"{_connections(found.observation.max_size)} carry the load, which needs {found.desired}; "
-        f"a limit of {new_size} absorbs bursts, too, and unused connections are not opened"
+        f"a limit of {new_size} absorbs bursts, too, {unused}"
     )
 
 
@@ -48,7 +66,7 @@ def late_waits(config: DemandConfig, found: Assessment, new_size: int) -> str:
     spare = new_size - found.desired
     bursts = f", of which {spare} are for bursts" if spare > 0 else ""
     return (
-        f"{percent(lateness.share)} of {lateness.callers} callers waited over "
+        f"{percent(lateness.share)} of the last {lateness.callers} callers waited over "
         f"{_ms(config.patience_seconds)} or got no connection (target "
         f"{_target(config.late_share)}), repeatedly; growing from {size} to "
         f"{_connections(new_size)}{bursts}"

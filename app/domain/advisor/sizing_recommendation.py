@@ -160,13 +160,13 @@ _ON_NODES = "nodes_mean_active"
 
 EVIDENCE: Final[Mapping[str, str]] = {
     "arrivals_per_second": "Callers per second, as forecast: smoothed, plus a margin for swings.",
-    "hold_ms": "Mean duration of a lease, milliseconds.",
-    "base_hold_ms": "The same while the pool was less than half busy.",
+    "hold_ms": "Mean duration of a lease, as far as it counts for the load, milliseconds.",
+    "base_hold_ms": "Mean duration of a lease while the pool was less than half busy.",
     "hold_cv2": "Squared coefficient of variation of the leases' durations.",
     "offered_load": "Connections busy on average if nobody waited: arrivals x hold, erlangs.",
     "mean_active": "Connections leased, averaged over the interval.",
     "mean_waiting": "Callers waiting, averaged over the interval.",
-    "late_share": "Share of callers that waited too long or got no connection, 0..1.",
+    "late_share": "Share of the window's callers that waited too long or got no connection, 0..1.",
     "late_share_bound": "Its lower confidence bound (Wilson, one-sided 95 %).",
     "events": "Callers seen in the window.",
     "needed_size": "Least size at which few enough wait too long; null: above the maximum.",
@@ -192,7 +192,8 @@ class Effect:
     """What applying the advice is expected to change.
 
     Attributes:
-        late_share_before: share of callers late or without a connection at the current size, 0..1.
+        late_share_before: share of callers late or without a connection at the current size, 0..1,
+            as measured in the window or as forecast for a growth, whichever is more.
         late_share_after: the same at the new size; None when no model can tell.
         connections_before: the current size.
         connections_after: the new size.

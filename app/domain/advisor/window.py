@@ -6,8 +6,10 @@ autoscaler: a load that comes and goes is not followed down and up again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
+
+from app.domain.advisor.lateness import Lateness
 
 _SLICES = 20
 _MINUTE = 60.0
@@ -24,6 +26,7 @@ class Slice:
         busy: connections busy, seconds times connections.
         seconds: how long it was observed.
         events: callers seen.
+        lateness: who of them waited too long or got no connection.
     """
 
     start: float
@@ -32,6 +35,7 @@ class Slice:
     busy: float
     seconds: float
     events: int
+    lateness: Lateness = field(default_factory=Lateness)
 
     def merged(self, other: Slice) -> Slice:
         return Slice(
@@ -41,6 +45,7 @@ class Slice:
             busy=self.busy + other.busy,
             seconds=self.seconds + other.seconds,
             events=self.events + other.events,
+            lateness=self.lateness + other.lateness,
         )
 
 
@@ -69,6 +74,14 @@ class Window:
     def events(self) -> int:
         """Callers seen."""
         return sum([part.events for part in self.slices])
+
+    @property
+    def lateness(self) -> Lateness:
+        """Who waited too long or got no connection."""
+        parts = [part.lateness for part in self.slices]
+        return Lateness(
+            late=sum([part.late for part in parts]), callers=sum([part.callers for part in parts])
+        )
 
     @property
     def seconds(self) -> float:

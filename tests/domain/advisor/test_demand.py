@@ -22,9 +22,10 @@ from app.domain.advisor import (
     TrialPhase,
     messages,
 )
+from app.domain.advisor.lateness import Lateness
 from app.domain.errors import InvalidInput
 from app.domain.pool import PoolState
-from tests.domain.advisor.observations import TICK, observations, seen
+from tests.domain.advisor.observations import TICK, histogram, observations, seen
 
 RULE = DemandRule()
 ALLOWANCE = RULE.config.burst_allowance
@@ -67,6 +68,7 @@ def test_a_load_that_needs_more_connections_gets_them() -> None:
     )
     assert advice.new_size == advice.wanted == 12
     assert advice.reason == (
+        "40 of 400 callers waited over 100 ms or got no connection within the last 10 s. "
         "At 40 leases/s × 201 ms, 5 connections cannot keep up; 12 make under 1 % wait over 100 ms"
     )
 
@@ -76,8 +78,8 @@ def test_each_place_without_callers_adds_a_connection_to_what_the_load_needs() -
     advice = last(*[seen(7, idle_places=2, opened=5, **load)] * 2)
     assert (advice.reason_code, advice.new_size) == (ReasonCode.DEMAND_ABOVE_SIZE, 14)
     assert advice.evidence["idle_places"] == 2
-    assert advice.reason == (
-        "At 40 leases/s × 201 ms, 7 connections, 2 of them at places without callers, cannot keep "
+    assert advice.reason.endswith(
+        " At 40 leases/s × 201 ms, 7 connections, 2 of them at places without callers, cannot keep "
         "up; 14 make under 1 % wait over 100 ms"
     )
     # And a load that five carry keeps two more.
@@ -89,7 +91,7 @@ def test_each_place_without_callers_adds_a_connection_to_what_the_load_needs() -
 def test_a_size_that_leaves_some_late_says_how_many() -> None:
     advice = last(*[seen(10, rate=40.0, hold=0.2)] * 2)
     assert advice.reason == (
-        "At 40 leases/s × 201 ms, 10 connections make 6 % of callers wait over 100 ms; "
+        "At 40 leases/s × 201 ms, 10 connections would make 6 % of callers wait over 100 ms; "
         "12 make under 1 % wait"
     )
     assert advice.expected is not None
@@ -120,7 +122,7 @@ def test_a_step_is_followed_in_at_most_three_ticks() -> None:
 
 def test_what_the_load_needs_is_granted_at_once_and_room_for_bursts_by_doubling() -> None:
     quiet: dict[str, Any] = {"rate": 10.0}
-    advice = last(*[seen(3, **quiet)] * 10, seen(3, rate=400.0, waiting=9.0))
+    advice = last(*[seen(3, **quiet)] * 10, seen(3, rate=400.0, waiting=900.0))
     assert advice.reason_code is ReasonCode.DEMAND_ABOVE_SIZE
     assert advice.new_size == advice.evidence["needed_size"]
     assert advice.new_size > 10 * 3
@@ -141,7 +143,7 @@ def test_late_callers_get_more_even_if_the_forecast_disagrees() -> None:
     first, second = recommendations([late, late])
     assert (first.action, second.action) == (ScalingAction.STABLE, ScalingAction.SCALE_UP)
     assert (second.reason_code, second.wanted) == (ReasonCode.LATE_WAITS, 29)
-    assert second.reason.startswith("5 % of 200 callers waited over 100 ms")
+    assert second.reason.startswith("5 % of the last 200 callers waited over 100 ms")
     assert second.reason.endswith("; growing from 25 to 50 connections, of which 21 are for bursts")
 
 
@@ -156,6 +158,43 @@ def test_who_waits_for_a_login_would_wait_at_any_size(facts: dict[str, Any]) -> 
     for advice in recommendations([busy, busy, cold, cold, cold]):
         assert advice.reason_code is ReasonCode.ROOM_FOR_BURSTS
         assert advice.evidence["needed_size"] == 1
+
+
+def test_as_long_as_callers_who_got_nothing_are_in_the_window_the_reason_says_so() -> None:
+    """Twenty long statements on eight connections: twelve time out, and the eight go on."""
+    long: dict[str, Any] = {"hold": 25.0, "released": 0, "hold_times": histogram(), "active": 8.0}
+    begun = seen(8, rate=4.0, waiting=12.0, acquired=8, wait=histogram((0.0, 8)), **long)
+    timed_out = seen(8, timeouts=12, **long)
+    advice = recommendations([begun, timed_out, *[seen(8, **long)] * 70])
+    for each in advice[1:58]:
+        assert each.reason.startswith(
+            "12 of 20 callers waited over 100 ms or got no connection within the last "
+        )
+        assert each.evidence["late_share"] == 0.6
+        assert "carry the load" not in each.reason
+    grown = advice[5]
+    assert (grown.reason_code, grown.new_size) == (ReasonCode.ROOM_FOR_BURSTS, 16)
+    assert grown.reason.endswith(
+        " within the last 30 s. A limit of 16 absorbs more of such bursts, and unused connections "
+        "are not opened"
+    )
+    assert grown.expected is not None
+    assert grown.expected.late_share_before == 0.6
+    assert advice[-1].evidence["late_share"] == 0.0
+    assert "got no connection" not in advice[-1].reason
+
+
+def test_a_pool_whose_callers_all_come_in_time_is_not_said_to_make_them_wait() -> None:
+    """Short statements at 100 a second after four of 15 s."""
+    long: dict[str, Any] = {"released": 0, "hold_times": histogram(), "active": 4.0}
+    ended = histogram((15.0, 4), (0.002, 500))
+    ending = seen(5, rate=100.0, hold_times=ended, active=2.2, opened=5)
+    brief = seen(5, rate=100.0, hold=0.002)
+    advice = recommendations([seen(5, rate=0.8, **long), ending, *[brief] * 30])
+    assert not any("cannot" in each.reason for each in advice)
+    for each in advice[2:]:
+        assert each.reason_code is not ReasonCode.DEMAND_ABOVE_SIZE
+        assert each.evidence["needed_size"] == 1
 
 
 def test_one_late_tick_of_three_is_forgiven() -> None:
@@ -284,7 +323,7 @@ def test_a_share_too_small_to_matter_is_not_written_out() -> None:
 def test_where_growing_would_not_help_it_says_why(facts: dict[str, Any], code: ReasonCode) -> None:
     advice = last(*[seen(5, rate=40.0, hold=0.2, waiting=3.0, **facts)] * 2)
     assert (advice.action, advice.reason_code) == (ScalingAction.STABLE, code)
-    assert advice.reason.startswith("Growing from 5 to 12 would not help: ")
+    assert "Growing from 5 to 12 would not help: " in advice.reason
 
 
 @pytest.mark.parametrize(
@@ -417,8 +456,8 @@ def test_a_growth_into_a_strained_database_is_measured_tried_and_undone() -> Non
     assert (undone.reason_code, undone.new_size) == (ReasonCode.GROWTH_UNDONE, 20)
     assert {each.reason_code for each in held} == {ReasonCode.CEILING_AFTER_TRIAL}
     assert undone.evidence["elasticity"] == pytest.approx(0.0, abs=1e-9)
-    assert undone.reason == (
-        "25 connections do not pay: 110 leases/s with 20, 110 with 25; "
+    assert undone.reason.endswith(
+        ". 25 connections do not pay: 110 leases/s with 20, 110 with 25; "
         "returning to 20 as leases end"
     )
 
@@ -432,9 +471,9 @@ def test_a_pool_far_past_the_knee_shrinks_to_it_on_trial() -> None:
     advice = last(*SLOWED)
     assert (advice.action, advice.new_size) == (ScalingAction.SCALE_DOWN, 15)
     assert (advice.reason_code, advice.trial) == (ReasonCode.PAST_KNEE, TrialPhase.PROPOSED)
-    assert advice.reason == (
-        "30 connections end 60 leases/s, so each takes 500 ms instead of 101 ms under light load; "
-        "15 should end more"
+    assert advice.reason.endswith(
+        ". 30 connections end 60 leases/s, so each takes 500 ms instead of 101 ms under light "
+        "load; 15 should end more"
     )
 
 
@@ -442,8 +481,9 @@ def test_fewer_connections_that_end_more_become_the_ceiling() -> None:
     after = recommendations([*SLOWED, *[saturated(15, 450, 0.17)] * 5])[-5:]
     codes = [advice.reason_code for advice in after]
     assert codes == [ReasonCode.TRIAL_RUNNING] * 2 + [ReasonCode.CEILING_AFTER_TRIAL] * 3
-    assert after[-1].reason.startswith(
-        "30 connections do not pay: 90 leases/s with 15, 60 with 30; staying at 15 for"
+    assert (
+        ". 30 connections do not pay: 90 leases/s with 15, 60 with 30; staying at 15 for "
+        in after[-1].reason
     )
 
 
@@ -481,6 +521,9 @@ def test_it_keeps_every_law_whatever_it_sees(ticks: list[PoolObservation]) -> No
         assert (advice.expected is None) == (advice.action is ScalingAction.STABLE)
         assert advice.evidence.keys() <= EVIDENCE.keys()
         assert advice.reason
+        late = Lateness.of(tick, RULE.config.patience_seconds)
+        assert not late.late or "or got no connection" in advice.reason
+        assert (advice.evidence["late_share"] or 0.0) > 0.0 or not late.late
         assert "\n" not in advice.reason
 
 
@@ -499,7 +542,10 @@ def test_more_demand_never_lowers_the_feed_forward_size(
     rate: float, more: float, hold: float
 ) -> None:
     fewer, busier = (
-        last(*[seen(50, rate=each, hold=hold, max_allowed=1000)] * 5).evidence["needed_size"]
+        last(
+            *[seen(50, rate=each, hold=hold, waiting=max(0.0, each * hold - 50), max_allowed=1000)]
+            * 5
+        ).evidence["needed_size"]
         for each in (rate, rate + more)
     )
     assert fewer is not None

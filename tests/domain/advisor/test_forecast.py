@@ -1,16 +1,18 @@
 """What a pool remembers of its load: rates, holds, late callers, and the window behind it."""
 
 from math import sqrt
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.advisor import DemandConfig
+from app.domain.advisor import DemandConfig, EstimatedPart
 from app.domain.advisor.arrival_rate import ArrivalRate
 from app.domain.advisor.forecast import Forecast
 from app.domain.advisor.lateness import Lateness
 from app.domain.advisor.window import Slice, Window
+from app.domain.pool import NO_CONNECTIONS, PoolMetrics
 from tests.domain.advisor.observations import TICK, histogram, seen
 
 CONFIG = DemandConfig()
@@ -101,7 +103,97 @@ def test_a_shorter_hold_is_believed_under_any_load() -> None:
 def test_varied_holds_are_known_as_varied() -> None:
     tick = seen(20, released=100, active=5.0, hold_times=histogram((0.01, 50), (1.0, 50)))
     # Mean 0.505 s, standard deviation 0.495 s.
-    assert Forecast().updated(CONFIG, tick).cv2 == pytest.approx(0.96, rel=0.1)
+    assert Forecast().updated(CONFIG, tick).holds.cv2 == pytest.approx(0.96, rel=0.1)
+
+
+# --- rate and hold are of the same callers
+
+BRIEF = {"rate": 100.0, "hold": 0.002}
+SLEEPERS: list[dict[str, Any]] = [
+    {"rate": 0.8, "active": 4.0, "released": 0, "hold_times": histogram()},
+    *[{"active": 4.0}] * 2,
+]
+THEIR_END: dict[str, Any] = {
+    **BRIEF,
+    "active": 2.2,
+    "metrics": NO_CONNECTIONS,
+    "hold_times": histogram((15.0, 4), (0.002, 500)),
+}
+
+
+def forecast_of(*ticks: dict[str, Any], size: int = 5) -> Forecast:
+    forecast = Forecast()
+    for tick in ticks:
+        forecast = forecast.updated(CONFIG, seen(size, **tick))
+    return forecast
+
+
+def test_a_few_long_leases_before_are_not_multiplied_by_the_rate_of_short_ones() -> None:
+    """Four statements of 15 s, then 100 a second of 2 ms, of which nobody waited."""
+    while_they_end = forecast_of(*SLEEPERS, THEIR_END)
+    assert while_they_end.hold == pytest.approx(0.12, rel=0.1)
+    assert while_they_end.load(CONFIG).erlangs < 1.2 * 2.2
+    for more in range(1, 30):
+        forecast = forecast_of(*SLEEPERS, THEIR_END, *[BRIEF] * more)
+        assert forecast.load(CONFIG).erlangs == pytest.approx(0.2, abs=0.1)
+        assert forecast.offered_load(CONFIG) <= forecast.load(CONFIG).erlangs
+        assert forecast.load(CONFIG).cv2 == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("after", [[{}] * 3, [{"rate": 0.6, "hold": 0.002}] * 3])
+def test_nor_are_they_when_hardly_anybody_comes_any_more(after: list[dict[str, Any]]) -> None:
+    assert forecast_of(*SLEEPERS, THEIR_END, *[BRIEF] * 3, *after).load(CONFIG).erlangs < 0.3
+
+
+def test_nor_is_the_rate_of_short_leases_before_multiplied_by_long_ones() -> None:
+    """Then 16 of 2 s, on eight connections, of which half wait for the others."""
+    longest = {"active": 8.0, "released": 0, "hold_times": histogram((25.0, 8))}
+    flood = {"rate": 200.0, "hold": 0.002}
+    long_ones = {"rate": 3.2, "hold": 2.0, "active": 5.9, "waiting": 1.6}
+    so_far = longest, *[flood] * 2, long_ones
+    forecast = forecast_of(*so_far, size=8)
+    assert forecast.arrivals.expected(CONFIG) * (forecast.hold or 0.0) > 18.0
+    assert forecast.load(CONFIG).erlangs < 10.0
+    for idle in range(1, 20):
+        forecast = forecast_of(*so_far, *[{}] * idle, size=8)
+        assert forecast.load(CONFIG).erlangs < 10.0 / (idle + 1) + 0.5
+
+
+def test_long_leases_that_have_only_begun_count_in_full() -> None:
+    """At 4 a second and 15 s each, 10 are busy on average in the first 5 s; 60 will be."""
+    usual = {"rate": 0.2, "hold": 15.0}
+    begun = {"rate": 4.0, "active": 10.0, "released": 0, "hold_times": histogram()}
+    all_busy = PoolMetrics(
+        total_connections=20, idle_connections=0, active_connections=20, waiting_requests=0
+    )
+    forecast = forecast_of(*[usual] * 60, {**begun, "metrics": all_busy}, size=20)
+    assert forecast.load(CONFIG).hold == pytest.approx(15.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"active": 5.0, "waiting": 20.0},
+        {"active": 5.0, "timeouts": 300, "acquired": 200},
+        {"active": 5.0, "rejected": 300, "acquired": 200},
+        {"active": 5.0, "estimated": EstimatedPart(arrivals=10, mean_active=1.0)},
+    ],
+    ids=["waited", "timed out", "refused", "on nodes, where nothing is measured"],
+)
+def test_who_lacked_a_connection_would_have_held_one(facts: dict[str, Any]) -> None:
+    """Five connections serve 50 a second of 100 ms; 100 a second ask for one."""
+    usual, overload = {"rate": 20.0, "hold": 0.1}, {"rate": 100.0, "hold": 0.1, **facts}
+    forecast = forecast_of(*[usual] * 20, *[overload] * 5)
+    assert forecast.load(CONFIG).erlangs == pytest.approx(10.0, rel=0.05)
+
+
+@given(st.lists(st.integers(0, 60), min_size=2, max_size=40))
+def test_of_callers_alike_the_load_is_rate_times_hold_however_few_they_are(
+    arrivals: list[int],
+) -> None:
+    forecast = forecast_of(*[{"rate": count / TICK, "hold": 0.1} for count in arrivals], size=20)
+    expected = forecast.arrivals.expected(CONFIG) * (forecast.hold or 0.0)
+    assert forecast.load(CONFIG).erlangs == pytest.approx(expected)
 
 
 def test_late_callers_are_those_over_the_patience_or_in_vain() -> None:
