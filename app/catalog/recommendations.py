@@ -24,7 +24,7 @@ from app.domain.advisor import (
     ReasonCode,
     ScalingAction,
 )
-from app.domain.audit import AuditEvent
+from app.domain.audit import ADVISOR, Actor, AuditEvent
 from app.domain.errors import RecommendationClosed, RecommendationNotFound
 from app.domain.pool import PoolMetrics
 from app.domain.recommendation import (
@@ -43,11 +43,24 @@ _PLAIN_OF_ADVICE = ("current_size", "new_size", "reason", "evidence", "wanted")
 
 
 class Recommendations(Store):
-    async def add(self, recommendation: Recommendation) -> None:
-        """Store an open one, which supersedes the open one of its subject."""
+    async def add(self, recommendation: Recommendation) -> tuple[AuditEvent, ...]:
+        """Store an open one, which supersedes the open one of its subject; the event of that."""
         async with self._database.transaction() as connection:
-            await connection.execute(_supersede(recommendation, recommendation.created_at))
+            superseded = _supersede(recommendation, ADVISOR, recommendation.created_at)
+            events = await _close(superseded, ADVISOR, connection)
             await connection.execute(insert(recommendations), _values(recommendation))
+        return events
+
+    async def extend(self, recommendation: Recommendation) -> None:
+        """Store when an open one expires, if it is still open."""
+        column = recommendations.c
+        change = (
+            update(recommendations)
+            .where(column.id == recommendation.id, column.status == RecommendationStatus.OPEN)
+            .values(expires_at=recommendation.expires_at)
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(change)
 
     async def get(self, recommendation_id: UUID) -> Recommendation:
         """One of them, open or not.
@@ -120,18 +133,16 @@ class Recommendations(Store):
         )
         return await self._database.load(statement, _recommendation)
 
-    async def expire(self, now: datetime) -> tuple[Recommendation, ...]:
-        """Close those that expired by *now*; which they are."""
+    async def expire(self, now: datetime) -> tuple[AuditEvent, ...]:
+        """Close those that expired by *now*; the events of that."""
         column = recommendations.c
-        change = (
+        expired = (
             update(recommendations)
             .where(column.status == RecommendationStatus.OPEN, column.expires_at <= now)
-            .values(status=RecommendationStatus.EXPIRED, closed_at=now)
-            .returning(recommendations)
+            .values(status=RecommendationStatus.EXPIRED, closed_at=now, closed_by=ADVISOR.name)
         )
         async with self._database.transaction() as connection:
-            rows = (await connection.execute(change)).mappings().all()
-        return tuple(map(_recommendation, rows))
+            return await _close(expired, ADVISOR, connection)
 
 
 async def record_applied(
@@ -143,7 +154,7 @@ async def record_applied(
         RecommendationClosed: it was closed before.
     """
     column = recommendations.c
-    await connection.execute(_supersede(applied, event.at))
+    await _close(_supersede(applied, event.actor, event.at), event.actor, connection)
     if applied.advice.reason_code is ReasonCode.GROWTH_UNDONE:
         await connection.execute(_undo_growth(applied.pool_id))
     values = _values(applied)
@@ -161,7 +172,17 @@ async def record_applied(
     await record(connection, event)
 
 
-def _supersede(recommendation: Recommendation, at: datetime) -> Update:
+async def _close(
+    change: Update, actor: Actor, connection: AsyncConnection
+) -> tuple[AuditEvent, ...]:
+    """Close with *change*, in the name of *actor*, and record an event of each."""
+    rows = await connection.execute(change.returning(recommendations))
+    events = tuple(_recommendation(row).closing_event(actor) for row in rows.mappings())
+    await record(connection, *events)
+    return events
+
+
+def _supersede(recommendation: Recommendation, actor: Actor, at: datetime) -> Update:
     """Close what else is open for the subject of *recommendation*."""
     column = recommendations.c
     is_about = column.pool_id == recommendation.pool_id
@@ -175,7 +196,7 @@ def _supersede(recommendation: Recommendation, at: datetime) -> Update:
             column.kind == recommendation.kind,
             column.status == RecommendationStatus.OPEN,
         )
-        .values(status=RecommendationStatus.SUPERSEDED, closed_at=at)
+        .values(status=RecommendationStatus.SUPERSEDED, closed_at=at, closed_by=actor.name)
     )
 
 

@@ -20,7 +20,6 @@ from app.domain.eviction import Eviction
 from app.domain.leadership import Instance, Takeover
 from app.domain.lock_table import BackendSignal, LockHolder
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
-from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.tenant import OBJECT_PREFIX, TenantId, TenantSpec, tenant_of_pool
 
 _CAPACITY = 10_000
@@ -206,20 +205,6 @@ def leadership_acquired(instance: Instance, takeover: Takeover) -> AuditEvent:
         LEADERSHIP,
         reason=f"Instance {takeover.predecessor} {how}." if takeover.predecessor else None,
         after={"instance": instance.id, "url": instance.url, "epoch": takeover.epoch},
-    )
-
-
-def recommendation_closed(
-    recommendation: Recommendation, status: RecommendationStatus, actor: Actor
-) -> AuditEvent:
-    return _event(
-        f"recommendation.{status}",
-        actor,
-        tenant=recommendation.tenant,
-        pool=recommendation.pool_id,
-        reason=recommendation.advice.reason,
-        before={"max_size": recommendation.max_size},
-        after={"id": str(recommendation.id), "new_size": recommendation.advice.new_size},
     )
 
 

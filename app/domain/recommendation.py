@@ -9,6 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from app.domain.advisor import Placement, PoolSizingRecommendation
+from app.domain.audit import Actor, AuditEvent
 from app.domain.pool import PoolMetrics
 
 MAX_LIFETIME: Final = timedelta(days=1)
@@ -78,3 +79,18 @@ class Recommendation:
     def closed(self, status: RecommendationStatus, by: str, at: datetime) -> Recommendation:
         """The same, closed by the actor named *by*."""
         return replace(self, status=status, closed_by=by, closed_at=at)
+
+    def closing_event(self, actor: Actor) -> AuditEvent:
+        """The event that records how this one, which is closed, was closed by *actor*."""
+        assert self.closed_at is not None  # noqa: S101 - it is closed
+        same = {"id": str(self.id), "placement": self.placement}
+        return AuditEvent(
+            at=self.closed_at,
+            actor=actor,
+            action=f"recommendation.{self.status}",
+            tenant=self.tenant,
+            pool=self.pool_id,
+            reason=self.advice.reason,
+            before={**same, "new_size": self.max_size, "status": RecommendationStatus.OPEN},
+            after={**same, "new_size": self.advice.new_size, "status": self.status},
+        )

@@ -8,12 +8,17 @@ import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.catalog.catalog import Catalog
-from app.domain.audit import AuditEvent
+from app.domain.audit import ADVISOR, AuditEvent
 from app.domain.errors import RecommendationClosed, RecommendationNotFound
 from app.domain.pool import PoolSize
 from app.domain.recommendation import RecommendationStatus
-from tests.catalog.values import NOON, event, ids, recommendation, refused_event
+from tests.catalog.values import NOON, actions, event, ids, recommendation, refused_event
 from tests.fixtures.postgres import Database
+
+
+async def recorded(catalog: Catalog) -> list[AuditEvent]:
+    """The audit trail, newest first, without the numbers of its events."""
+    return [replace(each, id=None) for each in await catalog.audit_log.page()]
 
 
 async def test_a_recommendation_is_read_as_it_was_added(catalog: Catalog) -> None:
@@ -27,12 +32,13 @@ async def test_a_recommendation_is_read_as_it_was_added(catalog: Catalog) -> Non
 
 async def test_a_new_one_supersedes_the_open_one_of_its_pool(catalog: Catalog) -> None:
     first, other, second = recommendation(), recommendation("other"), recommendation(seconds=5)
-    for given in (first, other, second):
-        await catalog.recommendations.add(given)
-    found = await catalog.recommendations.get(first.id)
-    assert found == replace(
-        first, status=RecommendationStatus.SUPERSEDED, closed_at=second.created_at
-    )
+    for given in (first, other):
+        assert await catalog.recommendations.add(given) == ()
+    [event] = await catalog.recommendations.add(second)
+    closed = first.closed(RecommendationStatus.SUPERSEDED, ADVISOR.name, second.created_at)
+    assert await catalog.recommendations.get(first.id) == closed
+    assert event == closed.closing_event(ADVISOR)
+    assert await recorded(catalog) == [event]
     still_open = await catalog.recommendations.page(status=RecommendationStatus.OPEN)
     assert ids(still_open) == [second.id, other.id]
 
@@ -99,6 +105,8 @@ async def test_an_applied_one_and_its_change_are_stored_together(
     [unchanged] = await catalog.recommendations.page()
     assert unchanged == (given if is_known else other)
     await apply(event("recommendation.applied"))
+    superseded = [] if is_known else ["recommendation.superseded"]
+    assert await actions(catalog) == ["recommendation.applied", *superseded]
     [desired] = await catalog.pools.load()
     assert desired.size == size
     assert await catalog.recommendations.get(given.id) == applied
@@ -112,10 +120,27 @@ async def test_recommendations_expire(catalog: Catalog) -> None:
     await catalog.recommendations.add(early)
     await catalog.recommendations.add(late)
     now = NOON + timedelta(minutes=10)
-    expired = replace(early, status=RecommendationStatus.EXPIRED, closed_at=now)
-    assert await catalog.recommendations.expire(now) == (expired,)
+    [event] = await catalog.recommendations.expire(now)
+    expired = early.closed(RecommendationStatus.EXPIRED, ADVISOR.name, now)
+    assert await catalog.recommendations.get(early.id) == expired
+    assert event == expired.closing_event(ADVISOR)
+    assert await recorded(catalog) == [event]
     assert await catalog.recommendations.expire(now) == ()
     assert await catalog.recommendations.get(late.id) == late
+
+
+async def test_one_that_is_repeated_expires_later_but_not_if_it_is_closed(
+    catalog: Catalog,
+) -> None:
+    given = recommendation()
+    await catalog.recommendations.add(given)
+    longer = replace(given, expires_at=NOON + timedelta(hours=1))
+    await catalog.recommendations.extend(longer)
+    assert await catalog.recommendations.get(given.id) == longer
+    closed = longer.closed(RecommendationStatus.DISMISSED, "api", NOON)
+    await catalog.recommendations.close(closed)
+    await catalog.recommendations.extend(replace(given, expires_at=NOON + timedelta(hours=2)))
+    assert await catalog.recommendations.get(given.id) == closed
 
 
 async def test_pages_hold_still_while_recommendations_arrive(catalog: Catalog) -> None:

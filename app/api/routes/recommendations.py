@@ -130,7 +130,9 @@ class RecommendationView(BaseModel):
         examples=["2026-11-20T09:05:00Z"],
     )
     closed_at: datetime | None = Field(examples=[None])
-    closed_by: str | None = Field(description="Who applied or dismissed it.", examples=[None])
+    closed_by: str | None = Field(
+        description="Who closed it: the advisor, if it was superseded or expired.", examples=[None]
+    )
 
     @classmethod
     def of(cls, recommendation: Recommendation) -> RecommendationView:

@@ -45,6 +45,7 @@ from app.pools.manager import TenantPoolManager
 _INTERVALS_TO_LIVE = 10
 _MIN_LIFETIME = timedelta(minutes=5)
 _SETTINGS = "the settings"
+_FORESIGHT = frozenset({ReasonCode.DEMAND_ABOVE_SIZE, ReasonCode.ROOM_FOR_BURSTS})
 _CAN_WAIT = "callers come in time without it; mode `apply` would do it"
 _REFUSED = "a moment ago a larger size would not have helped"
 # Polls are not exactly as far apart as they should be.
@@ -286,27 +287,31 @@ class AdvisorLoop:
         blocked_by = None
         if mode is AdvisorMode.APPLY:
             blocked_by = await self._auto_apply.apply(recommendation, state)
-        if found is None:
+        if found is not None:
+            await self._store.renew(found, advice, self._lifetime)
+        else:
             self._new_left -= 1
             if mode is not AdvisorMode.APPLY or (blocked_by is not None and not is_refused):
                 await self._store.add(recommendation)
             if mode is not AdvisorMode.APPLY:
-                _log.warning("resize recommended", **log_fields(recommendation))
+                _log.info("resize recommended", **log_fields(recommendation))
         return int(found is None), blocked_by
 
     def _can_wait(self, pool: AdvisedPool, advice: PoolSizingRecommendation) -> bool:
-        """Whether no person need decide: it is only room for bursts, and no caller lacked it.
+        """Whether no person need decide: no caller lacked what a forecast or a burst asks for.
 
-        Every pool in use is advised that room, so a person would see nothing else. Who was late
-        while half of the size was not even needed waited for something else, such as a login.
+        Every pool in use is advised room for bursts, so a person would see nothing else. Who was
+        late while half of the size was not even needed waited for something else, such as a login.
         """
-        if advice.reason_code is not ReasonCode.ROOM_FOR_BURSTS:
+        if advice.reason_code not in _FORESIGHT:
             return False
         peak = advice.evidence.get("window_peak_size")
-        if peak is not None and 2 * peak <= advice.current_size:
+        is_room = advice.reason_code is ReasonCode.ROOM_FOR_BURSTS
+        if is_room and peak is not None and 2 * peak <= advice.current_size:
             return True
         target = self._settings.demand
-        return pool.late_share(target.patience_seconds, monotonic()) <= target.late_share
+        late = pool.late_share(target.patience_seconds, monotonic())
+        return max(late, advice.evidence.get("late_share") or 0.0) <= target.late_share
 
     def _recommendation(
         self, pool: AdvisedPool, advice: PoolSizingRecommendation, found: Recommendation | None
@@ -315,8 +320,6 @@ class AdvisorLoop:
         if found is not None:
             return replace(found, advice=advice, metrics=pool.metrics)
         now = datetime.now(UTC)
-        interval = timedelta(seconds=self._settings.interval)
-        lifetime = max(_MIN_LIFETIME, interval * _INTERVALS_TO_LIVE)
         return Recommendation(
             id=uuid4(),
             pool_id=pool.pool_id,
@@ -327,8 +330,14 @@ class AdvisorLoop:
             metrics=pool.metrics,
             status=RecommendationStatus.OPEN,
             created_at=now,
-            expires_at=now + min(lifetime, MAX_LIFETIME),
+            expires_at=now + self._lifetime,
         )
+
+    @property
+    def _lifetime(self) -> timedelta:
+        """How long a recommendation is open unless it is repeated."""
+        interval = timedelta(seconds=self._settings.interval)
+        return min(max(_MIN_LIFETIME, interval * _INTERVALS_TO_LIVE), MAX_LIFETIME)
 
     async def _suggest_placements(self, now: float) -> int:
         """Recommend another kind of pool to some tenants; how many."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 from app.control import audit_events
@@ -141,9 +142,8 @@ class RecommendationApplier:
     async def _record(
         self, recommendation: Recommendation, transition: Transition, actor: Actor
     ) -> Recommendation:
-        status = RecommendationStatus.APPLIED
-        event = audit_events.recommendation_closed(recommendation, status, actor)
-        applied = recommendation.closed(status, actor.name, event.at)
+        applied = recommendation.closed(RecommendationStatus.APPLIED, actor.name, datetime.now(UTC))
+        event = applied.closing_event(actor)
         await self._desired.record(transition, applied=(applied, event))
         audit_events.log(event)
         self._store.drop(applied)
@@ -151,7 +151,7 @@ class RecommendationApplier:
 
 
 def _plan_close(found: Recommendation, status: RecommendationStatus, actor: Actor) -> Plan:
-    event = audit_events.recommendation_closed(found, status, actor)
+    event = found.closed(status, actor.name, datetime.now(UTC)).closing_event(actor)
     return plan_record(f"recommendation {found.id}", event.before, event.after)
 
 

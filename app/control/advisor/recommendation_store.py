@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from app.catalog.catalog import Catalog
@@ -15,13 +16,13 @@ from app.control import audit_events
 from app.domain.advisor import PoolSizingRecommendation, ReasonCode, ScalingAction
 from app.domain.audit import ADVISOR, Actor
 from app.domain.errors import RecommendationClosed, RecommendationNotFound
-from app.domain.recommendation import Recommendation, RecommendationStatus
+from app.domain.recommendation import MAX_LIFETIME, Recommendation, RecommendationStatus
 from app.pools.manager import TenantPoolManager
 
-# Advice whose size differs by no more than this share, or by one connection, is the same.
-_SAME = 0.1
-# A dismissed size covers sizes within this share of it, or one connection.
+# Sizes that differ by no more than this share, or by one connection, are similar.
 _SIMILAR = 0.25
+# Who shrinks a pool must not leave it smaller by more than this share, or one connection.
+_TOO_SMALL = 0.1
 
 
 class RecommendationStore:
@@ -59,7 +60,8 @@ class RecommendationStore:
 
     async def add(self, recommendation: Recommendation) -> None:
         """Store a new one, which supersedes the open one of its subject."""
-        await self._catalog.recommendations.add(recommendation)
+        for event in await self._catalog.recommendations.add(recommendation):
+            audit_events.log(event)
         self._open[recommendation.subject] = recommendation
 
     def find_open(
@@ -67,14 +69,15 @@ class RecommendationStore:
     ) -> Recommendation | None:
         """The open one that *advice* about a pool of *max_size* does not supersede.
 
-        It says the same, or was made when the same reason asked for more: as it would stay open if
-        nothing asked for anything now.
+        Who follows it must not get much less than is advised now. Who gets more, or keeps more,
+        loses nothing: advice that goes up and down leaves open the most that it said.
         """
         found = self._open.get(subject)
         if found is None or not _is_same_change(found, advice, max_size):
             return None
-        stays = _is_near(found.advice, advice, _SAME) or _is_larger_growth(found.advice, advice)
-        return found if stays else None
+        is_growth = advice.action is ScalingAction.SCALE_UP
+        margin = _margin(found.advice, _SIMILAR if is_growth else _TOO_SMALL)
+        return found if advice.new_size <= found.advice.new_size + margin else None
 
     def find_dismissed(
         self, subject: str, advice: PoolSizingRecommendation, max_size: int
@@ -83,7 +86,7 @@ class RecommendationStore:
         found = self._dismissed.get(subject)
         if found is None or not _is_same_change(found, advice, max_size):
             return None
-        return found if _is_near(found.advice, advice, _SIMILAR) else None
+        return found if _is_similar(found.advice, advice) else None
 
     def knows(self, recommendation: Recommendation) -> bool:
         """Whether the same is open or was dismissed recently."""
@@ -99,14 +102,35 @@ class RecommendationStore:
         Raises:
             RecommendationNotFound, RecommendationClosed, CatalogUnavailable
         """
-        event = audit_events.recommendation_closed(found, status, actor)
-        closed = found.closed(status, actor.name, event.at)
+        closed = found.closed(status, actor.name, datetime.now(UTC))
+        event = closed.closing_event(actor)
         await self._catalog.recommendations.close(closed, event=event)
         audit_events.log(event)
         if status is RecommendationStatus.DISMISSED:
             self._dismissed[found.subject] = closed
         self.drop(found)
         return closed
+
+    async def renew(
+        self, found: Recommendation, advice: PoolSizingRecommendation, lifetime: timedelta
+    ) -> None:
+        """Let *found*, if it is still open, live for another *lifetime* if *advice* repeats it.
+
+        It is stored once in half of that time. After a day it expires all the same.
+
+        Raises:
+            CatalogUnavailable
+        """
+        is_repeated = _is_similar(found.advice, advice)
+        expires_at = min(datetime.now(UTC) + lifetime, found.created_at + MAX_LIFETIME)
+        if not is_repeated or expires_at - found.expires_at < lifetime / 2:
+            return
+        if self._open.get(found.subject) is found:
+            renewed = replace(found, expires_at=expires_at)
+            await self._catalog.recommendations.extend(renewed)
+            # A person may have closed it meanwhile.
+            if self._open.get(found.subject) is found:
+                self._open[found.subject] = renewed
 
     async def withdraw(self, found: Recommendation) -> None:
         """Close an open one that the advisor does not stand by any more.
@@ -136,7 +160,8 @@ class RecommendationStore:
                 del self._dismissed[subject]
         if all(self._is_current(each, now) for each in self._open.values()):
             return
-        await self._catalog.recommendations.expire(now)
+        for event in await self._catalog.recommendations.expire(now):
+            audit_events.log(event)
         self._open = {
             subject: each for subject, each in self._open.items() if self._is_current(each, now)
         }
@@ -155,15 +180,9 @@ def _is_same_change(made: Recommendation, advice: PoolSizingRecommendation, max_
     return made.max_size == max_size and made.advice.action is advice.action
 
 
-def _is_near(
-    made: PoolSizingRecommendation, advice: PoolSizingRecommendation, tolerance: float
-) -> bool:
-    return abs(made.new_size - advice.new_size) <= max(1, tolerance * made.new_size)
+def _is_similar(made: PoolSizingRecommendation, advice: PoolSizingRecommendation) -> bool:
+    return abs(made.new_size - advice.new_size) <= _margin(made, _SIMILAR)
 
 
-def _is_larger_growth(made: PoolSizingRecommendation, advice: PoolSizingRecommendation) -> bool:
-    return (
-        made.action is ScalingAction.SCALE_UP
-        and made.reason_code is advice.reason_code
-        and made.new_size > advice.new_size
-    )
+def _margin(made: PoolSizingRecommendation, share: float) -> float:
+    return max(1, share * made.new_size)

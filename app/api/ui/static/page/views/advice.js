@@ -26,13 +26,13 @@ export const URGENCIES = [
   { name: "unreachable", title: "Lower a limit that can never be reached", kind: "" },
 ];
 
-export function urgencyOf({ kind, action, reason_code: reason, metrics, expected }) {
+export function urgencyOf({ kind, action, reason_code: reason, metrics, evidence }) {
   if (kind === "placement") return "placement";
   if (reason === "at_maximum") return "unreachable";
   if (action !== "scale_up") return reason === "server_budget" ? "budget" : "shrink";
-  // Who waits at this moment does so for another reason: the size carries the load.
-  if (reason === "room_for_bursts") return "grow";
-  return metrics?.waiting_requests > 0 || expected?.late_share_before > 0.01 ? "now" : "grow";
+  // Who waits at this moment does so for another reason if the size carries the load.
+  const areWaiting = metrics?.waiting_requests > 0 && reason !== "room_for_bursts";
+  return areWaiting || evidence?.late_share > 0 ? "now" : "grow";
 }
 
 const rank = (each) => URGENCIES.findIndex(({ name }) => name === urgencyOf(each));

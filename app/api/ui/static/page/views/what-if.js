@@ -32,5 +32,5 @@ export function WhatIf({ tenant }) {
 
 export function effect({ late_share_before, late_share_after }) {
   if (late_share_before === null || late_share_after === null) return "";
-  return `Late callers: ${percent(late_share_before)} now, ${percent(late_share_after)} expected.`;
+  return `Late callers: ${percent(late_share_before)} at this size, ${percent(late_share_after)} at the new one.`;
 }
