@@ -147,7 +147,7 @@ def test_nor_are_they_when_hardly_anybody_comes_any_more(after: list[dict[str, A
 
 def test_nor_is_the_rate_of_short_leases_before_multiplied_by_long_ones() -> None:
     """Then 16 of 2 s, on eight connections, of which half wait for the others."""
-    longest = {"active": 8.0, "released": 0, "hold_times": histogram((25.0, 8))}
+    longest: dict[str, Any] = {"active": 8.0, "released": 0, "hold_times": histogram((25.0, 8))}
     flood = {"rate": 200.0, "hold": 0.002}
     long_ones = {"rate": 3.2, "hold": 2.0, "active": 5.9, "waiting": 1.6}
     so_far = longest, *[flood] * 2, long_ones
