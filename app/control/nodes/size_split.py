@@ -18,8 +18,8 @@ from app.pools.manager import TenantPoolManager
 
 # Of an idle place against another connection of load: what is not needed is on nodes.
 _IDLE_PROCESS, _IDLE_NODE = 0.1, 1.0
-# What this process gives up is free at once.
-_PASSES = 2
+# What this process gives up is free at once; the last pass sees what the others have changed.
+_PASSES = 3
 
 
 class SizeSplit:
@@ -126,8 +126,6 @@ class SizeSplit:
 
     async def run_once(self) -> None:
         """Look at the pools of this process and at the nodes, and decide; once a second."""
-        if not self._tenants:
-            return
         contacts = {name: _contact(node) for name, node in self._nodes.items()}
         others = {name for name in contacts if contacts[name] != self._contacts.get(name)}
         self._contacts = contacts
@@ -164,7 +162,6 @@ class SizeSplit:
             self._obey(tenant)
             if not changes:
                 break
-        places = list(self._places(tenant))
         if tenant.settle(places):
             self._on_shrunk(tenant.name)
         if not (tenant.claims or any(each.share or each.liability for each in places[1:])):

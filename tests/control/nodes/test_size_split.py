@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -24,6 +24,7 @@ from app.domain.nodes.declaration import NodeSpec
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import ABSENT_FOR, GONE_AFTER, STALE_AFTER
 from app.domain.nodes.report import NodeReport, ServerReport
+from app.domain.nodes.split import split
 from app.domain.pool import PoolSize
 from app.pools.pool import Pool
 from tests.catalog.values import event
@@ -255,6 +256,30 @@ async def test_callers_here_get_what_nodes_do_not_need(site: Site) -> None:
     await eventually(lambda: site.pool and site.pool.connections.open == 1)
     await site.tick()
     assert site.shares == {"": 1, "edge": 9}
+
+
+async def test_nothing_is_split_while_nothing_changes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = Mock(wraps=split)
+    monkeypatch.setattr("app.control.nodes.size_split.split", splits)
+    await site.credential()
+    edge = await site.node("edge")
+    await site.tick()
+    splits.reset_mock()
+    for _ in range(3):
+        await site.hear(edge)
+        await site.tick()
+    assert not splits.called
+    # Nothing is heard of it any more; and it is heard again.
+    await site.tick(STALE_AFTER)
+    assert splits.called
+    await site.hear(edge)
+    await site.tick()
+    splits.reset_mock()
+    await site.hear(edge)
+    await site.tick()
+    assert not splits.called
 
 
 async def test_a_node_that_was_deleted_while_it_was_declared_for_a_tenant_gets_nothing(
