@@ -152,6 +152,7 @@ async def test_a_body_that_is_not_json_is_refused_with_the_reason(
         "application/json, text/plain",
         "text/json",
         "json",
+        'application/json; a="' + ";" * 15_000 + '"',
     ],
 )
 async def test_a_body_of_another_type_is_not_read(standing_api: Api, content_type: str) -> None:

@@ -21,10 +21,20 @@ from app.api.http.sql_protocol import SQL_PATH
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_QUERY_BYTES = 8192
+# To parse so many takes some ten milliseconds, and to check them as many.
+MAX_VALUES = 100_000
 BODY_TOO_LARGE = f"The body is larger than {MAX_BODY_BYTES} bytes."
+TOO_MANY_VALUES = (
+    f"The body has more than {MAX_VALUES} values, names included. Send long arrays and JSON "
+    "documents as strings."
+)
 _QUERY_TOO_LONG = f"The query string is longer than {MAX_QUERY_BYTES} bytes."
 _NOT_JSON = "The body must be UTF-8 JSON with one header Content-Type: application/json."
 _ENCODED = "The body must not have a Content-Encoding."
+# The parser of the standard library takes the square of the time for a longer one.
+_LONGEST_MEDIA_TYPE = 200
+# What begins a value or a name, or comes before it.
+_MARKS = (b",", b":", b"[", b"{")
 
 
 def has_body(headers: Headers) -> bool:
@@ -49,8 +59,19 @@ def check_body(scope: Scope, given: HeaderValues) -> Response | None:
     return None
 
 
+def has_too_many_values(body: bytes) -> bool:
+    """Whether *body*, if it is JSON, has too many values and names; what is in a string is one."""
+    if sum(map(body.count, _MARKS)) <= MAX_VALUES:
+        return False
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if unescaped.count(b'"') > 2 * MAX_VALUES:
+        return True
+    outside = b"".join(unescaped.split(b'"')[::2])
+    return sum(map(outside.count, _MARKS)) > MAX_VALUES
+
+
 def _is_json(content_types: Sequence[str]) -> bool:
-    if len(content_types) != 1:
+    if len(content_types) != 1 or len(content_types[0]) > _LONGEST_MEDIA_TYPE:
         return False
     if content_types[0] == "application/json":
         return True

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Match
 
+from app.api.auth.principal import Principal
 from app.api.http.refusals import Refusals
 from app.api.http.response_headers import SECURITY_HEADERS
 from app.api.http.sql_protocol import postgres_error, takes_postgres_errors
@@ -236,9 +237,11 @@ def _note(request: Request, problem: Problem) -> None:
     named = request.path_params.get("tenant")
     manager: TenantPoolManager | None = app.state.provided.get(TenantPoolManager)
     is_known = manager is not None and named in manager.tenant_states
-    principal = request.scope.get("state", {}).get("principal")
+    principal: Principal | None = request.scope.get("state", {}).get("principal")
+    # Whoever knocks at another tenant's door must not fill that one's list.
+    is_of_tenant = is_known and principal is not None and principal.can_access(named)
     app.state.refusals.note(
-        named if is_known else None,
+        named if is_of_tenant else None,
         actor=principal.name if principal else None,
         method=request.method,
         path=problem.instance,

@@ -9,16 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, islice
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from app.domain.tenant import TENANT_ID_PATTERN
 from app.text.printable import is_printable
 
 MAX_JSON_DEPTH = 32
+# More than any body has: beyond them one at least is unknown.
+_MOST_FIELDS = 200
 _FIRST_YEAR, _LAST_YEAR = 2000, 2099
 
 
@@ -26,6 +36,14 @@ class RequestBody(BaseModel):
     """A body: JSON types are not converted, unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_few(cls, fields: object) -> object:
+        """Look at no more fields than can be known and reported: each would be an error."""
+        if isinstance(fields, dict) and len(fields) > _MOST_FIELDS:
+            return dict(islice(fields.items(), _MOST_FIELDS))
+        return fields
 
 
 def examples(*documents: dict[str, Any]) -> ConfigDict:

@@ -7,6 +7,7 @@ is refused, not ignored: `?dryrun=true` must not delete.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from hashlib import blake2b
@@ -25,7 +26,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
-from app.api.http.body_limits import has_body
+from app.api.http.body_limits import TOO_MANY_VALUES, has_body, has_too_many_values
 from app.api.http.disconnect import ClientDisconnected
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, matching_etag
@@ -42,6 +43,8 @@ from app.api.http.sparse_fields import (
 FloatMode = Literal["float", "lossless-float"]
 
 _OK = 200
+# A longer body is parsed in a turn of the event loop of its own.
+_LONG_BODY = 64 * 1024
 _EMPTY: tuple[object, ...] = (None, {})
 
 
@@ -51,7 +54,10 @@ class StrictRequest(Request):
     _is_given_again = False
 
     def __init__(self, scope: Scope, receive: Receive, float_mode: FloatMode = "float") -> None:
-        """*float_mode*: what numbers with a fraction become, see `StrictRoute`."""
+        """*float_mode*: what numbers with a fraction become, see `StrictRoute`.
+
+        Where they keep their digits, strangers may send any values: those are bounded.
+        """
         super().__init__(scope, receive)
         self._float_mode = float_mode
 
@@ -77,11 +83,17 @@ class StrictRequest(Request):
         return await self.receive()
 
     async def json(self) -> Any:  # noqa: ANN401 - Starlette's signature
-        """Raises 400 for anything that is not strict JSON."""
+        """Raises 400 for anything that is not strict JSON, 413 for too many values."""
         if not hasattr(self, "_json"):
+            body = await self.body()
+            is_long = len(body) > _LONG_BODY
+            if is_long and self._float_mode == "lossless-float":
+                if has_too_many_values(body):
+                    raise HTTPException(413, TOO_MANY_VALUES)
+                await asyncio.sleep(0)
             try:
                 self._json = jiter.from_json(
-                    await self.body(),
+                    body,
                     allow_inf_nan=False,
                     cache_mode="keys",
                     catch_duplicate_keys=True,
@@ -89,6 +101,8 @@ class StrictRequest(Request):
                 )
             except ValueError as error:
                 raise HTTPException(400, malformed_json(str(error))) from error
+            if is_long:
+                await asyncio.sleep(0)
         return self._json
 
 

@@ -149,6 +149,16 @@ async def test_a_response_too_large_to_store_is_not_made_again(api: Api, url: st
     problem(again, 409, "replay-too-large")
 
 
+async def test_a_long_request_is_the_same_if_its_bytes_are(api: Api, url: str) -> None:
+    body = b'{"sql": "select $1::text", "params": ["%b"]}' % (b"x" * idempotency.MAX_BODY_BYTES)
+    headers = {**keyed(), **AS_JSON}
+    ok(await api.client.post(f"{url}/query", content=body, headers=headers))
+    again = await api.client.post(f"{url}/query", content=body, headers=headers)
+    problem(again, 409, "replay-too-large")
+    spaced = await api.client.post(f"{url}/query", content=body + b" ", headers=headers)
+    problem(spaced, 422, "idempotency-key-reused")
+
+
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é", "a\tb"])
 async def test_an_invalid_key_is_refused(api: Api, key: str) -> None:
     sent = [(b"Idempotency-Key", key.encode("latin-1"))]

@@ -1,8 +1,11 @@
 """Why a request was refused: in the log, and over HTTP."""
 
+from pathlib import Path
+
 from structlog.testing import capture_logs
 
 from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
+from tests.fixtures.keys import Keyring
 
 URL = "/v1/refusals"
 
@@ -95,3 +98,24 @@ async def test_what_a_dry_run_finds_is_no_refusal(api: Api) -> None:
     assert ok(await api.client.get(URL))["items"] == []
     problem(await api.client.put(pool, json={"max_size": 3}), 404, "tenant-not-found")
     assert len(ok(await api.client.get(URL))["items"]) == 1
+
+
+async def test_a_key_of_one_tenant_leaves_nothing_in_the_list_of_another(
+    api_with: ApiWith, tmp_path: Path
+) -> None:
+    keys = Keyring(tmp_path / "keys.json")
+    keys.make("all")
+    keys.make("mallory", "query", tenants=("acme",))
+    async with api_with(keys_file=keys.path) as api:
+        api.client.headers.update(keys.headers("all"))
+        url = await api.tenant("beta")
+        problem(await api.client.delete(f"{url}/pool"), 404, "pool-not-found")
+        for _ in range(60):
+            refused = await api.client.post(
+                f"{url}/query", json={"sql": "select 1"}, headers=keys.headers("mallory")
+            )
+            problem(refused, 404, "tenant-not-found")
+        [of_beta] = ok(await api.client.get(f"{URL}?tenant=beta"))["items"]
+        assert of_beta["code"] == "pool-not-found"
+        latest = ok(await api.client.get(f"{URL}?limit=1"))["items"][0]
+    assert (latest["tenant"], latest["actor"], latest["path"]) == (None, "mallory", f"{url}/query")

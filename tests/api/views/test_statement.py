@@ -49,3 +49,11 @@ def test_a_megabyte_is_not_looked_at_item_by_item(
     assert (calls < 100, errors) == (True, 1)
     calls, errors = calls_to_validate(model, {one: "select", "params": NULS * 100})
     assert (calls < 50, errors) == (True, 1)
+
+
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_of_a_megabyte_of_unknown_fields_the_first_are_refused(*, is_inside: bool) -> None:
+    unknown = {f"x{number}": 1 for number in range(80_000)}
+    document = {"statements": [unknown]} if is_inside else unknown
+    calls, errors = calls_to_validate(QueryBody, document)
+    assert (calls < 50, 50 <= errors < 500) == (True, True)
