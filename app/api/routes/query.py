@@ -367,6 +367,6 @@ def _bounds(body: QueryBody, limits: QueryLimits) -> tuple[float, int]:
     ):
         if value > limit:
             raise validation_error(
-                "body", field, code="less_than_equal", detail=f"Must be {limit:g} or less."
+                "body", field, code="less_than_equal", detail=f"Must be {limit:.15g} or less."
             )
     return timeout, max_rows

@@ -156,7 +156,9 @@ async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
     catalog: CatalogDep,
     advisor: Annotated[AdvisorLoop, provided(AdvisorLoop)],
     principal: PrincipalDep,
-    status: Annotated[RecommendationStatus | None, Query(description="Filter by status.")] = None,
+    status: Annotated[
+        RecommendationStatus | None, Query(description="Filter by status; omit it for all.")
+    ] = None,
     tenant: TenantQuery = None,
     pool: PoolQuery = None,
     limit: LimitQuery = 50,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from app.text.printable import printable
@@ -60,7 +61,7 @@ def prose(
 
 
 def number(
-    title: str, value: str | Callable[[Item], float | None], priority: int = USUALLY
+    title: str, value: str | Callable[[Item], float | str | None], priority: int = USUALLY
 ) -> TableColumn:
     return TableColumn(title=title, value=_reader(value), priority=priority, justify="right")
 
@@ -72,7 +73,7 @@ def identifier(title: str, key: str, priority: int = ALWAYS) -> TableColumn:
 
 def age(title: str, key: str, priority: int = USUALLY) -> TableColumn:
     """A column of times, shown as the time since then."""
-    return number(title, lambda item: _age(item.get(key)), priority)  # type: ignore[arg-type,return-value]
+    return number(title, lambda item: _age(item.get(key)), priority)
 
 
 def pool_state(pool: Item) -> str:
@@ -162,7 +163,8 @@ def plain(value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:,.1f}" if abs(value) >= _LARGE else f"{value:.3g}"
+            # Three digits, and never an exponent.
+            return f"{value:,.1f}" if abs(value) >= _LARGE else f"{Decimal(f'{value:.3g}'):f}"
         case Mapping():
             return ", ".join(f"{key}={plain(inner)}" for key, inner in value.items()) or "-"
         case list():

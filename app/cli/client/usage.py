@@ -19,11 +19,20 @@ if TYPE_CHECKING:
 PATH = "/v1/usage"
 # The most groups of one response.
 _PAGE = 500
+# Below this nothing is worth a look, and digits would hide that.
+_LEAST_MEAN, _LEAST_PERCENT = 0.001, 0.1
+
+
+def _from(least: float, value: float) -> float | str:
+    """*value*, unless it is between 0 and *least*."""
+    return f"<{least:g}" if 0 < value < least else value
+
+
 COLUMNS = (
     text("GROUP", "group", ALWAYS),
     number("CONNECTION-SECONDS", "connection_seconds", ALWAYS),
-    number("MEAN", "mean_connections", USUALLY),
-    number("SHARE %", lambda item: 100 * item["share"], USUALLY),
+    number("MEAN", lambda item: _from(_LEAST_MEAN, item["mean_connections"]), USUALLY),
+    number("SHARE %", lambda item: _from(_LEAST_PERCENT, 100 * item["share"]), USUALLY),
     number("LEASES", "leases", USUALLY),
     number("TIMEOUTS", "timeouts", USUALLY),
     number("TENANTS", "tenants", WIDE),

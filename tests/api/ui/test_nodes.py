@@ -45,7 +45,7 @@ async def test_a_node_shows_its_budget_and_who_waits_on_it(service: Api, tab: Ta
         tenants = drawer.locator(".on-nodes tbody tr")
         await expect(tenants.locator("th")).to_have_text(["beta", "acme"])
         await expect(tenants.first).to_contain_text("closed")
-        assert await tenants.first.get_by_title("The first for 4500 ms").count() == 1
+        assert await tenants.first.get_by_title("The first for 4.5 s").count() == 1
         # What is estimated says so, and only that.
         load = drawer.locator(".on-nodes thead th[title]")
         await expect(load).to_have_text(

@@ -43,6 +43,18 @@ BROKEN_WORDS = """() => {
 WIDE = """[document.documentElement, ...document.querySelectorAll('main, .scroll, #drawer')]
   .filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.outerHTML)"""
 
+# The names in the bars of servers, each with whether it is whole, hidden, or neither: cut.
+NAMES = """Object.fromEntries([...document.querySelectorAll('.segment .name')].map((name) => {
+  const [inner, outer] = [name, name.parentElement].map((each) => each.getBoundingClientRect());
+  const shown = inner.right <= outer.right ? "whole" : "cut";
+  return [name.textContent.replace(/\\d+/, "n"), inner.top >= outer.bottom - 2 ? "hidden" : shown];
+}))"""
+UNITS = """async () => {
+  const { milliseconds, unbroken } = await import("/page/core/format.js");
+  return [milliseconds(12.62), milliseconds(999.2), milliseconds(2709), milliseconds(123456),
+    milliseconds(12.6, 84.6, 28100), milliseconds(null), unbroken("2 % in 30 ms of 5 seconds")];
+}"""
+
 
 @asynccontextmanager
 async def callers_of(service: Api, tenant: str, callers: int) -> AsyncIterator[None]:
@@ -170,6 +182,28 @@ async def test_a_phone_shows_every_view_without_scrolling_sideways(service: Api,
             assert await page.evaluate(BROKEN_WORDS) == [], view
     await page.goto("/#/pools")
     await expect(page.locator(".scroll tbody tr")).to_contain_text("of 10000")
+
+
+async def test_a_name_in_the_bar_of_a_server_is_whole_or_hidden(service: Api, tab: Tab) -> None:
+    url = await service.tenant("acme")
+    ok(await service.client.put(f"{url}/pool", json={"min_size": 16, "max_size": 16}), 201)
+    ok(await service.query(url, "select 1"))
+    page = tab.page
+    await page.goto("/#/servers")
+    for width, name in ((1280, "whole"), (390, "hidden")):
+        await page.set_viewport_size({"width": width, "height": 844})
+        await expect(page.locator(".budget")).to_contain_text("acme 16")
+        names = await page.evaluate(NAMES)
+        assert (names["acme n"], names["n free"]) == (name, "whole")
+        assert "cut" not in names.values()
+
+
+async def test_times_that_stand_together_have_one_unit(service: Api, tab: Tab) -> None:
+    await tab.page.goto("/")
+    assert await tab.page.evaluate(UNITS) == [
+        *("12.6 ms", "999 ms", "2.71 s", "123 s", "0.0126 s, 0.0846 s, 28.1 s", "\N{EN DASH}"),
+        "2\u00a0% in 30\u00a0ms of 5 seconds",
+    ]
 
 
 async def test_the_keyboard_reaches_everything_and_stays_in_the_drawer(

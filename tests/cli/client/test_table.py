@@ -34,6 +34,7 @@ from app.cli.client.table import (
     prose,
     text,
 )
+from app.cli.client.usage import COLUMNS as USAGE
 from app.domain.advisor import EVIDENCE
 from tests.fixtures.echo_service import EchoService, echo_service
 
@@ -167,6 +168,17 @@ def test_a_line_is_too_long_only_for_columns_that_must_be_there(
         for title, column in shown.items():
             if not (column.is_prose or column.is_id):
                 assert plain(item[title]).strip() in line
+
+
+def test_a_number_has_no_exponent() -> None:
+    shown = [plain(value) for value in (0.0, 7.86e-05, 0.0123, 9.996, 12.34, 123456.78)]
+    assert shown == ["0", "0.0000786", "0.0123", "10", "12.3", "123,456.8"]
+
+
+def test_use_that_is_next_to_nothing_is_not_written_out() -> None:
+    item = {"mean_connections": 7.86e-05, "share": 2.99e-06}
+    by_title = {column.title: column.value for column in USAGE}
+    assert (by_title["MEAN"](item), by_title["SHARE %"](item)) == ("<0.001", "<0.1")
 
 
 def test_one_thing_is_not_several() -> None:

@@ -1,9 +1,14 @@
 // Numbers and times for people.
 
-export function milliseconds(value) {
-  if (value === null || value === undefined) return "–";
-  if (value >= 10_000) return `${(value / 1000).toFixed(1)} s`;
-  return value >= 100 ? `${Math.round(value)} ms` : `${value.toFixed(1)} ms`;
+// Milliseconds: in ms below a second, in s from there on. Values that stand together have the unit of the largest.
+export function milliseconds(...values) {
+  const inSeconds = Math.max(...values.map((value) => value ?? 0)) >= 999.5;
+  return values.map((value) => {
+    if (value === null || value === undefined) return "–";
+    if (!inSeconds) return value >= 100 ? `${Math.round(value)} ms` : `${value.toFixed(1)} ms`;
+    const seconds = value / 1000;
+    return `${seconds >= 100 ? number(seconds) : +seconds.toPrecision(3)} s`;
+  }).join(", ");
 }
 
 export function number(value, digits = 0) {
@@ -14,6 +19,11 @@ export function number(value, digits = 0) {
 // A share of 0 to 1.
 export function percent(share) {
   return share > 0 && share < 0.001 ? "under 0.1 %" : `${+(share * 100).toFixed(1)} %`;
+}
+
+// A sentence in which no line ends between a number and its unit.
+export function unbroken(text) {
+  return text.replace(/(\d) (?=(%|ms|s|h|min|MiB)(\W|$))/g, "$1\u00a0");
 }
 
 export function counted(count, noun) {

@@ -1,7 +1,7 @@
 // The advisor's open recommendations by urgency, each with its reason, evidence and expected effect.
 
 import { get, send } from "../core/api.js";
-import { ago } from "../core/format.js";
+import { ago, unbroken } from "../core/format.js";
 import { html, useEffect, useRef, useState } from "../core/html.js";
 import { MAX_RECOMMENDATIONS, live } from "../core/live.js";
 import { useResource } from "../core/resource.js";
@@ -119,8 +119,8 @@ function Line({ item, title, isClosed, isAway, isDetailed }) {
       <div class="what">
         <${Badge} kind=${kind}>${title}</${Badge}><a href=${href("pools", pool)}>${pool}</a><strong class="size">${sizes(item)}</strong>
       </div>
-      <p class="text">${reason}</p>
-      ${isDetailed && html`<p class="muted">${confidence} confidence, ${ago(created_at)}. ${expected ? effect(expected) : ""}</p>`}
+      <p class="text">${unbroken(reason)}</p>
+      ${isDetailed && html`<p class="muted">${unbroken(`Made ${ago(created_at)}, with ${confidence} confidence. ${expected ? effect(expected) : ""}`)}</p>`}
       <div class="buttons">
         ${item.kind !== "placement" && (isAway
           ? html`<span class="muted">Its server is unavailable.</span>`

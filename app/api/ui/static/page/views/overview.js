@@ -1,6 +1,6 @@
 // The whole service at a glance: its numbers, its trend, what to do, and its servers.
 
-import { counted, number } from "../core/format.js";
+import { counted, milliseconds, number } from "../core/format.js";
 import { html } from "../core/html.js";
 import { live } from "../core/live.js";
 import { useResource } from "../core/resource.js";
@@ -67,7 +67,7 @@ function Tiles({ stats, rate, servers }) {
     ["Waiting now", number(waiting), href("pools"), waiting > 0 && "bad-text"],
     ["Leases per second", number(rate, rate < 10 ? 1 : 0)],
     ["Timeouts since start", number(totals.timeouts), href("refusals", null, { code: "pool-timeout" })],
-    ["Event loop lag", `${Math.round(loop_lag.worst_ms)} ms`, null, loop_lag.worst_ms > LAG_MS && "bad-text"],
+    ["Event loop lag", milliseconds(loop_lag.worst_ms), null, loop_lag.worst_ms > LAG_MS && "bad-text"],
     hasNodes && ["Clients of nodes", number(nodes.clients), href("nodes")],
     hasNodes && ["Waiting on nodes", number(nodes.waiting), href("nodes"), nodes.waiting > 0 && "bad-text"],
   ];

@@ -8,8 +8,6 @@ import { Facts, State, View } from "../parts/view.js";
 
 // Number of pools with a segment of their own; the others share one.
 const NAMED_POOLS = 12;
-// A segment below this share has its name in the tooltip only.
-const MIN_LABEL_SHARE = 0.08;
 const LOST = "They broke off, and Postgres may still have them: no other is opened instead until it shows that they have ended.";
 
 export function Servers({ subject }) {
@@ -80,7 +78,7 @@ function PoolSegment({ pool, at, total }) {
     <a class=${`segment hue-${at % 6}`} style=${{ width: `${(100 * pool.size) / total}%` }} href=${href("pools", pool.pool_id)}
       title=${label} aria-label=${label}>
       <span class="busy" style=${{ height: `${(100 * pool.active) / pool.size}%` }}></span>
-      ${pool.size / total >= MIN_LABEL_SHARE && html`<span class="name">${pool.pool_id} ${pool.size}</span>`}
+      <span class="name">${pool.pool_id} ${pool.size}</span>
     </a>`;
 }
 
@@ -89,7 +87,7 @@ function NodesSegment({ size, total }) {
   const label = `${size} left to nodes`;
   return html`
     <a class="segment nodes" style=${{ width: `${(100 * size) / total}%` }} href=${href("nodes")} title=${label} aria-label=${label}>
-      ${size / total >= MIN_LABEL_SHARE && html`<span class="name">nodes ${size}</span>`}
+      <span class="name">nodes ${size}</span>
     </a>`;
 }
 
@@ -97,6 +95,6 @@ function Segment({ kind, size, label, total }) {
   if (size <= 0) return null;
   return html`
     <span class=${`segment ${kind}`} style=${{ width: `${(100 * size) / total}%` }} title=${label}>
-      ${size / total >= MIN_LABEL_SHARE && html`<span class="name">${label}</span>`}
+      <span class="name">${label}</span>
     </span>`;
 }

@@ -130,5 +130,5 @@ export function describe(pool) {
 export const shareOf = ({ share, desired }) => `${number(share)} of ${number(desired.max_size)}`;
 
 function three({ p50_ms, p95_ms, p99_ms }) {
-  return [p50_ms, p95_ms, p99_ms].map(milliseconds).join(", ");
+  return milliseconds(p50_ms, p95_ms, p99_ms);
 }

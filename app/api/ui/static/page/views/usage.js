@@ -17,7 +17,7 @@ const GROUPS = ["pool", "server"];
 const COLUMNS = [
   { title: "Group", cell: ({ group }) => group ?? "others" },
   { title: "Connection time", cell: ({ connection_seconds }) => duration(connection_seconds), number: true },
-  { title: "Share", cell: ({ share }) => html`<${Share} share=${share} />` },
+  { title: "Share", cell: ({ share }) => html`<${Share} share=${share} />`, number: true },
   { title: "Connections on average", cell: ({ mean_connections }) => number(mean_connections, 2), number: true, class: "wide" },
   { title: "Leases", cell: ({ leases }) => number(leases), number: true, class: "wide" },
   { title: "Timeouts", cell: ({ timeouts }) => number(timeouts), number: true, class: "wide" },
@@ -25,7 +25,8 @@ const COLUMNS = [
 ];
 
 function Share({ share }) {
-  return html`<span class="share wide"><span style=${{ width: `${100 * share}%` }}></span></span> ${(100 * share).toFixed(1)} %`;
+  const percent = share > 0 && share < 0.001 ? "<0.1" : (100 * share).toFixed(1);
+  return html`<span class="share wide"><span style=${{ width: `${100 * share}%` }}></span></span> ${percent} %`;
 }
 
 export function Usage({ query }) {
