@@ -469,6 +469,10 @@ class Pool:
                     self._changed.clear()
                     await self._changed.wait()
 
+    def keep_warm(self, warm_size: int, surplus_age: float | None) -> None:
+        """Keep *warm_size* connections although unused, others for *surplus_age* seconds."""
+        self.warm_size, self.surplus_age = warm_size, surplus_age
+
     def close_expired(self, now: float) -> int:
         """Close idle connections too old or unused for too long at *now*; how many that were."""
         due = expired(

@@ -301,7 +301,7 @@ async def test_connections_beyond_the_advised_size_close_earlier_and_none_later(
     pool, acme = bench.pool(4, min_size=1, idle_timeout=60), account()
     async with lent(pool, acme), lent(pool, acme), lent(pool, acme):
         pass
-    pool.surplus_age, pool.warm_size = idle_seconds, warm
+    pool.keep_warm(warm, idle_seconds)
     assert pool.close_expired(monotonic() + lasts - 2) == 0
     assert pool.close_expired(monotonic() + lasts + 2) == 3 - left
     assert pool.metrics.idle_connections == left
@@ -313,7 +313,7 @@ async def test_a_connection_beyond_the_advised_size_closes_although_it_was_used_
     pool, acme = bench.pool(4, idle_timeout=600), account()
     async with lent(pool, acme), lent(pool, acme), lent(pool, acme):
         pass
-    pool.surplus_age, pool.warm_size = 10.0, 1
+    pool.keep_warm(1, 10.0)
     async with lent(pool, acme):
         # The one in use stays, and with it all that is advised.
         assert pool.close_expired(monotonic() + 11) == 2

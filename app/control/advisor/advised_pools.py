@@ -50,7 +50,7 @@ class AdvisedPool:
     def note_warm_size(self, surplus_age: float | None, warm_size: int) -> None:
         """Which idle connections are worth keeping here; of nodes the pooler decides."""
         if self.pool is not None:
-            self.pool.surplus_age, self.pool.warm_size = surplus_age, warm_size
+            self.pool.keep_warm(warm_size, surplus_age)
 
     @property
     def metrics(self) -> PoolMetrics:
