@@ -29,18 +29,22 @@ def demand_above_size(config: DemandConfig, found: Assessment, new_size: int) ->
         f"At {_number(rate)} leases/s × {_ms(found.load.hold)}, {_connections(size)}"
         f"{_idle_places(found)}"
     )
-    # Of callers who were on time so far, only the formula says that they will not be.
-    was_late = found.memory.window.lateness.late > 0
+    # Of callers who were on time so far, only the formula says that they will not be; and if more
+    # were late than it says, they did not come at random.
+    measured = found.memory.window.lateness.share
+    is_counted = measured < share < 1.0
     if share >= 1.0:
-        text = f"{load} {'cannot' if was_late else 'would not'} keep up"
-    else:
-        make = "make" if was_late else "would make"
+        text = f"{load} {'cannot' if measured else 'would not'} keep up"
+    elif is_counted:
+        make = "make" if measured else "would make"
         text = f"{load} {make} {percent(share)} of callers wait over {patience}"
+    else:
+        text = f"{load} are too few"
     if found.needed > found.max_allowed:
         text += f"; more than the {found.max_allowed} allowed are needed"
     else:
         under = f"make under {_target(config.late_share)} wait"
-        text += f"; {found.needed} {under}" + (f" over {patience}" if share >= 1.0 else "")
+        text += f"; {found.needed} {under}" + ("" if is_counted else f" over {patience}")
     if new_size < min(found.needed, found.max_allowed):
         return f"{text}; {new_size} is the next step"
     extra = {

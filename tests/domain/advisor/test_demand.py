@@ -107,8 +107,12 @@ def test_a_size_above_what_the_load_needs_says_why() -> None:
     assert saturated_pool.reason_code is other.reason_code is ReasonCode.DEMAND_ABOVE_SIZE
     assert (saturated_pool.new_size, other.new_size) == (13, 20)
     because = "includes 1 more because callers were late repeatedly"
-    assert saturated_pool.reason.endswith(f"; 12 make under 1 % wait; 13 {because}")
-    assert other.reason.endswith(f"; 12 make under 1 % wait; 20 {because}, and 7 for bursts")
+    assert saturated_pool.reason.endswith(
+        f" are too few; 12 make under 1 % wait over 100 ms; 13 {because}"
+    )
+    assert other.reason.endswith(
+        f" are too few; 12 make under 1 % wait over 100 ms; 20 {because}, and 7 for bursts"
+    )
 
 
 def test_a_step_is_followed_in_at_most_three_ticks() -> None:
@@ -258,7 +262,9 @@ def test_growth_of_a_pool_whose_callers_are_on_time_has_no_room_for_bursts() -> 
     assert late.reason_code is on_time.reason_code is ReasonCode.DEMAND_ABOVE_SIZE
     assert on_time.new_size == on_time.wanted == 12
     assert late.new_size == 20
-    assert late.reason.endswith("; 12 make under 1 % wait; 20 includes 8 for bursts")
+    assert late.reason.endswith(
+        " are too few; 12 make under 1 % wait over 100 ms; 20 includes 8 for bursts"
+    )
 
 
 def test_longer_leases_under_load_get_no_room_for_bursts_and_lose_none() -> None:
