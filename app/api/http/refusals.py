@@ -31,7 +31,7 @@ class Refusal:
 
     Attributes:
         id: grows with each refusal, from 1.
-        tenant: in whose path the request was; None if that is no known tenant.
+        tenant: in whose path the request was; None if that is no tenant that the caller can access.
         actor: name of the API key; None before authentication.
     """
 

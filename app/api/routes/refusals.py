@@ -27,7 +27,9 @@ class RefusalView(BaseModel):
     id: int = Field(description="Grows with each refusal.", examples=[42])
     at: datetime = Field(examples=["2026-11-20T09:12:34Z"])
     tenant: str | None = Field(
-        description="The tenant in the path; null if there is none.", examples=["acme"]
+        description="The tenant in the path; null if there is none, or if the caller cannot access "
+        "it.",
+        examples=["acme"],
     )
     actor: str | None = Field(
         description="Name of the API key; null if the request was not authenticated.",
