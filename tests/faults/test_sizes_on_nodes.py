@@ -13,6 +13,7 @@ import pytest
 
 from tests.fixtures.nodes import RunningNode, running_node
 from tests.fixtures.postgres import Database
+from tests.fixtures.processes import paused
 from tests.fixtures.served import Served, served
 from tests.fixtures.waiting import eventually
 
@@ -160,6 +161,27 @@ async def test_connections_follow_the_load_from_place_to_place(
         async with site.working(HERE, "east", "west"):
             await site.all_go_on()
             await site.all_go_on()
+
+
+async def test_nobody_has_what_an_agent_that_stands_still_must_give_up_before_it_goes_on(
+    database: Database, catalog_database: Database, enterable_path: Path
+) -> None:
+    async with site_of(database, catalog_database, enterable_path) as site:
+        async with site.working("east"):
+            await eventually(lambda: site.has_most("east"))
+        agent = site.nodes["east"].agent
+        assert agent is not None
+
+        async def has_given_up() -> bool:
+            return (await site.shares())["east"] < SIZE - 2
+
+        async with site.working(HERE, clients=16):
+            with paused(agent.pid):
+                await eventually(has_given_up)
+                site.answered.clear()
+                await eventually(lambda: site.answered[HERE] > SIZE)
+                assert (await site.shares())[HERE] == 1
+            await eventually(lambda: site.has_most(HERE))
 
 
 async def test_a_smaller_size_is_in_force_everywhere_and_each_place_keeps_a_connection(
