@@ -51,7 +51,9 @@ auth_type = hba
 # None may use the console but the agent, which is of the same user.
 admin_users =
 stats_users =
-ignore_startup_parameters = extra_float_digits,search_path
+# Its first element is empty: from 1.20 until 1.26.1 an option without a name would otherwise keep
+# PgBouncer searching the list for ever (CVE-2026-107349).
+ignore_startup_parameters = ,extra_float_digits,search_path
 # A login that failed is tried again so soon. So is one that was broken off because its entry is
 # closed: PgBouncer begins one for the first client all the same.
 server_login_retry = 0.1
