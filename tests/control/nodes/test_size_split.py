@@ -151,14 +151,17 @@ class Site:
         return {"": sizes.here("acme"), **given}
 
     def check(self) -> None:
-        """What all places may open, or have, is no more than the size."""
+        """What all places may open, now or once they have read their share, is within the size."""
         here = self.fleet.sizes.here("acme")
         if here is None:
             assert all(agent.open == 0 for agent in self.agents.values())
             return
         used = self.pool.connections.open if self.pool else 0
-        nodes = sum(max(agent.size, agent.open) for agent in self.agents.values())
-        assert max(here, used) + nodes <= self.size, (here, used, self.agents)
+        nodes = sum(
+            max(self.fleet.sizes.share_on(name, "acme") or 0, agent.size, agent.open)
+            for name, agent in self.agents.items()
+        )
+        assert max(here, used) + nodes <= self.size, (here, used, self.shares, self.agents)
 
 
 @pytest.fixture
