@@ -110,7 +110,12 @@ def _shrink(
     """Take from those above their share what others lack, and what exceeds the budget."""
     donors, heap = _ordered(holders, lambda name: shares[name] - amounts[name])
     lacking = sum(max(0, shares[name] - amounts[name]) for name in donors) if takes else 0
-    needed = lacking - (budget - sum(amounts.values()))
+    # What was taken from one that is silent it has until it is heard again.
+    held = sum(
+        amounts[holder.name] if holder.reachable else holder.commitment.liability
+        for holder in holders
+    )
+    needed = lacking - (budget - held)
     while needed > 0 and heap and heap[0][0] < 0:
         below, number = heap[0]
         amounts[donors[number]] -= 1

@@ -117,6 +117,12 @@ def test_nobody_gives_of_its_share_for_what_a_silent_holder_has_above_its_own() 
     assert divide(24, [silent, holder("b", 6, has=4), holder("c", 10, has=10)]) == {}
 
 
+def test_what_a_silent_holder_was_to_give_is_taken_from_one_that_is_heard() -> None:
+    commitment = holder("a", 1, has=8).commitment.send(Allotment(generation=2, connections=4))
+    silent = Holder(name="a", demand=1, commitment=commitment, reachable=False)
+    assert divide(20, [silent, holder("b", 4), holder("c", 1, has=12)]) == {"c": 8}
+
+
 def test_only_what_exceeds_the_budget_is_taken_when_nobody_may_lose_any() -> None:
     holders, shares = [holder("a", 2, has=20), holder("b", 6, has=4)], {"a": 2, "b": 6}
     assert move(24, holders, shares, takes=False) == {}

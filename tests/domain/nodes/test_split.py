@@ -141,3 +141,9 @@ def test_each_place_with_callers_has_one_whatever_silent_ones_have() -> None:
     for load, size in ((1, 3), (2, 3), (9, 5)):
         assert shares(size, place("", 0, load=load), silent) == {"": 1, "a": 3}
     assert shares(3, place("", 0), silent) == {"": 0, "a": 3}
+
+
+def test_a_place_with_callers_gets_one_of_another_if_a_silent_one_was_to_give_it() -> None:
+    silent = place("a", 1, liability=2, reachable=False)
+    places = place("", 0, load=1), place("b", 3, load=3), silent
+    assert shares(5, *places) == {"": 1, "b": 2, "a": 1}
