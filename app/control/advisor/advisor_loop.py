@@ -45,7 +45,10 @@ from app.pools.manager import TenantPoolManager
 _INTERVALS_TO_LIVE = 10
 _MIN_LIFETIME = timedelta(minutes=5)
 _SETTINGS = "the settings"
-_FORESIGHT = frozenset({ReasonCode.DEMAND_ABOVE_SIZE, ReasonCode.ROOM_FOR_BURSTS})
+# Growth to a share of a used-up budget is advised for one of the other two.
+_FORESIGHT = frozenset(
+    {ReasonCode.DEMAND_ABOVE_SIZE, ReasonCode.ROOM_FOR_BURSTS, ReasonCode.SERVER_BUDGET}
+)
 _CAN_WAIT = "callers come in time without it; mode `apply` would do it"
 _REFUSED = "a moment ago a larger size would not have helped"
 # Polls are not exactly as far apart as they should be.
@@ -303,10 +306,10 @@ class AdvisorLoop:
         Every pool in use is advised room for bursts, so a person would see nothing else. Who was
         late while half of the size was not even needed waited for something else, such as a login.
         """
-        if advice.reason_code not in _FORESIGHT:
+        if advice.action is not ScalingAction.SCALE_UP or advice.reason_code not in _FORESIGHT:
             return False
         peak = advice.evidence.get("window_peak_size")
-        is_room = advice.reason_code is ReasonCode.ROOM_FOR_BURSTS
+        is_room = advice.reason_code is not ReasonCode.DEMAND_ABOVE_SIZE
         if is_room and peak is not None and 2 * peak <= advice.current_size:
             return True
         target = self._settings.demand

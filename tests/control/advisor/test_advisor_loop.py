@@ -663,9 +663,10 @@ async def test_room_for_bursts_alone_is_recommended_only_once_callers_are_late(
     assert control.advisor_loop.open_recommendations["acme"].advice.new_size == 20
 
 
+@pytest.mark.parametrize("code", [ReasonCode.DEMAND_ABOVE_SIZE, ReasonCode.SERVER_BUDGET])
 @pytest.mark.parametrize(("late_share", "made"), [(0.0, 0), (0.2, 1)])
 async def test_no_person_is_asked_to_grow_a_pool_by_a_forecast_that_no_caller_bears_out(
-    control: Control, late_share: float, made: int
+    control: Control, late_share: float, made: int, code: ReasonCode
 ) -> None:
     """Who gave up waiting is late, too, although no wait was measured."""
     await control.tenant("acme")
@@ -673,7 +674,7 @@ async def test_no_person_is_asked_to_grow_a_pool_by_a_forecast_that_no_caller_be
     await control.advisor_loop.put_settings(patient, PERSON)
     async with control.manager.lease("acme"):
         evidence = {"late_share": late_share}
-    forecast = replace(GROWTH, reason_code=ReasonCode.DEMAND_ABOVE_SIZE, evidence=evidence)
+    forecast = replace(GROWTH, reason_code=code, evidence=evidence)
     assert await concluded(control, forecast) == made
 
 
