@@ -77,6 +77,8 @@ class AcquireFailures:
             why = " Its login has not been answered yet."
         elif pool.server.is_degraded:
             why = f" No other can be opened: {pool.server.last_error}"
+        elif pool.connections.open < pool.most and (budget := pool.server.budget).is_exhausted:
+            why = f" All {budget.limit} connections of server {pool.server.name} are in use."
         elif pool.most < (size := pool.size.max_size):
             why = f" It may have {pool.most} of its {size} connections; nodes may have the others."
         if waiter.slot_seconds:

@@ -116,6 +116,15 @@ async def test_who_waits_for_a_lease_of_his_own_tenant_is_told_so(bench: Bench) 
             await pool.acquire(acme, 0.05)
 
 
+async def test_who_waits_while_other_pools_use_up_the_budget_is_told_so(bench: Bench) -> None:
+    acme, globex = account(), account("globex")
+    mine, theirs = bench.pool(2, owner=acme), bench.pool(2, owner=globex)
+    async with lent(theirs, globex):
+        bench.server.budget.set_limit(1)
+        with pytest.raises(PoolTimeout, match=r"All 1 connections of server .* are in use"):
+            await mine.acquire(acme, 0.05)
+
+
 async def test_beyond_max_waiting_a_caller_is_refused_at_once(bench: Bench) -> None:
     pool, acme, served = bench.pool(1, max_waiting=3), account(), list[object]()
     async with lent(pool, acme):
