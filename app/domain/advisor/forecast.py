@@ -13,7 +13,7 @@ from math import exp
 from app.domain.advisor.arrival_rate import ArrivalRate
 from app.domain.advisor.demand_config import DemandConfig
 from app.domain.advisor.erlang import OfferedLoad
-from app.domain.advisor.hold_times import HoldTimes
+from app.domain.advisor.hold_moments import HoldMoments
 from app.domain.advisor.observation import PoolObservation
 from app.domain.advisor.occupancy import Occupancy
 
@@ -37,7 +37,7 @@ class Forecast:
     """
 
     arrivals: ArrivalRate = field(default_factory=ArrivalRate)
-    holds: HoldTimes = field(default_factory=HoldTimes)
+    holds: HoldMoments = field(default_factory=HoldMoments)
     occupancy: Occupancy = field(default_factory=Occupancy)
     peak_hold: float | None = None
     base_hold: float | None = None
@@ -49,7 +49,7 @@ class Forecast:
 
     def updated(self, config: DemandConfig, seen: PoolObservation) -> Forecast:
         """The forecast after *seen*."""
-        ended = HoldTimes.of(seen.hold)
+        ended = HoldMoments.of(seen.hold)
         holds = self.holds.updated(exp(-seen.seconds / config.hold_seconds), ended)
         arrivals = self.arrivals.updated(config, seen.arrivals, seen.seconds)
         occupancy = self.occupancy.updated(seen, ended, holds.mean)
@@ -82,7 +82,7 @@ class Forecast:
         hold, base = self.hold, self.base_hold
         return hold is not None and base is not None and hold > config.hold_inflation * base > 0.0
 
-    def _erlangs(self, config: DemandConfig, rate: float) -> tuple[float, HoldTimes]:
+    def _erlangs(self, config: DemandConfig, rate: float) -> tuple[float, HoldMoments]:
         """What callers at that *rate* offer, and the leases whose holds it is of.
 
         No more than the latest callers occupied; who came lately and does not now, as those did
@@ -102,7 +102,7 @@ class Forecast:
         return min(hold, config.hold_inflation * base) if base > 0.0 else hold
 
     def _base_after(
-        self, seen: PoolObservation, ended: HoldTimes, hold: float | None
+        self, seen: PoolObservation, ended: HoldMoments, hold: float | None
     ) -> float | None:
         base = self.base_hold
         if base is None or hold is None:

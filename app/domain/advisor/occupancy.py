@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import exp, sqrt
 
-from app.domain.advisor.hold_times import HoldTimes
+from app.domain.advisor.hold_moments import HoldMoments
 from app.domain.advisor.observation import PoolObservation
 
 # An interval with fewer callers counts together with those before it, of a minute or so.
@@ -35,10 +35,10 @@ class Occupancy:
     callers: float = 0.0
     occupied: float = 0.0
     seconds: float = 0.0
-    holds: HoldTimes = field(default_factory=HoldTimes)
+    holds: HoldMoments = field(default_factory=HoldMoments)
     present: int = 0
 
-    def updated(self, seen: PoolObservation, ended: HoldTimes, hold: float | None) -> Occupancy:
+    def updated(self, seen: PoolObservation, ended: HoldMoments, hold: float | None) -> Occupancy:
         """The occupancy after *seen*, in which leases *ended*.
 
         *hold*: the mean seconds of a lease so far, None if it is unknown.

@@ -12,7 +12,7 @@ _MOST_VARIED = 16.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HoldTimes:
+class HoldMoments:
     """Moments of the durations of leases that ended, older ones with less weight.
 
     Attributes:
@@ -26,14 +26,14 @@ class HoldTimes:
     squares: float = 0.0
 
     @classmethod
-    def of(cls, ended: Histogram) -> HoldTimes:
+    def of(cls, ended: Histogram) -> HoldMoments:
         """Those of leases that *ended*."""
         count, seconds, squares = ended.moments()
         return cls(count=count, seconds=seconds, squares=squares)
 
-    def updated(self, kept: float, ended: HoldTimes) -> HoldTimes:
+    def updated(self, kept: float, ended: HoldMoments) -> HoldMoments:
         """With those that *ended* since; those before keep a share *kept* (0..1)."""
-        return HoldTimes(
+        return HoldMoments(
             count=self.count * kept + ended.count,
             seconds=self.seconds * kept + ended.seconds,
             squares=self.squares * kept + ended.squares,
