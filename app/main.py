@@ -1,6 +1,6 @@
-"""The application for the settings: HTTP in front, and behind it an instance of the service.
+"""The HTTP application, and the instance of the service behind it.
 
-`create_app(settings)` starts nothing; the application's lifespan does.
+`create_app(settings)` builds everything and starts nothing; the application's lifespan does.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ from app.runtime.lifecycle import (
 from app.runtime.wiring import Service
 from app.settings import Settings
 
-# Polls after which a snapshot is stale.
+# A snapshot is stale after this many polls.
 _STALE_POLLS = 2
 
-# FastAPI's own would hand requests and errors, with what a tenant sent, to whatever OpenTelemetry
-# provider the process has, and asks for one at every request. Ours is in `api/telemetry`.
+# FastAPI's own tracing would hand requests and errors, with a tenant's data in them, to whatever
+# OpenTelemetry provider the process has, and looks for one at every request. Ours is in
+# `api/telemetry`.
 _NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
     "metrics": False,
@@ -53,7 +54,10 @@ _log = structlog.get_logger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for *settings*; serving it starts everything, see `app.runtime.lifecycle`."""
+    """Build the application for *settings*.
+
+    Serving it starts everything: `app.runtime.lifecycle`.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -99,7 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _begin_serving(app: FastAPI, settings: Settings, service: Service) -> None:
-    """Give the routes of *app* what they depend on."""
+    """Give the routes of *app* the objects they depend on."""
     app.state.service, app.state.election = service, service.election
     app.state.readiness = ServiceReadiness(
         service.manager,
@@ -116,7 +120,7 @@ def _begin_serving(app: FastAPI, settings: Settings, service: Service) -> None:
 
 
 def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> list[object]:
-    """What routes can depend on."""
+    """List the objects that routes can depend on."""
     manager, catalog, poller = service.manager, service.catalog, service.poller
     advisor, poll_interval = service.advisor_loop, settings.poll_interval_seconds
     return [

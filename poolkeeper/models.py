@@ -1101,7 +1101,7 @@ class TenantView(TypedDict):
 
 
 class TrialConfig(TypedDict):
-    """When a growth made while saturated pays, and what happens when it does not."""
+    """When a growth during saturation counts as a success, and what happens when it does not."""
 
     saturation: NotRequired[float]
     ticks: NotRequired[int]

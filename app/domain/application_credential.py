@@ -1,4 +1,4 @@
-"""Credentials of applications: a name and a password, by which one connects as a tenant."""
+"""Credentials of applications: a name and a password with which to connect as a tenant."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from datetime import datetime
 from app.domain.tenant import TenantId
 
 SCRAM_ITERATIONS = 4096
-"""Of their verifiers: PostgreSQL's own number. pgjdbc refuses fewer."""
+"""SCRAM iterations of their verifiers: Postgres' own default. pgjdbc refuses fewer."""
 
 MAX_CREDENTIALS = 20
-"""Of one tenant: enough to give each application its own, and to replace them one by one."""
+"""The most credentials of one tenant: one for each application, and some to replace them by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +20,9 @@ class ApplicationCredential:
 
     Attributes:
         name: a slug, unique among those of the tenant.
-        verifier: of the password, as Postgres stores it; the password itself is stored nowhere.
-        expires_at: it is refused from then on; None: never.
-        last_used_at: to the minute; None: no use of it was seen.
+        verifier: derived from the password, as Postgres stores it; the password is not stored.
+        expires_at: from then on the credential is refused; None: never.
+        last_used_at: its last use, to the minute; None: no use was seen.
     """
 
     tenant: TenantId
@@ -34,7 +34,7 @@ class ApplicationCredential:
 
     @property
     def user(self) -> str:
-        """The name to log in with; unambiguous, because a tenant's id has no dot."""
+        """The name to log in with. It is unambiguous: no tenant id has a dot."""
         return f"{self.tenant}.{self.name}"
 
     def is_expired(self, now: datetime) -> bool:

@@ -15,7 +15,7 @@ class Actor:
 
     Attributes:
         name: the API key's name, `api` without keys, or a part of the service.
-        request_id: of the HTTP request; None for the service's own actions.
+        request_id: the HTTP request's id; None for the service's own actions.
     """
 
     name: str
@@ -44,11 +44,11 @@ _SERVICE_NAMES = frozenset(actor.name for actor in SERVICE_ACTORS)
 
 
 class Origin(StrEnum):
-    """Where a change comes from."""
+    """What caused a change."""
 
     REQUEST = "request"
     SERVICE = "service"
-    """Nobody asked for it at that moment: pools that are evicted, recommendations applied."""
+    """The service itself: it evicted a pool, or applied a recommendation."""
 
     @classmethod
     def of(cls, actor: Actor) -> Origin:

@@ -1,7 +1,7 @@
-"""What is counted and measured of tenants and pools; each counter is declared once, here.
+"""Everything that is counted and measured for tenants and pools; each counter is declared here.
 
-The recorder counts under these names, statistics show them, samples and the advisor take their
-differences, and Prometheus gets its names and help texts from here.
+The recorder, statistics, samples and the advisor use these names, and Prometheus takes its metric
+names and help texts from here.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ COUNTERS: Mapping[str, CounterInfo] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Durations:
-    """Histograms of waits for a connection, of leases and of connects."""
+    """Histograms of how long callers waited, leases lasted and connects took."""
 
     wait: Histogram = field(default_factory=Histogram)
     hold: Histogram = field(default_factory=Histogram)
@@ -102,7 +102,7 @@ class Durations:
         self.connect.merge(other.connect)
 
     def raise_to(self, earlier: Durations) -> None:
-        """Count in no bucket less than *earlier* did."""
+        """Raise every count to at least what *earlier* had."""
         self.wait.raise_to(earlier.wait)
         self.hold.raise_to(earlier.hold)
         self.connect.raise_to(earlier.connect)
@@ -110,18 +110,18 @@ class Durations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterReading:
-    """A pool's counters at one moment, with the leases and waits that have not ended yet.
+    """A pool's counters at one moment. Leases and waits that have not ended are included.
 
-    The difference of two readings covers everything in between, bursts included; divided by the
-    time between them, the seconds are means.
+    The difference of two readings covers everything in between, bursts included. Divide its seconds
+    by the time between the readings to get means.
 
     Attributes:
         at: when it was read, in monotonic seconds.
         opened_at: when the pool was opened; `wait` and `hold` count from then.
         waiting: callers waiting at that moment.
-        busy_seconds: how long connections were leased, times connections.
-        waiting_seconds: how long callers waited for a connection, whatever came of it.
-        open_seconds: how long connections were open.
+        busy_seconds: connection-seconds on lease.
+        waiting_seconds: how long callers waited for a connection, with or without success.
+        open_seconds: connection-seconds open.
     """
 
     at: float

@@ -1,7 +1,7 @@
-"""Desired state: what operators want, as the catalog keeps it and pools follow it.
+"""Desired state: what operators want. The catalog stores it, and pools follow it.
 
-A generation counts the changes of a row: it only grows, an identical write keeps it, and the
-API shows it as the ETag.
+A generation counts the changes of a row. It only grows, and a write that changes nothing keeps it.
+The API shows it as the ETag.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from app.domain.tenant import AdvisorMode, TenantSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """A tenant as declared, and how far it has come.
+    """A tenant as declared, and its progress.
 
     Attributes:
         spec: what the operator declared.
-        uid: marks the database objects made for it; a later tenant of the same name has another,
-            so it is never handed its predecessor's data by accident.
+        uid: marks its database objects. A later tenant of the same name has another uid, so it
+            never gets its predecessor's data by accident.
         generation: grows with every change of the spec.
-        provisioned_at: when role, schema or database were made; None before.
-        deleting: being deleted; its login is not yet known to be disabled.
+        provisioned_at: when its role and its schema or database were created; None before.
+        deleting: it is being deleted, and its login may not be disabled yet.
     """
 
     spec: TenantSpec
@@ -64,7 +64,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """Since when a pool is paused, and the name of who paused it."""
+    """When a pool was paused, and by whom."""
 
     since: datetime
     by: str
@@ -72,7 +72,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredPool:
-    """What is desired of a pool; one that was never changed has none and uses the defaults."""
+    """The desired state of a pool. A pool that was never changed has none and uses the defaults."""
 
     pool_id: str
     size: PoolSize
@@ -82,13 +82,13 @@ class DesiredPool:
 
     @property
     def paused(self) -> bool:
-        """Whether it hands out no lease."""
+        """Whether it grants no leases."""
         return self.pause is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolChange:
-    """A change of what is desired of a pool; None leaves a field as it is."""
+    """A change of a pool's desired state; None leaves a field as it is."""
 
     min_size: int | None = None
     max_size: int | None = None
@@ -98,7 +98,7 @@ class PoolChange:
     def apply_to(self, size: PoolSize) -> PoolSize:
         """*size* with this change.
 
-        A smaller max_size alone takes min_size and warmup_size down with it.
+        When only max_size is given, min_size and warmup_size shrink to fit.
 
         Raises:
             InvalidInput: the numbers do not fit together.
@@ -111,10 +111,11 @@ class PoolChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordVersion:
-    """Which version of its password a login role is to have.
+    """The password version that a login role should have.
 
     Attributes:
-        applied: whether Postgres is known to have it; until then it has this one or the one before.
+        applied: whether Postgres has it for certain; until then it has this version or the one
+            before.
     """
 
     server: str
@@ -124,13 +125,13 @@ class PasswordVersion:
 
 
 class AdvisorRule(StrEnum):
-    """How sizes are judged."""
+    """How sizes are decided."""
 
     DEMAND = "demand"
     """As many connections as the load needs."""
 
     HYSTERESIS = "hysteresis"
-    """A step up or down when a threshold was exceeded several samples in a row."""
+    """One step up or down after several samples in a row exceed a threshold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +140,8 @@ class AdvisorSettings:
 
     Attributes:
         mode: how its recommendations are handled, unless a tenant has a mode of its own.
-        hysteresis, demand: the configuration of each rule, kept while another is in force.
-        demand_interval_ms: milliseconds between two observations of the demand rule.
+        hysteresis, demand: the configuration of each rule; kept while the other rule is in force.
+        demand_interval_ms: milliseconds between two observations by the demand rule.
         generation: grows with every change.
     """
 
@@ -153,13 +154,13 @@ class AdvisorSettings:
 
     @property
     def interval(self) -> float:
-        """Seconds between two observations of the rule in force."""
+        """Seconds between two observations by the rule in force."""
         if self.rule is AdvisorRule.DEMAND:
             return self.demand_interval_ms / 1000
         return self.hysteresis.tuning_interval_ms / 1000
 
     def advisor(self) -> ServerAdvisor[Any]:
-        """A fresh advisor by the rule in force."""
+        """Create an advisor with the rule in force."""
         if self.rule is AdvisorRule.DEMAND:
             return ServerAdvisor(DemandRule(self.demand))
         return ServerAdvisor(HysteresisRule(self.hysteresis))

@@ -53,8 +53,8 @@ class PoolkeeperError(Exception):
     """An error that Poolkeeper expects and reports.
 
     Attributes:
-        hint: what may help, if that is known.
-        statement: which one of several statements it was, from 0.
+        hint: what may help, if known.
+        statement: the index of the statement that failed, from 0.
     """
 
     code: ClassVar[str] = "poolkeeper-error"
@@ -76,11 +76,11 @@ class PoolkeeperError(Exception):
         return str(self.args[0])
 
     def suggest(self, hint: str | None) -> None:
-        """Say what may help."""
+        """Add a hint: what may help."""
         self.hint = hint
 
     def locate(self, statement: int) -> None:
-        """Say which one of several statements it was, from 0."""
+        """Add the index of the statement that failed, from 0."""
         self.statement = statement
 
 
@@ -104,7 +104,7 @@ class StatementFailed(InvalidInput):
         position: int | None = None,
         fields: Mapping[str, str] | None = None,
     ) -> None:
-        """*fields*: all that Postgres reported, by the letters of its protocol."""
+        """*fields*: everything that Postgres reported, by the letters of its protocol."""
         super().__init__(detail)
         self.sqlstate = sqlstate
         self.hint = hint

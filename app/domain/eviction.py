@@ -1,4 +1,4 @@
-"""Why and how pools were closed: the facts of evictions."""
+"""Evictions: why and how pools were closed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class EvictionReason(StrEnum):
     """It was unused for longer than the idle timeout."""
 
     LRU = "lru"
-    """It was the least recently used one when another needed its place."""
+    """It was the least recently used pool when another needed its place."""
 
     REQUESTED = "requested"
     """A person asked for it; leases had time to end."""
@@ -25,12 +25,12 @@ class EvictionReason(StrEnum):
     """Its tenant was deleted."""
 
     DRAINED = "drained"
-    """A person had it drained."""
+    """A person drained it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eviction:
-    """One pool closed: how many connections that closed, and how many leases it cut."""
+    """A closed pool: how many connections were closed, and how many leases were cut."""
 
     pool_id: str
     reason: EvictionReason
@@ -39,5 +39,5 @@ class Eviction:
 
     @property
     def is_notable(self) -> bool:
-        """Whether it is worth an audit event: not if only a slot without connections moved on."""
+        """Whether it deserves an audit event. Handing on a slot without connections does not."""
         return self.reason is not EvictionReason.LRU or self.closed > 0 or self.cut > 0

@@ -1,8 +1,8 @@
-"""A mergeable log-bucketed histogram, and the same over a rolling window.
+"""A log-bucketed histogram that can be merged, and one over a rolling window.
 
 Quantiles have a relative error of at most 4.5 %: buckets grow by 2**(1/8), and a quantile is its
 bucket's geometric middle, as in DDSketch (Masson, Rim, Lee: "DDSketch", VLDB 2019). Only buckets
-that were hit take memory. No clock is read here: callers pass monotonic seconds.
+with counts take memory. Nothing here reads a clock: callers pass monotonic seconds.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from functools import cache
 from math import floor, log2
 
 _BUCKETS_PER_OCTAVE = 8
-# Shorter durations count as zero: the event loop's clock is no finer.
+# Shorter durations count as zero: the event loop's clock is no finer than this.
 _SMALLEST = 1e-6
 _ZERO_BUCKET = floor(log2(_SMALLEST) * _BUCKETS_PER_OCTAVE)
 
 
 class Histogram:
-    """Counts of durations by logarithmic bucket, and the longest one exactly."""
+    """Counts of durations by logarithmic bucket, and the exact longest duration."""
 
     __slots__ = ("counts", "longest")
 
@@ -50,7 +50,7 @@ class Histogram:
         self.longest = max(self.longest, other.longest)
 
     def __sub__(self, earlier: Histogram) -> Histogram:
-        """What was counted since it equalled *earlier*; `longest` may be its bucket's middle."""
+        """Return what was counted since *earlier*; `longest` may be the middle of its bucket."""
         rest, known = Histogram(), earlier.counts.get
         for bucket, count in self.counts.items():
             if more := count - known(bucket, 0):
@@ -74,7 +74,7 @@ class Histogram:
         return sum(self.counts.values())
 
     def moments(self) -> tuple[int, float, float]:
-        """How many durations there were, their sum in seconds, and the sum of their squares."""
+        """Return the number of durations, their sum in seconds, and the sum of their squares."""
         total, seconds, squares = 0, 0.0, 0.0
         for bucket, count in self.counts.items():
             middle = _middle(bucket)
@@ -84,11 +84,11 @@ class Histogram:
         return total, seconds, squares
 
     def count_above(self, seconds: float) -> int:
-        """How many durations were longer than *seconds*, to the precision of the buckets."""
+        """Count the durations longer than *seconds*, as precisely as the buckets allow."""
         return sum(count for bucket, count in self.counts.items() if _middle(bucket) > seconds)
 
     def cumulative_counts(self, octaves: Iterable[int]) -> tuple[int, ...]:
-        """How many durations were shorter than 2**octave seconds, for each of *octaves*; exact."""
+        """Count the durations shorter than 2**octave seconds, for each of *octaves*; exact."""
         return tuple(
             sum(
                 count
@@ -99,7 +99,10 @@ class Histogram:
         )
 
     def quantiles(self, fractions: Iterable[float]) -> tuple[float | None, ...]:
-        """Seconds below which each of the ascending *fractions* (0..1) lies; None when empty."""
+        """Return the seconds below which each of *fractions* (0..1, ascending) lies.
+
+        None if empty.
+        """
         buckets = sorted(self.counts.items())
         total = self.count
         answers: list[float | None] = []
@@ -109,7 +112,7 @@ class Histogram:
             while position + 1 < len(buckets) and seen < rank:
                 position += 1
                 seen += buckets[position][1]
-            # A bucket's middle may lie beyond the longest duration there was.
+            # A bucket's middle may lie beyond the longest recorded duration.
             answers.append(min(_middle(buckets[position][0]), self.longest) if total else None)
         return tuple(answers)
 
@@ -122,10 +125,10 @@ def _middle(bucket: int) -> float:
 
 
 class RollingHistogram:
-    """Histograms of the last *window* seconds, in *slices* that fall off one by one.
+    """A histogram of the last *window* seconds, in *slices* that are dropped one by one.
 
-    Nothing older than *window* is covered, and at least *window* less one slice is. Slices in
-    which nothing was recorded take no memory: thousands of quiet tenants keep one of these.
+    It covers at most *window*, and at least *window* less one slice. Empty slices take no memory:
+    thousands of quiet tenants have one of these.
     """
 
     __slots__ = (
@@ -144,13 +147,14 @@ class RollingHistogram:
     ) -> None:
         """Cover *window* seconds (> 0), forgetting in steps of window / slices.
 
-        Ended slices are added to *flush_to*, which others may share.
+        Ended slices are added to *flush_to*, which several of these may share.
         """
         self._window = window
         self._flush_to = flush_to
         self._slices = slices
         self._ends_at = 0.0
-        # Of the current slice. A histogram of its own would cost each tenant as much as its counts.
+        # The counts of the current slice. A histogram object would cost each tenant as much as the
+        # counts.
         self._counts: dict[int, int] = {}
         self._longest = 0.0
         self._past: tuple[tuple[float, Histogram], ...] = ()
@@ -182,7 +186,7 @@ class RollingHistogram:
         return merged
 
     def start_total(self) -> None:
-        """Keep for `total` what falls out of the window from now on."""
+        """From now on, keep for `total` what leaves the window."""
         self._end_slice()
         self._total = Histogram()
 
@@ -191,7 +195,7 @@ class RollingHistogram:
         self._total = None
 
     def total(self) -> Histogram:
-        """Everything since `start_total`; empty without that. Costs recording nothing."""
+        """Everything since `start_total`; empty without it. It adds no cost to recording."""
         total = Histogram()
         if self._total is not None:
             total.merge(self._total)
@@ -199,7 +203,7 @@ class RollingHistogram:
         return total
 
     def add_unflushed_to(self, histogram: Histogram) -> None:
-        """Add what is not in `flush_to` yet."""
+        """Add to *histogram* what is not in `flush_to` yet."""
         if self._counts:
             histogram.merge(self._current())
 

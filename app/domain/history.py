@@ -1,6 +1,6 @@
-"""Samples of tenants and pools, and the history made of them.
+"""Samples of tenants and pools, and the history built from them.
 
-Which resolution answers a query is decided here; `app/catalog/samples.py` fetches it.
+This decides which resolution answers a query; `app/catalog/samples.py` fetches it.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-# The subject of the whole service's samples; like a shared pool's it has an @, as no tenant has.
+# The subject of the samples of the whole service. It has an @, as shared pools do and tenants
+# never.
 SERVICE = "@"
-# After a tenant's id, or SERVICE: what nodes reported, beside what the service's pools measured.
+# A suffix of a tenant's id or of SERVICE: these samples come from the reports of nodes.
 _ON_NODES = "@@"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def on_nodes(subject: str) -> str:
-    """The subject of the samples of a tenant, or of all, on nodes."""
+    """The subject of samples from nodes: of one tenant, or of all."""
     return subject + _ON_NODES
 
 
 def tenant_of(subject: str) -> str | None:
-    """The tenant that samples are of; None: of several."""
+    """The tenant of the samples; None if they are of several tenants."""
     tenant = subject.removesuffix(_ON_NODES)
     return None if "@" in tenant else tenant
 
 
 class Resolution(StrEnum):
-    """What one stored row covers, finest first: a poll, a minute, an hour, a day in UTC."""
+    """The time covered by one stored row, finest first: a poll, a minute, an hour, a day in UTC."""
 
     RAW = "raw"
     MINUTE = "minute"
@@ -43,12 +44,12 @@ class Resolution(StrEnum):
 
     @property
     def finer(self) -> Resolution:
-        """The next finer one; of polls, themselves."""
+        """The next finer resolution; for polls, polls."""
         return _FINE_FIRST[max(0, _FINE_FIRST.index(self) - 1)]
 
     @property
     def coarser(self) -> Resolution:
-        """The next coarser one; of days, themselves."""
+        """The next coarser resolution; for days, days."""
         return _COARSE_FIRST[max(0, _COARSE_FIRST.index(self) - 1)]
 
     def floor(self, time: datetime) -> datetime:
@@ -68,17 +69,17 @@ _COARSE_FIRST = _FINE_FIRST[::-1]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSample:
-    """What one poll measured of a subject, or several polls in a row that measured the same.
+    """What one poll measured, or several polls in a row with the same values.
 
     Attributes:
-        subject: a tenant's id, a pool's id (`shared@server`), `SERVICE` for all pools together, or
-            what `on_nodes` makes of the first or the last.
+        subject: a tenant's id, a pool's id (`shared@server`), or `SERVICE` for all pools together;
+            with the suffix of `on_nodes` for samples of a tenant or of all tenants on nodes.
         at: wall-clock time of the (last) poll, UTC.
-        polls: how many polls it covers, all within one minute.
-        gap_seconds: mean time between two of them; 0 for a single one.
+        polls: number of polls, all within one minute.
+        gap_seconds: mean time between two polls; 0 for a single one.
         total_connections: connections the pool had, 0 for a tenant inside a shared pool.
         acquired, timeouts: growth of the counters since the sample before.
-        connection_seconds: how long connections were leased since then, times connections.
+        connection_seconds: connection-seconds on lease since then.
     """
 
     subject: str
@@ -100,11 +101,11 @@ class PoolSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryPoint:
-    """The polls of one time step.
+    """One time step of a history.
 
     Gauges are means over the polls, `waiting_requests_max` and the percentiles are maxima,
-    `acquired`, `timeouts` and `connection_seconds` are growth. Percentiles of leases are None if
-    there was none in the step.
+    `acquired`, `timeouts` and `connection_seconds` are growth. Percentiles of lease times are None
+    if no lease ended in the step.
     """
 
     at: datetime
@@ -125,7 +126,7 @@ class HistoryPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """A subject's history, oldest first, and the resolution it was made from."""
+    """The history of one subject, oldest first, and the resolution it was built from."""
 
     resolution: Resolution
     points: tuple[HistoryPoint, ...]
@@ -137,16 +138,16 @@ ResolutionTimes = Mapping[Resolution, datetime | None]
 def choose_resolution(step: timedelta, start: datetime, oldest: ResolutionTimes) -> Resolution:
     """Choose the resolution for a history from *start* in steps of *step*.
 
-    The coarsest one whose whole rows make a step, since it has the fewest rows; a coarser one if
-    that does not reach back to *start* and the coarser one reaches further. *oldest* says how far
-    each reaches, None for no rows at all.
+    It is the coarsest one that divides a step into whole rows, since it has the fewest rows. If
+    that does not reach back to *start* and a coarser one reaches further, take the coarser one.
+    *oldest* is the time of each resolution's first row, None without rows.
     """
     chosen = next(each for each in _COARSE_FIRST if not each.step or not step % each.step)
     for coarser in reversed(_COARSE_FIRST[: _COARSE_FIRST.index(chosen)]):
         finer_from, coarser_from = oldest[chosen], oldest[coarser]
         if finer_from is not None and finer_from <= start:
             break
-        # A row starts up to its own step before the rows it was made of.
+        # A row starts up to one step before the first of the rows it was built from.
         if coarser_from is not None and (
             finer_from is None or coarser_from + coarser.step <= finer_from
         ):
@@ -159,8 +160,8 @@ def split_by_resolution(
 ) -> Iterator[tuple[Resolution, datetime, datetime]]:
     """Divide the time from *start* to *end* among *resolution* and the finer ones.
 
-    What is not downsampled yet, after the *newest* row of each, comes from the next finer one; so
-    nothing is missing and nothing is counted twice.
+    After the *newest* row of a resolution, where nothing is downsampled yet, the next finer one
+    takes over. So nothing is missing and nothing is counted twice.
     """
     for each in _COARSE_FIRST[_COARSE_FIRST.index(resolution) :]:
         last = newest[each]

@@ -1,4 +1,4 @@
-"""Identifiers of Postgres in SQL that people are to run."""
+"""Postgres identifiers in SQL that people are asked to run."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 def quoted(name: str) -> str:
-    """*name* as SQL needs it: in double quotes, unless it is plain."""
+    """Quote *name* for SQL if it needs quotes."""
     return name if _PLAIN_NAME.fullmatch(name) else '"' + name.replace('"', '""') + '"'

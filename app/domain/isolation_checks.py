@@ -1,7 +1,7 @@
-"""The isolation policy: what each strategy promises, and which facts break the promise.
+"""The isolation policy: what each strategy promises, and which facts violate it.
 
-Pure: `app.pools.isolation.inspection` reads the facts from Postgres; the same facts always give
-the same findings.
+Pure: `app.pools.isolation.inspection` reads the facts from Postgres; the same facts always give the
+same findings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from app.domain.identifier import quoted
 from app.domain.isolation_facts import ExcessGrant, RelationFacts, RoleFacts
 from app.domain.tenant import OBJECT_PREFIX, PoolStrategy
 
-# Every cluster has them, and they hold no data unless somebody put some there.
+# Every cluster has these databases. They hold no data unless somebody put some there.
 _MAINTENANCE_DATABASES = frozenset({"postgres", "template1"})
 _MAX_NAMES = 5
 
@@ -30,22 +30,22 @@ class Assurance(StrEnum):
     """Hostile SQL: Postgres itself keeps the tenant's own login role in its schema."""
 
     DATABASE = "database"
-    """Hostile SQL, and only the names of databases and roles are shared with others."""
+    """Hostile SQL. Only the names of databases and roles are visible to others."""
 
 
 class Severity(StrEnum):
     WARNING = "warning"
-    """The promise holds, but a safeguard in front of it is missing or was undone."""
+    """The promise holds, but a safeguard is missing or was disabled."""
 
     CRITICAL = "critical"
-    """The promise does not hold as long as this is so."""
+    """The promise is broken until this is fixed."""
 
     NOT_CHECKED = "not_checked"
-    """Postgres did not answer the check: whether the promise holds is unknown."""
+    """Postgres did not answer the check: it is unknown whether the promise holds."""
 
 
 class AuditCheck(StrEnum):
-    """A check of the isolation audit; a finding's detail says what is wrong and how to fix it."""
+    """A check of the isolation audit. A finding's detail says what is wrong and how to fix it."""
 
     ROLE = "role"
     ROLE_ATTRIBUTES = "role_attributes"
@@ -64,7 +64,7 @@ class AuditCheck(StrEnum):
 
 _ONE_POOL_EACH = (PoolStrategy.PER_TENANT, PoolStrategy.PER_DATABASE)
 _ONE_DATABASE = (PoolStrategy.SHARED, PoolStrategy.PER_TENANT)
-# The checks that not every strategy needs.
+# Checks that apply to some strategies only.
 _NEEDED_BY: dict[AuditCheck, tuple[PoolStrategy, ...]] = {
     AuditCheck.CONNECTION_LIMIT: _ONE_POOL_EACH,
     AuditCheck.CLOSED_TO_OTHERS: _ONE_POOL_EACH,
@@ -91,11 +91,11 @@ def checks_of(strategy: PoolStrategy) -> tuple[AuditCheck, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A check that failed or could not be made.
+    """A check that failed or could not run.
 
     Attributes:
-        cause: tells several causes of the same check apart; the same for all tenants of a server
-            that one thing concerns.
+        cause: distinguishes several findings of the same check. One cause that affects all tenants
+            of a server has the same value for each of them.
     """
 
     check: AuditCheck
@@ -106,7 +106,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IsolationReport:
-    """The findings of a tenant's last audit; every check that is not among them passed."""
+    """The findings of a tenant's last audit. All other checks passed."""
 
     findings: tuple[Finding, ...]
     checked_at: datetime
@@ -115,12 +115,12 @@ class IsolationReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """What was read from one server, and what could not be.
+    """The facts read from one server, and those that could not be read.
 
     Attributes:
-        relations: those that the shared role can use.
-        security_definer_functions: of those it can call, the ones without a search_path.
-        unchecked: why a check could not be made for any role.
+        relations: tables and views that the shared role can use.
+        security_definer_functions: those that the shared role can call and that set no search_path.
+        unchecked: why a check could not run for any role.
         unchecked_roles: why nothing could be read about a role, by name.
     """
 
@@ -140,9 +140,9 @@ def find_violations(
     home: str,
     connection_limit: int,
 ) -> tuple[Finding, ...]:
-    """What breaks the promise of *strategy* to the tenants that log in as *role*.
+    """Find what violates *strategy* for the tenants that log in as *role*.
 
-    *home* is the database they work in, *connection_limit* what the role's should be, or -1.
+    *home* is the database they work in, *connection_limit* the role's intended limit, or -1.
     """
     unchecked = inspection.unchecked
     if role in inspection.unchecked_roles:
@@ -328,7 +328,7 @@ def _of_relations(role: str, inspection: Inspection) -> Iterator[Finding]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """*names* for a sentence; of very many, the first few."""
+    """Join *names* for a sentence; only the first few of very many."""
     every = sorted(set(names))
     more = len(every) - _MAX_NAMES
     return ", ".join(every[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""What the isolation audit reads from Postgres of a role, of a table, and of a grant."""
+"""The facts that the isolation audit reads from Postgres: about roles, tables and grants."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ class RoleFacts:
     """A tenant's login role and the schema or database of the same name.
 
     Attributes:
-        attributes: those that no tenant may have, as Postgres names them.
-        memberships: roles it can act as, however indirectly.
-        privileged_memberships: those of them with such attributes, and Postgres' own.
-        settings: set for its sessions by others than Poolkeeper.
-        databases: those it can connect to, less those that tenants own: what an owner opens
-            is charged to the owner.
+        attributes: attributes it has that no tenant may have, as Postgres names them.
+        memberships: roles it can act as, directly or indirectly.
+        privileged_memberships: the memberships in roles with forbidden attributes and in Postgres'
+            predefined roles.
+        settings: session settings of the role that Poolkeeper did not set.
+        databases: databases it can connect to, without those that tenants own: a grant by an owner
+            is that owner's finding.
         connection_limit: -1 for none.
-        owner: of its schema or database; None if there is none.
+        owner: the owner of its schema or database; None if that does not exist.
         grantees: who else can use that schema or database; "PUBLIC" is everyone.
         owned_objects: how many objects it owns.
-        public_can_create: whether everyone can create objects in the schema public it sees.
+        public_can_create: whether everyone can create objects in the schema public of its database.
         missing_schemas, unusable_schemas, writable_schemas: schemas for extensions that do not
             exist, that it cannot use, or that it can create objects in.
     """
@@ -48,11 +49,11 @@ class RelationFacts:
     """A table or view with rows of several tenants that the shared role can use.
 
     Attributes:
-        kind: as in pg_class: r and p tables, f foreign ones, m materialized views, v views.
-        rls_enabled, rls_forced: its row-level security, and that also for its owner.
+        kind: as in pg_class: r and p for tables, f foreign tables, m materialized views, v views.
+        rls_enabled, rls_forced: whether row-level security is on, and on for the owner too.
         unfiltered_policies: permissive policies that do not check app.tenant_id.
         can_truncate: whether the shared role may empty it.
-        bypasses_rls: a view that reads with the rights of an owner whom no policy binds.
+        bypasses_rls: it is a view that reads as an owner to whom no policy applies.
     """
 
     name: str

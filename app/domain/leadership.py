@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-# In seconds. Two renewals may fail before trust ends, and a standby gives the active instance
-# longer than it gives itself.
+# In seconds. Two renewals may fail before trust ends. A standby waits longer before it takes over
+# than the active instance trusts itself.
 RENEWAL_INTERVAL = 2.0
 TRUST_SECONDS = 6.0
 ABANDONED_AFTER = 10.0
-# By how much clocks of two machines may drift apart while one waits for the other's trust to end.
+# How far the clocks of two machines may drift apart while one waits for the other's trust to end.
 _DRIFT = 0.1
 
 
 class InstanceState(StrEnum):
-    """What an instance does; see docs/architecture.md for the transitions."""
+    """What an instance does. The transitions are in docs/architecture.md."""
 
     STANDBY = "standby"
     ACTIVATING = "activating"
@@ -35,8 +35,8 @@ class Instance:
 
     Attributes:
         id: hexadecimal, new at each start.
-        url: under which other instances reach it; None if there are to be no others.
-        secret_key, servers: fingerprints of what all instances must have in common.
+        url: where other instances reach it; None if it runs alone.
+        secret_key, servers: fingerprints of settings that all instances must share.
     """
 
     id: str
@@ -47,19 +47,19 @@ class Instance:
 
     @property
     def has_standbys(self) -> bool:
-        """Whether others may take over, so that it must stop when it cannot renew."""
+        """Whether others may take over; then it must stop when it cannot renew."""
         return self.url is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeadershipRecord:
-    """What the catalog says of the active instance, or of the last one.
+    """The catalog's record of the active instance, or of the last one.
 
     Attributes:
         holder: the id of that instance; None before the first.
-        age: seconds since it renewed, by the catalog's clock, which may jump.
-        renewal: when that was: another text after each renewal.
-        released: whether it ended in order.
+        age: seconds since its last renewal, by the catalog's clock, which may jump.
+        renewal: the time of that renewal, as a text that differs after each one.
+        released: whether it stopped cleanly.
         secret_key, servers, keys: its fingerprints; None if it has registered none.
         schema: the revision of the catalog's tables.
     """
@@ -81,14 +81,14 @@ class LeadershipRecord:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the holder did not stop by itself: whatever does is no longer registered."""
+        """Whether the holder ended without a clean stop; a clean stop removes its registration."""
         return self.is_held and self.secret_key is not None
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether the holder has stopped renewing: its connections to the catalog are to be ended.
+        """Whether the holder has stopped renewing, so that its catalog connections must be ended.
 
-        One without a URL expects no standby, and goes on through an outage of the catalog.
+        An instance without a URL expects no standby, and keeps running while the catalog is away.
         """
         return self.is_held and self.url is not None and self.age > ABANDONED_AFTER
 
@@ -102,11 +102,11 @@ class LeadershipRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRecord:
-    """What the catalog says of one instance.
+    """What the catalog knows about one instance.
 
     Attributes:
-        seen_at: when it last said that it runs.
-        epoch, acquired_at: since when it is the active one; None if it is not.
+        seen_at: when it last reported that it runs.
+        epoch, acquired_at: its epoch and the time it became active; None if it is not active.
     """
 
     id: str
@@ -120,13 +120,13 @@ class InstanceRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Takeover:
-    """The beginning of an epoch.
+    """The start of an epoch.
 
     Attributes:
-        predecessor: the id of the instance that did not end in order; None if it did.
+        predecessor: the id of the previous instance if it did not stop cleanly; else None.
         trust_left: seconds for which that instance may still use servers.
-        is_failover: whether that instance failed; it may also have stopped by itself, but without
-            knowing that nothing of it is left on a server.
+        is_failover: whether that instance failed. Otherwise it stopped, but may have left something
+            on a server.
     """
 
     epoch: int
@@ -136,7 +136,7 @@ class Takeover:
 
 
 def client_name(instance_id: str) -> str:
-    """How the names of an instance's own connections begin, by which others can end them."""
+    """The prefix of the names of an instance's own connections; others end them by it."""
     return f"poolkeeper {instance_id}"
 
 
@@ -146,7 +146,7 @@ def admin_name(client: str) -> str:
 
 
 def refusal(record: LeadershipRecord, instance: Instance) -> str | None:
-    """Why *instance* must not become active after the one in *record*; None if it may.
+    """Say why *instance* must not become active after the one in *record*; None if it may.
 
     Instances that differ must not take over from each other. Once all have ended, any may start.
     """
@@ -157,9 +157,9 @@ def refusal(record: LeadershipRecord, instance: Instance) -> str | None:
 
 
 def refusal_among(others: Iterable[Instance], instance: Instance) -> str | None:
-    """Why *instance* must not stand by beside *others*; None if it may.
+    """Say why *instance* must not stand by beside *others*; None if it may.
 
-    It could take over before them when the active one ends.
+    When the active instance ends, it could take over before they do.
     """
     rivals = (other for other in others if other.has_standbys)
     differences = (_difference(instance, "another one", other) for other in rivals)
@@ -167,7 +167,7 @@ def refusal_among(others: Iterable[Instance], instance: Instance) -> str | None:
 
 
 def namesake_refusal(instance: Instance) -> str:
-    """Why *instance* must not stand by beside one with its URL: where it is, others look for it."""
+    """Say why *instance* must not stand by beside another one that advertises the same URL."""
     return (
         f"Another instance that runs has the same POOLKEEPER_ADVERTISE_URL, {instance.url}."
         " Give each instance its own, at which the others reach it."
@@ -188,9 +188,9 @@ def _difference(instance: Instance, who: str, other: Instance | LeadershipRecord
 
 
 def key_refusal(record: LeadershipRecord | None, keys: str) -> str | None:
-    """Why an instance with the fingerprint *keys* of its API keys is not ready; None if it is.
+    """Say why an instance whose API keys have the fingerprint *keys* is not ready; None if it is.
 
-    It would accept other callers as soon as it took over from the active one.
+    After a takeover it would accept other callers than the active one does.
     """
     if record is None or not record.is_held or record.keys in (None, keys):
         return None

@@ -1,4 +1,4 @@
-"""A server's lock table, and which backends to cancel or terminate before it is full.
+"""A server's lock table, and which back-ends to cancel or terminate before it is full.
 
 Postgres keeps the locks of all its sessions in one table of fixed size. Once that is full, no
 session gets another lock: no write and no login succeeds. Pure: facts in, signals out.
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-# Seconds that a cancelled statement has to release its locks before its connection is terminated.
+# Seconds for a cancelled statement to release its locks before its connection is terminated.
 GRACE = 1.0
 
 BackendKey = tuple[int, datetime]
-"""A backend's process id and its start, for process ids are reused."""
+"""A back-end's process id and start time, because process ids are reused."""
 
 
 class BackendSignal(StrEnum):
-    """As of pg_cancel_backend and pg_terminate_backend."""
+    """A signal to a back-end: pg_cancel_backend or pg_terminate_backend."""
 
     CANCEL_STATEMENT = "statement"
     TERMINATE_CONNECTION = "connection"
@@ -28,12 +28,12 @@ class BackendSignal(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockHolder:
-    """A tenant's backend with more locks than the table has for each session.
+    """A tenant's back-end with more locks than one session's part of the table.
 
     Attributes:
         role: the tenant's role that it logged in as.
-        owner: whose it is; the locks of one owner's backends count together.
-        locks: entries of the lock table that it holds.
+        owner: whose it is; the locks of all back-ends of an owner count together.
+        locks: lock table entries it holds.
         is_active: whether it runs a statement now.
     """
 
@@ -46,12 +46,12 @@ class LockHolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockTable:
-    """How full a server's lock table is, and which tenants' backends hold much of it.
+    """How full a server's lock table is, and which tenants' back-ends hold most of it.
 
     Attributes:
-        capacity: locks that Postgres plans for: max_locks_per_transaction for each session.
+        capacity: the planned number of locks: max_locks_per_transaction for each session.
         used: locks held or awaited now, by any session.
-        holders: tenants' backends that hold more than max_locks_per_transaction.
+        holders: tenants' back-ends that hold more than max_locks_per_transaction.
     """
 
     capacity: int
@@ -60,13 +60,16 @@ class LockTable:
 
     @property
     def utilization(self) -> float:
-        """Its used fraction; Postgres has some room beyond 1."""
+        """The fraction in use; it can exceed 1 because Postgres has some reserve."""
         return self.used / self.capacity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentSignal:
-    """What a backend was sent, and when, in monotonic seconds; None if it was only noticed."""
+    """The signal that a back-end was sent, and when, in monotonic seconds.
+
+    None: it was only noticed.
+    """
 
     signal: BackendSignal | None
     sent_at: float
@@ -75,15 +78,15 @@ class SentSignal:
 def choose_signals(
     table: LockTable, *, limit: float, sent: Mapping[BackendKey, SentSignal], now: float
 ) -> dict[LockHolder, BackendSignal | None]:
-    """The signals to send so that at most *limit* of *table* is used, and no others.
+    """Choose the signals that bring the use of *table* down to *limit*, and no others.
 
-    The owner with the most locks comes first, and of its backends the one with the most. Its
+    The owner with the most locks comes first, and of its back-ends the one with the most. First its
     statement is cancelled; if it still holds its locks after `GRACE`, its connection is terminated.
-    A backend that runs no statement has the same time to release its locks: it gets None, and is
-    only noticed. Those that are about to release their locks are not in the result.
+    A back-end that runs no statement gets the same time to release its locks: its entry is None, it
+    was only noticed. Back-ends that are about to release their locks are not in the result.
 
-    *limit* is a fraction, 0 to 1, *now* in monotonic seconds; *sent* holds what backends were sent
-    before, as long as they have held as much at every reading since.
+    *limit* is a fraction, 0 to 1; *now* is in monotonic seconds. *sent* holds what was sent to
+    back-ends before, as long as they have held as many locks at every reading since.
     """
     terminate = BackendSignal.TERMINATE_CONNECTION
     surplus = table.used - limit * table.capacity

@@ -1,10 +1,10 @@
-"""How many connections a pool should open for the callers that wait."""
+"""How many connections a pool should open for its waiting callers."""
 
 from __future__ import annotations
 
-# A wait of so many seconds is not worth a connection: a quarter of what is late by default.
+# Seconds of waiting for which no connection is opened: a quarter of the default limit of lateness.
 SOON = 0.025
-# Where every connection was in use for so many seconds on end, callers wait again and again.
+# If every connection was in use for this many seconds without a break, callers will wait again.
 LASTING = 0.25
 
 
@@ -20,21 +20,23 @@ def openings_wanted(
 ) -> int:
     """Connections to open now for *waiting* callers, beyond those *coming*.
 
-    None is opened for a caller whom a running lease will serve within the time of a connect, or
-    within `SOON`: of *leased* ones, leased x time / hold end in that time on average. Chance, or
-    one long lease, may disappoint: as soon as a caller has waited for so long, at least one
-    connection is coming. So no caller waits for longer than that and a connect, if there is room.
+    No connection is opened for a caller that a running lease will serve within the time of a
+    connect, or within `SOON`: on average, leased x time / hold leases end in that time. That may
+    fail by chance, or because of one long lease. So once a caller has waited that long, at least
+    one connection is opened. No caller waits longer than that time plus a connect, if there is
+    room.
 
     Args:
         waiting: callers that wait.
         coming: connections being opened, or about to be idle.
         leased: connections in use.
-        hold: how long leases usually last, seconds; None when unknown: nothing is expected back.
-        connect: how long opening a connection usually takes, seconds; None when unknown, likewise.
-        longest_wait: seconds for which the first of them has waited.
-        busy_for: seconds since a caller found an idle connection. After `LASTING` seconds each
-            waiter gets one: callers that always come back would take turns on few connections for
-            ever, at a fraction of the speed.
+        hold: how long leases usually last, seconds; None when unknown: then none is expected to
+            end.
+        connect: how long opening a connection usually takes, seconds; None when unknown.
+        longest_wait: seconds that the first of them has waited.
+        busy_for: seconds since a caller last found an idle connection. After `LASTING` seconds one
+            is opened for each waiter. Otherwise callers that always come back would take turns on a
+            few connections for ever, at a fraction of the speed.
     """
     if not hold or connect is None or busy_for >= LASTING:
         return max(0, waiting - coming)

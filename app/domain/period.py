@@ -1,7 +1,7 @@
 """A period of the past, and the stored rows that add up to it.
 
-Sums over a period are made of whole rows: days in its middle, hours, minutes and polls towards its
-ends. An end that lies inside a row is moved to the row's start, so periods that meet share nothing.
+Sums over a period are built from whole rows: days in its middle, hours, minutes and polls towards
+its ends. An end inside a row moves to the row's start, so adjacent periods never overlap.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from app.domain.history import Resolution, ResolutionTimes
 
-# Longer periods begin and end with whole hours, and with whole days: they are made of few rows.
+# Longer periods begin and end with whole hours, or whole days, so that few rows make them up.
 _LONGEST_IN_MINUTES = timedelta(days=1)
 _LONGEST_IN_HOURS = timedelta(days=31)
 
@@ -21,7 +21,7 @@ PeriodPart = tuple[Resolution, datetime, datetime]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
-    """From *start* to *end*, excluded, and the rows of it; none if nothing is stored."""
+    """The time from *start* until just before *end*, and its rows; none if nothing is stored."""
 
     start: datetime
     end: datetime
@@ -31,15 +31,16 @@ class Period:
 def stored_period(
     start: datetime, end: datetime, oldest: ResolutionTimes, newest: ResolutionTimes
 ) -> Period:
-    """What is stored of the time from *start* to *end*.
+    """Find what is stored for the time from *start* to *end*.
 
-    Both ends move back to a whole minute; to a whole hour or day where finer rows are gone, or
-    where the period is longer than a day, or 31. The start moves on to that of the history.
+    Both ends move back to a whole minute. They move back to a whole hour if minutes are gone or the
+    period is longer than a day, and to a whole day if hours are gone or it is longer than 31 days.
+    A start before the history moves forward to the history's start.
 
     Args:
-        oldest, newest: time of the first and last row in each resolution; None: it has none.
-            Rows of a resolution are complete up to its newest, and all of them are stored in the
-            next finer one until they are deleted there.
+        oldest, newest: time of the first and last row of each resolution; None without rows. A
+            resolution is complete up to its newest row, and the next finer resolution holds the
+            same time until its rows are deleted.
     """
     reach = _reach(oldest)
     if Resolution.DAY not in reach:
@@ -68,7 +69,7 @@ def stored_period(
 
 
 def _reach(oldest: ResolutionTimes) -> dict[Resolution, datetime]:
-    """From when on there are intervals of each resolution, stored so or in finer ones."""
+    """The time from which each resolution has intervals, as its own rows or as finer ones."""
     reach: dict[Resolution, datetime] = {}
     found = []
     for resolution in Resolution:
@@ -80,7 +81,7 @@ def _reach(oldest: ResolutionTimes) -> dict[Resolution, datetime]:
 
 
 def _begin(reach: dict[Resolution, datetime]) -> datetime:
-    """When the history begins, as precisely as it is known."""
+    """When the history begins, as precisely as is known."""
     begin = reach[Resolution.DAY]
     for finer in (Resolution.HOUR, Resolution.MINUTE):
         if finer in reach and finer.coarser.floor(reach[finer]) == begin:
@@ -95,7 +96,7 @@ def _parts(
     oldest: ResolutionTimes,
     newest: ResolutionTimes,
 ) -> Iterator[PeriodPart]:
-    """Rows of *resolution* where whole ones fit and exist, finer ones before and after them."""
+    """Rows of *resolution* where whole ones fit and exist; finer rows before and after them."""
     if start >= end:
         return
     if resolution is Resolution.RAW:

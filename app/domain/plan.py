@@ -1,7 +1,7 @@
-"""Plans: the steps of an operation, in order, and what they mean for connections.
+"""Plans: the steps of an operation, in order, and their effects on connections.
 
-Pure. A dry run returns the plan that an execution would follow. Effects are estimated from a
-pool's metrics at planning time: callers come and go before the change itself.
+Pure. A dry run returns the plan that an execution would follow. Effects are estimates: callers may
+come and go between planning and execution.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from app.domain.tenant import TenantSpec
 
 
 class PlanAction(StrEnum):
-    """One kind of step."""
+    """A kind of step."""
 
     RECORD = "record"
     """Store desired state with its audit event."""
@@ -57,7 +57,7 @@ class PlanStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effects:
-    """What a plan means for connections; `leases_cut` is an upper bound."""
+    """The effects of a plan on connections; `leases_cut` is an upper bound."""
 
     connections_opened: int = 0
     connections_closed: int = 0
@@ -73,7 +73,7 @@ class Effects:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What an operation does, in order, its effects, and what a person should know first."""
+    """The steps of an operation in order, its effects, and warnings for the person who decides."""
 
     steps: tuple[PlanStep, ...] = ()
     effects: Effects = field(default_factory=Effects)
@@ -111,24 +111,24 @@ def plan_step(
 def plan_record(
     target: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
 ) -> Plan:
-    """Store *after* in place of *before*; nothing if they are equal."""
+    """Plan to store *after* in place of *before*; nothing if they are equal."""
     if before == after:
         return Plan()
     return plan_step(PlanAction.RECORD, target, before=before, after=after)
 
 
 def warn_if_shared(spec: TenantSpec, tenants: int) -> Plan:
-    """Say how many tenants an operation on a shared pool touches."""
+    """Say how many tenants an operation on a shared pool affects."""
     if not spec.is_shared or tenants < 2:  # noqa: PLR2004 - one tenant is the caller
         return Plan()
     return Plan(warnings=(f"The pool is shared: this touches {tenants} tenants.",))
 
 
 def plan_pool(desired: DesiredPool, actual: ActualPool | None, *, open_now: bool = False) -> Plan:
-    """Bring a pool from *actual* (None: not open) to *desired*.
+    """Plan to bring a pool from *actual* (None: not open) to *desired*.
 
-    1. It is not open: open it if it keeps connections (min_size) or *open_now* asks for it;
-       any other pool opens on its first use.
+    1. It is not open: open it if it has a min_size or *open_now* is set; any other pool opens on
+       first use.
     2. It is open: resize first, so that a resumed pool serves with its new size.
     """
     target, size, paused = f"pool {desired.pool_id}", desired.size, desired.paused
@@ -160,7 +160,7 @@ def plan_pool(desired: DesiredPool, actual: ActualPool | None, *, open_now: bool
 
 
 def plan_close(pool_id: str, metrics: PoolMetrics, deadline: float) -> Plan:
-    """Close an open pool; leases get *deadline* seconds to end."""
+    """Plan to close an open pool; leases get *deadline* seconds to end."""
     warnings = []
     if metrics.active_connections and deadline:
         warnings.append(
@@ -178,7 +178,7 @@ def plan_close(pool_id: str, metrics: PoolMetrics, deadline: float) -> Plan:
 
 
 def plan_recycle(pool_id: str, size: PoolSize, metrics: PoolMetrics) -> Plan:
-    """Replace every connection; the pool reopens those that it keeps or lends."""
+    """Plan to replace every connection; the pool reopens those that it keeps or lends."""
     reopened = min(max(size.min_size, metrics.active_connections), metrics.total_connections)
     effects = Effects(connections_opened=reopened, connections_closed=metrics.total_connections)
     return plan_step(PlanAction.RECYCLE, f"pool {pool_id}", effects=effects)
@@ -186,7 +186,7 @@ def plan_recycle(pool_id: str, size: PoolSize, metrics: PoolMetrics) -> Plan:
 
 def _effects_of_resize(desired: DesiredPool, metrics: PoolMetrics) -> Effects:
     size, total = desired.size, metrics.total_connections
-    # A pool of this size opens what it keeps and what callers wait for.
+    # A pool of this size opens its min_size and what waiting callers need.
     needed = max(size.min_size, metrics.active_connections + metrics.waiting_requests)
     missing = max(0, min(needed, size.max_size) - total)
     return Effects(

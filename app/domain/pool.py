@@ -1,4 +1,4 @@
-"""What a pool is allowed to do, what state it is in, and what was counted about it.
+"""A pool's configuration, state, and statistics.
 
 Values only, in psycopg_pool's vocabulary (min_size, max_size, waiting). Nothing here opens,
 closes or measures anything.
@@ -20,7 +20,7 @@ MAX_POOL_SIZE = 10_000
 
 
 class PoolState(StrEnum):
-    """Where a pool is in its life."""
+    """A pool's state in its life cycle."""
 
     INITIALIZING = "initializing"
     WARMING_UP = "warming_up"
@@ -32,7 +32,7 @@ class PoolState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSize:
-    """How many connections a pool keeps, may have, and opens at once when it opens.
+    """How many connections a pool keeps, may have, and opens when it starts.
 
     Attributes:
         min_size: kept open whatever happens, 0..max_size.
@@ -48,7 +48,7 @@ class PoolSize:
     warmup_size: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse sizes that no pool could keep."""
+        """Refuse sizes that contradict each other."""
         if not 1 <= self.max_size <= MAX_POOL_SIZE:
             raise InvalidInput(f"max_size must be between 1 and {MAX_POOL_SIZE}.")
         if not 0 <= self.min_size <= self.max_size:
@@ -76,19 +76,20 @@ class PoolConfig:
     """How the pools of one strategy behave.
 
     Attributes:
-        strategy: which tenants these pools serve.
-        pool_size: most connections of one pool, unless its tenant says otherwise.
+        strategy: the strategy of the tenants that these pools serve.
+        pool_size: most connections of one pool, unless its desired state says otherwise.
         max_pools: most pools of this strategy open at a time.
         warmup_size: connections opened when a pool opens.
         idle_timeout: seconds without use after which a connection, then the pool, is closed.
         max_lifetime: seconds after which a connection is replaced; shortened by up to 10 % at
             random, so that connections opened together do not expire together.
-        health_check: whether idle connections are tested at all.
+        health_check: whether idle connections are tested.
         health_check_interval: seconds between two tests of an idle connection.
         acquire_timeout: seconds a caller waits for a connection; never infinite.
         max_waiting: most callers waiting at a time; the next one is refused at once.
         leak_threshold: seconds after which a lease is reported as a possible leak.
-        refuses_when_paused: callers of a paused pool are refused at once; else they wait.
+        refuses_when_paused: whether callers of a paused pool are refused at once, instead of
+            waiting.
     """
 
     strategy: PoolStrategy = PoolStrategy.SHARED
@@ -132,22 +133,22 @@ class PoolConfig:
 
     @property
     def max_pools_setting(self) -> str:
-        """The setting that says `max_pools`."""
+        """The name of the setting for `max_pools`."""
         is_databases = self.strategy is PoolStrategy.PER_DATABASE
         name = "MAX_DATABASES" if is_databases else "MAX_POOLS"
         return f"POOLKEEPER_{self.strategy.upper()}_{name}"
 
     @property
     def default_size(self) -> PoolSize:
-        """The size of a pool without a desired one."""
+        """The size of a pool without desired state."""
         return PoolSize(max_size=self.pool_size, warmup_size=min(self.warmup_size, self.pool_size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolMetrics:
-    """One look at a pool: how many connections it has and how many callers wait.
+    """A pool at one moment: how many connections it has and how many callers wait.
 
-    `total_connections` may exceed idle + active by those being opened or closed.
+    `total_connections` also counts connections that are being opened or closed.
     """
 
     total_connections: int
@@ -156,12 +157,12 @@ class PoolMetrics:
     waiting_requests: int
 
     def with_waiting(self, more: int) -> PoolMetrics:
-        """The same with so many waiting callers *more*."""
+        """The same with *more* waiting callers."""
         return replace(self, waiting_requests=self.waiting_requests + more) if more else self
 
     @classmethod
     def total(cls, pools: Iterable[PoolMetrics]) -> PoolMetrics:
-        """Several pools together."""
+        """The sum over several pools."""
         known = list(pools)
         return cls(
             total_connections=sum(each.total_connections for each in known),
@@ -199,7 +200,7 @@ UNMEASURED = Percentiles()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainResult:
-    """Connections that a drain closed, and those of them cut with a lease on them."""
+    """The number of connections that a drain closed, and how many of these had a lease."""
 
     closed: int
     cut: int
@@ -207,12 +208,12 @@ class DrainResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStats:
-    """What was counted and measured of a tenant or a pool.
+    """Statistics of a tenant or a pool.
 
     Attributes:
-        counters: since the service started; they survive the pool's eviction.
-        metrics: gauges of the moment.
-        window_seconds: what `max_wait_time_ms` and the percentiles cover.
+        counters: counts since the service started; they survive the pool's eviction.
+        metrics: current gauges.
+        window_seconds: the time that `max_wait_time_ms` and the percentiles cover.
     """
 
     counters: Counters

@@ -13,7 +13,7 @@ from app.domain.audit import Actor, AuditEvent
 from app.domain.pool import PoolMetrics
 
 MAX_LIFETIME: Final = timedelta(days=1)
-"""Every recommendation expires after this."""
+"""Every recommendation expires after this time."""
 
 
 class RecommendationKind(StrEnum):
@@ -23,11 +23,11 @@ class RecommendationKind(StrEnum):
     """Another size for a pool."""
 
     PLACEMENT = "placement"
-    """Another kind of pool for a tenant; a person decides, since its data moves too."""
+    """Another kind of pool for a tenant. A person decides, because the tenant's data must move."""
 
 
 class RecommendationStatus(StrEnum):
-    """Where it is in its lifecycle."""
+    """A recommendation's state in its life cycle."""
 
     OPEN = "open"
     APPLIED = "applied"
@@ -35,20 +35,20 @@ class RecommendationStatus(StrEnum):
     SUPERSEDED = "superseded"
     EXPIRED = "expired"
     UNDONE = "undone"
-    """It was applied, and reverted because it did not pay."""
+    """It was applied, then reverted because it did not help."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """Advice about one pool, or one tenant, kept in the catalog.
+    """Advice about a pool or a tenant, stored in the catalog.
 
     Attributes:
-        pool_id: the pool it is about; of a placement, the one that serves the tenant now.
-        tenant: whose pool it is, None for a shared pool; of a placement, who should move.
-        advice: the size and why; of a placement, the present size and why to move.
-        placement: the kind of pool to move to, if it is about a placement.
+        pool_id: the pool it is about; for a placement, the pool that serves the tenant now.
+        tenant: the pool's tenant, None for a shared pool; for a placement, the tenant to move.
+        advice: the size and the reason; for a placement, the current size and the reason to move.
+        placement: the kind of pool to move to; None unless it is a placement.
         max_size: the pool's max_size in force when the advice was given.
-        metrics: the sample it rests on.
+        metrics: the sample it is based on.
         expires_at: when it expires.
         closed_at, closed_by: when and by whom it was closed.
     """
@@ -73,15 +73,18 @@ class Recommendation:
 
     @property
     def subject(self) -> str:
-        """What at most one open recommendation is about; no pool's name has a colon."""
+        """What it is about.
+
+        Each subject has at most one open recommendation. No pool has a colon.
+        """
         return self.pool_id if self.placement is None else f"placement:{self.tenant}"
 
     def closed(self, status: RecommendationStatus, by: str, at: datetime) -> Recommendation:
-        """The same, closed by the actor named *by*."""
+        """The same recommendation, closed by the actor named *by*."""
         return replace(self, status=status, closed_by=by, closed_at=at)
 
     def closing_event(self, actor: Actor) -> AuditEvent:
-        """The event that records how this one, which is closed, was closed by *actor*."""
+        """The audit event for its closing by *actor*."""
         assert self.closed_at is not None  # noqa: S101 - it is closed
         same = {"id": str(self.id), "placement": self.placement}
         return AuditEvent(

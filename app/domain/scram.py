@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256 (RFC 5803): a password as Postgres stores it."""
+"""SCRAM-SHA-256 (RFC 5803): password verifiers as Postgres stores them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SALT_BYTES = 16
 
 
 def scram_verifier(password: str, *, iterations: int) -> str:
-    """*password* as Postgres stores it, stretched so often."""
+    """Derive the verifier of *password*, as Postgres stores it."""
     salt = secrets.token_bytes(_SALT_BYTES)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
@@ -23,7 +23,7 @@ def scram_verifier(password: str, *, iterations: int) -> str:
 
 
 def verify(password: str, verifier: str) -> bool:
-    """Whether *verifier* is of *password*; it takes the time of all its iterations."""
+    """Check *password* against *verifier*; this takes the CPU time of all its iterations."""
     _, stretched, keys = verifier.split("$")
     iterations, _, salt = stretched.partition(":")
     salted = hashlib.pbkdf2_hmac(

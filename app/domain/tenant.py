@@ -1,6 +1,6 @@
-"""Who a tenant is: its id, its strategy and what an operator declared about it.
+"""A tenant's identity: its id, its strategy and what an operator declared.
 
-Values only. Nothing here knows whether a pool or a database object exists.
+Values only. This file does not know whether a pool or a database object exists.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 class TenantId(str):
-    """A validated slug; only what passes the pattern and is not reserved can exist.
+    """A validated slug: it matches the pattern and is not reserved.
 
     Raises:
         InvalidTenantId: for anything else.
@@ -51,12 +51,12 @@ class TenantId(str):
 
     @property
     def object_name(self) -> str:
-        """The name of this tenant's role, schema or database."""
+        """The name of this tenant's role and of its schema or database."""
         return OBJECT_PREFIX + self
 
 
 def may_be_tenant_id(text: str) -> bool:
-    """Whether *text* has the form of one, reserved or not."""
+    """Whether *text* has the form of a tenant id, reserved or not."""
     return _MATCHES(text) is not None
 
 
@@ -83,12 +83,12 @@ class AdvisorMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantSpec:
-    """What an operator declared about one tenant.
+    """A tenant as an operator declares it.
 
     Attributes:
         server: name of the declared server it lives on; immutable.
         strategy: how it is isolated; immutable.
-        weight: share against others when connections are scarce, 1..1000.
+        weight: relative share when connections are scarce, 1..1000.
         max_leases: most leases it may hold at once; None: no limit.
         advisor_mode: how recommendations for its own pool are handled; None: as for the service.
     """
@@ -103,7 +103,7 @@ class TenantSpec:
 
     @property
     def pool_id(self) -> str:
-        """The pool that serves this tenant; '@' is in no slug, so the two kinds never collide."""
+        """The pool that serves this tenant; shared pools have an '@' in their id, tenants never."""
         return shared_pool_id(self.server) if self.is_shared else str(self.id)
 
     @property
@@ -112,16 +112,16 @@ class TenantSpec:
         return self.strategy is PoolStrategy.SHARED
 
     def check_scope(self, *, whole_pool: bool) -> None:
-        """Refuse to touch a pool of many tenants through one of them.
+        """Refuse to change a shared pool on behalf of one tenant.
 
         Raises:
-            PoolIsShared: unless *whole_pool* includes them all.
+            PoolIsShared: unless *whole_pool* is set.
         """
         if self.is_shared and not whole_pool:
             raise PoolIsShared
 
     def as_dict(self) -> dict[str, Any]:
-        """Every field, as JSON has it."""
+        """Every field, as JSON."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return values | {"labels": dict(self.labels)}
 
@@ -139,10 +139,10 @@ class TenantSpec:
 
 
 def shared_pool_id(server: str) -> str:
-    """Name the one shared pool of *server*."""
+    """The id of *server*'s one shared pool."""
     return f"shared@{server}"
 
 
 def tenant_of_pool(pool_id: str) -> str | None:
-    """The tenant that a pool belongs to; None: it is shared."""
+    """The tenant that owns a pool; None if it is shared."""
     return None if "@" in pool_id else pool_id

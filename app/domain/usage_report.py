@@ -1,4 +1,4 @@
-"""Who held connections for how long over a period: the report's values."""
+"""Usage reports: who held connections, and for how long, over a period."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ USAGE_GROUP_PATTERN = r"^(tenant|pool|server|label:[^:]+)$"
 
 
 class Grouping(StrEnum):
-    """What a report has one line for; tenants count to what they belong to now."""
+    """What a report groups tenants by; it uses their present attributes."""
 
     TENANT = "tenant"
     POOL = "pool"
@@ -20,7 +20,7 @@ class Grouping(StrEnum):
 
 
 class UsageOrder(StrEnum):
-    """Sort keys of groups; a minus puts the largest first."""
+    """Sort keys of groups; a minus sorts the largest first."""
 
     LONGEST = "-connection_seconds"
     SHORTEST = "connection_seconds"
@@ -31,22 +31,22 @@ class UsageOrder(StrEnum):
 
     @property
     def measure(self) -> str:
-        """The field that is compared."""
+        """The field to sort by."""
         return self.value.lstrip("-")
 
     @property
     def sign(self) -> int:
-        """What makes the measure grow along the list."""
+        """The factor that makes the measure ascend along the list."""
         return -1 if self.startswith("-") else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageSums:
-    """What some tenants used together.
+    """The usage of some tenants, summed up.
 
     Attributes:
-        connection_seconds: how long they held connections, times connections.
-        leases, timeouts: leases begun, and those not obtained in time.
+        connection_seconds: connection-seconds that they held.
+        leases, timeouts: leases granted, and callers that timed out.
     """
 
     connection_seconds: float = 0.0
@@ -60,8 +60,8 @@ class UsageGroup(UsageSums):
 
     Attributes:
         group: None for tenants that were deleted, and for those without the label.
-        tenants: how many tenants there are in it.
-        place: what orders groups that used the same.
+        tenants: number of tenants in it.
+        place: orders groups with equal usage.
     """
 
     group: str | None
@@ -71,7 +71,7 @@ class UsageGroup(UsageSums):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageReport:
-    """Some groups, the number of all groups, and what they used together."""
+    """Some groups, the number of all groups, and their total usage."""
 
     period: Period
     groups: tuple[UsageGroup, ...] = ()

@@ -1,4 +1,4 @@
-"""What the callers of a tenant wait for: the first of all limits that binds."""
+"""What the callers of a tenant wait for: the first limit that binds."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _SERVER_BUDGET = (
 
 
 class WaitCause(StrEnum):
-    """What would have to change so that the next caller gets a connection."""
+    """The limit that must change so that the next caller gets a connection."""
 
     PAUSED = "paused"
-    """The pool is to be resumed."""
+    """The pool must be resumed."""
 
     SERVER_UNAVAILABLE = "server_unavailable"
     """The server opens no connection."""
 
     MAX_LEASES = "max_leases"
-    """The tenant has as many leases as it may have at a time."""
+    """The tenant has its maximum number of leases."""
 
     POOL_LIMIT = "pool_limit"
-    """As many pools are open as may be; the tenant's is none of them."""
+    """The maximum number of pools is open, and the tenant's pool is not among them."""
 
     MAX_SIZE = "max_size"
-    """All connections that the pool may have are on lease."""
+    """All connections that the pool may have are leased."""
 
     SHARE = "share"
-    """All connections of the pool's share of its size are on lease; nodes may have the rest."""
+    """All connections of the pool's share of its size are leased; nodes may have the rest."""
 
     SERVER_BUDGET = "server_budget"
     """The pool may have more connections; the server's budget is used up."""
@@ -54,19 +54,18 @@ class Use(NamedTuple):
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no more of it."""
+        """Whether the limit is reached."""
         return self.limit is not None and self.used >= self.limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """What callers wait for now.
+    """What callers wait for.
 
     Attributes:
         cause: for programs.
-        used, limit: how much of what binds is in use, and how much there may be; None if nothing
-            is counted.
-        detail: the end of a sentence that begins with "It waits for".
+        used, limit: use of the limit that binds, and the limit itself; None if nothing is counted.
+        detail: completes the sentence "It waits for …".
     """
 
     cause: WaitCause
@@ -77,19 +76,19 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingTenant:
-    """A tenant with waiting callers, and all that can hold them up.
+    """A tenant with waiting callers, and everything that can hold them up.
 
     Attributes:
-        server: its name.
-        is_available: whether its connections work.
-        last_error: why none can be opened now; None if they can.
-        is_paused: whether the pool is.
-        leases: of the tenant.
-        pools: open ones of its strategy while its own is none of them; else None.
+        server: name of its server.
+        is_available: whether the server's connections work.
+        last_error: why no connection can be opened now; None if one can.
+        is_paused: whether the pool is paused.
+        leases: the tenant's leases.
+        pools: open pools of its strategy if the tenant's own is not open; else None.
         pools_setting: the setting that limits them.
-        pool: connections of its pool on lease.
-        is_shared_with_nodes: whether the pool may have only a share of its size.
-        budget: connections of the server.
+        pool: leased connections of its pool.
+        is_shared_with_nodes: whether nodes may have a part of the pool's size.
+        budget: the server's connections.
     """
 
     server: str
@@ -105,7 +104,7 @@ class WaitingTenant:
 
     @property
     def wait(self) -> Wait:
-        """What its callers wait for; the first that applies."""
+        """What its callers wait for: the first limit that applies."""
         if self.is_paused:
             return Wait(cause=WaitCause.PAUSED, detail="the pool to be resumed")
         if not self.is_available:

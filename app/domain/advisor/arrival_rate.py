@@ -1,9 +1,9 @@
 """How many callers a second a pool should be ready for.
 
-Smoothed twice. Fast, with the mean absolute deviation beside it, as TCP does for round
-trips (Jacobson, "Congestion Avoidance and Control", 1988): that follows a change at once.
-And slowly: as long as both agree within what chance explains, the slow one is nearer to the
-truth, and a steady load gets a steady size.
+The rate is smoothed twice. The fast average, kept with its mean absolute deviation as TCP does for
+round trips (Jacobson, "Congestion Avoidance and Control", 1988), follows a change at once. The slow
+average is more exact while both differ by no more than chance explains: so a steady load gets a
+steady size.
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ from app.domain.advisor.demand_config import DemandConfig
 _SMOOTHING_SECONDS = 5.0
 _STEADY_SECONDS = 100.0
 _PEAK_SECONDS = 60.0
-# Standard deviations, of the fast rate, that chance may explain.
+# Standard deviations of the fast rate that chance may explain.
 _CHANCE = 2.5
-# Mean absolute deviation of a Poisson count in its standard deviations, and as much of its
-# own noise as chance may explain.
+# Mean absolute deviation of a Poisson count, in standard deviations, with its own noise included.
 _SWING_BY_CHANCE = 1.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrivalRate:
-    """What is remembered of a pool's arrivals, all in callers a second.
+    """A pool's arrival rates, in callers per second.
 
     Attributes:
-        fast: smoothed over a few ticks; None before the first observation.
-        steady: smoothed over minutes, or `fast` since it last changed by more than chance.
+        fast: average of a few ticks; None before the first observation.
+        steady: average of minutes, or of the time since `fast` last changed by more than chance.
         deviation: mean absolute deviation of a tick's rate from `fast` before it.
-        noise: standard deviation of a tick's rate if callers came independently (Poisson).
-        peak: the highest rate lately, decaying to the present one.
+        noise: standard deviation of a tick's rate if callers arrive independently (Poisson).
+        peak: the recent highest rate; it decays to the present one.
     """
 
     fast: float | None = None
@@ -42,7 +41,7 @@ class ArrivalRate:
     peak: float = 0.0
 
     def updated(self, config: DemandConfig, arrivals: int, seconds: float) -> ArrivalRate:
-        """The rate after *arrivals* within *seconds*."""
+        """Return the rates after *arrivals* within *seconds*."""
         rate = arrivals / seconds
         if self.fast is None:
             noise = sqrt(max(arrivals, 1)) / seconds
@@ -65,11 +64,11 @@ class ArrivalRate:
         )
 
     def expected(self, config: DemandConfig) -> float:
-        """Callers a second to be ready for: the rate, and a margin for its swings.
+        """Callers per second to be ready for: the rate plus a margin for its variation.
 
-        Swings that chance explains need none: the queueing model knows of chance. And the
-        margin never reaches beyond what came lately: after a step the deviation is large, but
-        the rate does not rise by as much again.
+        Variation that chance explains needs no margin: the queueing model covers it. And the margin
+        never exceeds the recent peak: after a step the deviation is large, but the rate will not
+        rise by as much again.
         """
         swings = max(0.0, self.deviation - _SWING_BY_CHANCE * self.noise)
         return self.steady + min(config.rate_margin * swings, max(0.0, self.peak - self.steady))

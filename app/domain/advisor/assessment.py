@@ -1,6 +1,6 @@
-"""What one observation, and all before it, mean for a pool's load.
+"""What one observation, together with those before it, says about a pool's load.
 
-The part of the demand rule that estimates; `demand` decides.
+This part of the demand rule estimates; `demand` decides.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class DemandMemory:
     """What the demand rule remembers of one pool.
 
     Attributes:
-        forecast: of its load.
-        window: what it needed lately.
-        trial: its growths on trial.
-        late_ticks: for the last ticks at this size, whether too many callers were late.
+        forecast: the forecast of its load.
+        window: what it needed recently.
+        trial: the state of its trials of growth.
+        late_ticks: for each recent tick at this size, whether too many callers were late.
     """
 
     forecast: Forecast = field(default_factory=Forecast)
@@ -42,17 +42,17 @@ class Assessment:
     """One observation with its estimates.
 
     Attributes:
-        load: what the pool is expected to have to carry.
-        lateness: who waited too long in the interval.
+        load: the load expected next.
+        lateness: the callers that waited too long in the interval.
         needed: the least size that carries the load; `max_allowed` + 1 if no allowed size does.
-        desired: the same, or more if callers are late nevertheless.
-        allowance: connections above these that a burst may open.
-        is_late: whether more callers waited too long than may, beyond chance, and for a connection
-            that the size did not allow: who waits for a login waits at any size.
-        max_allowed: the most the size may become.
+        desired: the same, or more if callers are late although the size should do.
+        allowance: connections beyond these, reserved for bursts.
+        is_late: whether too many callers waited too long, beyond chance, because the size was too
+            small. Callers that wait for a login wait at any size.
+        max_allowed: the largest size allowed.
         blocker: why the observation says nothing about the size; None when it does.
         events: callers seen in the window.
-        memory: what to remember for the next one.
+        memory: the memory for the next observation.
     """
 
     config: DemandConfig
@@ -75,7 +75,7 @@ class Assessment:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody used or waited for the pool in the whole interval."""
+        """Whether nobody used the pool or waited for it in the whole interval."""
         seen, now = self.observation, self.observation.metrics
         return not (
             seen.arrivals or now.active_connections or now.waiting_requests or seen.mean_active
@@ -83,7 +83,7 @@ class Assessment:
 
     @property
     def floor(self) -> int:
-        """The size below which it must not shrink: in use, usually busy plus one, min_size."""
+        """The least size to shrink to: connections in use, usually busy plus one, min_size."""
         in_use = self.observation.metrics.active_connections
         busy = ceil(self.memory.window.median_busy) + 1
         return max(self.observation.min_size, max(in_use, busy) + self.observation.idle_places)
@@ -95,38 +95,38 @@ class Assessment:
 
     @property
     def shrink_target(self) -> int:
-        """The size above which it shrinks: what was required, and the allowance."""
+        """The size above which it shrinks: the required size plus the allowance."""
         return min(self.required + self.allowance, max(self.required, self.max_allowed))
 
     @property
     def ceiling(self) -> int | None:
-        """The size above which growth recently did not pay; None when there is none."""
+        """The size above which growth recently did not help; None if there is none."""
         return self.memory.trial.ceiling(self.observation.at)
 
     @property
     def growth_limit(self) -> int:
-        """The most the size may grow to: what is allowed, and no more than the ceiling."""
+        """The largest size it may grow to: the allowed maximum, limited by the ceiling."""
         return self.max_allowed if self.ceiling is None else min(self.max_allowed, self.ceiling)
 
     @property
     def confidence(self) -> Confidence:
-        """By how many callers were seen."""
+        """How sure the assessment is, by the number of callers seen."""
         if self.blocker is not None or self.events < self.config.min_events:
             return Confidence.LOW
         return Confidence.HIGH if self.events >= self.config.enough_events else Confidence.MEDIUM
 
     @property
     def warm_size(self) -> int:
-        """Connections worth keeping although unused: what the load needs, with its margin."""
+        """Connections to keep open when idle: what the load needs, with its margin."""
         return min(self.needed, self.max_allowed)
 
     @property
     def is_inflated(self) -> bool:
-        """Whether leases last so much longer than under light load that ours may be why."""
+        """Whether leases last so much longer than under light load that the pool may cause it."""
         return self.memory.forecast.is_inflated(self.config)
 
     def size_at_knee(self) -> int | None:
-        """Where throughput peaks, if the pool is well beyond; None if it is not, or not yet known.
+        """The size at which throughput peaks, if the pool is well beyond it; else None.
 
         By Gunther's universal scalability law without contention, a lease among c takes
         1 + k c (c - 1) times as long as alone, and throughput peaks at 1 / sqrt(k) connections,
@@ -147,10 +147,10 @@ class Assessment:
 
     @property
     def is_degraded(self) -> bool:
-        """Whether the pool is saturated while leases last suspiciously long.
+        """Whether the pool is saturated and leases last suspiciously long.
 
-        Then more connections may only make each of them slower; otherwise each one more
-        carries its share, and growing needs no trial.
+        Then more connections may only slow each other down, and growth needs a trial. Otherwise
+        each additional connection carries its share.
         """
         return self.is_saturated and self.is_inflated
 
@@ -181,7 +181,7 @@ def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) ->
         and LATE_MEMORY * lateness.callers >= config.min_events
         and lateness.bound > config.late_share
     )
-    # Waits before a change of size say nothing about the size after it.
+    # Waits before a resize say nothing about the new size.
     late_ticks = (is_late,) if is_resized else (*memory.late_ticks, is_late)[-LATE_MEMORY:]
     desired = needed
     if sum(late_ticks) >= config.late_ticks and is_late:
@@ -211,14 +211,14 @@ def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) ->
 def _needed(
     config: DemandConfig, load: OfferedLoad, seen: PoolObservation, max_allowed: int
 ) -> int:
-    """The feed-forward size; at least what Little's law saw busy."""
+    """The size by feed-forward, at least the connections that Little's law counts as busy."""
     smallest = smallest_size(load, config.patience_seconds, config.late_share, max_allowed + 1)
     busy = min(ceil(seen.mean_active), max_allowed)
     return min(max_allowed + 1, max(smallest, busy) + seen.idle_places)
 
 
 def _late_step(config: DemandConfig, seen: PoolObservation) -> int:
-    """A share of the size, but not more connections than there were callers to use them."""
+    """Grow by a share of the size, but never beyond the callers that could use the connections."""
     backlog = max(ceil(2.0 * seen.mean_waiting), seen.metrics.waiting_requests)
     return max(1, min(ceil(config.late_growth * seen.max_size), backlog))
 

@@ -1,4 +1,4 @@
-"""Configuration values: each field declares its default, meaning and range once, for everybody."""
+"""Configuration values: each field declares its default, meaning and range in one place."""
 
 from __future__ import annotations
 

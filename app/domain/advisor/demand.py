@@ -1,4 +1,4 @@
-"""The demand rule: as many connections as the load needs, and no growth that does not pay.
+"""The demand rule: as many connections as the load needs, and no growth that does not help.
 
 Feed-forward from arrivals and hold times (`forecast`, `erlang`); feedback from the measured
 share of late callers (`lateness`); up at once but bounded, down only to the most that the
@@ -24,7 +24,7 @@ from app.domain.advisor.sizing_recommendation import (
     TrialPhase,
 )
 
-# Of the window: silence for so long means few callers, and not a pool just opened.
+# A fraction of the window. Silence this long means few callers, not a pool just opened.
 _OBSERVED = 0.9
 
 
@@ -46,14 +46,15 @@ class DemandRule:
     ) -> tuple[PoolSizingRecommendation, DemandMemory]:
         """Recommend a size; first match wins.
 
-        1. The size is above what it may be: shrink to that.
+        1. The size exceeds the allowed maximum: shrink to it.
         2. The observation says nothing about the size: keep it.
-        3. The last growth did not pay: undo it; or is on trial: wait.
-        4. Leases take so much longer than under light load that fewer at a time may end more:
-           shrink on trial.
-        5. More is desired than there is: grow, unless it would not help.
-        6. The load is carried, but a burst would wait: grow by the allowance, likewise.
-        7. Otherwise: give back what the window did not need.
+        3. The last growth did not help: undo it. It is still on trial: wait.
+        4. Leases take so much longer than under light load that fewer connections may complete more
+           of them: shrink on trial.
+        5. More connections are needed: grow, unless that would not help.
+        6. The size carries the load, but a burst would wait: grow by the allowance, unless that
+           would not help.
+        7. Otherwise: shrink to what the window needed.
         """
         found = assess(self.config, memory, seen)
         return self._decide(found), found.memory
@@ -96,8 +97,9 @@ class DemandRule:
         size, is_degraded = found.observation.max_size, found.is_degraded
         if obstacle := self._obstacle(found, is_degraded=is_degraded):
             return self._keep(found, *obstacle)
-        # A pool that is saturated, or whose leases slow each other down, may have met the
-        # database's limit: it gets what it needs. So does one whose callers are on time.
+        # A pool that is saturated, or whose leases slow each other down, may have reached the
+        # database's limit: it gets what it needs and no more. So does a pool whose callers are on
+        # time.
         has_room = found.is_late and not (found.is_saturated or found.is_inflated)
         desired = found.desired + (found.allowance if has_room else 0)
         new_size = min(desired, self._step_limit(found), found.growth_limit)
@@ -111,7 +113,7 @@ class DemandRule:
         return self._resize(found, new_size, code, reason, trial)
 
     def _obstacle(self, found: Assessment, *, is_degraded: bool) -> tuple[ReasonCode, str] | None:
-        """Why a pool that wants to grow must not; None when it may."""
+        """Say why a pool that wants to grow must not; None if it may."""
         config, size, trial = self.config, found.observation.max_size, found.memory.trial
         obstacle: tuple[ReasonCode, str] | None = None
         if found.events < config.min_events:
@@ -127,13 +129,14 @@ class DemandRule:
         return obstacle
 
     def _room_for_bursts(self, found: Assessment) -> PoolSizingRecommendation | None:
-        """Restore the allowance when half of it is gone; None when not, or when it may not.
+        """Restore the allowance once half of it is used up; None otherwise, or if it may not grow.
 
-        By doubling, one interval after the other: if leases become slower on the way, it ends.
+        It doubles the size at each interval, and stops if leases become slower.
         """
         half = min(found.desired + found.allowance // 2, found.growth_limit)
         has_half = found.observation.max_size >= half
-        # Who is late now gets what it needs first: this burst may have met the database's limit.
+        # If callers are late now, the pool first gets what it needs: this burst may have reached
+        # the database's limit.
         may_slow = found.is_late or found.is_inflated or found.is_saturated
         if has_half or found.is_idle or may_slow:
             return None
@@ -145,9 +148,9 @@ class DemandRule:
         return self._resize(found, new_size, ReasonCode.ROOM_FOR_BURSTS, reason)
 
     def _step_limit(self, found: Assessment) -> int:
-        """The most the size may grow to in one tick: what is needed, at least twice the size.
+        """The largest size after one tick: what is needed, at least twice the size.
 
-        A quarter more where a limit of the database may be near: it is slow already.
+        Only a quarter more if the database is already slow, because its limit may be near.
         """
         config, size = self.config, found.observation.max_size
         if is_io_bound(config, found.observation) or found.is_inflated:
@@ -215,7 +218,7 @@ class DemandRule:
         )
 
     def _wanted(self, found: Assessment, new_size: int) -> int:
-        """What the load asks for, before steps and the dead band held it back."""
+        """The size that the load needs, before step limits and the dead band."""
         if new_size <= found.observation.max_size:
             limit = max(new_size, found.observation.min_size)
             return min(found.required, limit, found.max_allowed)
@@ -228,7 +231,8 @@ class DemandRule:
         if new_size > size:
             before = max(before, found.late_share(size))
         else:
-            # Whatever makes callers late now, such as max_leases, still does with fewer.
+            # Whatever makes callers late now, such as max_leases, still does with fewer
+            # connections.
             after = max(after, before)
         return Effect(
             late_share_before=before,

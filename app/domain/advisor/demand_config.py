@@ -16,14 +16,14 @@ from app.domain.errors import InvalidInput
 from app.domain.pool import MAX_POOL_SIZE
 
 LATE_MEMORY = 3
-"""Ticks among which `late_ticks` must have been late."""
+"""The number of recent ticks that must be late for `late_ticks`."""
 
 _MAX_TICKS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialConfig:
-    """When a growth made while saturated pays, and what happens when it does not.
+    """When a growth during saturation counts as a success, and what happens when it does not.
 
     Raises:
         InvalidInput: for values with which no trial could end.
@@ -65,16 +65,16 @@ class TrialConfig:
 class DemandConfig:
     """Configuration of the demand rule.
 
-    The defaults come from queueing theory where it has an answer, from Kubernetes' autoscaler
-    (asymmetric stabilisation: growth x2 a tick, a window of 300 s), and from simulations on
-    synthetic loads for the rest: minute bins that wander, spike, jump or recur, and steps, ramps,
-    bursts, waves and a flash crowd, none of them a recorded trace. On 12 such loads of 5 seeds an
-    allowance of 0, 10 and 20 had a mean regret of 6.9, 1.1 and 0.4 at 1,000 connection-seconds a
-    late wait, and of 0.59, 0.88 and 0.88 at 10. A burst share of 1, 4 and 9 had 5.3, 0.4 and 0.4 %
-    late on a random walk with spikes of up to 400 requests/s, and 0.98, 0.98 and 0.43 of the best
-    static size's throughput in overload past a knee of 8. The hold inflation is the largest of
-    1.25, 1.35 and 1.5 with which a pool under 1.25 times the capacity of a server with a knee at 50
-    connections does not settle beyond 55 (3 seeds). The idle seconds are two ticks.
+    Where queueing theory has an answer, the defaults come from it. Growth and window follow
+    Kubernetes' autoscaler (asymmetric stabilisation: growth x2 a tick, a window of 300 s). The rest
+    comes from simulations on synthetic loads, not on recorded traces: minute bins that wander,
+    spike, jump or recur, and steps, ramps, bursts, waves and a flash crowd. Allowance: on 12 such
+    loads with 5 seeds, 0, 10 and 20 had a mean regret of 6.9, 1.1 and 0.4 at 1,000
+    connection-seconds per late wait, and of 0.59, 0.88 and 0.88 at 10. Burst share: 1, 4 and 9 made
+    5.3, 0.4 and 0.4 % late on a random walk with spikes of up to 400 requests/s, and reached 0.98,
+    0.98 and 0.43 of the best static size's throughput in overload past a knee of 8. Hold inflation:
+    of 1.25, 1.35 and 1.5 the largest with which a pool does not settle beyond 55 connections, at
+    1.25 times the capacity of a server with a knee at 50 (3 seeds). Idle seconds: two ticks.
 
     Raises:
         InvalidInput: for values with which the rule could not work.

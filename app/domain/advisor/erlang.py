@@ -20,11 +20,11 @@ from math import exp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferedLoad:
-    """What callers ask of a pool.
+    """The load that callers offer to a pool.
 
     Attributes:
-        erlangs: at least 0: connections busy on average if nobody had to wait.
-        hold: mean seconds of a lease, above 0 when anything is offered.
+        erlangs: mean number of busy connections if nobody had to wait, at least 0.
+        hold: mean seconds of a lease; above 0 if anything is offered.
         cv2: squared coefficient of variation of the holds, at least 0.
     """
 
@@ -47,7 +47,7 @@ def late_share(load: OfferedLoad, size: int, patience: float) -> float:
 def smallest_size(load: OfferedLoad, patience: float, share: float, max_size: int) -> int:
     """The fewest connections with which at most *share* of callers wait over *patience* seconds.
 
-    At least 1 when anything is offered, 0 when nothing is; *max_size* when even that is too few.
+    At least 1 if anything is offered, else 0; *max_size* if even that is too few.
     """
     offered = load.erlangs
     if offered <= 0.0:

@@ -1,6 +1,6 @@
-"""Weighted max-min fairness: what each gets of something that is short.
+"""Weighted max-min fairness: how to divide a scarce amount.
 
-Water filling: nobody gets more while somebody with less per weight wants more (Bertsekas and
+Water filling: nobody gets more while another with less per weight wants more (Bertsekas and
 Gallager, "Data Networks", 6.5).
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 
 def fair_level(amount: float, requests: Sequence[tuple[float, float]]) -> float | None:
-    """How much of *amount* there is for each unit of weight; None when there is enough for all.
+    """Return the share of *amount* per unit of weight; None if there is enough for all.
 
-    Each of *requests*, pairs of what is wanted (at least 0) and its weight (above 0), gets what it
-    wants, but at most its weight times the level.
+    *requests* are pairs of the wanted amount (at least 0) and the weight (above 0). Each gets what
+    it wants, but at most its weight times the returned level.
     """
     if sum([wanted for wanted, _ in requests]) <= amount:
         return None

@@ -1,8 +1,8 @@
-"""What will be asked of a pool next, from what was asked of it so far.
+"""The load that a pool will have next, estimated from its load so far.
 
-Arrivals come from `arrival_rate`. The mean hold is remembered twice: as it is, and as it was
-while the pool was less than half busy, because a database that runs more statements at a time
-takes longer for each. Rate times hold counts no more than callers occupied (`occupancy`).
+Arrivals come from `arrival_rate`. Two mean holds are remembered: the present one, and the one while
+the pool was less than half busy, because a database that runs more statements at once takes longer
+for each. Rate times hold is limited by what callers really occupied (`occupancy`).
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from app.domain.advisor.observation import PoolObservation
 from app.domain.advisor.occupancy import Occupancy
 
 _LIGHT = 0.5
-# Most weight of the newest mean hold in the one under light load, and the leases it takes.
+# The largest weight of the newest mean hold in the mean under light load, and the number of leases
+# for that weight.
 _BASE_SMOOTHING = 0.1
 _MANY_FOR_BASE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What is remembered of one pool's arrivals and holds.
+    """The arrivals and holds of one pool, as remembered.
 
     Attributes:
-        arrivals: callers a second.
-        holds: of leases that ended, over minutes.
-        occupancy: of the latest callers.
-        peak_hold: mean seconds that a caller occupied when `arrivals` were at their peak; None
-            when that is not known.
+        arrivals: arrival rates, callers per second.
+        holds: holds of ended leases, over minutes.
+        occupancy: the occupancy by the latest callers.
+        peak_hold: mean seconds that a caller occupied a connection when `arrivals` were at their
+            peak; None when unknown.
         base_hold: mean seconds of a lease under light load; None before any lease ended.
     """
 
@@ -44,7 +45,7 @@ class Forecast:
 
     @property
     def hold(self) -> float | None:
-        """Mean seconds of a lease; None before any ended."""
+        """Mean seconds of a lease; None until one has ended."""
         return self.holds.mean
 
     def updated(self, config: DemandConfig, seen: PoolObservation) -> Forecast:
@@ -63,30 +64,30 @@ class Forecast:
         )
 
     def rebased(self) -> Forecast:
-        """The same, with the present hold as the base: more connections did pay."""
+        """The same with the present hold as the base, because more connections did help."""
         return replace(self, base_hold=self.hold)
 
     def load(self, config: DemandConfig) -> OfferedLoad:
-        """What the pool has to carry: the rate with its margin, times the hold that counts."""
+        """The load to carry: the rate with its margin, times the hold that applies."""
         rate = self.arrivals.expected(config)
         erlangs, holds = self._erlangs(config, rate)
         hold = erlangs / rate if rate else self._uninflated_hold(config)
         return OfferedLoad(erlangs=erlangs, hold=hold, cv2=holds.cv2 if hold else 1.0)
 
     def offered_load(self, config: DemandConfig) -> float:
-        """What callers offer now, erlangs: the same without the margin."""
+        """The load that callers offer now, in erlangs, without the margin."""
         return self._erlangs(config, self.arrivals.steady)[0]
 
     def is_inflated(self, config: DemandConfig) -> bool:
-        """Whether leases last so much longer than under light load that ours may be why."""
+        """Whether leases last so much longer than under light load that the pool may cause it."""
         hold, base = self.hold, self.base_hold
         return hold is not None and base is not None and hold > config.hold_inflation * base > 0.0
 
     def _erlangs(self, config: DemandConfig, rate: float) -> tuple[float, HoldMoments]:
-        """What callers at that *rate* offer, and the leases whose holds it is of.
+        """Return the load offered at *rate*, in erlangs, and the holds that it was computed from.
 
-        No more than the latest callers occupied; who came lately and does not now, as those did
-        who came when they were most.
+        It is limited by what the latest callers occupied. Callers of the recent peak that no longer
+        come count with what callers occupied at the peak.
         """
         hold = self._uninflated_hold(config)
         erlangs, most = rate * hold, self.occupancy.most
@@ -109,5 +110,5 @@ class Forecast:
             return hold
         if ended.mean is not None and seen.mean_active < _LIGHT * seen.max_size:
             return base + min(_BASE_SMOOTHING, ended.count / _MANY_FOR_BASE) * (ended.mean - base)
-        # Load only ever makes it longer: what is shorter was not inflated.
+        # Load only makes holds longer: a shorter hold was not inflated.
         return min(base, hold)

@@ -1,8 +1,8 @@
-"""What makes more connections the wrong answer, whatever the load.
+"""Conditions under which more connections are the wrong answer, whatever the load.
 
-Some conditions make an observation say nothing about the size, which then stays as it is.
-Others allow the pool to shrink, but growing would not help, because the database or the
-application is the limit. The first that applies is reported.
+With some, an observation says nothing about the size, so it stays as it is. With others, the pool
+may shrink but growth would not help, because the limit is the database or the application. The
+first that applies is reported.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from app.domain.advisor.observation import PoolObservation, ServerLoad
 from app.domain.advisor.sizing_recommendation import ReasonCode
 from app.domain.pool import PoolState
 
-# Something else than its limit holds a pool back that did not open while so many callers waited.
+# If a pool did not open while this many callers waited, something other than its limit holds it
+# back.
 _WAITING = 1.0
 
 
 class GrowthBlocker(NamedTuple):
-    """A condition that applies: its code, and its explanation as the end of a sentence."""
+    """A condition that applies: its code, and an explanation that completes a sentence."""
 
     reason_code: ReasonCode
     explanation: str
@@ -28,7 +29,7 @@ class GrowthBlocker(NamedTuple):
 def unreliable_observation(
     config: DemandConfig, seen: PoolObservation, *, is_resized: bool
 ) -> GrowthBlocker | None:
-    """Why *seen* says nothing about the size; None when it does.
+    """Say why *seen* tells nothing about the size; None if it does.
 
     *is_resized*: the size has just changed, so connections may still be opening.
     """
@@ -60,7 +61,7 @@ def unreliable_observation(
 
 
 def growth_blocker(config: DemandConfig, seen: PoolObservation) -> GrowthBlocker | None:
-    """Why more connections would not help; None when they may."""
+    """Say why more connections would not help; None if they may."""
     if seen.leak_suspects:
         verb, them = ("has", "it") if seen.leak_suspects == 1 else ("have", "them")
         return GrowthBlocker(
@@ -99,7 +100,7 @@ def _of_server(config: DemandConfig, server: ServerLoad) -> GrowthBlocker | None
 
 
 def is_io_bound(config: DemandConfig, seen: PoolObservation) -> bool:
-    """Whether the database waits for its disks so much that growth goes by small steps."""
+    """Whether the database waits so much for its disks that the pool should grow in small steps."""
     server = seen.server
     return server is not None and server.samples > 0 and server.io_share > config.io_share
 
@@ -109,5 +110,5 @@ def _percent(share: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """As in `1 connect`, `2 connects`."""
+    """Format a count, as in `1 connect`, `2 connects`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""How long leases lasted: their mean, and how much they vary."""
+"""How long leases last: the mean, and how much it varies."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 from app.domain.histogram import Histogram
 
-# Fewer ended leases say nothing about a variance.
+# With fewer ended leases, the variance says nothing.
 _MANY = 20
 _MOST_VARIED = 16.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldMoments:
-    """Moments of the durations of leases that ended, older ones with less weight.
+    """Moments of the durations of ended leases; older leases have less weight.
 
     Attributes:
-        count: leases.
-        seconds: theirs, summed.
-        squares: the squares of theirs, summed.
+        count: number of leases.
+        seconds: sum of their durations.
+        squares: sum of the squares of their durations.
     """
 
     count: float = 0.0
@@ -27,12 +27,15 @@ class HoldMoments:
 
     @classmethod
     def of(cls, ended: Histogram) -> HoldMoments:
-        """Those of leases that *ended*."""
+        """The moments of the leases in *ended*."""
         count, seconds, squares = ended.moments()
         return cls(count=count, seconds=seconds, squares=squares)
 
     def updated(self, kept: float, ended: HoldMoments) -> HoldMoments:
-        """With those that *ended* since; those before keep a share *kept* (0..1)."""
+        """Add the leases that *ended* since.
+
+        The earlier ones keep a share *kept* (0..1) of their weight.
+        """
         return HoldMoments(
             count=self.count * kept + ended.count,
             seconds=self.seconds * kept + ended.seconds,
@@ -41,12 +44,12 @@ class HoldMoments:
 
     @property
     def mean(self) -> float | None:
-        """Mean seconds of a lease; None before any ended."""
+        """Mean seconds of a lease; None until one has ended."""
         return self.seconds / self.count if self.count else None
 
     @property
     def cv2(self) -> float:
-        """Squared coefficient of variation; 1 (exponential) when too few ended."""
+        """Squared coefficient of variation; 1 (exponential) if too few leases ended."""
         if self.count < _MANY or not self.seconds:
             return 1.0
         cv2 = self.count * self.squares / (self.seconds * self.seconds) - 1.0

@@ -1,8 +1,8 @@
-"""The hysteresis rule: act when a threshold is exceeded several samples in a row.
+"""The hysteresis rule: act when several samples in a row exceed a threshold.
 
-The rule and its defaults are the published ones of FraiseQL's pool pressure monitor, with
-one difference: it starts from the pool's actual size, never from its own last advice, so a
-pool that nobody resizes gets the same advice again and not ever larger sizes.
+The rule and its defaults are the published ones of FraiseQL's pool pressure monitor, with one
+difference: it starts from the pool's actual size, never from its own last advice. So a pool that
+nobody resizes gets the same advice again, not ever larger sizes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PoolPressureMonitorConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streaks:
-    """How many samples in a row each condition has held."""
+    """For each condition, the number of samples in a row for which it has held."""
 
     high_queue: int = 0
     high_idle: int = 0
@@ -60,7 +60,7 @@ class Streaks:
 def advise_by_thresholds(
     config: PoolPressureMonitorConfig, streaks: Streaks, metrics: PoolMetrics
 ) -> tuple[PoolSizingRecommendation, Streaks]:
-    """What this sample means for the pool's size, and what to remember for the next one.
+    """Recommend a size for this sample, and return the memory for the next one.
 
     Three cases, first match wins; thresholds are strict (equal is still fine):
 
@@ -129,7 +129,7 @@ def _advice(current: int, new_size: int, code: ReasonCode, reason: str) -> PoolS
 
 
 class HysteresisRule:
-    """The rule over the gauges at the end of each interval, as it was published."""
+    """The published rule: it sees only the gauges at the end of each interval."""
 
     name: ClassVar[str] = "hysteresis"
 

@@ -1,4 +1,4 @@
-"""How many callers waited too long, and the lower confidence bound of their share.
+"""How many callers waited too long, and a lower confidence bound of their share.
 
 The bound is Wilson's for a proportion ("Probable Inference, the Law of Succession, and
 Statistical Inference", 1927), one-sided: a handful of late callers proves nothing.
@@ -29,7 +29,8 @@ class Lateness:
     def of(cls, seen: PoolObservation, patience: float) -> Lateness:
         """Count the callers of *seen* that waited over *patience* seconds or got no connection.
 
-        Without those that waited until the pool could be opened: they would have at any size.
+        Callers that waited until the pool could be opened do not count: they would wait at any
+        size.
         """
         failed = seen.timeouts + seen.rejected
         late, callers = seen.wait.count_above(patience) + failed, seen.acquired + failed
@@ -43,7 +44,7 @@ class Lateness:
 
     @property
     def bound(self) -> float:
-        """The smallest share (0..1) compatible with what was measured."""
+        """The smallest share (0..1) that is compatible with the measurement."""
         if not self.late:
             return 0.0
         n, share, z2 = self.callers, self.share, _Z * _Z

@@ -10,7 +10,7 @@ _TENTH_OF_A_PERCENT, _HALF_A_PERCENT = 0.001, 0.005
 
 
 def with_late_callers(config: DemandConfig, found: Assessment, reason: str) -> str:
-    """The reason after what was measured, whatever happens now: callers were late in the window."""
+    """Put before *reason* what was measured: callers were late in the window."""
     seen = found.memory.window.lateness
     if not seen.late:
         return reason
@@ -29,8 +29,8 @@ def demand_above_size(config: DemandConfig, found: Assessment, new_size: int) ->
         f"At {_number(rate)} leases/s × {_ms(found.load.hold)}, {_connections(size)}"
         f"{_idle_places(found)}"
     )
-    # Of callers who were on time so far, only the formula says that they will not be; and if more
-    # were late than it says, they did not come at random.
+    # If all callers were on time so far, only the formula predicts that some will be late. If more
+    # were late than it predicts, they did not come at random.
     measured = found.memory.window.lateness.share
     is_counted = measured < share < 1.0
     if share >= 1.0:
@@ -231,12 +231,12 @@ def _span(seconds: float) -> str:
 
 
 def _target(share: float) -> str:
-    """A share that a person set: exactly."""
+    """Format a target share exactly as a person set it."""
     return f"{share * 100.0:.3g} %"
 
 
 def percent(share: float) -> str:
-    """A share of 0 to 1; one that is too small to matter is not written out."""
+    """Format a share of 0 to 1; one too small to matter is not written out."""
     if 0.0 < share < _TENTH_OF_A_PERCENT:
         return "under 0.1 %"
     if 0.0 < share < _HALF_A_PERCENT:

@@ -1,6 +1,6 @@
 """The input of a sizing rule: one pool between two ticks, and what its server did meanwhile.
 
-Integrals and histograms of the interval, not only gauges at its end: a burst between two
+It has integrals and histograms of the interval, not only gauges at its end: so a burst between two
 ticks is seen.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from app.domain.histogram import Histogram
 from app.domain.pool import PoolMetrics, PoolState
 
-# Of its limit, that a pool has open which the limit holds back.
+# A pool that is held back by its limit has at least this share of the limit open.
 _OPEN_SHARE = 0.8
 
 
@@ -40,10 +40,10 @@ class ServerLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimatedPart:
-    """What of an observation nodes have reported; its waits and holds are estimated.
+    """The part of an observation that nodes reported; its waits and holds are estimates.
 
     Attributes:
-        arrivals: callers that came there.
+        arrivals: callers that arrived there.
         mean_active: connections that were busy there, averaged over time.
     """
 
@@ -53,7 +53,7 @@ class EstimatedPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolObservation:
-    """One pool over one interval, in this process and on nodes together.
+    """One pool over one interval, on this process and the nodes together.
 
     Attributes:
         at: monotonic seconds at which the interval ended.
@@ -62,7 +62,7 @@ class PoolObservation:
         metrics: the pool's gauges at its end.
         min_size: connections it always keeps.
         max_size: the limit in force, at its end.
-        max_allowed: the most max_size may become.
+        max_allowed: the largest allowed max_size.
         mean_active: connections leased, averaged over time.
         mean_waiting: callers waiting, averaged over time.
         mean_open: connections open, averaged over time.
@@ -71,18 +71,18 @@ class PoolObservation:
         released: leases that ended.
         timeouts: callers that gave up waiting.
         rejected: callers refused at once because too many waited.
-        pool_limit_waits: those of all these that waited until the pool could be opened.
-        wait: how long callers that got one waited, seconds.
+        pool_limit_waits: callers, of all these, that waited until the pool could be opened.
+        wait: how long callers waited that got one, seconds.
         hold: how long the ended leases lasted, seconds.
-        connect_failures: connects that failed.
+        connect_failures: failed connects.
         mean_connect: seconds that opening a connection took; None if none was opened.
-        leak_suspects: leases held for longer than the leak threshold, now.
+        leak_suspects: present leases older than the leak threshold.
         loop_lag_seconds: the longest stall of the event loop.
         server: what the database did; None when it was not sampled.
         weight: the pool's share of a short budget, relative to others, at least 1.
-        estimated: the part that is on nodes; None when there is none.
-        idle_places: connections of max_size that nobody could use: on nodes or here, where the
-            tenant had no callers, one each.
+        estimated: the part on nodes; None if there is none.
+        idle_places: connections of max_size that nobody could use: one for each place (this process
+            or a node) where the tenant had no callers.
     """
 
     at: float
@@ -113,12 +113,15 @@ class PoolObservation:
     idle_places: int = 0
 
     def usable(self, size: int) -> int:
-        """Of *size* connections, those at places with callers; at least 1."""
+        """Of *size* connections, the number at places with callers; at least 1."""
         return max(1, size - self.idle_places)
 
     @property
     def is_open(self) -> bool:
-        """Whether it had nearly all the connections that it may have; else it lacked no size."""
-        # Before a burst, few connections are open on average; at its end all of them are.
+        """Whether it had open nearly all the connections it may have.
+
+        Otherwise the size was not its limit.
+        """
+        # Before a burst few connections are open on average; at its end all of them are.
         most_open = max(self.mean_open, self.metrics.total_connections)
         return most_open >= _OPEN_SHARE * self.usable(self.max_size)

@@ -1,8 +1,8 @@
-"""What the latest callers occupied, as it was measured.
+"""The measured occupancy of connections by the latest callers.
 
-The mean hold of the last minutes may be of other leases than those that come now: four long ones
-make the mean of a thousand short ones many times longer, and the rate of the short ones times
-that mean was never there. Busy connection-seconds were (Little's law).
+The mean hold of the last minutes may be that of other leases than those that come now. Four long
+leases raise the mean of a thousand short ones many times over, and the rate of the short ones times
+that mean is a load that never existed. Busy connection-seconds are measured (Little's law).
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from math import exp, sqrt
 from app.domain.advisor.hold_moments import HoldMoments
 from app.domain.advisor.observation import PoolObservation
 
-# An interval with fewer callers counts together with those before it, of a minute or so.
+# An interval with fewer callers counts together with earlier ones, over about a minute.
 _MANY = 20
 _MEMORY_SECONDS = 60.0
-# Standard errors that chance may explain, of holds that vary as at random.
+# Standard errors that chance may explain, for holds that vary randomly (exponentially).
 _CHANCE = 2.5 * sqrt(2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occupancy:
-    """The latest callers: those of one interval, or the last 20 or so.
+    """The latest callers: those of one interval, or about the last 20.
 
     Attributes:
-        callers: how many.
-        occupied: connection-seconds that they held, waited for, or are still going to hold.
-        seconds: within which they came.
-        holds: of the leases that ended meanwhile.
-        present: callers with a connection or waiting for one, at the end.
+        callers: their number.
+        occupied: connection-seconds that they held, waited for, or will still hold.
+        seconds: the time within which they came.
+        holds: holds of the leases that ended meanwhile.
+        present: callers that have a connection or wait for one at the end.
     """
 
     callers: float = 0.0
@@ -39,15 +39,16 @@ class Occupancy:
     present: int = 0
 
     def updated(self, seen: PoolObservation, ended: HoldMoments, hold: float | None) -> Occupancy:
-        """The occupancy after *seen*, in which leases *ended*.
+        """Return the occupancy after *seen*, in which leases *ended*.
 
         *hold*: the mean seconds of a lease so far, None if it is unknown.
         """
         present = seen.metrics.active_connections + seen.metrics.waiting_requests
         if seen.estimated is not None:
-            # Looks at nodes once a second measure no concurrency.
+            # One look per second at nodes measures no concurrency.
             return Occupancy(present=present)
-        # Whose lease goes on after the interval, or who got none, would have held it so long.
+        # A caller whose lease continues after the interval, or that got none, would have held it
+        # this long.
         absent = max(0, present - self.present) + seen.timeouts + seen.rejected
         concurrency = seen.mean_active + seen.mean_waiting
         kept = max(0.0, 1.0 - seen.arrivals / _MANY) * exp(-seen.seconds / _MEMORY_SECONDS)
@@ -66,12 +67,12 @@ class Occupancy:
 
     @property
     def rate(self) -> float:
-        """Callers a second."""
+        """Callers per second."""
         return self.callers / self.seconds if self.seconds else 0.0
 
     @property
     def most(self) -> float | None:
-        """Erlangs: the most that was measured, beyond chance; None while nobody comes."""
+        """The highest load that was measured beyond chance, in erlangs; None while nobody comes."""
         if self.callers < 1.0:
             return None
         return self.occupied / self.seconds * (1.0 + _CHANCE / sqrt(self.callers))

@@ -1,8 +1,8 @@
 """Which tenants would be better off with another kind of pool.
 
-Connections of its own cost a tenant most when it hardly uses them: 200 tenants of 0.05 erlangs
-need 400 connections separately, but 13 together. A shared pool in turn lets a busy tenant crowd
-out the others. Only suggested, never applied: another placement moves the tenant's data.
+Own connections are wasteful for a tenant that hardly uses them: 200 tenants of 0.05 erlangs need
+400 connections separately, but 13 together. In a shared pool, however, a busy tenant crowds out the
+others. A placement is only suggested, never applied, because it moves the tenant's data.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class PlacementConfig:
 
     Attributes:
         cold_load: erlangs below which a tenant needs no connections of its own.
-        hot_load: erlangs from which it should have some, above cold_load.
-        late_share: share (0..1) of late callers above which less load suffices: cold_load.
-        min_seconds: nothing is suggested about a tenant observed for less.
+        hot_load: erlangs from which it should have its own; above cold_load.
+        late_share: share (0..1) of late callers above which cold_load instead of hot_load suffices.
+        min_seconds: a tenant observed for a shorter time gets no suggestion.
     """
 
     cold_load: float = 0.05
@@ -67,7 +67,7 @@ class PlacementSuggestion:
 
 
 def suggest_placement(config: PlacementConfig, usage: TenantUsage) -> PlacementSuggestion | None:
-    """Where a tenant would be better off; None when it is where it belongs.
+    """Suggest a better placement for a tenant; None if it is where it belongs.
 
     A tenant with a database of its own is never advised to share: a connection belongs to one
     database.

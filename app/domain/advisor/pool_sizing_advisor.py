@@ -8,7 +8,7 @@ from app.domain.pool import PoolMetrics
 
 
 class PoolSizingAdvisor:
-    """Takes one sample after the other and recommends a size; resizes nothing."""
+    """Takes one sample after another and recommends a size; it resizes nothing."""
 
     __slots__ = ("_adjustments", "_config", "_recommended", "_streaks")
 
@@ -19,7 +19,7 @@ class PoolSizingAdvisor:
         self._recommended = 0
 
     def evaluate(self, metrics: PoolMetrics) -> PoolSizingRecommendation:
-        """What the present sample and those before it recommend."""
+        """Recommend a size from this sample and those before it."""
         recommendation, self._streaks = advise_by_thresholds(self._config, self._streaks, metrics)
         if recommendation.action is not ScalingAction.STABLE:
             self._adjustments += 1
@@ -38,5 +38,5 @@ class PoolSizingAdvisor:
 
     @property
     def recommended_size(self) -> int:
-        """The size it recommended last; 0 before it recommended any."""
+        """The size it recommended last; 0 before its first recommendation."""
         return self._recommended

@@ -1,4 +1,4 @@
-"""A sizing rule: a pure function of one observation and of what it remembers."""
+"""A sizing rule: a pure function of an observation and the rule's memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Memory = TypeVar("Memory")
 
 
 class SizingRule(Protocol[Memory]):
-    """Recommends a pool's size. The caller keeps its memory of each pool, a value."""
+    """Recommends a pool's size. Its memory of each pool is a value that the caller keeps."""
 
     @property
     def name(self) -> str:
@@ -25,5 +25,5 @@ class SizingRule(Protocol[Memory]):
     def advise(
         self, memory: Memory, seen: PoolObservation
     ) -> tuple[PoolSizingRecommendation, Memory]:
-        """Recommend a size, and return what to remember; deterministic."""
+        """Recommend a size, and return the new memory; deterministic."""
         ...

@@ -1,4 +1,4 @@
-"""One sizing rule for all pools of one server, and the one budget they share.
+"""One sizing rule for all pools of a server, and the budget that they share.
 
 The service and the simulator drive the same ServerAdvisor. It decides each pool's size; it
 resizes nothing and reads no clock.
@@ -20,14 +20,14 @@ from app.domain.advisor.sizing_recommendation import (
     TrialPhase,
 )
 
-# Of the budget: pools that offer less share it without a cut, one bursting while others do not.
+# A share of the budget: pools that offer less need no cut, because not all burst at the same time.
 _FULL = 0.95
-# Of the budget: if so much of it is in use, a pool can only grow by taking from others.
+# A share of the budget: if this much is in use, a pool can only grow by taking from others.
 _USED_UP = 0.9
-# A grant that is larger by no more than this is not worth a change of size.
+# A grant that is larger by no more than this does not justify a resize.
 _DEAD_BAND = 0.1
-# Of an interval like this the load is not known either: leases last as long as the service stalls.
-# Pools that could not open what they may are no such case: a short budget is what does that.
+# In an interval like this the load is unknown too: while the service stalls, leases last longer.
+# Pools that could not open what they may are a different case: a short budget causes that.
 _UNKNOWN_LOAD = frozenset({ReasonCode.NOT_READY, ReasonCode.CONNECTS_FAILING, ReasonCode.LOOP_LAG})
 
 
@@ -40,13 +40,13 @@ class _Evaluated:
 
     @property
     def offered(self) -> float:
-        """Erlangs that its callers offer; what it carries, if the rule does not know."""
+        """Erlangs that its callers offer; the load it carries if the rule does not know."""
         offered = self.advice.offered_load
         return self.seen.mean_active if offered is None else offered
 
     @property
     def wanted(self) -> float:
-        """Connections that it would hold now if it could have them."""
+        """Connections that it would hold now if it could."""
         if self.advice.action is ScalingAction.SCALE_UP:
             return self.advice.new_size
         seen = self.seen
@@ -54,12 +54,12 @@ class _Evaluated:
 
     @property
     def lacking(self) -> float:
-        """Connections that it might open, and that callers waited for."""
+        """Connections that callers waited for and the size would allow."""
         seen = self.seen
         return max(0.0, min(seen.max_size - seen.mean_open, seen.mean_waiting))
 
     def naming_nodes(self, advice: PoolSizingRecommendation) -> PoolSizingRecommendation:
-        """*advice*, saying which part of what was seen is on nodes, if any."""
+        """Return *advice* with the part of the observation that is on nodes, if any."""
         if (part := self.seen.estimated) is None:
             return advice
         return advice.with_estimated(part.arrivals / max(1, self.seen.arrivals), part.mean_active)
@@ -68,10 +68,10 @@ class _Evaluated:
 class ServerAdvisor(Generic[Memory]):
     """Each tick: `evaluate` every pool of the server, then `allocate` the budget.
 
-    Sizes are limits, and not all pools need theirs at the same time: the budget is short only
-    when all pools together *offer* nearly as much as it has. Until then nobody is cut. Then those
-    are that offer more than their max-min share of it, each to its share. Callers that wait are
-    no load: a cut makes them wait, and must not justify itself. A pool whose observation says
+    Sizes are limits, and not all pools use theirs at the same time. The budget is short only when
+    all pools together *offer* nearly as much as it has; until then no pool is cut. Then each pool
+    that offers more than its max-min share is cut to that share. Waiting callers do not count as
+    load: a cut makes callers wait, and must not justify itself. A pool whose observation says
     nothing is cut later.
     """
 
@@ -83,7 +83,7 @@ class ServerAdvisor(Generic[Memory]):
         self._begin_round()
 
     def evaluate(self, pool_id: str, observation: PoolObservation) -> PoolSizingRecommendation:
-        """What the pool would need by itself; kept until `allocate`."""
+        """Recommend what the pool needs by itself; kept until `allocate`."""
         memory = self._memories.get(pool_id)
         if memory is None:
             memory = self.rule.initial_memory()
@@ -96,16 +96,16 @@ class ServerAdvisor(Generic[Memory]):
         return evaluated.naming_nodes(advice)
 
     def allocate(self, budget: int | None) -> Iterator[tuple[str, PoolSizingRecommendation]]:
-        """What each pool evaluated since the last call should be, within *budget* connections.
+        """Recommend sizes within *budget* for all pools evaluated since the last call.
 
-        None means that the budget is not known; then nothing is cut. While the growth of one
-        pool is on trial, no other pool of the server grows.
+        If *budget* is None, it is unknown and no pool is cut. While the growth of one pool is on
+        trial, no other pool of the server grows.
         """
         evaluated, on_trial = self._evaluated, _on_trial(self._trials)
         level = None if budget is None else self._level(budget)
         offered = self._offered
         self._begin_round()
-        # One by one: to free ten thousand at once would hold up others.
+        # One by one: to free ten thousand at once would block the event loop.
         for pool_id in list(evaluated):
             each = evaluated.pop(pool_id)
             advice = _held_for_trial(each.advice, None if on_trial == pool_id else on_trial)
@@ -118,13 +118,13 @@ class ServerAdvisor(Generic[Memory]):
             yield pool_id, each.naming_nodes(advice)
 
     def used_up_share(self, budget: int) -> float | None:
-        """Connections per weight that pools can have of a *budget* that is used up; else None.
+        """If *budget* is used up, return the connections per weight that pools can have; else None.
 
-        Of the pools evaluated since the last `allocate`.
+        It looks at the pools evaluated since the last `allocate`.
         """
         evaluated = self._evaluated.values()
         busy = sum([each.seen.mean_active for each in evaluated])
-        # Connections that move between pools are not busy, but nobody else can have them.
+        # Connections on the move between pools are not busy, but no other pool can have them.
         lacking = sum([each.lacking for each in evaluated])
         if lacking >= 1.0:
             busy = max(busy, sum([each.seen.mean_open for each in evaluated]))
@@ -133,12 +133,15 @@ class ServerAdvisor(Generic[Memory]):
         return fair_level(budget, [(each.wanted, each.seen.weight) for each in evaluated])
 
     def forget(self, pool_id: str) -> None:
-        """Drop the memory of a pool that is gone."""
+        """Drop the memory of a closed pool."""
         self._memories.pop(pool_id, None)
         self._drop(pool_id)
 
     def _level(self, budget: int) -> float | None:
-        """Erlangs per weight that each pool may have; None while all offer little enough."""
+        """Erlangs per weight that each pool may have.
+
+        None while all together offer little enough.
+        """
         if self._offered <= _FULL * budget:
             return None
         requests = [(each.offered, each.seen.weight) for each in self._evaluated.values()]
@@ -147,7 +150,7 @@ class ServerAdvisor(Generic[Memory]):
     def _begin_round(self) -> None:
         self._evaluated: dict[str, _Evaluated] = {}
         self._trials: dict[str, _Evaluated] = {}
-        # What all of them offer together.
+        # The load that all of them offer together.
         self._offered = 0.0
 
     def _drop(self, pool_id: str) -> None:
@@ -157,7 +160,7 @@ class ServerAdvisor(Generic[Memory]):
 
 
 def _on_trial(trials: Mapping[str, _Evaluated]) -> str | None:
-    """The one pool that may have a growth on trial: a running one, else the longest queue."""
+    """Choose the pool that may have a growth on trial: a running trial, or the longest queue."""
     if not trials:
         return None
 
@@ -171,7 +174,7 @@ def _on_trial(trials: Mapping[str, _Evaluated]) -> str | None:
 def _held_for_trial(
     advice: PoolSizingRecommendation, on_trial: str | None
 ) -> PoolSizingRecommendation:
-    """The advice, without a growth that would disturb the trial of another pool."""
+    """Return the advice without a growth that would disturb another pool's trial."""
     if on_trial is None or advice.action is not ScalingAction.SCALE_UP:
         return advice
     size = advice.current_size
@@ -189,9 +192,9 @@ def _held_for_trial(
 def grown_within(
     advice: PoolSizingRecommendation, share: float, budget: int
 ) -> PoolSizingRecommendation:
-    """The advice without growth beyond the pool's *share* of a *budget* that is used up.
+    """Return the advice without growth beyond the pool's *share* of a used-up *budget*.
 
-    Its callers would wait for connections that other pools hold, whatever its size.
+    With any larger size, its callers would wait for connections that other pools hold.
     """
     if advice.action is not ScalingAction.SCALE_UP or share >= advice.new_size:
         return advice
@@ -214,7 +217,7 @@ def grown_within(
 def _cut(
     advice: PoolSizingRecommendation, grant: int, budget: int, offered: float, of_all: float
 ) -> PoolSizingRecommendation:
-    """The advice with no more than *grant* connections; *offered*: erlangs of it and of all."""
+    """Limit the advice to *grant* connections; *offered*: erlangs of this pool and of all."""
     size = advice.current_size
     if size < grant <= size * (1.0 + _DEAD_BAND):
         grant = size
@@ -222,7 +225,7 @@ def _cut(
     wanted = max(advice.wanted or 0, advice.new_size)
     held = advice.held_at(grant)
     if action is ScalingAction.SCALE_DOWN:
-        # What it would do by itself is no reason to have fewer than now.
+        # The rule's own advice is no reason to have fewer connections than now.
         reason = (
             f"On average all pools together need {of_all:.0f} connections of the server's budget "
             f"of {budget}, and this one {offered:.1f}: its fair share is {grant}"

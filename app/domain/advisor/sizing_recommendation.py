@@ -1,4 +1,4 @@
-"""What a sizing rule recommends for one pool at one time."""
+"""What a sizing rule recommends for a pool at one moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 
 class ScalingAction(StrEnum):
-    """Which way the size should go."""
+    """The direction of a size change."""
 
     SCALE_UP = "scale_up"
     SCALE_DOWN = "scale_down"
@@ -24,7 +24,7 @@ class ScalingAction(StrEnum):
 
 
 class ReasonCode(StrEnum):
-    """Why: a closed list that programs may switch on."""
+    """Reason codes: a closed list that programs may switch on."""
 
     # --- hysteresis
     QUEUE_ABOVE_TARGET = "queue_above_target"
@@ -41,7 +41,7 @@ class ReasonCode(StrEnum):
 
     # --- demand: the size follows the load
     DEMAND_ABOVE_SIZE = "demand_above_size"
-    """Arrivals times hold time need more connections: grow."""
+    """Arrivals times hold time need more connections than there are: grow."""
 
     ROOM_FOR_BURSTS = "room_for_bursts"
     """The load is carried, but a burst would have to wait for the next tick: grow."""
@@ -189,11 +189,11 @@ EVIDENCE: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What applying the advice is expected to change.
+    """The expected effect of applying the advice.
 
     Attributes:
-        late_share_before: share of callers late or without a connection at the current size, 0..1,
-            as measured in the window or as forecast for a growth, whichever is more.
+        late_share_before: share (0..1) of callers late or without a connection at the current size:
+            as measured in the window, or as forecast if it is a growth and the forecast is higher.
         late_share_after: the same at the new size; None when no model can tell.
         connections_before: the current size.
         connections_after: the new size.
@@ -207,7 +207,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSizingRecommendation:
-    """A size, and why.
+    """A recommended size, and the reason.
 
     Attributes:
         action: up, down, or stay.
@@ -216,17 +216,17 @@ class PoolSizingRecommendation:
         new_size: the size it recommends; equal to current_size when stable.
         reason_code: for programs.
         reason: one sentence for a person.
-        evidence: the numbers it rests on, by the names in `EVIDENCE`.
-        confidence: whether enough was seen.
-        expected: what applying it should change; None when stable.
-        wanted: what the pool's load asks for, before anything held it back or cut it; None
-            when the rule makes no difference between it and new_size.
+        evidence: the numbers it is based on, by the names in `EVIDENCE`.
+        confidence: how much evidence there is.
+        expected: the expected effect; None when stable.
+        wanted: the size that the load needs, before limits and cuts; None if the rule does not
+            distinguish it from new_size.
         offered_load: erlangs that its callers offer: connections busy on average if nobody
             waited; None when the rule does not know.
         trial: whether it proposes, or waits for, a trial of growth.
-        idle_seconds: age in seconds from which an idle connection beyond `warm_size` is not worth
-            keeping; None: as the pool is configured. Both apply whether or not the size changes.
-        warm_size: connections that are worth keeping although unused.
+        idle_seconds: seconds after which an idle connection beyond `warm_size` is closed; None: as
+            the pool is configured. Both apply even if the size does not change.
+        warm_size: connections to keep open although idle.
     """
 
     action: ScalingAction
@@ -245,7 +245,7 @@ class PoolSizingRecommendation:
 
     @property
     def is_estimated(self) -> bool:
-        """Whether it rests on what nodes reported, too."""
+        """Whether it is based on reports of nodes too."""
         return _ON_NODES in self.evidence
 
     @property
@@ -254,7 +254,7 @@ class PoolSizingRecommendation:
         return self.action is not ScalingAction.SCALE_UP and self.reason_code in _REFUSALS
 
     def contradicts(self, earlier: PoolSizingRecommendation) -> bool:
-        """Whether it says the opposite of what *earlier* advice about the pool recommends."""
+        """Whether it recommends the opposite of *earlier* advice about the pool."""
         match earlier.action:
             case ScalingAction.SCALE_UP:
                 return self.refuses_growth or self.action is ScalingAction.SCALE_DOWN
@@ -264,7 +264,7 @@ class PoolSizingRecommendation:
                 return False
 
     def with_estimated(self, arrivals_share: float, mean_active: float) -> PoolSizingRecommendation:
-        """The same, saying which part of the load is on nodes."""
+        """The same, with the part of the load on nodes added."""
         return replace(
             self,
             reason=f"{self.reason}; leases in the service and on nodes count together, "

@@ -1,14 +1,14 @@
-"""Did a growth made while saturated pay?
+"""Did a growth during saturation help?
 
 A saturated pool's throughput X shows what one more connection is worth. With X1 at size c1
 before a growth and X2 at c2 after it, both saturated,
 
     e = ln(X2 / X1) / ln(c2 / c1),  se = sqrt(1 / n1 + 1 / n2) / ln(c2 / c1)
 
-is the elasticity of throughput and its standard error, n1 and n2 being the leases that ended
-(their counts taken as Poisson). A database with capacity left has e near 1, one past its knee
-e <= 0. A growth that did not pay is undone, and the size before it becomes the ceiling for a
-while: the counterpart of Heiss and Wagner's incremental steps (VLDB 1991).
+is the elasticity of throughput and its standard error, n1 and n2 being the leases that ended (their
+counts taken as Poisson). A database with capacity left has e near 1, one past its knee e <= 0. A
+growth that did not help is undone, and the size before it becomes the ceiling for a while: the
+counterpart of Heiss and Wagner's incremental steps (VLDB 1991).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from app.domain.advisor.observation import PoolObservation
 
 
 class TrialVerdict(Enum):
-    """What a trial concludes."""
+    """The conclusion of a trial."""
 
     EXTEND = "extend"
     COMMIT = "commit"
@@ -32,7 +32,7 @@ class TrialVerdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaturatedPeriod:
-    """Ticks in a row at one size, all of them saturated."""
+    """Consecutive ticks at one size, all of them saturated."""
 
     size: int = 0
     ticks: int = 0
@@ -41,7 +41,7 @@ class SaturatedPeriod:
 
     @property
     def throughput(self) -> float:
-        """Leases ended a second."""
+        """Ended leases per second."""
         return self.completions / self.seconds if self.seconds else 0.0
 
 
@@ -50,7 +50,7 @@ class ThroughputComparison:
     """Throughput before and after a growth.
 
     Attributes:
-        before, after: leases ended a second.
+        before, after: ended leases per second.
         elasticity: growth of throughput per growth of size.
         standard_error: of the elasticity.
         size_before, size_after: the sizes compared.
@@ -80,14 +80,14 @@ class ThroughputComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialState:
-    """What is remembered of one pool's growths.
+    """The memory of a pool's trials of growth.
 
     Attributes:
         current: the present period.
-        baseline: the period before the growth on trial; None when none is.
-        failed: the growth that set the ceiling; None when none did.
+        baseline: the period before the growth on trial; None if there is no trial.
+        failed: the growth that set the ceiling; None if none did.
         ceiling_until: monotonic seconds at which the ceiling ends.
-        next_ceiling_seconds: how long the next ceiling will hold; 0 for the configured time.
+        next_ceiling_seconds: how long the next ceiling will last; 0: the configured time.
     """
 
     current: SaturatedPeriod = field(default_factory=SaturatedPeriod)
@@ -97,22 +97,22 @@ class TrialState:
     next_ceiling_seconds: float = 0.0
 
     def ceiling(self, at: float) -> int | None:
-        """The size above which growth recently did not pay; None when there is none."""
+        """The size above which growth recently did not help; None if there is none."""
         if self.failed is None or at >= self.ceiling_until:
             return None
         return min(self.failed.size_before, self.failed.size_after)
 
     def can_compare(self, config: TrialConfig) -> bool:
-        """Whether the present period is long enough to be compared."""
+        """Whether the present period is long enough for a comparison."""
         current = self.current
         return current.ticks >= config.ticks and current.completions >= config.completions
 
     def updated(
         self, config: TrialConfig, seen: PoolObservation, *, is_inflated: bool = False
     ) -> tuple[TrialState, TrialVerdict | None]:
-        """The state after *seen*, and the verdict if a change of size is on trial.
+        """Return the state after *seen*, and the verdict if a change of size is on trial.
 
-        A smaller size is only if leases slowed each other down (*is_inflated*).
+        A smaller size is on trial only if leases slowed each other down (*is_inflated*).
         """
         state = self
         if seen.max_size != self.current.size:
@@ -152,7 +152,8 @@ def _judge(
             return replace(state, baseline=None), TrialVerdict.VOID
         return state, TrialVerdict.EXTEND
     comparison = ThroughputComparison.of(baseline, current)
-    # The leases of before may have lasted into this period: the next verdict has one of its own.
+    # Leases from before the change may have lasted into this period: the next verdict uses a period
+    # of its own.
     afresh = SaturatedPeriod(size=current.size)
     margin = config.certainty * comparison.standard_error
     if comparison.elasticity - margin > config.elasticity:
@@ -176,6 +177,6 @@ def _judge(
 
 
 def is_saturated(config: TrialConfig, seen: PoolObservation) -> bool:
-    """Whether nearly all connections were busy and callers waited, on average."""
+    """Whether, on average, nearly all connections were busy and callers waited."""
     usable = seen.usable(seen.max_size)
     return seen.mean_waiting > 0.0 and seen.mean_active > config.saturation * usable

@@ -1,7 +1,7 @@
-"""What a pool needed lately, in slices that expire one by one.
+"""What a pool needed recently, in slices that expire one by one.
 
-Sizes go up at once but come down only to the most that the window needed, as in Kubernetes'
-autoscaler: a load that comes and goes is not followed down and up again.
+Sizes grow at once but shrink only to the most that the window needed, as in Kubernetes' autoscaler:
+so a load that comes and goes does not move the size down and up again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Slice:
 
     Attributes:
         start: monotonic seconds.
-        needed: most connections that were needed.
+        needed: the most connections needed.
         size: the largest size in force.
-        busy: connections busy, seconds times connections.
+        busy: connection-seconds in use.
         seconds: how long it was observed.
         events: callers seen.
-        lateness: who of them waited too long or got no connection.
+        lateness: how many of them waited too long or got no connection.
     """
 
     start: float
@@ -67,7 +67,7 @@ class Window:
 
     @property
     def needed(self) -> int:
-        """Most connections that were needed at any time."""
+        """The most connections needed at any time."""
         return max((part.needed for part in self.slices), default=0)
 
     @property
@@ -77,7 +77,7 @@ class Window:
 
     @property
     def lateness(self) -> Lateness:
-        """Who waited too long or got no connection."""
+        """The callers that waited too long or got no connection."""
         parts = [part.lateness for part in self.slices]
         return Lateness(
             late=sum([part.late for part in parts]), callers=sum([part.callers for part in parts])
@@ -85,16 +85,16 @@ class Window:
 
     @property
     def seconds(self) -> float:
-        """How much of the span was observed."""
+        """How much of the time span was observed."""
         return sum([part.seconds for part in self.slices])
 
     @property
     def median_busy(self) -> float:
-        """Connections busy half of the time."""
+        """The number of connections that were busy half of the time."""
         return median(part.busy / part.seconds for part in self.slices) if self.slices else 0.0
 
     def largest_within_a_minute(self, now: float) -> int:
-        """The largest size that was in force less than a minute ago."""
+        """The largest size in force within the last minute."""
         return max(
             (part.size for part in self.slices if part.start + part.seconds > now - _MINUTE),
             default=0,

@@ -1,6 +1,6 @@
-"""What a node is to do: the servers behind it, its allotments, and an entry for each tenant.
+"""A node's configuration: its servers, its allotments, and an entry for each tenant.
 
-The agent pulls it from the service. It holds passwords of roles: nothing may log or cache it.
+The agent pulls it from the service. It contains passwords of roles: never log or cache it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from app.domain.nodes.allotment import Allotment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLogin:
-    """A user name by which applications enter, and the SCRAM verifier of its password."""
+    """A user name for applications, and the SCRAM verifier of its password."""
 
     user: str
     verifier: str = field(repr=False)
@@ -21,19 +21,19 @@ class NodeLogin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeEntry:
-    """One tenant on a node: a database name that applications connect to.
+    """A tenant on a node; applications connect to it by database name.
 
     Attributes:
-        name: of the entry, the tenant's id.
+        name: the entry's name, which is the tenant's id.
         server: name of the server behind it.
-        role: the tenant's own, with which the node connects for all logins.
-        password: of that role.
-        size: the most connections of this node for it. 0: none now, because others have them; its
+        role: the tenant's role; the node connects with it for all logins.
+        password: the role's password.
+        size: the most connections of this node for it. 0: other places have them all now; its
             clients can log in, and wait.
-        weight: its share of time against others when not all can have connections.
-        paused: whether a person paused it: clients can log in, and wait.
-        draining: whether nobody else can log in; who is logged in goes on.
-        logins: who may enter it; nobody else may.
+        weight: its relative share of time when not all can have connections.
+        paused: whether a person paused it; clients can log in, and wait.
+        draining: whether no more clients can log in; logged-in clients keep working.
+        logins: the only logins that may use it.
     """
 
     name: str
@@ -57,8 +57,8 @@ class NodeServer:
     """A server behind a node.
 
     Attributes:
-        tls_mode: libpq's `sslmode` towards it.
-        allotment: connections that the node may have to it.
+        tls_mode: the `sslmode` for connections to it, in libpq's words.
+        allotment: connections to it that the node may have.
     """
 
     host: str
@@ -69,10 +69,10 @@ class NodeServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfiguration:
-    """All that a node is to do.
+    """Everything that a node should do.
 
     Attributes:
-        version: grows with each change of anything but the allotments, which have their own.
+        version: grows with each change except of allotments, which have generations of their own.
         servers: by name.
     """
 
@@ -88,15 +88,15 @@ class NodeConfiguration:
             raise ValueError(f"no such servers: {', '.join(sorted(unknown))}")
 
     def size_of(self, entry: NodeEntry) -> int:
-        """The most connections for an entry, inside its server's allotment; at least 1.
+        """The most connections for an entry, limited by its server's allotment; at least 1.
 
-        An entry that is larger than the allotment could never open. One that may have none now is
-        kept from opening; its pooler does not learn of it.
+        An entry larger than the allotment could never open. The gate keeps an entry of size 0
+        closed; its pooler does not know that size.
         """
         return max(1, min(entry.size, self.servers[entry.server].allotment.connections))
 
     def with_allotments(self, allotments: Mapping[str, Allotment]) -> NodeConfiguration:
-        """With the later one of each server's allotments; of unknown servers nothing is taken."""
+        """Take the later allotment for each server; ignore unknown servers."""
         servers = {
             name: replace(server, allotment=allotments[name])
             if name in allotments and allotments[name].generation > server.allotment.generation
@@ -107,7 +107,7 @@ class NodeConfiguration:
 
 
 def newest(first: NodeConfiguration, second: NodeConfiguration) -> NodeConfiguration:
-    """Of two configurations the later one, and of each server's allotments the later one."""
+    """Return the later of two configurations, with the later allotment of each server."""
     later, earlier = (second, first) if second.version >= first.version else (first, second)
     known = {name: server.allotment for name, server in earlier.servers.items()}
     return later.with_allotments(known)

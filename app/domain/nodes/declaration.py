@@ -1,4 +1,4 @@
-"""A node as an operator declares it: where it is, which tenants it serves, and what it may have."""
+"""A node as an operator declares it: its address, the tenants it serves, and its limits."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any, Self
 from app.domain.tenant import TenantSpec
 
 OWN_NODE = "self"
-"""In the path of a request it stands for the node of the API key; no node can have this name."""
+"""In the path of a request, this stands for the API key's own node; no node can have this name."""
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
-    """What an operator declared of a node.
+    """A node as an operator declares it.
 
     Attributes:
         address: host and port at which applications reach it; None: it is not shown to them.
         labels: for people.
-        selector: it serves the tenants that have all these labels; without one, all.
-        limits: the most connections that it may have, by server; without one, no other limit than
-            the server's budget.
+        selector: it serves the tenants that have all these labels; if empty, all tenants.
+        limits: the most connections that it may have, by server; without a limit, only the server's
+            budget limits it.
     """
 
     name: str
@@ -37,12 +37,12 @@ class NodeSpec:
     def serves(self, tenant: TenantSpec) -> bool:
         """Whether applications of *tenant* can connect through it.
 
-        Never those of a shared tenant: they would have the role of all shared tenants.
+        Never for a shared tenant: they would get the role of all shared tenants.
         """
         return not tenant.is_shared and self.selector.items() <= tenant.labels.items()
 
     def as_dict(self) -> dict[str, Any]:
-        """Every field, as JSON has it."""
+        """Every field, as JSON."""
         return {
             "name": self.name,
             "address": self.address,
@@ -66,7 +66,8 @@ class DeclaredNode:
 
     Attributes:
         paused: its clients can connect, and wait.
-        draining: nobody else can connect; once its clients have left it gives its connections back.
+        draining: no more clients can connect; once its clients have left, it returns its
+            connections.
         generation: grows with every change.
     """
 

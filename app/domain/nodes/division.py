@@ -1,9 +1,9 @@
 """How the connections of a server are divided among this process and its nodes.
 
-By demand and weight: weighted max-min fairness (`fair_share`). A connection moves only when some
-holder lacks one, because a move takes a report and two messages. A holder's allotment grows only
-while the sum of all liabilities stays inside the budget, so the budget holds whatever messages are
-lost, late or repeated.
+They are divided by demand and weight: weighted max-min fairness (`fair_share`). A connection moves
+only when some holder lacks one, because a move takes a report and two messages. An allotment grows
+only while the sum of all liabilities stays inside the budget. So the budget holds even if messages
+are lost, late or repeated.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from app.domain.nodes.allotment import Commitment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who wants connections of a server.
+    """Someone who wants connections of a server.
 
     Attributes:
         demand: connections that it could use.
-        weight: its share against others when there are too few, above 0: the weights of its tenants
-            with work, for example.
-        limit: the most that an operator allows; 0 once it is drained; None: no limit.
-        reachable: whether it has reported of late. Another one gets no more than it has.
+        weight: its relative share when there are too few, above 0; for example the sum of the
+            weights of its tenants with work.
+        limit: the operator's limit; 0 once it is drained; None: no limit.
+        reachable: whether it has reported recently. An unreachable holder gets no more than it has.
     """
 
     name: str
@@ -43,9 +43,9 @@ class Holder:
 
 
 def fair_shares(budget: int, holders: Sequence[Holder]) -> Mapping[str, int]:
-    """Of *budget* connections, a whole number for each: at most what it wants, at least 1 of that.
+    """Divide *budget* into whole numbers: each holder gets 1 to the number that it wants.
 
-    While there are fewer connections than holders that want some, the lightest get none.
+    If there are fewer connections than holders that want some, the lightest get none.
     """
     budget = max(0, budget)
     claims = [holder for holder in holders if holder.wanted > 0]
@@ -55,7 +55,7 @@ def fair_shares(budget: int, holders: Sequence[Holder]) -> Mapping[str, int]:
         return shares | {holder.name: holder.wanted for holder in claims}
     exact = {holder.name: min(holder.wanted, holder.weight * level) for holder in claims}
     shares |= {name: max(1, int(share)) for name, share in exact.items()}
-    # Rounding: who is furthest above its exact share gives, who is furthest below it takes.
+    # Rounding: the holder furthest above its exact share gives to the one furthest below.
     while (spare := budget - sum(shares.values())) != 0:
         above = {name: shares[name] - exact[name] for name in exact}
         if spare < 0:
@@ -66,10 +66,10 @@ def fair_shares(budget: int, holders: Sequence[Holder]) -> Mapping[str, int]:
 
 
 def divide(budget: int, holders: Sequence[Holder]) -> Mapping[str, int]:
-    """The allotments to send now, by name: only those that change.
+    """Return the allotments to send now, by name: only those that change.
 
     Args:
-        budget: connections of the server for all of them, less back-ends that belong to none.
+        budget: connections of the server for all of them, without back-ends that belong to none.
     """
     return move(budget, holders, fair_shares(budget, holders))
 
@@ -77,11 +77,11 @@ def divide(budget: int, holders: Sequence[Holder]) -> Mapping[str, int]:
 def move(
     budget: int, holders: Sequence[Holder], shares: Mapping[str, int], *, takes: bool = True
 ) -> Mapping[str, int]:
-    """What to send now on the way to *shares*, by name: only what changes.
+    """Return the allotments to send now on the way to *shares*, by name: only those that change.
 
     Args:
-        takes: whether a holder may lose some. Otherwise what is free is given, and what exceeds the
-            budget is taken.
+        takes: whether a holder may lose some. If not, only free connections are given, and only
+            those beyond the budget are taken.
     """
     amounts = {holder.name: _allowed(holder) for holder in holders}
     _shrink(budget, holders, shares, amounts, takes=takes)
@@ -94,7 +94,7 @@ def move(
 
 
 def _allowed(holder: Holder) -> int:
-    """What it has, but never more than its limit."""
+    """What the holder has, but never more than its limit."""
     current = holder.commitment.current
     return current if holder.limit is None else min(current, holder.limit)
 
@@ -107,10 +107,10 @@ def _shrink(
     *,
     takes: bool,
 ) -> None:
-    """Take from those above their share what others lack, and what exceeds the budget."""
+    """Take what others lack, and what exceeds the budget, from holders above their share."""
     donors, heap = _ordered(holders, lambda name: shares[name] - amounts[name])
     lacking = sum(max(0, shares[name] - amounts[name]) for name in donors) if takes else 0
-    # What was taken from one that is silent it has until it is heard again.
+    # A silent holder keeps what was taken from it until it is heard again.
     held = sum(
         amounts[holder.name] if holder.reachable else holder.commitment.liability
         for holder in holders
@@ -126,14 +126,14 @@ def _shrink(
 def _grow(
     budget: int, holders: Sequence[Holder], shares: Mapping[str, int], amounts: dict[str, int]
 ) -> None:
-    """Give what is free to those below their share, to the one that lacks most first."""
+    """Give free connections to holders below their share; the one that lacks most comes first."""
     liabilities = {holder.name: holder.commitment.liability for holder in holders}
     free = budget - sum(liabilities.values())
     growing, heap = _ordered(holders, lambda name: amounts[name] - shares[name])
     while heap and heap[0][0] < 0:
         below, number = heap[0]
         name = growing[number]
-        # What it is liable for already is its own.
+        # Connections within its liability are already reserved for it.
         costs = amounts[name] >= liabilities[name]
         if costs and free <= 0:
             heappop(heap)
@@ -146,9 +146,9 @@ def _grow(
 def _ordered(
     holders: Sequence[Holder], measure: Callable[[str], int]
 ) -> tuple[Sequence[str], list[tuple[int, int]]]:
-    """Names of those that can be reached; and a heap of what is measured, with the name's number.
+    """Return the names of reachable holders, and a heap of (measure, index of the name).
 
-    Thousands of connections may move at a time.
+    A heap, because thousands of connections may move at a time.
     """
     names = sorted((holder.name for holder in holders if holder.reachable), reverse=True)
     heap = [(measure(name), number) for number, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""What the entries of a node make together: counted once a report, and read by many."""
+"""Sums over the entries of a node: computed once per report, read by many."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from app.domain.nodes.report import EntryReport
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntrySums:
-    """All entries of one node.
+    """Sums over all entries of one node.
 
     Attributes:
-        clients, waiting: applications' connections, and those that wait for one to Postgres.
-        longest_wait: seconds for which the first of these has waited; without paused entries.
-        states: how many entries are in each state.
+        clients, waiting: connections of applications, and those of them that wait for Postgres.
+        longest_wait: seconds that the first of these has waited; paused entries do not count.
+        states: number of entries in each state.
     """
 
     clients: int

@@ -1,8 +1,8 @@
-"""What a pooler's totals say of a tenant's load: PgBouncer keeps sums, no histograms.
+"""A tenant's load, estimated from a pooler's totals: PgBouncer keeps sums, no histograms.
 
 `xact_count` counts transactions, so arrivals. `xact_time` includes the wait for a connection, so
 the mean hold is S = (xact_time - wait_time) / xact_count, and the offered load a = arrivals/s x S.
-How long waits were, and not only their mean, is in `wait_estimate`.
+The distribution of waits, beyond their mean, is in `wait_estimate`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from app.domain.histogram import Histogram
 _STEPS_PER_OCTAVE = 4
 _MILLISECOND = 0.001
 WAIT_CLASSES = 68
-"""How many there are; a wait of the last one is longer than any edge."""
+"""The number of wait classes; the last class has no upper edge."""
 
-# An exponential distribution, in classes from a hundredth of its mean to 11 times that.
+# An exponential distribution, in classes from a hundredth of its mean to 11 times its mean.
 _EXPONENTIAL = tuple(2.0 ** (step / _STEPS_PER_OCTAVE) for step in range(-26, 15))
 
 WaitClasses = tuple[float, ...]
-"""For how many seconds the oldest waiter had waited for so long, by class of its wait."""
+"""For each class, the seconds during which the oldest waiter's wait was in that class."""
 
 EDGES = tuple(_MILLISECOND * 2 ** (step / _STEPS_PER_OCTAVE) for step in range(1, WAIT_CLASSES))
-"""Where the classes end, in seconds; the last one does not."""
+"""The upper edges of the classes, in seconds; the last class has none."""
 
 
 def class_of(wait: float) -> int:
-    """The class of a wait of so many seconds, at least 0."""
+    """The class of a *wait* in seconds, at least 0."""
     if wait <= _MILLISECOND:
         return 0
     return min(WAIT_CLASSES - 1, floor(log2(wait / _MILLISECOND) * _STEPS_PER_OCTAVE))
@@ -39,13 +39,13 @@ def class_of(wait: float) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryTotals:
-    """Sums of one entry. They begin anew when the pooler frees its pool, or restarts.
+    """Sums of one entry. They restart from zero when the pooler frees its pool, or restarts.
 
     Attributes:
-        transactions: that ended.
-        transaction_seconds: they lasted so long, with the wait for a connection.
-        wait_seconds: of those that got a connection.
-        oldest_waits: as the agent saw them; they begin anew with each agent.
+        transactions: ended transactions.
+        transaction_seconds: their duration, with the wait for a connection.
+        wait_seconds: waits of those that got a connection.
+        oldest_waits: as the agent saw them; they restart from zero with each agent.
     """
 
     transactions: int = 0
@@ -54,7 +54,10 @@ class EntryTotals:
     oldest_waits: WaitClasses = ()
 
     def since(self, earlier: EntryTotals) -> EntryTotals:
-        """What was added after *earlier*, at least: sums that fell began anew in between."""
+        """Return what was added after *earlier*, at least.
+
+        A sum that fell has restarted in between.
+        """
         waits = _difference(self.oldest_waits, earlier.oldest_waits)
         if (
             self.transactions < earlier.transactions
@@ -70,7 +73,7 @@ class EntryTotals:
         )
 
     def plus(self, added: EntryTotals) -> EntryTotals:
-        """With what was *added* after these."""
+        """Add what was *added* after these."""
         waits = zip_longest(self.oldest_waits, added.oldest_waits, fillvalue=0.0)
         return EntryTotals(
             transactions=self.transactions + added.transactions,
@@ -81,8 +84,8 @@ class EntryTotals:
 
     @property
     def held_seconds(self) -> float:
-        """How long transactions had a connection."""
-        # Times are read apart: a transaction may end between them.
+        """The time for which transactions had a connection."""
+        # The two times are read separately: a transaction may end in between.
         return max(0.0, self.transaction_seconds - self.wait_seconds)
 
 
@@ -102,14 +105,14 @@ def _difference(waits: WaitClasses, earlier: WaitClasses) -> WaitClasses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimatedLoad:
-    """The load of one entry during some time.
+    """The load of one entry over some time.
 
     Attributes:
         arrivals: transactions a second.
         hold: mean seconds of a transaction, without the wait.
         wait: mean seconds that it waited for a connection.
-        oldest_waits: what the agent saw meanwhile.
-        longest_wait: seconds that none of them can have exceeded: what all together waited.
+        oldest_waits: what the agent saw in that time.
+        longest_wait: an upper bound of each wait, in seconds: the sum of all.
     """
 
     arrivals: float
@@ -120,7 +123,7 @@ class EstimatedLoad:
 
     @classmethod
     def during(cls, seconds: float, added: EntryTotals) -> Self | None:
-        """The load during *seconds*, above 0; None when no transaction ended."""
+        """Estimate the load during *seconds*, above 0; None if no transaction ended."""
         if added.transactions == 0:
             return None
         return cls(
@@ -133,18 +136,18 @@ class EstimatedLoad:
 
     @property
     def erlangs(self) -> float:
-        """Connections in use on average."""
+        """Mean number of connections in use."""
         return self.arrivals * self.hold
 
     def holds(self, count: int) -> Histogram:
-        """How long *count* transactions had a connection, as if that varied exponentially."""
+        """How long *count* transactions held a connection, assuming an exponential distribution."""
         classes: list[tuple[float, int]] = []
         below, lower = 0, 0.0
         for edge in _EXPONENTIAL:
             until = count if edge == _EXPONENTIAL[-1] else round(count * (1.0 - exp(-edge)))
             classes.append(((lower + edge) / 2.0, until - below))
             below, lower = until, edge
-        # So that the mean is right also of a few.
+        # This keeps the mean exact for few transactions too.
         total = sum([length * among for length, among in classes])
         counted = Histogram()
         for length, among in classes:

@@ -1,15 +1,15 @@
-"""Which tenants of a node may have connections now: there are more tenants than connections.
+"""Which tenants of a node may have connections now, as there are more tenants than connections.
 
-An entry is open or closed. An open one may have as many connections as its size; a closed one none:
-its clients can log in, and wait. What is open never exceeds the allotment:
+An entry is open or closed. An open entry may have as many connections as its size. A closed one has
+none: its clients can log in, and wait. Open entries together never exceed the allotment:
 
 1. When the allotment shrinks, entries close until the rest fits: idle ones first.
-2. The oldest waiter opens first, in the order of wait x weight. None overtakes it, unless long
-   transactions of entries that are closing keep it from fitting.
-3. Nothing closes while nobody waits. For a waiter an idle entry closes at once; a busy one after
-   its *slice*, its part of a round, so that each waiter has its turn within about a round.
+2. The entry with the oldest waiter opens first, in the order of wait x weight. No other overtakes
+   it, unless it does not fit because closing entries have long transactions.
+3. While nobody waits, nothing closes. For a waiter, an idle entry closes at once, and a busy one
+   after its *slice*, its part of a round: so each waiter has its turn within about a round.
 
-`decide` is pure: the agent looks, decides, does, and looks again.
+`decide` is pure: the agent observes, decides, acts, and observes again.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-# Within so many seconds each busy entry has a turn, as for pools in the service's own process.
+# Each busy entry has a turn within this many seconds, like pools in the service's own process.
 ROUND_SECONDS = 2.0
-# A turn costs a login and two looks.
+# A turn costs a login and two looks at the pooler.
 MIN_SLICE_SECONDS = 0.2
-# An entry that has been closing for so long is inside a long transaction.
+# An entry that has been closing for this long is inside a long transaction.
 STUCK_SECONDS = 1.0
 
 
@@ -32,10 +32,10 @@ class EntryState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     CLOSING = "closing"
-    """It opens none, but some are still inside a transaction."""
+    """It opens no connections, but some are still inside a transaction."""
 
     PAUSED = "paused"
-    """Closed, because a person paused it."""
+    """A person paused it: it is closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +43,15 @@ class GatedEntry:
     """One entry as the gate sees it.
 
     Attributes:
-        size: the most connections it can have while it is open, also under a configuration that is
+        size: the most connections it can have while it is open; it includes a configuration that is
             being applied.
         state: open, closing or closed.
         since: when it got into that state, in monotonic seconds.
-        allowed: whether it may be open at all; not when a person paused it.
-        connections: of it that Postgres may still have: the most that were open of late.
+        allowed: whether it may be open; not if a person paused it.
+        connections: connections that Postgres may still have: the most that were recently open.
         busy: whether a transaction runs or a client waits.
-        connecting: whether a login to Postgres is under way. PgBouncer takes it for a failed one
-            when the entry closes, and then refuses clients until the next one succeeds.
+        connecting: whether a login to Postgres is under way. If the entry closes during a login,
+            PgBouncer takes that for a failed login, and refuses clients until one succeeds.
         waiting_since: when the first client began to wait; None: nobody waits.
         idle_since: when it was last busy.
     """
@@ -79,7 +79,8 @@ class GatedEntry:
     def must_close(self) -> bool:
         """Whether it may not be open, or has more connections than its size.
 
-        Its next client would get what one of these releases, and the number would not fall.
+        A connection that is released would go to the entry's next client, so that the number would
+        never fall.
         """
         return not self.allowed or self.connections > self.size
 
@@ -98,7 +99,7 @@ def committed(entries: Sequence[GatedEntry]) -> int:
 
 
 def decide(allotment: int, entries: Sequence[GatedEntry], now: float) -> GateActions:
-    """What to open and close so that the oldest waiters have connections inside *allotment*."""
+    """Decide what to open and close, so that the oldest waiters get connections in *allotment*."""
     opened = [entry for entry in entries if entry.state is EntryState.OPEN]
     shut = [entry for entry in entries if entry.state is not EntryState.OPEN]
     stuck = {entry.name: entry.connections for entry in shut if _is_stuck(entry, now)}
@@ -107,7 +108,7 @@ def decide(allotment: int, entries: Sequence[GatedEntry], now: float) -> GateAct
 
     closing = [entry for entry in opened if entry.must_close and not entry.connecting]
     staying = _without(opened, closing)
-    # Free now, and free once all that closes has closed.
+    # Free now, and free once everything that closes has closed.
     free = allotment - committed(entries)
     room = reachable - committed(staying)
 
@@ -146,7 +147,7 @@ def _without(entries: Sequence[GatedEntry], others: Sequence[GatedEntry]) -> lis
 
 
 def _in_turn(shut: Sequence[GatedEntry], now: float) -> list[GatedEntry]:
-    """Those that could open, the oldest first; the wait of a heavier one counts for more."""
+    """Entries that could open, the longest wait first; a wait counts times the entry's weight."""
     ages = [
         ((now - entry.waiting_since) * entry.weight, entry)
         for entry in shut
@@ -156,9 +157,9 @@ def _in_turn(shut: Sequence[GatedEntry], now: float) -> list[GatedEntry]:
 
 
 def _slice(opened: Sequence[GatedEntry], waiters: Sequence[GatedEntry]) -> float:
-    """How long a busy entry may stay open while others wait, in seconds for each unit of weight.
+    """How long a busy entry may stay open while others wait, in seconds per unit of weight.
 
-    So that all that is busy takes a round, of what can be open at a time.
+    All busy entries together take one round, given how many can be open at a time.
     """
     at_a_time = sum([entry.size for entry in opened])
     busy = [entry for entry in opened if entry.busy]
@@ -169,9 +170,9 @@ def _slice(opened: Sequence[GatedEntry], waiters: Sequence[GatedEntry]) -> float
 def _in_order_of_closing(
     opened: Sequence[GatedEntry], now: float, *, slice_: float | None
 ) -> list[GatedEntry]:
-    """Those that may close: the longest idle first, then those that are furthest over their slice.
+    """Entries that may close: the longest idle first, then those furthest beyond their slice.
 
-    Without a slice all may close.
+    Without a slice, every entry may close.
     """
     able = [entry for entry in opened if not entry.connecting]
     idle = sorted(

@@ -1,4 +1,4 @@
-"""What is known of a tenant's load on nodes, at a moment and between two of them."""
+"""A tenant's load on nodes, at one moment and between two moments."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from app.domain.pool import PoolMetrics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReading:
-    """A tenant on nodes at one moment; the difference of two is what happened in between.
+    """A tenant's load on nodes at one moment; the difference of two is the load in between.
 
     Attributes:
-        at: in monotonic seconds.
-        totals: of what was reported since the service began.
-        busy_seconds, waiting_seconds, open_seconds: connections in a transaction, clients that
-            wait, and open connections, over time: each report counts until the next one.
+        at: when it was read, in monotonic seconds.
+        totals: totals of everything reported since the service started.
+        busy_seconds, waiting_seconds, open_seconds: connections in a transaction, waiting clients,
+            and open connections, integrated over time: each report counts until the next one.
         metrics: the gauges of the latest reports.
-        size: connections that it may have, as nodes say.
+        size: connections that it may have, as reported by the nodes.
     """
 
     at: float
@@ -37,11 +37,11 @@ class LoadOnNodes:
     """A tenant on nodes over one interval; waits and holds are estimated.
 
     Attributes:
-        arrivals: transactions that were asked for: those that ended, and the growth of the queue.
+        arrivals: requested transactions: those that ended, plus the growth of the queue.
         ended: transactions that ended.
         mean_active, mean_waiting, mean_open: connections in a transaction, clients that waited,
             and open connections, averaged over time.
-        wait, hold: how long the ended ones waited, and had a connection, seconds.
+        wait, hold: seconds that the ended ones waited for a connection, and held it.
     """
 
     arrivals: int
@@ -54,7 +54,7 @@ class LoadOnNodes:
 
     @classmethod
     def between(cls, before: LoadReading, after: LoadReading) -> LoadOnNodes:
-        """What happened between two readings; *after* is later."""
+        """The load between two readings, oldest first."""
         seconds = after.at - before.at
         added = after.totals.since(before.totals)
         load = EstimatedLoad.during(seconds, added)

@@ -1,9 +1,9 @@
-"""What state a node is in, and when one that is silent has given its connections back.
+"""A node's state, and when the connections of a silent node count as returned.
 
-A silent node may be dead, or cut off and at work. Its connections are given to others only once
-Postgres has shown none of its back-ends for a while, and its agent opens none on its own after it
-has been silent for so long. Both sides measure from a report: the agent from when it sent the last
-one that was accepted, the service from when it accepted it, which is later.
+A silent node may be dead, or cut off but working. Its connections are given to others only once
+Postgres has shown none of its back-ends for a while. By then its agent opens none, because it has
+been silent for so long. Both sides measure from the last accepted report: the agent from when it
+sent it, the service from when it accepted it, which is later.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from enum import StrEnum
 # In seconds. An agent reports every second.
 STALE_AFTER = 10.0
 GONE_AFTER = 60.0
-# For so long Postgres has shown no back-end of a node that is gone. A pooler keeps an unused
-# connection for minutes, so one that has none for so long has had no work.
+# Before a node is gone, Postgres must have shown none of its back-ends for this long. A pooler
+# keeps unused connections for minutes, so a node without any has had no work for this long.
 ABSENT_FOR = 15.0
-# An agent without a connection to Postgres closes its entries when no report of so many seconds
-# was accepted. Less than GONE_AFTER by more than two clocks drift apart, and a look takes.
+# An agent without connections to Postgres closes its entries if no report was accepted for this
+# many seconds. It is below GONE_AFTER by more than the drift of two clocks and the time of a look.
 FENCED_AFTER = 45.0
 
 
 class NodeState(StrEnum):
-    """What the service may expect of a node."""
+    """A node's state, as the service sees it."""
 
     JOINING = "joining"
     """It has not applied a configuration yet."""
 
     READY = "ready"
     STALE = "stale"
-    """It has not reported of late: it goes on inside its allotment, or is dead."""
+    """It has not reported recently: it keeps working inside its allotment, or is dead."""
 
     DRAINING = "draining"
-    """An operator takes it out of service: once its clients have left it keeps no allotment."""
+    """An operator takes it out of service: once its clients have left, it has no allotment."""
 
     GONE = "gone"
-    """It was silent for long, and Postgres shows none of its back-ends: it holds nothing."""
+    """It was silent for long and Postgres shows none of its back-ends: it holds no connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContact:
-    """What the service has heard of a node.
+    """The service's contact with a node.
 
     Attributes:
-        silence: seconds since it accepted a report; None: it never did.
-        absence: seconds for which Postgres has shown none of its back-ends, on every server.
+        silence: seconds since the service accepted a report; None: never.
+        absence: seconds for which no server has shown a back-end of it.
         configured: whether it has reported a configuration as applied.
-        draining: whether an operator asked for that.
+        draining: whether an operator drains it.
     """
 
     silence: float | None
@@ -69,10 +69,10 @@ class NodeContact:
 
 
 def is_fenced(silence: float, connections: int) -> bool:
-    """Whether an agent must open nothing before the service answers.
+    """Whether an agent must open no connection before the service answers.
 
     Args:
         silence: seconds since it sent the last report that was accepted.
-        connections: that its pooler has open, on every server.
+        connections: open connections of its pooler, on all servers.
     """
     return connections == 0 and silence >= FENCED_AFTER

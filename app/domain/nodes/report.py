@@ -1,4 +1,4 @@
-"""What an agent reports every second: what is in force on its node, and what it measured."""
+"""What an agent reports every second: the configuration in force on its node, and measurements."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from app.domain.nodes.gate import EntryState
 from app.domain.tenant import may_be_tenant_id
 
 MOST_CONNECTIONS = 100_000
-"""Of one server or entry: more than any Postgres takes."""
+"""The limit for one server or entry: more than any Postgres takes."""
 
 MOST_CLIENTS = 1_000_000
-"""Of one entry: more than any pooler takes."""
+"""The limit for one entry: more than any pooler takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +21,10 @@ class ServerReport:
     """One server as a node uses it.
 
     Attributes:
-        generation: of the allotment that it obeys.
-        committed: the most connections that can be open before it obeys another: the sizes of its
-            open entries, and what the closing ones still have.
-        connected: connections that are open.
+        generation: generation of the allotment that it applies.
+        committed: the most connections that can be open before it applies another one: the sizes of
+            its open entries, and what the closing ones still have.
+        connected: open connections.
     """
 
     generation: int
@@ -37,13 +37,13 @@ class ServerReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryReport:
-    """One entry.
+    """One entry, as a node uses it.
 
     Attributes:
-        size: connections that it may have, as the pooler says.
-        connections, in_use: open ones, and those in a transaction.
-        clients, waiting: applications' connections, and those that wait for a connection.
-        longest_wait: seconds for which the first of these has waited.
+        size: connections that it may have, as reported by the pooler.
+        connections, in_use: open connections, and those in a transaction.
+        clients, waiting: connections of applications, and those of them that wait for Postgres.
+        longest_wait: seconds that the first of these has waited.
     """
 
     name: str
@@ -57,7 +57,7 @@ class EntryReport:
     totals: EntryTotals
 
     def __post_init__(self) -> None:
-        # Samples are stored under it.
+        # Samples are stored under this name.
         if not may_be_tenant_id(self.name):
             raise ValueError("no name of a tenant")
         _check_connections(self.size, self.connections, self.in_use)
@@ -68,7 +68,7 @@ class EntryReport:
 
     @property
     def most_connections(self) -> int:
-        """The most that can be open before it opens, or is given another size."""
+        """The most connections that can be open before it opens, or gets another size."""
         if self.state in {EntryState.CLOSED, EntryState.PAUSED}:
             return self.connections
         return max(self.size, self.connections)
@@ -79,17 +79,17 @@ class NodeReport:
     """A node at one moment.
 
     Attributes:
-        session: that the service gave to this agent when it started. A report of an earlier session
-            is of an agent that was replaced.
+        session: the session that the service gave to this agent when it started. A report with an
+            earlier session comes from an agent that was replaced.
         sequence: grows with each report of a session.
-        version: of the configuration in force, as read back; 0 before the first.
+        version: version of the configuration in force, as read back; 0 before the first.
         engine: name and version of the pooler.
-        entries: those that have changed since report *base* of this session, or all if that is 0.
-        base: sequence of an accepted report; others are as they were then.
-        more: whether there are more of them, for the next report.
+        entries: those that changed since report *base* of this session; all if *base* is 0.
+        base: sequence of an accepted report; entries that are missing are as they were then.
+        more: whether the next report has more changed entries.
         backends: process ids of its connections, by server.
-        users: by which applications are connected.
-        problem: what an operator should do something about, in a sentence; empty: nothing.
+        users: user names with which applications are connected.
+        problem: one sentence about what an operator should fix; empty if all is well.
     """
 
     session: int
@@ -108,7 +108,7 @@ class NodeReport:
         _check_connections(sum(map(len, self.backends.values())))
 
     def is_newer_than(self, other: NodeReport) -> bool:
-        """Whether it was made later; one that arrives late must change nothing."""
+        """Whether it was made later. A report that arrives late must change nothing."""
         return (self.session, self.sequence) > (other.session, other.sequence)
 
 

@@ -1,4 +1,4 @@
-"""What the service does not know yet of a node's entries: most of thousands do not change."""
+"""Which of a node's entries the service does not know yet: most of thousands do not change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from app.domain.nodes.report import EntryReport, NodeReport
 
 MOST_ENTRIES = 500
-"""Of one report: it stays far below the longest body, and is read within some milliseconds."""
+"""The most entries in one report: far below the longest body, and read within milliseconds."""
 
 
 class ReportChanges:
@@ -16,16 +16,16 @@ class ReportChanges:
 
     def __init__(self) -> None:
         self._base = 0
-        # As the service has them.
+        # The entries as the service has them.
         self._known: Mapping[str, EntryReport] = {}
 
     def shorten(self, report: NodeReport) -> NodeReport:
-        """*report* with the entries that have changed, or with some of them."""
+        """Return *report* with only the entries that changed, or with some of them."""
         known = self._known
         changed = [
             entry
             for entry in report.entries
-            # Most are the same object: thousands of comparisons less.
+            # Most entries are the same object: this saves thousands of comparisons.
             if (before := known.get(entry.name)) is not entry and before != entry
         ]
         return replace(
@@ -36,7 +36,7 @@ class ReportChanges:
         )
 
     def accepted(self, report: NodeReport, *, wants_all: bool) -> None:
-        """The service has *report*, and *wants_all* if it does not know what that builds on."""
+        """Note that the service has *report*; *wants_all* if it does not know the report's base."""
         if wants_all:
             self._base, self._known = 0, {}
             return

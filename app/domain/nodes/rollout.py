@@ -1,7 +1,8 @@
-"""From the configuration in force to the one that is wanted: what must not wait, and what must.
+"""From the configuration in force to the wanted one: what must not wait, and what must.
 
 A pooler stalls its clients while it reads its files, so changes are collected. But a revoked
-credential is refused at once, and what can exceed the allotment, or cut a transaction, waits.
+credential must be refused at once; and a change that could exceed the allotment, or abort a
+transaction, must wait.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from app.domain.nodes.configuration import NodeConfiguration
 
 
 def revoked(before: NodeConfiguration, after: NodeConfiguration) -> Mapping[str, frozenset[str]]:
-    """Users who lose their way into an entry that stays, by entry; one with a new password, too."""
+    """The users that lose access to an entry that stays, or get a new password, by entry."""
     remaining = {entry.name: entry.logins for entry in after.entries}
     lost = {
         entry.name: frozenset(
@@ -26,7 +27,7 @@ def revoked(before: NodeConfiguration, after: NodeConfiguration) -> Mapping[str,
 
 
 def is_urgent(before: NodeConfiguration, after: NodeConfiguration) -> bool:
-    """Whether *after* must be in force soon: a login is revoked, or a role has a new password."""
+    """Whether *after* must soon be in force: a login is revoked, or a role has a new password."""
     passwords = {entry.name: entry.password for entry in before.entries}
     return bool(revoked(before, after)) or any(
         passwords.get(entry.name, entry.password) != entry.password for entry in after.entries
@@ -36,10 +37,10 @@ def is_urgent(before: NodeConfiguration, after: NodeConfiguration) -> bool:
 def without_delay(
     before: NodeConfiguration, after: NodeConfiguration, sizes: Mapping[str, int]
 ) -> NodeConfiguration:
-    """*after*, but no entry is larger than it is now, and none disappears: nobody can enter it.
+    """Return *after* without growth or removal of entries; nobody can log in to a removed one.
 
     Args:
-        sizes: of the entries that the pooler has.
+        sizes: the sizes of the pooler's present entries.
     """
     staying = [
         entry

@@ -1,12 +1,14 @@
-"""How a tenant's size is split over the places at which its callers are.
+"""How a tenant's size is split over the places where its callers are.
 
 A place is this process or a node. Together they may have `max_size` connections of the tenant:
 
-1. Every place with callers has at least one, whatever the size, and whatever silent ones may have.
-   So has every other one if that leaves at least as many; what is more goes where the load is.
-2. Nothing moves while nobody lacks a connection. What a place has work for moves only if another
-   should have clearly more than it has: on a node a move takes a RELOAD, which stalls its clients.
-3. A place gets more only once others were seen to have that many less, as in `division`.
+1. Every place with callers has at least one connection, whatever the size, and whatever silent
+   places may have. Every other place has one too, if at least as many are left. The rest goes where
+   the load is.
+2. While no place lacks a connection, nothing moves. A connection with work moves only if another
+   place should have clearly more than it has: on a node a move takes a RELOAD, which stalls its
+   clients.
+3. A place gets more only once others are known to have that many less, as in `division`.
 """
 
 from __future__ import annotations
@@ -17,22 +19,22 @@ from dataclasses import dataclass
 from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.division import Holder, fair_shares, move
 
-# A place should have clearly more if that is two connections, and more than this part of its own.
+# A place should have clearly more if it lacks two connections and more than this part of its own.
 _CLEARLY = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """One place of a tenant.
+    """A place where a tenant's callers can be: this process or a node.
 
     Attributes:
         share: connections that it was given last.
         liability: the most that it can have open now, at least its share.
-        load: connections that its callers could use: the most of some seconds.
+        load: connections that its callers could use: the maximum of some seconds.
         idle_weight: its weight without load, above 0; each connection of load adds 1.
         claims: whether the tenant can be used there.
         limit: the most that it may have; None: no limit.
-        reachable: whether another share would reach it.
+        reachable: whether a new share would reach it.
     """
 
     name: str
@@ -46,18 +48,18 @@ class Place:
 
 
 def most_of_all(size: int, places: Sequence[Place]) -> int:
-    """What all places may have together: *size*, or what rule 1 takes if that is more."""
+    """The most that all places may have together: *size*, or what rule 1 takes if that is more."""
     callers = sum(place.load > 0 for place in places if place.claims and place.reachable)
     return max(size, callers + _lost(places))
 
 
 def split(size: int, places: Sequence[Place]) -> Mapping[str, int]:
-    """The shares to give now, by name: only those that change.
+    """Return the shares to give now, by name: only those that change.
 
-    What this process gives up is free at once; call again once it has.
+    What this process gives up is free at once; call again after that.
 
     Args:
-        size: by `most_of_all`.
+        size: as returned by `most_of_all`.
     """
     targets = _targets(size, places)
     holders = [_holder(place) for place in places]
@@ -65,7 +67,7 @@ def split(size: int, places: Sequence[Place]) -> Mapping[str, int]:
 
 
 def is_settled(size: int, places: Sequence[Place]) -> bool:
-    """Whether nothing would change without another load, size or place."""
+    """Whether nothing would change until a load, the size or a place changes."""
     here = [place for place in places if place.reachable]
     return (
         all(place.liability <= place.share for place in here)
@@ -75,14 +77,14 @@ def is_settled(size: int, places: Sequence[Place]) -> bool:
 
 
 def _targets(size: int, places: Sequence[Place]) -> Mapping[str, int]:
-    """What each would have if all could be given at once."""
+    """What each place would have if everything could be given at once."""
     targets = {place.name: 0 if place.reachable else place.share for place in places}
     claims = [place for place in places if place.claims and place.reachable]
     size -= _lost(places)
     busy = [place for place in claims if place.load > 0]
     if busy and size < 2 * len(claims):
         claims = busy
-    # Idle ones keep what they have.
+    # Idle places keep what they have.
     claims = sorted(claims, key=lambda place: place.share == 0)[:size]
     wants = [
         Holder(
@@ -98,12 +100,12 @@ def _targets(size: int, places: Sequence[Place]) -> Mapping[str, int]:
 
 
 def _lost(places: Sequence[Place]) -> int:
-    """What silent places may have is theirs until they are heard again, or gone."""
+    """Count what silent places may have: it is theirs until they are heard again, or gone."""
     return sum(place.liability for place in places if not place.reachable)
 
 
 def _does_any_lack(places: Sequence[Place], targets: Mapping[str, int]) -> bool:
-    """Whether some place needs more badly enough that others give it up."""
+    """Whether a place needs more so badly that others must give up some."""
     here = [place for place in places if place.reachable]
     if any(place.share > 0 for place in here if not place.claims):
         return True

@@ -1,25 +1,25 @@
-"""How long transactions waited for a connection of a pooler that counts the sum of waits alone.
+"""How long transactions waited for a connection, when the pooler counts only the sum of waits.
 
-The mean wait W of all transactions is measured. Two things say how waits are spread around it.
+The mean wait W of all transactions is measured. Two sources tell how waits vary around it.
 
 *Seen*: the agent looks at the queue ten times a second, and notes how long its oldest client has
 waited. A client that came at any moment would wait longer than t exactly if, t later, the oldest
 one had come by then, because they are served in order. So the share of the time in which the oldest
 has waited longer than t is the share of random arrivals that wait so long, whatever holds are like
-(Wolff, "Poisson Arrivals See Time Averages", 1982). Arrivals that come in bursts, or only once
-others have been served, see longer or shorter queues than that. So only the shape is taken, and
+(Wolff, "Poisson Arrivals See Time Averages", 1982). Arrivals in bursts see longer queues than
+random ones, and arrivals that depend on served ones see shorter queues. So only the shape is used,
 scaled to the measured mean:
 
     P(wait > t) = W * seconds with the oldest above t / (sum of seconds * wait of the oldest)
 
 *Modelled*: a queue for c connections, where S is the mean hold and a the offered load. A share C of
-all waits, and those do S / (c - a) in the mean, exponentially; so C = W (c - a) / S, with Erlang's
-C as its lower bound, as c - a is mostly noise near saturation:
+all transactions waits, for an exponential time with the mean S / (c - a). So C = W (c - a) / S.
+Erlang's C is its lower bound, because c - a is mostly noise near saturation:
 
     P(wait > t) = C exp(-t C / W)
 
-What was seen counts the more, the longer somebody was seen waiting. And nobody waited longer than
-all together, which matters where few did.
+The longer waiters were seen, the more weight the seen shape has. No single wait exceeds the sum of
+all waits, which matters if few waited.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from app.domain.advisor.erlang import OfferedLoad, late_share
 from app.domain.histogram import Histogram
 from app.domain.nodes.estimates import EDGES, EstimatedLoad
 
-# With somebody seen waiting for so many seconds, both count alike.
+# If waiters were seen for this many seconds, both estimates count equally.
 _TRUST_SECONDS = 0.5
 _LOWER_EDGES = (EDGES[0] / 2.0, *EDGES)
 # As fine as a histogram's buckets, from a millisecond to two minutes.
 _BUCKET_EDGES = tuple(2.0 ** (step / 8) for step in range(-80, 57))
-# Between two edges a quantile is found by so many halvings.
+# Number of halvings that find a quantile between two edges.
 _HALVINGS = 4
 
 
 class WaitEstimate:
-    """Waits under *load* for one of *size* connections."""
+    """Estimated waits under *load* for one of *size* connections."""
 
     __slots__ = ("_above", "_longest", "_scale", "_trust", "_wait", "_waiting")
 
@@ -51,7 +51,7 @@ class WaitEstimate:
         self._longest = load.longest_wait
         self._waiting = _waiting_share(load, size)
         seen = load.oldest_waits
-        # For how long the oldest waiter was in this class or above.
+        # For how long the oldest waiter was in this class or a higher one.
         self._above = [*list(accumulate(reversed(seen)))[::-1], 0.0]
         area = sum([seconds * _middle(index) for index, seconds in enumerate(seen)])
         self._scale = load.wait / area if area else 0.0
@@ -66,11 +66,11 @@ class WaitEstimate:
         return self._trust * seen + (1.0 - self._trust) * modelled
 
     def quantile(self, fraction: float) -> float:
-        """Seconds that a *fraction* (0..1) of transactions waited at most."""
+        """Seconds within which a *fraction* (0..1) of the transactions got their connection."""
         late = 1.0 - fraction
         if self.late_share(0.0) <= late:
             return 0.0
-        # The first edge at which fewer are late.
+        # The first edge that a small enough share of the waits exceeds.
         index = bisect_right(EDGES, -late, key=lambda edge: -self.late_share(edge))
         if index == len(EDGES):
             return min(EDGES[-1], self._longest)
@@ -84,7 +84,7 @@ class WaitEstimate:
         return min((lower + upper) / 2.0, self._longest)
 
     def histogram(self, count: int) -> Histogram:
-        """*count* waits, spread like this."""
+        """Make a histogram of *count* waits with this distribution."""
         counted, longer = Histogram(), round(count * self.late_share(0.0))
         if count > longer:
             counted.record(0.0, count - longer)
@@ -101,7 +101,7 @@ class WaitEstimate:
         return counted
 
     def _seconds_above(self, wait: float) -> float:
-        """For how long the oldest waiter was seen to have waited longer than *wait* seconds."""
+        """How long the oldest waiter was seen to have waited longer than *wait* seconds."""
         index = bisect_right(EDGES, wait)
         if index + 1 >= len(self._above):
             return 0.0
@@ -113,12 +113,12 @@ class WaitEstimate:
 
 
 def _middle(index: int) -> float:
-    """Of a class of waits, in seconds."""
+    """The middle of a wait class, in seconds."""
     return sqrt(_LOWER_EDGES[index] * EDGES[min(index, len(EDGES) - 1)])
 
 
 def _waiting_share(load: EstimatedLoad, size: int) -> float:
-    """Share of transactions that waited at all, by the model."""
+    """Share of transactions that waited at all, according to the model."""
     if load.wait <= 0.0 or load.hold <= 0.0:
         return 1.0 if load.wait > 0.0 else 0.0
     measured = load.wait * (size - load.erlangs) / load.hold

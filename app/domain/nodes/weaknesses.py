@@ -1,4 +1,4 @@
-"""What is known to be wrong with versions of poolers that nodes run."""
+"""Known weaknesses of pooler versions that nodes run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 _is_pgbouncer = re.compile(r"PgBouncer (\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?").fullmatch
 _Version = tuple[int, int, int]
-# The first version that has it, the first that does not, and what it is.
+# The first version with the weakness, the first without it, and its description.
 _Weakness = tuple[_Version, _Version, str]
 
 _VULNERABILITIES: tuple[_Weakness, ...] = (
@@ -23,12 +23,12 @@ _LIMITS: tuple[_Weakness, ...] = (
 
 
 def weaknesses(engine: str) -> tuple[str, ...]:
-    """What operators should know of a pooler of that name and version; a sentence for each."""
+    """Describe the weaknesses of a pooler with that name and version, one sentence each."""
     return _sentences(engine, (*_VULNERABILITIES, *_LIMITS))
 
 
 def vulnerabilities(engine: str) -> tuple[str, ...]:
-    """Those of its weaknesses that an attacker can use."""
+    """The weaknesses that an attacker can exploit."""
     return _sentences(engine, _VULNERABILITIES)
 
 
