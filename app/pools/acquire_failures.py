@@ -27,13 +27,13 @@ _NOTABLE_LAG = 0.1
 
 
 class AcquireFailures:
-    """The failures of one pool's callers; each is counted for the pool and for the tenant."""
+    """Failures of a pool's callers; each one is counted for the pool and for the tenant."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     def refuse(self, tenant: TenantState) -> None:
-        """Raise if a caller need not wait at all; the errors are those of `Pool.acquire`."""
+        """Raise if a caller must be refused at once; the errors are those of `Pool.acquire`."""
         pool = self._pool
         if pool.is_closing:
             raise PoolDraining(f"The pool {pool.pool_id} is {pool.state}.")
@@ -50,7 +50,7 @@ class AcquireFailures:
             raise refusal
 
     def paused(self) -> PoolPaused:
-        """What a caller gets while the pool is paused."""
+        """The error for callers of a paused pool."""
         return PoolPaused(
             f"Pool {self._pool.pool_id} is paused; it serves again when it is resumed."
         )
@@ -89,7 +89,7 @@ class AcquireFailures:
         return PoolTimeout(f"No connection of pool {pool.pool_id} became free in {waited}.{why}")
 
     def fail(self, waiters: Iterable[Waiter], error: PoolkeeperError) -> None:
-        """Fail those of *waiters* who still wait, each with an *error* of its own."""
+        """Fail those of *waiters* that still wait, each with its own *error*."""
         now = monotonic()
         for waiter in waiters:
             if not waiter.future.done():
@@ -98,11 +98,11 @@ class AcquireFailures:
                 waiter.fail(type(error)(error.detail))
 
     def fail_all(self, error: Unavailable) -> None:
-        """Fail everybody who waits."""
+        """Fail every waiter."""
         self.fail(self._pool.waiters.clear(), error)
 
     def record_abandoned(self, waiter: Waiter, now: float) -> None:
-        """*waiter* gets no connection."""
+        """Count *waiter* as gone without a connection."""
         slot_seconds = waiter.slot_seconds
         for recorder in self._recorders(waiter.tenant_state):
             recorder.record_abandoned(now - waiter.since + slot_seconds)

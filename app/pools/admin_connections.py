@@ -1,8 +1,8 @@
 """The service's own connections to one server: provisioning, checks, repairs.
 
-There are few, and they count off the budget. The one for the server's own database stays open for
-a moment: a login costs more than most of what is done over it, and in a batch the next user waits
-already.
+There are few, and the budget is reduced by them. The connection to the server's own database stays
+open for a short time: a login costs more than most of its uses, and in a batch the next user is
+already waiting.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from app.pools import driver
 from app.wire import Login
 
 ADMIN_CONNECTIONS = 4
-"""One in the server's own database, one elsewhere, one that asks how the server is, and one that
-stays open (`AdminConnections.open`)."""
+"""One in the server's own database, one elsewhere, one for checks, one kept open (see `open`)."""
 
 _ACQUIRE_DEADLINE = 10.0
 _KEPT_SECONDS = 1.0
@@ -28,8 +27,8 @@ NOT_ACTIVE = (
     "This instance does not know whether it is still the active one: the catalog has not answered."
 )
 
-# What others created must not stand before what we mean, nor a database choose who we are or how
-# literals are read. A tenant's open transaction must not keep the admin connection from the others.
+# Objects that others created must not hide ours, and a database must not decide who we are or how
+# literals are read. A tenant's open transaction must not block the admin connection for the others.
 _SETTINGS = {
     "search_path": "pg_catalog, pg_temp",
     "role": "none",
@@ -39,12 +38,12 @@ _SETTINGS = {
 
 
 class AdminConnections:
-    """At most one in the server's own database, and one elsewhere or as somebody else.
+    """At most one connection in the server's own database, and one elsewhere or as another role.
 
-    So two provisionings never meet in the same database.
+    So two provisionings never run in the same database at once.
 
     Attributes:
-        login: into the server's own database.
+        login: the login to the server's own database.
     """
 
     def __init__(
@@ -58,10 +57,10 @@ class AdminConnections:
         """Use *login*.
 
         Args:
-            login: see above.
+            login: the login to the server's own database.
             connect: opens a connection.
             may_connect: whether this process may use the server now.
-            answer_timeout: seconds within which an open connection answers.
+            answer_timeout: seconds within which an open connection must answer.
         """
         self.login = login
         self._connect = connect
@@ -75,10 +74,10 @@ class AdminConnections:
 
     @asynccontextmanager
     async def use(self, into: str | Login | None = None) -> AsyncIterator[asyncpg.Connection]:
-        """The connection in the server's own database, or one into *into*.
+        """Use the connection to the server's own database, or one to *into*.
 
         Raises:
-            ServerUnavailable: it cannot be reached, or the connection stayed busy.
+            ServerUnavailable: the server cannot be reached, or the connection stayed busy.
         """
         slot = self._own if into is None else self._elsewhere
         try:
@@ -102,7 +101,7 @@ class AdminConnections:
             slot.release()
 
     async def open(self, into: str | Login | None = None) -> asyncpg.Connection:
-        """A connection that the caller closes, into the database *into* or with that login."""
+        """Open a connection to the database *into*, or with that login; the caller closes it."""
         if isinstance(into, Login):
             return await self._connect(into)
         login = self.login if into is None else self.login.for_database(into)
@@ -113,11 +112,11 @@ class AdminConnections:
             raise ServerUnavailable(f"The admin login was refused: {error.detail}") from error
 
     def renew(self) -> None:
-        """Use no connection again that is open now: its session keeps the defaults of its login."""
+        """Stop reusing the present connections, whose sessions keep the defaults of their login."""
         self._is_outdated = True
 
     async def close(self) -> None:
-        """Close what is kept open, and keep nothing more."""
+        """Close the kept connection, and keep no other."""
         self._closed = True
         if self._closing is not None:
             self._closing.cancel()
@@ -129,7 +128,7 @@ class AdminConnections:
         self._expiry = asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._expire)
 
     async def _take(self) -> asyncpg.Connection:
-        """The connection that was kept, as if it were new, or another one."""
+        """Take the kept connection, as if it were new, or open another."""
         if self._is_outdated:
             await self._close_kept()
             self._is_outdated = False
@@ -146,7 +145,7 @@ class AdminConnections:
         except TimeoutError as error:
             raise ServerUnavailable("The server does not answer.") from error
         except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
-            pass  # it was ended meanwhile
+            pass  # the connection ended in the meantime
         finally:
             if not is_ready:
                 kept.terminate()
@@ -162,7 +161,7 @@ class AdminConnections:
         self._closing = asyncio.create_task(self._close_idle(), name="close an admin connection")
 
     async def _close_idle(self) -> None:
-        async with self._own:  # the next one waits until it is gone
+        async with self._own:  # the next user waits until it is gone
             await self._close_kept()
 
     async def _close_kept(self) -> None:
@@ -172,7 +171,7 @@ class AdminConnections:
 
 
 async def close(connection: asyncpg.Connection) -> None:
-    """Close an admin connection; cut it if it does not end at once."""
+    """Close an admin connection; terminate it if it does not end soon."""
     try:
         await connection.close(timeout=1)
     except driver.CONNECTION_ERRORS:

@@ -1,7 +1,7 @@
-"""One server's connections: how many there may be and are, and which pools want more.
+"""The connection budget of a server: how many may be open and are, and which pools want more.
 
-Only counts and measures; what follows from them says the scheduling policy. The sum of open,
-connecting and closing connections never exceeds the limit, unless the limit was lowered.
+It only counts and measures; the scheduling policy decides. The sum of open, connecting and closing
+connections never exceeds the limit, except after the limit was lowered.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ class ConnectionBudget(Generic[P]):
     """At most *limit* connections on one server, shared by its pools.
 
     Attributes:
-        limit: most connections of all pools together, 0 until the server was asked.
+        limit: most connections of all pools together, 0 until the server has been asked.
         used: connections open, connecting or closing.
-        closing: those of them that close.
-        is_frozen: whether nothing is taken from any pool, since nothing can be opened instead.
-        connect_slots: limit the connections that are being opened, or closed for others.
-        claims: what pools want more than they have.
-        unsatisfied: the pools that do.
-        contenders: the tenants that hold or await a connection.
-        spare: the pools with idle connections, which others may get.
-        move_seconds: what it takes to give a connection to another pool: to close one and to open
-            one; 0 until it was measured.
+        closing: those of them that are closing.
+        is_frozen: whether pools keep what they have, because nothing else can be opened.
+        connect_slots: limits how many connections are being opened, or closed for others.
+        claims: the connections that pools want beyond those they have.
+        unsatisfied: the pools that want more.
+        contenders: the tenants that hold a connection or wait for one.
+        spare: the pools with idle connections that others may get.
+        move_seconds: the time to give a connection to another pool: a closing and an opening; 0
+            until measured.
     """
 
     def __init__(self, limit: int = 0, connect_slots: ConnectLimiter | None = None) -> None:
@@ -57,56 +57,56 @@ class ConnectionBudget(Generic[P]):
 
     @property
     def free(self) -> int:
-        """Places that are left; below 0 after the limit was lowered."""
+        """Free places; negative after the limit was lowered."""
         return self.limit - self.used
 
     @property
     def promised(self) -> int:
-        """Places that are free, or will be without anybody's further doing."""
+        """Places that are free, or will be free without further action."""
         return self.limit - self.used + self.closing
 
     @property
     def is_over(self) -> bool:
-        """Whether more connections stay open than there may be: the limit was lowered."""
+        """Whether more connections stay open than the lowered limit allows."""
         return self.used - self.closing > self.limit
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether there is no connection left to take."""
+        """Whether no place is free."""
         return self.used >= self.limit
 
     @property
     def is_contended(self) -> bool:
-        """Whether some pool wants a connection and could not have it."""
+        """Whether a pool wants a connection and cannot have it."""
         return bool(self.unsatisfied)
 
     @property
     def connect_seconds(self) -> float:
-        """What it takes to open a connection; 0 until it was measured."""
+        """Seconds to open a connection; 0 until measured."""
         return self._connect.mean
 
     @property
     def overrun(self) -> float:
-        """By how much connections stayed longer than for their slices, of late."""
+        """How long connections recently stayed beyond their slices, in seconds."""
         return self._overrun.mean
 
     @property
     def fair_share(self) -> float:
-        """How many connections are due to each unit of weight; inf if nobody asks."""
+        """Fair share of connections per unit of weight; inf if nobody asks."""
         return self.contenders.fair_share(self.limit)
 
     @property
     def mean_weight(self) -> float:
-        """The mean weight of those who ask; 1 if nobody does."""
+        """Mean weight of the contenders; 1 if there are none."""
         contenders = self.contenders
         return contenders.weight / contenders.count if contenders.count else 1.0
 
     def set_limit(self, limit: int) -> None:
-        """Change the limit; above it no connection is opened, and idle ones close."""
+        """Change the limit. Connections beyond it: none is opened, and idle ones close."""
         self.limit = limit
 
     def freeze(self, *, frozen: bool) -> None:
-        """Take nothing from any pool while nothing can be opened in its place."""
+        """Take no connection from any pool while none can be opened in its place."""
         self.is_frozen = frozen
 
     def begin_open(self) -> None:
@@ -114,33 +114,33 @@ class ConnectionBudget(Generic[P]):
         self.used += 1
 
     def give_back(self) -> None:
-        """A counted connection is not there (any more)."""
+        """Stop counting a connection that does not exist (any more)."""
         self.used -= 1
 
     def begin_close(self) -> None:
-        """A counted connection is being closed."""
+        """Count an open connection as closing."""
         self.closing += 1
 
     def end_close(self) -> None:
-        """A connection that was being closed is gone from the server."""
+        """Stop counting a connection that the server has closed."""
         self.closing -= 1
         self.used -= 1
 
     def note_connect(self, seconds: float) -> None:
-        """A connection was opened in so many *seconds*."""
+        """Note that opening a connection took *seconds*."""
         self._connect.note(seconds)
         self.move_seconds = self._connect.mean + self._close.mean
 
     def note_close(self, seconds: float) -> None:
-        """A connection was closed in so many *seconds*."""
+        """Note that closing a connection took *seconds*."""
         self._close.note(seconds)
         self.move_seconds = self._connect.mean + self._close.mean
 
     def note_overrun(self, seconds: float) -> None:
-        """A connection moved on so many *seconds* after the end of its slice."""
+        """Note that a connection moved on *seconds* after the end of its slice."""
         self._overrun.note(seconds)
 
     def forget(self, pool: P) -> None:
-        """*pool* has closed."""
+        """Forget *pool*, which has closed."""
         self.claims.drop(pool)
         self.spare.drop(pool)

@@ -1,4 +1,4 @@
-"""Who holds and who awaits a connection now, as `SHOW CLIENTS` of PgBouncer says it."""
+"""Who holds a connection now, and who waits for one; as PgBouncer's `SHOW CLIENTS`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.pools.pool import Pool
 from app.pools.registry import SlotWaiter
 from app.pools.tenant_state import TenantState
 
-# A keyword, a name without quotes, a parameter or an operator: what cannot hold a tenant's data.
+# A keyword, an unquoted name, a parameter or an operator: none can hold a tenant's data.
 _HARMLESS = re.compile(
     r"[^\W\d]\w*|\$\d+(?!\w)|[\s(),.;:*=<>+%|&!~^\[\]@#?]|-(?!-)|/(?!\*)", re.ASCII
 )
@@ -27,14 +27,14 @@ class CallerState(StrEnum):
 
 
 class Caller(NamedTuple):
-    """A caller that holds or awaits a connection.
+    """A caller that holds a connection or waits for one.
 
     Attributes:
-        pool_id, server: whose connection it is.
+        pool_id, server: the pool and the server of the connection.
         since: when it got the connection, or asked for one; in monotonic seconds.
-        borrower: the task and its statement, as far as known.
-        pid: process ID of its connection's backend, if it has one.
-        position: its place among the callers of its tenant that wait, from 1.
+        borrower: the task and its statement, if known.
+        pid: process id of its connection's back-end, if it has a connection.
+        position: its place among the waiting callers of its tenant, from 1.
     """
 
     pool_id: str
@@ -65,7 +65,7 @@ def callers(pool: Pool) -> Iterator[Caller]:
 
 
 def slot_callers(waiters: Iterable[SlotWaiter]) -> Iterator[Caller]:
-    """The callers that wait until one pool can be opened, in their order."""
+    """The callers that wait until a pool can be opened, in their order."""
     for position, waiter in enumerate(waiters, start=1):
         spec = waiter.tenant_state.tenant.spec
         yield Caller(
@@ -78,7 +78,7 @@ def slot_callers(waiters: Iterable[SlotWaiter]) -> Iterator[Caller]:
 def redacted(statement: str) -> str:
     """The beginning of *statement*, up to its first literal, quoted name or comment.
 
-    Nothing shown of it can be a tenant's data.
+    So the shown part cannot contain a tenant's data.
     """
     beginning = statement[:_LONGEST_SHOWN]
     end = 0

@@ -1,6 +1,6 @@
-"""Which pools want a connection that they cannot have yet, in the order of their ranks.
+"""Claims: which pools want connections that they cannot have yet, in the order of their ranks.
 
-What a rank is, and whose turn it is, says the scheduling policy.
+The scheduling policy sets the ranks and decides whose turn it is.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from typing import Generic, TypeVar
 
 P = TypeVar("P")
 
-# A place in the order; the lowest is first.
+# A position in the order; the lowest is first.
 Rank = tuple[float, ...]
 
 
 @dataclass(slots=True, eq=False)
 class Claim(Generic[P]):
-    """What one pool wants.
+    """The claim of one pool.
 
     Attributes:
-        wanted: how many connections.
-        key: of the tenant whose caller is next, see `ConnectionUse`; inf if no caller waits.
-        rank: its place in the order.
+        wanted: how many connections it wants.
+        key: the key of the tenant whose caller is next, see `ConnectionUse`; inf if no caller
+            waits.
+        rank: its position in the order.
         since: if it has no connection at all, when its next caller began to wait.
-        overdue_at: if so, until when it should have had its turn.
+        overdue_at: likewise, when its turn becomes overdue.
     """
 
     pool: P
@@ -38,13 +39,13 @@ class Claim(Generic[P]):
 
 
 class Claims(Generic[P]):
-    """The claims of one server's pools; every operation takes O(log n), the first is at hand.
+    """The claims of one server's pools; each operation takes O(log n), reading the first O(1).
 
     Attributes:
         by_pool: the claim of each pool that has one.
-        wanted: how many connections they want together.
-        unserved: how many of the pools have no connection at all.
-        turns: how many claims got their connection so far.
+        wanted: number of connections that they want together.
+        unserved: number of these pools that have no connection at all.
+        turns: number of claims that got their connection so far.
     """
 
     def __init__(self) -> None:
@@ -59,7 +60,7 @@ class Claims(Generic[P]):
         return iter(self.by_pool.values())
 
     def put(self, claim: Claim[P]) -> None:
-        """Note what a pool wants now, in place of what it wanted before."""
+        """Set what a pool wants, replacing its previous claim."""
         old = self.by_pool.get(claim.pool)
         self.wanted += claim.wanted - (old.wanted if old else 0)
         if old is not None and old.rank == claim.rank:
@@ -74,7 +75,7 @@ class Claims(Generic[P]):
         self._clean()
 
     def drop(self, pool: P) -> None:
-        """*pool* wants nothing more."""
+        """Remove the claim of *pool*."""
         claim = self.by_pool.pop(pool, None)
         if claim is not None:
             self.wanted -= claim.wanted
@@ -82,26 +83,27 @@ class Claims(Generic[P]):
             self._clean()
 
     def wanted_besides(self, pool: P, promised: int) -> int:
-        """How many connections other pools than *pool* want for sure, if so many are *promised*.
+        """How many connections other pools than *pool* surely want, if so many are *promised*.
 
-        Nobody knows who gets those that are, so only pools without any are counted then.
+        If places are promised, it is unknown who gets them, so only pools without any connection
+        count.
         """
         own = self.by_pool.get(pool)
         wanted = self.wanted - (own.wanted if own else 0)
         return min(wanted, self.unserved) if promised > 0 else wanted
 
     def note_turn(self) -> None:
-        """A claim got its connection; another one is first now."""
+        """Note that a claim got its connection, so that another one is first."""
         self.turns += 1
 
     @property
     def first(self) -> Claim[P] | None:
-        """The one of the lowest rank; of equals the one that came first."""
+        """The claim of the lowest rank; of equals, the oldest."""
         return self._by_rank.first
 
     @property
     def longest_overdue(self) -> Claim[P] | None:
-        """The one that is, or will be, overdue before the others, of pools without a connection."""
+        """Of pools without a connection, the claim that is or becomes overdue first."""
         return self._by_time.first
 
     def _clean(self) -> None:
@@ -110,7 +112,7 @@ class Claims(Generic[P]):
 
 
 class _Order(Generic[P]):
-    """A heap of claims; those replaced or dropped are left out when they come to its top."""
+    """A heap of claims; replaced or dropped ones are removed when they reach its top."""
 
     def __init__(self, current: dict[P, Claim[P]]) -> None:
         self._heap: list[tuple[Rank, int, Claim[P]]] = []

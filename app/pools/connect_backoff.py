@@ -1,7 +1,7 @@
-"""After a pool could not open a connection it pauses, then tries again with one.
+"""Backoff: after a pool failed to open a connection, it pauses, then tries one.
 
-Whatever is wrong concerns this pool alone until its server says otherwise, so each pool has its
-own back-off with full jitter.
+A failure concerns only this pool until its server says otherwise. So each pool has its own backoff,
+with full jitter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from app.domain.errors import Unavailable
 
-# The next attempt waits up to the first of these, after more failures up to the last, in seconds.
+# In seconds: the longest pause after the first failure, and after many.
 _FIRST = 0.25
 _LAST = 5.0
 
@@ -21,7 +21,7 @@ class ConnectBackoff:
     """The pauses between a pool's attempts to open a connection while they fail.
 
     Attributes:
-        error: why the latest attempt failed; None if it did not.
+        error: why the latest attempt failed; None if it succeeded.
     """
 
     def __init__(self, try_again: Callable[[], None]) -> None:
@@ -36,7 +36,7 @@ class ConnectBackoff:
         return self._timer is not None
 
     def failed(self, error: Unavailable, *, pause: bool) -> None:
-        """An attempt failed; *pause* before the next one."""
+        """Note a failed attempt; *pause* before the next one."""
         self.error = error
         if pause and self._timer is None:
             seconds = random.uniform(0, self._longest)  # noqa: S311 - full jitter
@@ -48,12 +48,12 @@ class ConnectBackoff:
         self._longest = _FIRST
 
     def resume(self) -> None:
-        """End the pause, if there is one, and try again."""
+        """End a pause, and try again."""
         self.stop()
         self._try_again()
 
     def stop(self) -> None:
-        """End the pause, and try nothing."""
+        """End a pause, without another attempt."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,7 +1,7 @@
-"""How many connections to one server are being opened, or closed for others, at a time.
+"""Limits how many connections to a server are opened, or closed for others, at a time.
 
-A login costs the server and us more than the work it is for. A slow one waits for a lock or a
-response and costs nothing: it gives up its slot to the next, and so does a slow closing.
+A login costs the server and us more processor time than the work it is for. A slow login waits for
+a lock or a response and costs nothing: it gives its slot to the next one, as does a slow closing.
 """
 
 from __future__ import annotations
@@ -11,45 +11,45 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
-# A login that computes is over by then, also on a busy machine.
+# A login that only computes has ended by then, even on a busy machine.
 _LONG = 1.0
 
 
 class Timer(Protocol):
-    """What `Clock.call_later` has set."""
+    """The return value of `Clock.call_later`."""
 
     def cancel(self) -> None:
-        """Do not call back."""
+        """Cancel the call."""
 
 
 class Clock(Protocol):
-    """What timers need of an event loop."""
+    """The part of an event loop that timers need."""
 
     def time(self) -> float:
         """Monotonic seconds."""
 
     def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
-        """Call back in *delay* seconds."""
+        """Call *callback* in *delay* seconds."""
 
 
 class LoopClock:
-    """The clock of the pools, and the timers of the running loop."""
+    """The pools' clock: monotonic time, and timers of the running loop."""
 
     def time(self) -> float:
         """Monotonic seconds."""
         return monotonic()
 
     def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
-        """Call back in *delay* seconds."""
+        """Call *callback* in *delay* seconds."""
         return asyncio.get_running_loop().call_later(delay, callback)
 
 
 class ConnectLimiter:
-    """At most *limit* slots in use, those not counted that are held for *long* seconds already.
+    """At most *limit* slots in use; slots held longer than *long* seconds do not count.
 
     Attributes:
         limit: how many slots there are.
-        busy: how many of them are in use.
+        busy: how many are in use.
     """
 
     def __init__(self, limit: int = 4, clock: Clock | None = None, *, long: float = _LONG) -> None:
@@ -62,16 +62,16 @@ class ConnectLimiter:
 
     @property
     def free(self) -> int:
-        """How many can be taken."""
+        """Number of free slots."""
         return self.limit - self.busy
 
     @property
     def most_of_one(self) -> int:
-        """How many one pool may use: it leaves one to the others, if there are several."""
+        """How many slots one pool may use: it leaves one to the others, if there are several."""
         return max(1, self.limit - 1)
 
     def when_given_up(self, call: Callable[[], None]) -> None:
-        """Call back whenever a slow holder has given its slot up."""
+        """Call *call* whenever a slow holder has given up its slot."""
         self._on_given_up = call
 
     def take(self) -> ConnectSlot:
@@ -79,14 +79,14 @@ class ConnectLimiter:
         return ConnectSlot(self, self._clock, self._long)
 
     def slot_released(self, *, given_up: bool) -> None:
-        """A slot is free again; for `ConnectSlot`."""
+        """Count a slot as free again; `ConnectSlot` calls this."""
         self.busy -= 1
         if given_up and self._on_given_up is not None:
             self._on_given_up()
 
 
 class ConnectSlot:
-    """One slot; it is in use until it is released, or given up."""
+    """One slot; it is in use until it is released or given up."""
 
     __slots__ = ("_limiter", "_timer")
 
@@ -96,11 +96,11 @@ class ConnectSlot:
         self._timer = clock.call_later(long, self.give_up)
 
     def release(self) -> None:
-        """What it was taken for is over; safe to call again."""
+        """Free the slot when its work is done; safe to call again."""
         self._end(given_up=False)
 
     def give_up(self) -> None:
-        """What it was taken for is slow: others need not wait."""
+        """Free the slot because its work is slow: others need not wait for it."""
         self._end(given_up=True)
 
     def _end(self, *, given_up: bool) -> None:

@@ -1,7 +1,7 @@
-"""One connection inside a pool: asyncpg's, plus what the pool must remember about it.
+"""A pooled connection: asyncpg's connection, plus what the pool must know about it.
 
-With `app/wire/extended_query.py` the only file that touches asyncpg's private names: what its own
-pool does between borrowers has no public name. asyncpg's version is pinned;
+Only this file and `app/wire/extended_query.py` use asyncpg's private names: the work of its own
+pool between borrowers has no public names. asyncpg's version is pinned;
 `tests/pools/test_connection.py` fails when an upgrade changes one of them.
 """
 
@@ -24,29 +24,29 @@ from app.wire.tcp_keepalive import notice_silence
 if TYPE_CHECKING:
     from app.pools.tenant_state import TenantState
 
-# A connection lives between 90 % and 100 % of its limit, so that those opened together do not
-# all expire together and reconnect as a herd.
+# A connection lives between 90 % and 100 % of its limit, so that connections opened together do not
+# all expire and reconnect together.
 _LIFETIME_JITTER = 0.1
 
 
 class PooledConnection:
-    """A connection and its dates, in monotonic seconds.
+    """A connection and its times, in monotonic seconds.
 
     Attributes:
         raw: asyncpg's connection.
-        pid: the process id of its backend, known also after the connection broke.
-        epoch: the pool's epoch when it was opened; an older one than the pool's is replaced.
+        pid: the process id of its back-end; still known after the connection broke.
+        epoch: the pool's epoch when it was opened; if it is older than the pool's, it is replaced.
         generation: the server's generation when it was opened; an older one is stale.
-        is_prepared: whether it ran what its strategy has each connection run first.
+        is_prepared: whether it ran its strategy's session setup.
         is_connected: whether the connection is not known to be gone; asyncpg's own method.
-        prefetched: what it has run for its next lease already, empty if nothing.
+        prefetched: the statements that it already ran for its next lease; empty if none.
         tenant_state: the tenant that leases it now, if any.
         last_user: the tenant that leased it last, if any.
-        borrower: the task and line that does, as far as known.
+        borrower: the task and the line of code that leases it, if known.
         leak_reported: whether this lease was reported as a possible leak.
-        termination_reason: why we ended what this lease runs, empty if we did not.
+        termination_reason: why we ended this lease's work; empty if we did not.
         opened_at: when it was opened.
-        leased_at, idle_since, checked_at, prefetched_at: when that last began.
+        leased_at, idle_since, checked_at, prefetched_at: when each of these last happened.
     """
 
     __slots__ = (
@@ -86,7 +86,7 @@ class PooledConnection:
         epoch: int,
         generation: int,
     ) -> None:
-        """Note when it was opened and when it will have lived long enough."""
+        """Set its opening time and its lifetime."""
         jitter = random.uniform(0, _LIFETIME_JITTER)  # noqa: S311 - spreads load, hides nothing
         self.raw = raw
         self._protocol = raw._protocol
@@ -95,10 +95,10 @@ class PooledConnection:
         self.epoch = epoch
         self.generation = generation
         self._proxy: PoolConnectionProxy[asyncpg.Record] | None = None
-        # Kept by the connections that `app.wire` opens.
+        # Set by `app.wire` on the connections that it opens.
         self._retyped: dict[int, tuple[str, str]] = getattr(raw, "custom_codecs", {})
         notice_silence(getattr(raw, "_transport", None))
-        # Never started: it only stands for the transaction that our own statement began.
+        # This is never started: it only represents the transaction that our own statement began.
         self._open_transaction = raw.transaction()
         self.prefetched = self.termination_reason = ""
         self.tenant_state: TenantState | None = None
@@ -110,7 +110,7 @@ class PooledConnection:
         self.prefetched_at = now
 
     def begin_lease(self, tenant_state: TenantState, borrower: Borrower | None, now: float) -> None:
-        """A tenant leases it from *now* on, for *borrower* if that is known."""
+        """Start a lease of a tenant at *now*, for *borrower* if known."""
         self.tenant_state = tenant_state
         self.borrower = borrower
         self.termination_reason = ""
@@ -124,41 +124,41 @@ class PooledConnection:
         self.leak_reported = False
 
     def mark_idle(self, now: float) -> None:
-        """It works, and is unused from *now* on."""
+        """Mark it as idle and working from *now* on."""
         self.idle_since = self.checked_at = now
 
     def mark_checked(self, now: float) -> None:
-        """It was tested, which is no use."""
+        """Mark it as tested at *now*; a test does not count as a use."""
         self.checked_at = now
 
     def mark_prepared(self) -> None:
-        """It ran what its strategy has each connection run first."""
+        """Note that it ran its strategy's session setup."""
         self.is_prepared = True
 
     def mark_prefetched(self, statements: str, at: float) -> None:
-        """It ran *statements* for its next lease, sent *at* that monotonic time."""
+        """Note that it ran *statements* for its next lease, sent *at* that monotonic time."""
         self.prefetched, self.prefetched_at = statements, at
 
     def mark_terminated(self, reason: str) -> None:
-        """We end what this lease runs, for that *reason*."""
+        """Note that we end this lease's work, for that *reason*."""
         self.termination_reason = reason
 
     def mark_leak_reported(self) -> None:
-        """This lease was reported as a possible leak."""
+        """Note that this lease was reported as a possible leak."""
         self.leak_reported = True
 
     @property
     def was_terminated(self) -> bool:
-        """Whether it was closed abruptly, so that its backend may not know yet."""
+        """Whether it was closed abruptly, so that its back-end may not know yet."""
         return bool(self.raw._aborted)
 
     def run(self, statements: str) -> Awaitable[object]:
         """Run *statements* in one round trip; `StatementDeadlines` ends it in time.
 
-        Past `execute`, whose checks and loggers are the borrower's.
+        It bypasses `execute`, whose checks and loggers belong to the borrower.
 
         Raises:
-            asyncpg.PostgresError: one of them failed; the rest was not run.
+            asyncpg.PostgresError: a statement failed; the rest was not run.
             asyncpg.InterfaceError, OSError: the connection is gone.
         """
         return self._protocol.query(statements, None)
@@ -166,14 +166,14 @@ class PooledConnection:
     def terminate(self) -> None:
         """Close it abruptly, whatever it is doing."""
         self.raw.terminate()
-        # asyncpg forgets it, and a borrower between two round trips would meet None.
+        # asyncpg drops its reference then, and a borrower between two round trips would find None.
         self.raw._protocol = self._protocol
 
     async def cancel(self) -> None:
-        """Ask for the end of what it runs, over a connection that needs no login.
+        """Cancel its present statement, over a connection that needs no login.
 
         Raises:
-            OSError: the server cannot be asked.
+            OSError: the server cannot be reached.
         """
         raw = self.raw
         await connect_utils._cancel(
@@ -185,28 +185,28 @@ class PooledConnection:
         )
 
     def mark_in_transaction(self, *, unseen: bool = False) -> None:
-        """Tell asyncpg that a transaction was begun by our own statement, perhaps *unseen* by it.
+        """Tell asyncpg that our own statement began a transaction, perhaps *unseen* by asyncpg.
 
-        With it, `connection.transaction()` is a savepoint, and cursors work.
+        Then `connection.transaction()` is a savepoint, and cursors work.
         """
         self.raw._top_xact = self._open_transaction
         self._is_begun_unseen = unseen
 
     @property
     def is_in_transaction(self) -> bool:
-        """Whether it is, as far as is known: what asyncpg does not see may have ended it."""
+        """Whether it is in a transaction, as far as known; an unseen one may have ended."""
         return self._is_begun_unseen or self.raw.is_in_transaction()
 
     def attach_proxy(self) -> asyncpg.Connection:
-        """What the borrower gets: works like a connection until it is detached."""
+        """Return the borrower's view of it: works like a connection until it is detached."""
         self._end_listeners = self.raw._termination_listeners.copy()
         self._proxy = PoolConnectionProxy(self, self.raw)
         return self._proxy
 
     def detach_proxy(self) -> None:
-        """Make what the borrower got useless: cursors, prepared statements, callbacks included.
+        """Detach the borrower's view, with its cursors, prepared statements and callbacks.
 
-        Codecs that it set are forgotten.
+        Codecs that the borrower set are dropped.
         """
         if self._proxy is not None:
             self._proxy._detach()
@@ -217,7 +217,7 @@ class PooledConnection:
             self.raw._termination_listeners &= self._end_listeners
             if self._retyped and self.is_connected():
                 self._forget_codecs()
-            # What `_on_release` does once nobody listens any more.
+            # The rest of `_on_release`, without listeners.
             self.raw._pool_release_ctr += 1
         self.raw._top_xact = None
 
@@ -226,11 +226,11 @@ class PooledConnection:
         for oid, (name, schema) in self._retyped.items():
             settings.remove_python_codec(oid, name, schema)
         self._retyped.clear()
-        # Statements know the codecs with which they were prepared.
+        # Statements keep the codecs with which they were prepared.
         self.raw._drop_local_statement_cache()
 
     def leak_suspect(self, now: float) -> LeakSuspect:
-        """The lease on it, as a possible leak."""
+        """Describe its lease as a possible leak."""
         borrower = self.borrower
         return LeakSuspect(
             tenant=str(self.tenant_state.tenant.spec.id) if self.tenant_state else "",
@@ -241,7 +241,7 @@ class PooledConnection:
         )
 
     # asyncpg's proxy asks its holder's pool to drop caches after a schema change; each of our
-    # connections answers for itself.
+    # connections stands for itself here.
     @property
     def _pool(self) -> PooledConnection:
         return self

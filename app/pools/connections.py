@@ -1,7 +1,7 @@
-"""The connections of one pool: which are idle, leased, being checked, opened or closed.
+"""The connections of one pool: idle, leased, being checked, opened or closed.
 
-They decide nothing. Each opening and closing is a named task of theirs. What it holds is released
-when the task is done, not inside it: a task cancelled before its first step runs none of its lines.
+They decide nothing. Each opening and closing is a named task. What a task holds is released when it
+is done, not inside it: a task cancelled before its first step runs none of its code.
 """
 
 from __future__ import annotations
@@ -30,33 +30,34 @@ from app.pools.tenant_state import TenantState
 T = TypeVar("T")
 
 _CHECK_DEADLINE = 2.0
-# Answered with one row by a server that takes writes, with none by a standby.
+# A server that takes writes answers with one row, a standby with none.
 _CHECK, _PASSED = "SELECT WHERE NOT pg_catalog.pg_is_in_recovery()", "SELECT 1"
 _CLOSE_DEADLINE = 2.0
-# A tenant that comes back later than so many moves take is away; how much later, is not measured.
+# A tenant that takes longer than this many moves to come back is away; its return is not measured.
 _AWAY_MOVES = 8
-# Seconds between two measurements of when it comes back, so that they cost few leases anything.
+# Seconds between two measurements of a tenant's return, so that few leases pay for them.
 _MEASURE_EVERY = 0.005
 
 
 class Owner(Protocol):
-    """The pool: it learns how openings, closings and checks end."""
+    """The pool: it is told how openings, closings and checks end."""
 
     def admit(self, connection: PooledConnection) -> None:
-        """Take in a connection that is in no place, and works."""
+        """Take in a working connection that is in no place."""
 
     def open_failed(self, error: Unavailable) -> None:
-        """One could not be opened; its place in the budget is free."""
+        """Note that a connection could not be opened; its place in the budget is free."""
 
     def dispatch(self) -> None:
-        """Connections were closed or checked."""
+        """Note that connections were closed or checked."""
 
 
 class Connections:
     """Every connection of a pool, each in exactly one place.
 
     Attributes:
-        returns: seconds from the end of a lease until a caller comes, if none waited; now and then.
+        returns: seconds from the end of a lease to the next caller, if none waited; measured now
+            and then.
         idle_found_at: when a caller last found an idle connection, in monotonic seconds.
     """
 
@@ -75,13 +76,13 @@ class Connections:
         self.checking: set[PooledConnection] = set()
         self.connecting = 0
         self.closing = 0
-        # Of those being checked, the ones that only have to forget what was begun.
+        # Of those being checked, the number that only have to roll back a prefetch.
         self.undoing_prefetch = 0
         self.epoch = 0
         self.returns = Smoothed()
         self.idle_found_at = 0.0
-        # When the last lease ended, if it is to be measured when the next caller comes; and from
-        # when on that is due.
+        # When the last lease ended, if the next caller's arrival is to be measured; and when the
+        # next measurement is due.
         self._ended_at = inf
         self._measure_at = 0.0
         self._holds = SmoothedGrowth(recorder.connections_released, recorder.hold_seconds)
@@ -96,26 +97,26 @@ class Connections:
 
     @property
     def in_use(self) -> int:
-        """How many are leased."""
+        """Number of leased connections."""
         return len(self.leased)
 
     @property
     def live(self) -> int:
-        """Connections that work: idle, leased or being checked."""
+        """Number of working connections: idle, leased or being checked."""
         return len(self.idle) + len(self.leased) + len(self.checking)
 
     @property
     def open(self) -> int:
-        """Connections the server may see: live ones, and those coming or going."""
+        """Number of connections that the server may see: working, connecting and closing ones."""
         return self.live + self.connecting + self.closing
 
     @property
     def hold(self) -> float:
-        """Seconds that a lease takes, of late; 0 until one has ended."""
+        """Seconds that a lease takes, recently; 0 until one has ended."""
         return self._holds.mean(self._recorder.connections_released, self._recorder.hold_seconds)
 
     def is_current(self, connection: PooledConnection, now: float) -> bool:
-        """Whether *connection* is neither gone, nor stale, nor too old."""
+        """Whether *connection* is neither broken, nor stale, nor too old."""
         return (
             connection.is_connected()
             and connection.epoch == self.epoch
@@ -125,32 +126,32 @@ class Connections:
 
     @property
     def is_in_use(self) -> bool:
-        """Whether a connection not known to be gone is leased, or being checked."""
+        """Whether a connection not known to be broken is leased, or being checked."""
         return any(each.is_connected() for each in self.leased | self.checking)
 
     @property
     def pids(self) -> set[int]:
-        """Process ids of the back-ends of those that work."""
+        """Process ids of the back-ends of working connections."""
         return {each.pid for each in (*self.idle, *self.leased, *self.checking)}
 
     def leased_by_backend(self, pid: int) -> PooledConnection | None:
-        """The leased connection whose backend has this process id."""
+        """The leased connection whose back-end has this process id."""
         return next((each for each in self.leased if each.pid == pid), None)
 
     def has_untested(self, *, not_since: float) -> bool:
-        """Whether an idle connection was not tested since the monotonic time *not_since*."""
+        """Whether an idle connection was last tested before the monotonic time *not_since*."""
         return any(connection.checked_at <= not_since for connection in self.idle)
 
     def remove_idle(self, connection: PooledConnection) -> None:
-        """Take *connection* out of the idle ones; it is in no place for now."""
+        """Remove *connection* from the idle ones; it is in no place for now."""
         self.idle.remove(connection)
 
     def leased_seconds(self, now: float) -> float:
-        """How long the running leases have lasted until *now*, all together."""
+        """Sum of the running leases' durations until *now*."""
         return sum([now - connection.leased_at for connection in self.leased])
 
     def open_seconds(self, now: float) -> float:
-        """How long those that work have been open until *now*, all together."""
+        """Sum of the working connections' ages at *now*."""
         return sum(
             now - connection.opened_at
             for place in (self.idle, self.leased, self.checking)
@@ -158,7 +159,7 @@ class Connections:
         )
 
     def take_idle(self, now: float) -> PooledConnection | None:
-        """Take out the idle connection used last; gone, stale and too old ones close."""
+        """Take out the most recently used idle connection; broken, stale and too old ones close."""
         while self.idle:
             connection = self.idle.pop()
             if self.is_current(connection, now):
@@ -177,7 +178,7 @@ class Connections:
     ) -> None:
         """Begin *tenant*'s lease on *connection*, which is in no place, after *wait* seconds.
 
-        *borrower* has it, if that is known.
+        *borrower* is its user, if known.
         """
         if now > self._ended_at:
             self._note_return(now - wait)
@@ -188,7 +189,7 @@ class Connections:
             self._recorder.record_acquire(wait, now)
 
     def end_lease(self, connection: PooledConnection, now: float) -> bool:
-        """End the lease on *connection*, which is in no place then; False if there is none."""
+        """End the lease on *connection*, which is in no place then; False if it has none."""
         tenant = connection.tenant_state
         if tenant is None:
             return False
@@ -203,17 +204,17 @@ class Connections:
         return True
 
     def _note_return(self, asked_at: float) -> None:
-        """A caller has come that asked at that time, after the last lease ended or before."""
+        """Note a caller that asked at *asked_at*, before or after the last lease ended."""
         away, self._ended_at = asked_at - self._ended_at, inf
         if away > 0:
             self.returns.note(min(away, _AWAY_MOVES * self._budget.move_seconds))
             self._measure_at = asked_at + _MEASURE_EVERY
 
     def put_idle(self, connection: PooledConnection, now: float) -> None:
-        """Put *connection* among the idle ones; the last one in is the first one out."""
+        """Put *connection* among the idle ones; last in, first out."""
         connection.mark_idle(now)
         if connection.prefetched:
-            # The expected lease did not come; it must not stay idle in a transaction.
+            # The expected lease did not come; the connection must not stay idle in a transaction.
             self.checking.add(connection)
             self.undoing_prefetch += 1
             self._start(_undo(connection), "undo", partial(self._undone, connection))
@@ -221,22 +222,22 @@ class Connections:
             self.idle.append(connection)
 
     def begin_open(self, slot: ConnectSlot) -> None:
-        """Open a connection, and release *slot* when that has ended."""
+        """Start opening a connection; *slot* is released when that has ended."""
         self.connecting += 1
         self._budget.begin_open()
         self._start(self._open(), "connect", partial(self._opened, slot))
 
     def evict_idle(self, connection: PooledConnection, slot: ConnectSlot | None = None) -> None:
-        """Close an idle *connection*, and release *slot* when that has ended."""
+        """Close an idle *connection*; *slot* is released when that has ended."""
         self.idle.remove(connection)
         self.begin_close(connection, slot)
 
     def begin_close(
         self, connection: PooledConnection, slot: ConnectSlot | None = None, *, cut: bool = False
     ) -> None:
-        """Close a connection that is in no place, and release *slot* when that has ended.
+        """Close a connection that is in no place; *slot* is released when that has ended.
 
-        It is *cut* off if a borrower may still use it.
+        *cut*: terminate it, because a borrower may still use it.
         """
         self.closing += 1
         self._recorder.record_close(monotonic() - connection.opened_at)
@@ -245,7 +246,7 @@ class Connections:
         self._start(self._close(connection, cut=cut), "close", ended)
 
     def recycle(self) -> int:
-        """Make every connection stale, and close the idle ones; how many that were or will be."""
+        """Mark every connection as stale and close the idle ones; return how many are replaced."""
         count = self.live
         self.epoch += 1
         while self.idle:
@@ -253,16 +254,19 @@ class Connections:
         return count
 
     async def check(self, *, not_since: float) -> tuple[int, int]:
-        """Test idle connections not tested since the monotonic time *not_since*.
+        """Test idle connections last tested before the monotonic time *not_since*.
 
-        Returns how many were tested, and how many of them failed and were closed.
+        Returns the number of tested connections, and of those that failed and were closed.
         """
         due = [connection for connection in self.idle if connection.checked_at <= not_since]
         answers = await self._test(due)
         return len(due), answers.count(False)
 
     async def ping(self) -> bool:
-        """Test the idle connection used last; whether there is one, and it passed."""
+        """Test the most recently used idle connection.
+
+        Return whether there is one and it passed.
+        """
         return any(await self._test([self.idle[-1]] if self.idle else []))
 
     async def _test(self, due: list[PooledConnection]) -> list[bool]:
@@ -273,20 +277,20 @@ class Connections:
         try:
             return await asyncio.gather(*(self._answers(connection) for connection in due))
         finally:
-            # A check that was cancelled may not even have begun with some of them.
+            # A cancelled check may not even have started with some of them.
             for connection in self.checking.intersection(due):
                 self._end_check(connection, answered=False)
 
     async def settle(self, deadline: float) -> None:
-        """Let all opening and closing end within *deadline* seconds; what does not is given up.
+        """Wait up to *deadline* seconds for all openings and closings; give up the rest.
 
-        Whatever is given up has released what it held, or the server counts what is left of it.
+        Whatever is given up has released what it held, or the server counts its leftovers.
         """
         if not self._tasks:
             return
         try:
             async with asyncio.timeout(deadline):
-                # What was just opened is closed by another task, so one round is not enough.
+                # Another task closes what was just opened, so one round is not enough.
                 while self._tasks:
                     await asyncio.wait(self._tasks)
         except TimeoutError:
@@ -308,7 +312,8 @@ class Connections:
         answered = False
         try:
             with suppress(*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
-                # asyncpg's own deadline: an answer that came while our loop stood still counts.
+                # asyncpg has its own deadline: an answer that came while our loop stood still
+                # counts.
                 said = await connection.raw.execute(_CHECK, timeout=_CHECK_DEADLINE)
                 answered = said == _PASSED
             if not answered:
@@ -319,13 +324,13 @@ class Connections:
 
     def _end_check(self, connection: PooledConnection, *, answered: bool) -> None:
         if connection not in self.checking:
-            # Whatever awaited the check has ended it.
+            # Whoever awaited the check has ended it.
             return
         now = monotonic()
         self.checking.remove(connection)
         connection.mark_checked(now)
         if answered and self.is_current(connection, now):
-            # Back among the longest unused: a check is no use.
+            # Back among the longest unused, because a check is no use.
             self.idle.appendleft(connection)
         else:
             self.begin_close(connection)
@@ -370,7 +375,7 @@ class Connections:
 
     async def _close(self, connection: PooledConnection, *, cut: bool) -> bool:
         began = monotonic()
-        # A connection that broke off by itself may have left its backend at work.
+        # A connection that broke by itself may have left its back-end running.
         if cut or not connection.is_connected() or not await _close_gracefully(connection):
             connection.terminate()
             await self._server.wait_backend_gone(connection.pid, self._connector.user)
@@ -394,7 +399,7 @@ class Connections:
         self._owner.dispatch()
 
     def _lost(self, connection: PooledConnection) -> None:
-        """The connection ended without our doing; a leased one is noticed when it comes back."""
+        """Note that the connection broke; a leased one is noticed when it comes back."""
         if connection in self.idle:
             self._recorder.record_lost()
             self.evict_idle(connection)
@@ -402,7 +407,7 @@ class Connections:
     def _start(
         self, work: Coroutine[Any, Any, T], what: str, ended: Callable[[T | None], None]
     ) -> None:
-        """Run *work*, and call *ended* with its result; None if it was cancelled, or a fault."""
+        """Run *work*, then call *ended* with its result; None if it was cancelled or failed."""
 
         def done(task: asyncio.Task[T]) -> None:
             self._tasks.discard(task)
@@ -431,7 +436,7 @@ async def _close_gracefully(connection: PooledConnection) -> bool:
     try:
         await connection.raw.close(timeout=_CLOSE_DEADLINE)
     except (*driver.CONNECTION_ERRORS, AssertionError):
-        # asyncpg asserts that no statement is running; a borrower may have left one behind.
+        # asyncpg asserts that no statement is running; a borrower may have left one.
         return False
-    # Cancelling its last statement may have failed meanwhile, which cuts the connection.
+    # Cancelling its last statement may have failed in the meantime; that terminates the connection.
     return not connection.was_terminated

@@ -1,7 +1,7 @@
-"""How the connections of one pool are opened, and how its login changes without failing anybody.
+"""Opens the connections of one pool, and changes its password without failing a caller.
 
-While a role's password is being changed, a login with either password may be refused: an
-attempt that falls into that time is repeated afterwards, unseen by those who wait for it.
+While a role's password changes, a login with either password may be refused. An attempt in that
+time is repeated afterwards; its waiters do not notice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from app.wire import Login
 
 
 class Connector:
-    """Opens connections of one pool to its server."""
+    """Opens the connections of one pool."""
 
     def __init__(
         self,
@@ -32,9 +32,9 @@ class Connector:
         on_login: Callable[[asyncpg.Connection], None] | None = None,
         cure: str = "",
     ) -> None:
-        """Ask *derive* for the login at every attempt; call *on_login* after each success.
+        """Call *derive* for the login at every attempt, and *on_login* after each success.
 
-        *cure*: a command that mends a wrong password.
+        *cure*: the command that repairs a wrong password.
         """
         self.server = server
         self._derive = derive
@@ -46,11 +46,11 @@ class Connector:
 
     @property
     def user(self) -> str:
-        """The role it logs in as, which never changes."""
+        """The role it logs in as; it never changes."""
         return self._derive().user
 
     async def connect(self) -> asyncpg.Connection:
-        """Open a connection, see `Server.connect`."""
+        """Open a connection; see `Server.connect`."""
         while True:
             changes = self._changes
             try:
@@ -65,12 +65,12 @@ class Connector:
                 if self._on_login is not None:
                     self._on_login(connection)
                 return connection
-            # The change has a deadline.
+            # The password change has a deadline.
             await self._settled.wait()
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[None]:
-        """Change the password in this block; one change at a time."""
+        """Change the password inside this block; one change at a time."""
         self._changes += 1
         self._settled.clear()
         try:
@@ -81,25 +81,27 @@ class Connector:
 
 
 class Connectors:
-    """Those of all pools that are open, or whose password is being changed.
+    """The connectors of all pools that are open, or whose password is being changed.
 
     Attributes:
-        stretched: the pools whose role has a verifier of more iterations than its password needs,
-            as the latest login showed.
+        stretched: the pools whose latest login showed a verifier with more iterations than needed.
     """
 
     def __init__(self, isolations: Mapping[PoolStrategy, IsolationStrategy]) -> None:
         """Log in as each strategy says."""
         self.stretched: set[str] = set()
         self._isolations = isolations
-        # By more than the pool's id: a deleted tenant's pool may outlive it, unused, while another
-        # tenant of the same id lives elsewhere.
+        # The key is more than the pool's id: a deleted tenant's pool may still exist, unused, while
+        # another tenant of the same id lives elsewhere.
         self._known: WeakValueDictionary[tuple[str, PoolStrategy, str], Connector] = (
             WeakValueDictionary()
         )
 
     def of(self, server: Server, spec: TenantSpec) -> Connector:
-        """That of the tenant's pool, open or not; hold on to it as long as it matters."""
+        """Return the connector of the tenant's pool, open or not.
+
+        Keep the reference while it matters.
+        """
         isolation = self._isolations[spec.strategy]
         new = Connector(
             server,
@@ -110,7 +112,7 @@ class Connectors:
         return self._known.setdefault((spec.server, spec.strategy, spec.pool_id), new)
 
     def _note_login(self, pool_id: str, connection: asyncpg.Connection) -> None:
-        # Kept by the connections that `app.wire` opens.
+        # Set by `app.wire` on the connections that it opens.
         iterations: int | None = getattr(connection, "scram_iterations", None)
         if iterations is not None and iterations > OWN_ITERATIONS:
             self.stretched.add(pool_id)

@@ -1,8 +1,8 @@
-"""The border to asyncpg: what its errors mean to us.
+"""The border to asyncpg: translates its errors into ours.
 
 No exception of the driver leaves `app.pools` untranslated, except to the borrower whose own
-statement caused it. What a server says while it refuses a login is not quoted: nothing has
-proved yet that it is ours.
+statement caused it. A server's message in a refused login is not quoted: nothing has proved yet
+that the server is ours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from app.domain.errors import (
     TenantLoginFailed,
 )
 
-# What a broken, refused or vanished connection looks like through asyncpg.
+# How a broken, refused or vanished connection looks through asyncpg.
 CONNECTION_ERRORS = (
     OSError,
     TimeoutError,
@@ -43,7 +43,7 @@ _LOGIN_ERRORS = (
     asyncpg.InsufficientPrivilegeError,
     asyncpg.ObjectNotInPrerequisiteStateError,
 )
-# What they mean, as SQLSTATE: of the login, and of the database.
+# Their SQLSTATEs: errors of the login, and of the database.
 _REASONS = {
     "28P01": "the password is wrong, or there is no such role",
     "28000": "the role may not log in, or not from here",
@@ -51,7 +51,8 @@ _REASONS = {
     "42501": "the role may not connect to the database",
     "55000": "the database takes no connections",
 }
-# Class 53 as far as it says what is used up; all of it means: try again later.
+# The members of class 53 that say which resource is used up; all of class 53 means: try again
+# later.
 _LACKING = {
     "53100": "disk space",
     "53200": "memory or lock table space",
@@ -66,10 +67,10 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (asyncpg.CannotConnectNowError, "it is starting or stopping"),
     (asyncpg.AdminShutdownError, "it is stopping"),
 )
-# Serialization failure, deadlock, lock not available, no room in the tables of all sessions'
-# locks: another transaction was in the way.
+# Serialization failure, deadlock, lock not available, lock table full: another transaction was in
+# the way.
 _CONFLICTS = frozenset({"40001", "40P01", "55P03", "53200"})
-# Fields of an ErrorResponse by their letters, as asyncpg names them.
+# The fields of an ErrorResponse by their letters, with asyncpg's names.
 _FIELDS = {
     "V": "severity_en",
     "D": "detail",
@@ -85,7 +86,7 @@ _FIELDS = {
     "L": "server_source_line",
     "R": "server_source_function",
 }
-# Of what Postgres says of a statement; a key or a value that it quotes may be long.
+# The longest part of Postgres' message about a statement: it may quote a long key or value.
 _LONGEST_MESSAGE = 4000
 
 
@@ -102,12 +103,12 @@ async def connect(
 ) -> asyncpg.Connection:
     """Open a connection within *timeout* seconds.
 
-    *leave* gets a login that is given up while the server may work on it, see `wire.connect`.
+    *leave* gets a login that timed out while the server may still work on it; see `wire.connect`.
 
     Raises:
         ServerUnavailable: the server cannot be reached or is starting or stopping.
-        ServerFull: it accepts no further connection, for everybody or for this role.
-        ConnectFailed: this machine cannot connect, or the login does not come to its end.
+        ServerFull: it accepts no further connection, from anybody or from this role.
+        ConnectFailed: this machine cannot connect, or the login does not end.
         TenantLoginFailed: it refuses the role, the password or the database.
     """
     with translate_connect_errors():
@@ -116,7 +117,7 @@ async def connect(
 
 @contextmanager
 def translate_connect_errors() -> Iterator[None]:
-    """Turn what asyncpg raises when connecting into this project's errors."""
+    """Translate asyncpg's errors when connecting."""
     try:
         yield
     except asyncpg.TooManyConnectionsError as error:
@@ -136,13 +137,13 @@ def translate_connect_errors() -> Iterator[None]:
     except CONNECTION_ERRORS as error:
         raise ServerUnavailable(f"The server cannot be reached: {_why(error)}.") from error
     except asyncpg.PostgresError as error:
-        # Whatever else it is, it is this login's: a full disk, a setting of its role.
+        # Any other error concerns this login only: a full disk, or a setting of its role.
         raise TenantLoginFailed(f"Postgres refused the connection ({error.sqlstate}).") from error
 
 
 @contextmanager
 def translate_admin_errors() -> Iterator[None]:
-    """Turn what asyncpg raises on an admin connection into this project's errors."""
+    """Translate asyncpg's errors on an admin connection."""
     try:
         yield
     except CONNECTION_ERRORS as error:
@@ -160,7 +161,7 @@ def translate_admin_errors() -> Iterator[None]:
 
 
 def failure_reason(error: asyncpg.PostgresError | UnicodeDecodeError) -> str:
-    """Why an administrative query failed, for people."""
+    """Say why an administrative query failed."""
     return server_message(error) if isinstance(error, asyncpg.PostgresError) else _UNREADABLE
 
 
@@ -171,12 +172,15 @@ def _why(error: BaseException) -> str:
 
 
 def server_message(error: asyncpg.PostgresError) -> str:
-    """Postgres' own sentence; str(error) would say the details, with their values, and the hint."""
+    """Postgres' primary message.
+
+    Str(error) would add the details, with their values, and the hint.
+    """
     return getattr(error, "message", None) or str(error)
 
 
 def statement_failure(error: asyncpg.PostgresError) -> StatementFailed:
-    """What Postgres said of the borrower's own statement."""
+    """Translate Postgres' error about the borrower's own statement."""
     position = getattr(error, "position", None)
     return failure_of(
         error.sqlstate,
@@ -199,7 +203,7 @@ def failure_of(
     position: int | None = None,
     fields: Mapping[str, str] | None = None,
 ) -> StatementFailed:
-    """A statement's failure, which says whether the same statement may succeed later."""
+    """Build a statement's failure; its class says whether a retry may succeed."""
     kind = StatementConflict if sqlstate in _CONFLICTS else StatementFailed
     return kind(
         _shortened(message),
@@ -211,5 +215,5 @@ def failure_of(
 
 
 def _shortened(text: str) -> str:
-    """*text* as far as people read it; code of a tenant's may say megabytes."""
+    """Shorten *text* to what people read; a tenant's code may raise megabytes."""
     return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"

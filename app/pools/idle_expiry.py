@@ -15,10 +15,10 @@ def expired(
     surplus_age: float | None,
     warm_size: int,
 ) -> list[PooledConnection]:
-    """The idle ones of *connections* that are to close at *now*, in monotonic seconds.
+    """Return the idle connections to close at *now*, in monotonic seconds.
 
-    Those that are gone, stale or too old; those unused for *idle_timeout* seconds, while more than
-    *min_size* are left; and those opened *surplus_age* seconds ago, if it is given, while more than
+    These are: broken, stale and too old ones; those unused for *idle_timeout* seconds, while more
+    than *min_size* are left; and those opened *surplus_age* seconds ago (if given), while more than
     *warm_size* are left too. The least recently used ones come first.
     """
     due: list[PooledConnection] = []

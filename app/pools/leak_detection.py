@@ -1,4 +1,4 @@
-"""Leases held for so long that their borrower may have forgotten them: who, since when, where."""
+"""Leak detection: leases held so long that the borrower may have forgotten them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _log = structlog.get_logger(__name__)
 
 
 class Borrower:
-    """The task that entered a lease, and where it did; resolved only on demand.
+    """The task that took a lease, and its line of code; both resolved on demand.
 
     Attributes:
-        statement: what it runs, as far as known; empty if not.
+        statement: the statement that it runs, if known; else empty.
         asked_at: when it asked for a connection, in monotonic seconds.
     """
 
     __slots__ = ("_code", "_instruction", "_task", "asked_at", "statement")
 
     def __init__(self, statement: str = "") -> None:
-        """Note which coroutine awaits the calling function. Cheap: no stack is walked or read."""
+        """Remember the coroutine that awaits the calling function; cheap, no stack is walked."""
         self.statement = statement
         self.asked_at = monotonic()
         frame = sys._getframe(2)  # noqa: SLF001 - the documented way, and the only quick one
@@ -45,8 +45,8 @@ class Borrower:
 
     @property
     def taken_at(self) -> str:
-        """File and line."""
-        # Two bytes an instruction, each with the line it belongs to.
+        """File and line of the code that took the lease."""
+        # Two bytes per instruction; each instruction has its line.
         at = next(islice(self._code.co_positions(), self._instruction // 2, None), (None,))
         return f"{self._code.co_filename}:{at[0]}"
 
@@ -56,11 +56,11 @@ class LeakSuspect:
     """A lease older than its pool's threshold.
 
     Attributes:
-        tenant: who borrowed.
-        task: name of the task that did.
-        taken_at: file and line where it did.
+        tenant: the borrowing tenant.
+        task: name of the borrowing task.
+        taken_at: file and line of its code.
         age_seconds: how old the lease is.
-        pid: the connection's backend.
+        pid: process id of the connection's back-end.
     """
 
     tenant: str
@@ -73,7 +73,7 @@ class LeakSuspect:
 def find_leak_suspects(
     leased: Iterable[PooledConnection], now: float, *, threshold: float, pool_id: str
 ) -> list[LeakSuspect]:
-    """Leases held for over *threshold* seconds at *now*, oldest first; each is logged once."""
+    """Return leases older than *threshold* seconds at *now*, oldest first; log each one once."""
     held = [connection for connection in leased if connection.leased_at < now - threshold]
     held.sort(key=lambda connection: connection.leased_at)
     suspects = [connection.leak_suspect(now) for connection in held]

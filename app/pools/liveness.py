@@ -1,4 +1,4 @@
-"""Whether connections that were fine still are, although the admin contact failed."""
+"""Liveness: whether working connections still work, although the admin connection failed."""
 
 from __future__ import annotations
 
@@ -10,47 +10,51 @@ from typing import Protocol
 from app.domain.errors import ConnectFailed, TenantLoginFailed, Unavailable
 from app.pools.policy_executor import ScheduledConnections, ScheduledPool
 
-# So many pools, those that were served last, are asked.
+# How many pools are asked: those served most recently.
 _WITNESSES = 5
 _PAUSE = 0.05
 
 
 class AttachedConnections(ScheduledConnections, Protocol):
-    """What a server needs to know of a pool's connections."""
+    """The part of a pool's connections that a server uses."""
 
     @property
     def is_in_use(self) -> bool:
-        """Whether a connection not known to be gone is leased, or being checked."""
+        """Whether a connection not known to be broken is leased, or being checked."""
 
     async def ping(self) -> bool:
-        """Test the idle connection used last; whether there is one, and it answers."""
+        """Test the most recently used idle connection.
+
+        Return whether there is one and it answers.
+        """
 
 
 class AttachedPool(ScheduledPool, Protocol):
-    """What a server needs to know of its pools."""
+    """The part of a pool that a server uses."""
 
     last_answer_at: float
-    """When a lease last came back clean, in monotonic seconds."""
+    """When a lease last ended cleanly, in monotonic seconds."""
 
     @property
     def connections(self) -> AttachedConnections:
         """Its connections."""
 
     def server_lost(self, error: Unavailable) -> None:
-        """Fail those who wait: nothing can be opened for now."""
+        """Fail the waiters: nothing can be opened for now."""
 
     def server_back(self) -> None:
-        """Try again to open what is missing, at once."""
+        """Open missing connections again, without a pause."""
 
 
 async def any_still_work(
     pools: AbstractSet[AttachedPool], error: Unavailable, *, since: float, within: float
 ) -> bool:
-    """Whether a connection of *pools* works, while the admin contact fails with *error*.
+    """Whether a connection of *pools* works, while the admin connection fails with *error*.
 
-    An idle one is asked; a lease that came back clean *since* that monotonic time is an answer
-    too, and is waited for *within* seconds, as long as a login may take. One that does not come
-    back counts only where the failure says nothing about the server, or is its own answer.
+    An idle connection is tested. A lease that ended cleanly since the monotonic time *since* is an
+    answer too; wait for one up to *within* seconds, as long as a login may take. A lease that does
+    not end counts as working only if *error* says nothing about the server, or is the server's own
+    answer.
     """
     deadline = monotonic() + within
     while True:
@@ -62,7 +66,7 @@ async def any_still_work(
             return True
         is_busy = any(pool.connections.is_in_use for pool in pools)
         if not is_busy or monotonic() >= deadline:
-            # Who refuses the admin has answered.
+            # A server that refused the admin has answered.
             is_refusal = isinstance(error.__cause__, TenantLoginFailed)
             return is_busy and (is_refusal or isinstance(error, ConnectFailed))
         await asyncio.sleep(_PAUSE)

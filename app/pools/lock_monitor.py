@@ -1,8 +1,8 @@
-"""Reads one server's lock table and signals backends, over a connection that stays open.
+"""Reads a server's lock table and signals back-ends, over a connection that stays open.
 
-A new connection would be refused when the table is full, for a login takes a lock itself. So does
-reading a catalog that all databases share, such as that of roles; so roles are looked up while
-there is room. `app.domain.lock_table` decides which backends to signal.
+When the table is full, a new connection is refused, because a login takes a lock itself. Reading a
+catalog shared by all databases, such as that of roles, takes a lock too; so roles are looked up
+while there is room. `app.domain.lock_table` decides which back-ends to signal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app.pools import driver
 from app.pools.isolation.shared import SHARED_ROLE
 from app.pools.server import Server
 
-# Long, for while the table is full there is no other connection.
+# Long, because no other connection can be opened while the table is full.
 _DEADLINE = 10.0
 
 # As Postgres computes it (NLOCKENTS in lock.c, InitializeMaxBackends in postinit.c). From 18 on
@@ -37,10 +37,10 @@ select per_session, per_session * (current_setting('max_connections')::int
     + current_setting('max_prepared_transactions')::int) as capacity
 from (select current_setting('max_locks_per_transaction')::int as per_session) as setting
 """
-# Locks of the fast path are in no table, and those of serializable transactions in another.
+# Fast-path locks are not in the table, and serializable transactions have another table.
 _IN_TABLE = "not fastpath and mode <> 'SIReadLock'"
-# Names that are not ours may be in any encoding. Looking up roles also puts them into the session's
-# cache, so that it needs no lock for that when it signals one of their backends.
+# Names that others chose may be in any encoding. Looking up roles also fills the session's cache,
+# so that no lock is needed to signal one of their back-ends.
 _COUNT = f"""
 select holds, case when holds <= $1 then (
     select json_object_agg(usesysid, pg_get_userbyid(usesysid))
@@ -79,14 +79,14 @@ select pg_terminate_backend(pid) from pg_stat_get_activity($1) where backend_sta
 """
 
 FindOwner = Callable[[int, str | None], tuple[str, str] | None]
-"""The role and the owner of a backend, from its process id and its role if that is known.
+"""Finds the role and the owner of a back-end, from its process id and its role if that is known.
 
-None if it is no tenant's.
+It returns None if the back-end is no tenant's.
 """
 
 
 class LockMonitor:
-    """One server's lock table; the first reading opens the connection."""
+    """A server's lock table; the first reading opens the connection."""
 
     def __init__(self, server: Server, find_owner: FindOwner) -> None:
         self._server = server
@@ -95,10 +95,10 @@ class LockMonitor:
         self._session: _Session | None = None
 
     async def read(self, limit: float) -> LockTable:
-        """How full the table is, and if that is more than *limit* of it, the holders of its locks.
+        """Read how full the table is and, if it is fuller than *limit*, who holds its locks.
 
         Raises:
-            ServerUnavailable: it did not answer in time.
+            ServerUnavailable: the server did not answer in time.
             ProvisioningFailed: Postgres refused.
         """
         with driver.translate_admin_errors():
@@ -112,7 +112,7 @@ class LockMonitor:
                     }
                     return LockTable(capacity=session.capacity, used=holds)
                 rows = await session.holders.fetch(session.fair_share, enough)
-        # Sessions that share a lock need an entry each in a second table, which is twice as large.
+        # Sessions that share a lock need one entry each in a second table, which is twice as large.
         used = max(rows[0]["used"], holds / 2)
         found = (self._holder(row) for row in rows if row["pid"] is not None)
         holders = tuple(holder for holder in found if holder is not None)
@@ -131,11 +131,11 @@ class LockMonitor:
         )
 
     async def send(self, backend: BackendKey, signal: BackendSignal) -> bool:
-        """Cancel the statement or terminate *backend*; False if there was none any more.
+        """Cancel the statement of *backend* or terminate it; False if it was already gone.
 
         Raises:
             ServerUnavailable: it did not answer in time.
-            ProvisioningFailed: Postgres does not let us, or has no room to look up whether it may.
+            ProvisioningFailed: Postgres refuses, or has no room to check our rights.
         """
         with driver.translate_admin_errors():
             session = await self._opened()
@@ -173,11 +173,11 @@ class LockMonitor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Session:
-    """The connection and its statements: to prepare them later would take locks.
+    """The connection and its prepared statements: preparing them later would take locks.
 
     Attributes:
-        fair_share: max_locks_per_transaction, what the table has for each session.
-        capacity: of the whole table.
+        fair_share: one session's part of the table: max_locks_per_transaction.
+        capacity: locks in the whole table.
     """
 
     connection: asyncpg.Connection
@@ -203,6 +203,6 @@ class _Session:
                 BackendSignal.TERMINATE_CONNECTION: await connection.prepare(_TERMINATE),
             },
         )
-        # The first run of a statement fills caches, too.
+        # The first run of a statement also fills caches.
         await session.holders.fetch(fair_share, capacity)
         return session

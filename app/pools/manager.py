@@ -1,8 +1,8 @@
-"""Tenant in, lease out: finds, opens and evicts pools, and knows every tenant's state.
+"""The manager: tenant in, lease out. It finds, opens and evicts pools, and keeps tenants' states.
 
-Opening is synchronous once there is room, so however many callers race for a tenant, there is
-one pool. What operators want (tenants, sizes) `app.control` sets; it stores
-nothing that must survive.
+Opening is synchronous once there is room, so a tenant gets one pool even if many callers race for
+it. `app.control` tells it what operators want (tenants, sizes); it stores nothing that must
+survive.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from app.pools.totals import CounterTotals
 
 T = TypeVar("T")
 
-# Evictions remembered between two polls for the audit trail; more than any poll can miss.
+# Evictions kept for the audit trail between two polls; more than one poll can miss.
 _MOST_UNREPORTED = 10_000
 
 
@@ -87,10 +87,10 @@ class TenantPoolManager:
     # -- tenants -----------------------------------------------------------------------------
 
     def put_tenant(self, tenant: Tenant) -> TenantState:
-        """Learn of a tenant, or of a change to it; its counters go on."""
+        """Add a tenant, or update it; its counters continue."""
         tenant_state = self._tenant_states.get(tenant.spec.id)
         if tenant_state is None:
-            # A server that the settings name no longer has none.
+            # A server that is no longer in the settings has no contenders.
             server = self.servers.get(tenant.spec.server)
             tenant_state = TenantState(
                 tenant,
@@ -135,7 +135,7 @@ class TenantPoolManager:
         """A declared server.
 
         Raises:
-            ServerUnavailable: the settings name it no longer.
+            ServerUnavailable: it is no longer in the settings.
         """
         server = self.servers.get(name)
         if server is None:
@@ -161,17 +161,17 @@ class TenantPoolManager:
 
         Args:
             tenant_id: who borrows.
-            transaction: one transaction for the whole lease, committed at its end, rolled back
-                on an error; False is offered to tenants with a pool of their own.
+            transaction: whether the lease is one transaction, committed at its end and rolled back
+                on an error; False is only for tenants with a pool of their own.
             read_only: refuse writes.
-            isolation_level, deferrable: of that transaction, see `LeaseOptions`.
-            statement_timeout: seconds one statement may take.
+            isolation_level, deferrable: properties of that transaction, see `LeaseOptions`.
+            statement_timeout: seconds that one statement may take.
             timeout: seconds to wait for a connection; the strategy's acquire_timeout if None.
-            work: what will be run, if it runs by itself; by asyncpg if None.
-            statement: what will be run, if it is known, for those who look at running leases.
+            work: work that runs by itself; None: the caller uses the connection.
+            statement: the statement to run, if known; it is shown in the list of leases.
 
         Raises:
-            TenantNotFound, TenantDeleting, NotProvisioned: no lease is possible.
+            TenantNotFound, TenantDeleting, NotProvisioned: the tenant cannot have a lease.
         """
         tenant_state = self.tenant_state(tenant_id)
         tenant = tenant_state.tenant
@@ -200,24 +200,24 @@ class TenantPoolManager:
         )
 
     def open_pool_of(self, tenant_state: TenantState) -> Pool | None:
-        """The tenant's pool, counted as a use; None if it is not open, or yields its slot."""
+        """The tenant's pool, counted as a use; None if it is not open or yields its slot."""
         self._refuse_when_closed()
         spec = tenant_state.tenant.spec
         self.server(spec.server)
         return self._registries[spec.strategy].use(spec.pool_id)
 
     async def open_pool(self, tenant_state: TenantState, timeout: float) -> Pool:
-        """The tenant's pool, opened if it is not; raises what `pool_within` does."""
+        """Return the tenant's pool, opening it if needed; raises what `pool_within` raises."""
         pool, _ = await self.pool_within(tenant_state, timeout)
         return pool
 
     async def pool_within(
         self, tenant_state: TenantState, timeout: float, borrower: Borrower | None = None
     ) -> tuple[Pool, float]:
-        """The tenant's pool, opened if it is not; how many seconds *borrower* waited for a slot.
+        """Return the tenant's pool, opened if needed, and how long *borrower* waited for a slot.
 
         Raises:
-            PoolLimitReached: as many pools as allowed stayed busy for *timeout* seconds.
+            PoolLimitReached: the allowed number of pools stayed busy for *timeout* seconds.
         """
         if (pool := self.open_pool_of(tenant_state)) is not None:
             return pool, 0.0
@@ -253,7 +253,7 @@ class TenantPoolManager:
         return pool
 
     def recorder(self, tenant_state: TenantState) -> Recorder:
-        """Where the pool that serves a tenant counts."""
+        """The recorder of the pool that serves a tenant."""
         spec = tenant_state.tenant.spec
         if spec.is_shared:
             return self.counter_totals.shared_recorder(spec.server)
@@ -262,25 +262,25 @@ class TenantPoolManager:
     # -- desired state ----------------------------------------------------------------------
 
     def set_desired(self, desired: DesiredPool) -> None:
-        """Set a pool's desired state, which it gets when it opens next."""
+        """Set a pool's desired state; the pool gets it when it opens next."""
         self._desired[desired.pool_id] = desired
 
     def resize(self, pool: Pool, size: PoolSize) -> None:
-        """Change an open pool's size; one with a min_size is exempt from eviction."""
+        """Change an open pool's size; a pool with a min_size is not evicted."""
         if bool(pool.size.min_size) is not bool(size.min_size):
             registry = self._registries[pool.config.strategy]
             (registry.pin if size.min_size else registry.unpin)(pool)
         pool.resize(size)
 
     def server_name_of(self, pool_id: str) -> str | None:
-        """The name of the server a pool is on, open or not; None if no tenant uses it any more."""
+        """The name of a pool's server, open or not; None if no tenant uses the pool any more."""
         tenant_state = self._tenant_states.get(pool_id)
         if tenant_state is not None:
             return tenant_state.tenant.spec.server
         return next((name for name in self.servers if shared_pool_id(name) == pool_id), None)
 
     def tenant_state_for_pool(self, pool_id: str) -> TenantState | None:
-        """The state of a pool's tenant; of a shared pool, that of some provisioned tenant."""
+        """The state of a pool's tenant; for a shared pool, of one of its provisioned tenants."""
         tenant_state = self._tenant_states.get(pool_id)
         if tenant_state is not None:
             return tenant_state
@@ -293,12 +293,12 @@ class TenantPoolManager:
         return 1 if own and not own.tenant.spec.is_shared else self._served[pool_id]
 
     def clear_desired(self, pool_id: str) -> None:
-        """Forget a pool's desired state; it keeps what it has until it is closed."""
+        """Forget a pool's desired state; an open pool keeps its present one until it closes."""
         self._desired.pop(pool_id, None)
 
     @property
     def desired(self) -> Mapping[str, DesiredPool]:
-        """The desired state of each pool that has one."""
+        """The desired states of all pools that have one."""
         return self._desired
 
     def desired_size(self, pool_id: str, strategy: PoolStrategy) -> PoolSize:
@@ -313,20 +313,20 @@ class TenantPoolManager:
         most_here: Callable[[str], int | None],
         size_in_force: Callable[[str], int],
     ) -> None:
-        """Let nodes have parts of the sizes of tenants from now on.
+        """From now on, let nodes have parts of the tenants' sizes.
 
         Args:
-            nodes_of: on how many nodes connections of a tenant may be opened.
+            nodes_of: the number of nodes that may open connections of a tenant.
             most_here: the most connections of a pool in this process; None: its whole size.
-            size_in_force: the largest size of a pool that this process or a node may have yet.
+            size_in_force: the largest size of a pool that may still be in force here or on a node.
         """
         self._nodes_of, self._most_here = nodes_of, most_here
         self._size_in_force = size_in_force
 
     def most_connections(self, spec: TenantSpec) -> int:
-        """The most that a tenant's role may have open, here and on all nodes.
+        """The most connections that a tenant's role may have open, here and on all nodes.
 
-        What a pooler had that was killed may be there for a moment beside what replaces it.
+        The connections of a killed pooler may exist for a moment beside their replacements.
         """
         size = self.desired_size(spec.pool_id, spec.strategy).max_size
         most = max(size, self._size_in_force(spec.pool_id))
@@ -334,20 +334,20 @@ class TenantPoolManager:
         return 2 * max(most, nodes + 1) if nodes else most
 
     def pool_state(self, pool_id: str) -> PoolState:
-        """Where a pool is in its life; one that is paused is so whether or not it is open."""
+        """The state of a pool, open or not; a paused pool is paused in both cases."""
         pool, desired = self.find(pool_id), self._desired.get(pool_id)
         if pool is not None:
             return pool.state
         return PoolState.PAUSED if desired and desired.paused else PoolState.CLOSED
 
     def config(self, strategy: PoolStrategy) -> PoolConfig:
-        """How pools of *strategy* behave."""
+        """The configuration of pools of *strategy*."""
         return self._registries[strategy].config
 
     # -- pools -------------------------------------------------------------------------------
 
     def find(self, pool_id: str) -> Pool | None:
-        """The open pool of that id, or None; does not count as a use."""
+        """The open pool of that id, or None; this does not count as a use."""
         for registry in self._registries.values():
             pool = registry.find(pool_id)
             if pool is not None:
@@ -355,23 +355,23 @@ class TenantPoolManager:
         return None
 
     def pools(self) -> Iterator[Pool]:
-        """Every open pool; take a list of them before awaiting anything."""
+        """Every open pool; make a list of them before you await anything."""
         for registry in self._registries.values():
             yield from registry
 
     @property
     def active_pools(self) -> int:
-        """How many pools are open."""
+        """Number of open pools."""
         return sum(len(registry) for registry in self._registries.values())
 
     def access_count(self, pool: Pool) -> int:
-        """How often leases used *pool* since it was opened."""
+        """Number of leases that used *pool* since it was opened."""
         return self._registries[pool.config.strategy].access_count(pool.pool_id)
 
     async def evict(self, pool: Pool, reason: EvictionReason, deadline: float) -> Eviction:
-        """Drain *pool*, cut what still runs after *deadline* seconds, and take it out.
+        """Drain *pool*, cut the leases that still run after *deadline* seconds, and remove it.
 
-        Goes on to its end when the caller is cancelled: a pool half drained would refuse for ever.
+        It continues if the caller is cancelled: a half drained pool would refuse callers for ever.
         """
         return await asyncio.shield(self._evict_later(pool, reason, deadline))
 
@@ -383,7 +383,7 @@ class TenantPoolManager:
 
     async def _evict(self, pool: Pool, reason: EvictionReason, deadline: float) -> Eviction:
         registry = self._registries[pool.config.strategy]
-        # Pinned, so that it is not evicted a second time while it drains.
+        # Pinned, so that it is not evicted again while it drains.
         registry.pin(pool)
         closure = await pool.drain(deadline)
         if registry.remove(pool):
@@ -391,15 +391,15 @@ class TenantPoolManager:
         return Eviction(pool_id=pool.pool_id, reason=reason, closed=closure.closed, cut=closure.cut)
 
     def expired(self) -> list[Pool]:
-        """What `evict_expired` would close now."""
+        """The pools that `evict_expired` would close now."""
         return [pool for registry in self._registries.values() for pool in registry.expired()]
 
     def evict_expired(self) -> list[Pool]:
-        """Close every pool unused for longer than its idle timeout; busy ones never are."""
+        """Close every pool unused for longer than its idle timeout; busy pools are never closed."""
         return [pool for registry in self._registries.values() for pool in registry.evict_expired()]
 
     def take_evictions(self) -> list[Eviction]:
-        """Pools that gave way to others or were idle, since this was asked last."""
+        """Return and forget the pools that were evicted for others or for being idle."""
         unreported = list(self._unreported)
         self._unreported.clear()
         return unreported
@@ -419,18 +419,18 @@ class TenantPoolManager:
     # -- numbers -----------------------------------------------------------------------------
 
     def tenant_stats(self, tenant_state: TenantState) -> PoolStats:
-        """What was counted about one tenant, whether or not its pool is open."""
+        """Statistics of a tenant, whether or not its pool is open."""
         return tenant_state.recorder.stats(self.tenant_metrics(tenant_state), monotonic())
 
     def tenant_metrics(self, tenant_state: TenantState) -> PoolMetrics:
-        """What one tenant holds and waits for now."""
+        """The connections that a tenant holds, and its waiting callers."""
         spec = tenant_state.tenant.spec
         pool = self.find(spec.pool_id)
         metrics = tenant_state.metrics if pool is None or spec.is_shared else pool.metrics
         return metrics.with_waiting(len(self.slot_waiters(spec.pool_id)))
 
     def wait_of(self, tenant_state: TenantState) -> Wait:
-        """What the tenant's callers, of whom some wait, wait for now."""
+        """What the tenant's waiting callers wait for; call it only if some wait."""
         spec = tenant_state.tenant.spec
         pool, server = self.find(spec.pool_id), self.server(spec.server)
         registry = self._registries[spec.strategy]
@@ -449,13 +449,13 @@ class TenantPoolManager:
         ).wait
 
     def pool_metrics(self, pool_id: str) -> PoolMetrics:
-        """What a pool has now, open or not; those who wait for a slot for it wait, too."""
+        """A pool's metrics, open or not; callers that wait for a slot for it count as waiting."""
         pool = self.find(pool_id)
         metrics = NO_CONNECTIONS if pool is None else pool.metrics
         return metrics.with_waiting(len(self.slot_waiters(pool_id)))
 
     def slot_waiters(self, pool_id: str) -> Collection[SlotWaiter]:
-        """Those who wait for a slot for a pool, in the order in which they came."""
+        """The callers that wait for a slot for a pool, in the order in which they came."""
         for registry in self._registries.values():
             if waiting := registry.waiting(pool_id):
                 return waiting
@@ -463,11 +463,11 @@ class TenantPoolManager:
 
     @property
     def awaited_pools(self) -> list[str]:
-        """The ids of the pools for which somebody waits for a slot."""
+        """The ids of the pools for which a caller waits for a slot."""
         return [pool_id for registry in self._registries.values() for pool_id in registry.awaited]
 
     def recently_active_tenants(self) -> list[TenantState]:
-        """Tenants that leased or waited within the statistics' window."""
+        """Tenants that leased or waited within the statistics window."""
         since, awaited = monotonic() - self._window, frozenset(self.awaited_pools)
         return [
             tenant_state
@@ -476,9 +476,9 @@ class TenantPoolManager:
         ]
 
     def connection_seconds(self, subject: str, now: float) -> float:
-        """How long a tenant, or all tenants of an open pool, have held connections so far.
+        """Connection-seconds of a tenant, or of all tenants of an open pool, so far.
 
-        Running leases included, times connections; 0 for a pool that is not open.
+        Running leases are included; 0 for a pool that is not open.
         """
         state = self._tenant_states.get(subject)
         if state is not None:
@@ -491,9 +491,9 @@ class TenantPoolManager:
     # -- end ---------------------------------------------------------------------------------
 
     async def close(self, deadline: float) -> None:
-        """Close every pool: leases get until *deadline* seconds, the rest is cut. Safe twice.
+        """Close every pool; leases that last beyond *deadline* seconds are cut. Safe to call twice.
 
-        Goes on to its end when the caller is cancelled.
+        It continues if the caller is cancelled.
         """
         self._closed = True
         for pool in list(self.pools()):

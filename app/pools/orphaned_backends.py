@@ -1,4 +1,4 @@
-"""Backends whose connection broke off, or whose process is another, and that have not ended yet."""
+"""Back-ends that still run although their connection broke or their service has ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-# The user is compared too: another backend may have the number by now.
+# The user is compared too: another back-end may have the process id by now.
 _END = """
 select pg_terminate_backend(pid, 500) from pg_stat_activity where pid = $1 and usename = $2
 """
@@ -30,14 +30,14 @@ _PAUSE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predecessor:
-    """A service that did not end in order, as a server knows it.
+    """A service that did not stop cleanly, as a server sees it.
 
     Attributes:
-        logins: its tenants' roles, each with the database in which it works. A role belongs to
-            the whole server: another installation may use it in another database.
-        admin_name: what its admin connections are called.
-        shares_logins: whether nodes use the same logins. Then a connection with another name than
-            those of pools is taken for a node's.
+        logins: its tenants' roles, each with its database. A role belongs to the whole server:
+            another installation may use it in another database.
+        admin_name: the name of its admin connections.
+        shares_logins: whether nodes use the same logins. Then a connection that is not named like
+            those of pools is taken to be a node's.
     """
 
     logins: frozenset[tuple[str, str]]
@@ -46,7 +46,7 @@ class Predecessor:
 
 
 class OrphanedBackends:
-    """They count against the budget until Postgres no longer shows them."""
+    """Orphaned back-ends count against the budget until Postgres no longer shows them."""
 
     def __init__(self) -> None:
         self._users: dict[int, str] = {}
@@ -62,7 +62,7 @@ class OrphanedBackends:
         self._users[pid] = user
 
     async def adopt(self, connection: asyncpg.Connection, left_by: Predecessor) -> None:
-        """Add the backends that another process has left behind; needs an admin's *connection*."""
+        """Add the back-ends that another process left behind; *connection* is an admin's."""
         roles = [role for role, _ in left_by.logins]
         databases = [database for _, database in left_by.logins]
         rows = await connection.fetch(
@@ -71,15 +71,16 @@ class OrphanedBackends:
         self._users.update((row["pid"], row["usename"]) for row in rows)
 
     async def terminate(self, connection: asyncpg.Connection) -> None:
-        """End them as far as possible; needs an admin's *connection*."""
+        """Terminate them as far as possible; *connection* is an admin's."""
         for _ in range(_LOOKS):
-            # More may be added while we ask: those are asked about the next time.
+            # More may be added in the meantime; the next call handles them.
             asked = dict(self._users)
             rows = await connection.fetch(_STILL_THERE, list(asked))
             there = {row["pid"]: row["usename"] for row in rows}
             for pid, user in asked.items():
                 if there.get(pid) == user:
-                    # Without the right to end it, it ends by itself; the server is not lost.
+                    # Without the right to terminate it, we wait until it ends by itself; the server
+                    # is not lost.
                     with suppress(asyncpg.InsufficientPrivilegeError):
                         await connection.fetchval(_END_LATER, pid, user)
                 else:
@@ -90,6 +91,6 @@ class OrphanedBackends:
 
 
 async def terminate_backend(connection: asyncpg.Connection, pid: int, user: str) -> None:
-    """End the backend *pid* of *user* and wait until it is gone; the caller sets a deadline."""
+    """Terminate back-end *pid* of *user* and wait until it is gone; the caller sets a deadline."""
     while await connection.fetchval(_END, pid, user) is not None:
         pass

@@ -1,7 +1,7 @@
-"""Carries out what the scheduling policy decides: the only place where its actions happen.
+"""Carries out the decisions of the scheduling policy; nothing else does.
 
-Whatever changes in a pool or a budget ends in `run`. An action only starts something or wakes a
-caller, so `run` never re-enters itself.
+Every change in a pool or a budget ends in a call of `run`. An action only starts something or wakes
+a caller, so `run` never re-enters itself.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from app.pools.scheduling_policy import (
 )
 from app.pools.waiters import Waiter
 
-# Beyond what rounding can make of a time.
+# More than the rounding error of a time.
 _TICK = 0.001
 
 
 class ScheduledConnections(PoolConnections, Protocol):
-    """What the executor does to a pool's connections."""
+    """What the executor does with a pool's connections."""
 
     def begin_open(self, slot: ConnectSlot) -> None:
-        """Start to open a connection, and release *slot* when that has ended."""
+        """Start opening a connection; *slot* is released when that has ended."""
 
     def evict_idle(self, connection: PooledConnection, slot: ConnectSlot | None = None) -> None:
-        """Start to close the idle *connection*, and release *slot* when that has ended."""
+        """Start closing the idle *connection*; *slot* is released when that has ended."""
 
 
 class ScheduledPool(PoolFacts, Protocol):
-    """What the executor does to a pool."""
+    """What the executor does with a pool."""
 
     @property
     def connections(self) -> ScheduledConnections:
@@ -67,7 +67,8 @@ class PolicyExecutor(Generic[P]):
     def __init__(self, budget: ConnectionBudget[P], clock: Clock | None = None) -> None:
         self.budget = budget
         self._clock = clock or LoopClock()
-        # When to ask again, of which pool; None: of none. One timer for all, at the earliest.
+        # When to run again, and for which pool (None: no pool). One timer at the earliest time
+        # serves all.
         self._due: dict[P | None, float] = {}
         self._rechecks: list[tuple[float, int, P | None]] = []
         self._count = count()
@@ -76,7 +77,7 @@ class PolicyExecutor(Generic[P]):
         budget.connect_slots.when_given_up(self.run)
 
     def run(self, pool: P | None = None) -> None:
-        """Do what follows from a change in *pool*, or in the budget only."""
+        """Act on a change in *pool*, or only in the budget."""
         now, changed = self._clock.time(), pool
         while True:
             if changed is not None:
@@ -89,7 +90,7 @@ class PolicyExecutor(Generic[P]):
         self._recheck_at(None, actions.recheck_at)
 
     def _carry_out(self, actions: Actions[P], pool: P | None) -> P | None:
-        """Do what is to be done; the pool that it changes."""
+        """Carry out *actions*; return the pool that they change."""
         slots, changed = self.budget.connect_slots, pool
         for changed, connection in actions.close:
             changed.connections.evict_idle(connection)
@@ -104,10 +105,10 @@ class PolicyExecutor(Generic[P]):
             changed.connections.evict_idle(connection, slots.take())
         return changed
 
-    # What happens at every lease costs little: `run` only where something may come of it.
+    # These run at every lease, so they are cheap: they call `run` only if something may come of it.
 
     def awaits(self, pool: P, waiter: Waiter) -> bool:
-        """Whether `run` may do anything for *pool* now that *waiter* waits."""
+        """Whether `run` may act for *pool* now that *waiter* waits."""
         own = pool.connections
         if own.idle or own.open >= pool.most:
             return bool(own.idle)
@@ -118,12 +119,12 @@ class PolicyExecutor(Generic[P]):
         return wanted != (claim.wanted if claim else 0)
 
     def served(self, pool: P) -> None:
-        """*pool* has kept a connection for its next caller: it may want less now."""
+        """Note that *pool* kept a connection for its next caller: it may want fewer now."""
         if pool in self.budget.unsatisfied:
             self._note(pool, self._clock.time())
 
     def rested(self, pool: P) -> None:
-        """*pool* has kept a connection, now idle: others may get it once it is kept no more."""
+        """Note that *pool* kept a connection as idle: others may get it when its time is over."""
         kept = kept_seconds(pool, self.budget)
         if kept and pool not in self.budget.unsatisfied:
             at = self._clock.time() + kept
@@ -147,13 +148,13 @@ class PolicyExecutor(Generic[P]):
             return True
         if (user := connection.last_user) is not None:
             late = now - connection.opened_at - slice_of(user, self.budget)
-            # A small claim does not wait for the end, and a first slice has no bound.
+            # A small claim does not wait for the end of a slice, and the first slice has no limit.
             if 0 < late < ROUND:
                 self.budget.note_overrun(late)
         return False
 
     def _note(self, pool: P, now: float) -> None:
-        """Note what *pool* wants, and whether others may get connections of it."""
+        """Update what *pool* wants, and whether others may get its connections."""
         budget, own = self.budget, pool.connections
         wanted = shortfall(pool, budget, now)
         if wanted:
@@ -163,15 +164,15 @@ class PolicyExecutor(Generic[P]):
         if has_spare(pool):
             budget.spare.bring_forward(pool, spare_at(pool, budget))
         if own.in_use and lends(pool) and (waiter := pool.waiters.next()) is not None:
-            # Connections that were to come back by then may have not.
+            # Connections that should have come back by then may not have.
             late_at = waiter.since + max(SOON, budget.connect_seconds) + _TICK
             if late_at > now:
                 self._recheck_at(pool, late_at)
 
     def _refresh(self, now: float, *, noted: P | None) -> None:
-        """Make sure that the first claim, and the first that others may take from, are true.
+        """Bring the first claim, and the first pool to take from, up to date.
 
-        That of the pool just *noted* is.
+        Those of the pool just *noted* already are.
         """
         budget = self.budget
         while (claim := first_claim(budget, now)) is not None and claim.pool is not noted:
@@ -192,7 +193,7 @@ class PolicyExecutor(Generic[P]):
     # -- later ---------------------------------------------------------------------------------
 
     def _recheck_at(self, pool: P | None, at: float) -> None:
-        """Ask again at the monotonic time *at*, of *pool* or of the budget only."""
+        """Run again at the monotonic time *at*, for *pool* or only for the budget."""
         if at >= self._due.get(pool, inf):
             return
         self._due[pool] = at

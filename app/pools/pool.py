@@ -1,8 +1,8 @@
-"""One pool: connections of one login, lent to callers in turn.
+"""A pool: connections of one login, lent to callers in turn.
 
 A caller that finds an idle connection and nobody waiting takes it right here. Every other change
-ends in `dispatch`: the scheduling policy decides. Openings and closings run in tasks of
-`Connections`: they outlive the caller that caused them and serve the next one.
+ends in `dispatch`, where the scheduling policy decides. Openings and closings run in tasks of
+`Connections`: they outlive the caller that caused them, and serve the next one.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from app.pools.waiters import Waiter, WaitQueue
 
 _log = structlog.get_logger(__name__)
 
-# Looked up once: members of an enumeration are slow to find, and these are needed at every lease.
+# Looked up once: enum members are slow to find, and every lease needs these.
 _READY, _WARMING_UP = PoolState.READY, PoolState.WARMING_UP
 _SETTLE_DEADLINE = 5.0
 
 
 class PoolOwner(Protocol):
-    """Where the pool is kept; it is not evicted while pinned."""
+    """The object that keeps the pool; it does not evict a pinned pool."""
 
     def pin(self, pool: Pool) -> None:
-        """The first lease, waiter or login has come."""
+        """Pin the pool: its first lease, waiter or login has come."""
 
     def unpin(self, pool: Pool) -> None:
-        """The last of them has gone."""
+        """Unpin the pool: its last lease, waiter or login has gone."""
 
 
 class Pool:
@@ -52,16 +52,17 @@ class Pool:
 
     Attributes:
         pool_id: a tenant's id, or `shared@server`.
-        size: how many connections it keeps, may have and opens at once.
-        most: connections that it may have now; less than its `max_size` while nodes have a part.
-        config: its limits in time.
-        server: where its connections go, and whose budget they come from.
-        recorder: where everything is counted.
-        surplus_age: age from which an idle connection beyond `warm_size` is closed, in seconds;
-            None: none is before `config.idle_timeout`, which also decides about the pool.
-        warm_size: connections worth keeping although unused.
-        last_answer_at: when a lease last came back clean, in monotonic seconds.
-        backoff: pauses after attempts to open a connection that failed.
+        size: how many connections it keeps, may have, and opens when it starts.
+        most: the most connections that it may have now; less than `max_size` while nodes have a
+            part.
+        config: its time limits.
+        server: the server of its connections, whose budget they use.
+        recorder: counts everything that happens to its leases.
+        surplus_age: age in seconds from which an idle connection beyond `warm_size` is closed.
+            None: connections close after `config.idle_timeout`, as the pool does.
+        warm_size: connections to keep open although idle.
+        last_answer_at: when a lease last ended cleanly, in monotonic seconds.
+        backoff: pauses after failed attempts to open a connection.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Pool:
         recorder: Recorder,
         owner: PoolOwner,
     ) -> None:
-        """Make a pool with no connection; `open` lets it work."""
+        """Create a pool without connections; `open` starts it."""
         self.pool_id = pool_id
         self.size = size
         self.most = size.max_size
@@ -108,7 +109,7 @@ class Pool:
 
     @property
     def metrics(self) -> PoolMetrics:
-        """Its connections and waiters at this moment."""
+        """Its connections and waiters now."""
         own = self.connections
         return PoolMetrics(
             total_connections=own.live,
@@ -118,38 +119,38 @@ class Pool:
         )
 
     def reading(self, now: float) -> CounterReading:
-        """Its counters at *now*, monotonic seconds; costs its leases nothing."""
+        """Its counters at *now*, monotonic seconds; this costs its leases nothing."""
         return self.recorder.reading(now, self.waiters, self.connections)
 
     def leak_suspects(self, now: float) -> list[LeakSuspect]:
-        """Leases held beyond the threshold at *now*, oldest first; each is logged once."""
+        """Leases older than the leak threshold at *now*, oldest first; each is logged once."""
         own, threshold = self.connections, self.config.leak_threshold
         return find_leak_suspects(own.leased, now, threshold=threshold, pool_id=self.pool_id)
 
     @property
     def demand(self) -> int:
-        """Connections that its callers could use now, and never fewer than it keeps."""
+        """The number of connections that its callers could use now, at least its min_size."""
         return max(self.size.min_size, len(self.connections.leased) + self.waiters.count)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a caller holds or awaits a connection, or its first login is under way."""
+        """Whether a caller holds a connection or waits for one, or its first login is under way."""
         own = self.connections
         return bool(own.leased or self.waiters.count or (own.connecting and not own.live))
 
     @property
     def is_closing(self) -> bool:
-        """Whether it takes no new lease any more."""
+        """Whether it takes no more leases."""
         return self.state in (PoolState.DRAINING, PoolState.CLOSED)
 
     @property
     def can_open(self) -> bool:
-        """Whether connections may be opened: the server is available, and no backoff runs."""
+        """Whether it may open connections: the server is available, and no backoff runs."""
         return self.server.is_available and not self.backoff.is_pausing
 
     @property
     def is_failing(self) -> bool:
-        """Whether the latest attempt to open a connection failed."""
+        """Whether its latest attempt to open a connection failed."""
         return self.backoff.error is not None
 
     # -- leases ------------------------------------------------------------------------------
@@ -162,19 +163,19 @@ class Pool:
         borrower: Borrower | None = None,
         slot_seconds: float = 0.0,
     ) -> PooledConnection:
-        """Lend a connection to *tenant* within *timeout* seconds; *borrower* is who waits for it.
+        """Lend a connection to *tenant* within *timeout* seconds; *borrower* waits for it.
 
-        It has waited *slot_seconds* before, until the pool could be opened.
+        It has already waited *slot_seconds* until the pool could be opened.
 
-        *begin_statements* is what its lease will run first; the connection may have done so
-        already, see `PooledConnection.prefetched`.
+        The lease will first run *begin_statements*; the connection may already have run them, see
+        `PooledConnection.prefetched`.
 
         Raises:
-            PoolTimeout: none became free in time.
-            PoolSaturated: too many wait already.
+            PoolTimeout: no connection became free in time.
+            PoolSaturated: too many callers already wait.
             PoolDraining: the pool is being drained or closed.
-            PoolPaused: it was not resumed in time, or refuses callers while it is paused.
-            ServerUnavailable, ServerFull, TenantLoginFailed: none can be opened.
+            PoolPaused: it was not resumed in time, or refuses callers while paused.
+            ServerUnavailable, ServerFull, TenantLoginFailed: no connection can be opened.
         """
         now = monotonic()
         own = self.connections
@@ -200,14 +201,14 @@ class Pool:
         return await self._wait(waiter)
 
     def release(self, connection: PooledConnection, *, reusable: bool) -> None:
-        """Take back a leased connection; one that is not *reusable* closes in the background."""
+        """Take back a leased connection; if it is not *reusable*, it closes in the background."""
         now = monotonic()
         own = self.connections
         expected = None
         if connection.leak_reported or self.waiters.expected:
             expected = self._note_return(connection, now)
         if not own.end_lease(connection, now):
-            # A drain has cut it before.
+            # A drain has already cut it.
             return
         if reusable:
             self.last_answer_at = now
@@ -224,7 +225,7 @@ class Pool:
             if budget.unsatisfied:
                 self.server.policy_executor.served(self)
         else:
-            # Nothing becomes possible by this for the pool itself.
+            # The pool itself gains nothing by this.
             own.put_idle(connection, now)
             budget.spare.add(self, now)
             if budget.unsatisfied:
@@ -234,9 +235,9 @@ class Pool:
                 self._owner.unpin(self)
 
     def prefetch_for_next(self, connection: PooledConnection) -> str:
-        """What *connection*, about to come back, may begin its next lease with; empty if nothing.
+        """The statements with which *connection* may begin its next lease when it is back; or "".
 
-        A guess: who is next is decided when it is back.
+        It is a guess: who is next is decided when the connection is back.
         """
         tenant = connection.tenant_state
         if (
@@ -251,12 +252,12 @@ class Pool:
         return waiter.begin_statements if waiter else ""
 
     def _end_lease(self, connection: PooledConnection, now: float) -> bool:
-        """End the lease on *connection*; False if a drain has cut it before."""
+        """End the lease on *connection*; False if a drain has already cut it."""
         self._note_return(connection, now)
         return self.connections.end_lease(connection, now)
 
     def _note_return(self, connection: PooledConnection, now: float) -> TenantState | None:
-        """Note that *connection* comes back; whose turn was expected to be next, if known."""
+        """Note that *connection* comes back; return the tenant expected to be next, if any."""
         if connection.leak_reported:
             held_seconds = round(now - connection.leased_at, 1)
             _log.info("suspected leak returned", pool=self.pool_id, held_seconds=held_seconds)
@@ -269,7 +270,7 @@ class Pool:
         self._keep_or_close(connection, now, usable=usable)
 
     def _give_away(self, connection: PooledConnection) -> None:
-        """Close a connection that is in no place, for another pool or for another process."""
+        """Close a connection that is in no place, for the benefit of another pool or process."""
         budget = self.server.budget
         slot = None if budget.is_over else budget.connect_slots.take()
         self.connections.begin_close(connection, slot)
@@ -309,7 +310,7 @@ class Pool:
             raise
 
     def _abandon(self, waiter: Waiter) -> None:
-        """The caller is gone; take back what was handed to it in the same moment."""
+        """Handle a waiter that gave up; take back a connection handed to it in the same moment."""
         now, connection = monotonic(), waiter.handed
         if connection is None:
             if waiter.future.cancelled():
@@ -320,14 +321,14 @@ class Pool:
             self._put_back(connection, now, usable=self._is_usable(connection, now))
 
     def fail_waiters_of(self, tenant: TenantState) -> None:
-        """Fail those who wait on behalf of a tenant that is being deleted."""
+        """Fail the waiters of a tenant that is being deleted."""
         self._failures.fail(self.waiters.remove_tenant(tenant), TenantDeleting())
         self.dispatch()
 
     # -- what changes in it, its connections and its server ------------------------------------
 
     def dispatch(self) -> None:
-        """Do what the policy says, after any change."""
+        """Act on the policy's decisions, after any change."""
         self.server.policy_executor.run(self)
         if self.state is _WARMING_UP and self._is_warm():
             self.state = _READY
@@ -337,13 +338,13 @@ class Pool:
         self._changed.set()
 
     def _is_warm(self) -> bool:
-        """Whether the first connections are there, or the budget has no place for more of them."""
+        """Whether the first connections are there, or the budget has no place for more."""
         own, wanted = self.connections, min(self.size.warmup_size, self.most)
         is_scarce = self.server.budget.is_exhausted and own.live + own.connecting < wanted
         return own.live >= wanted or is_scarce
 
     def serve(self, waiter: Waiter, connection: PooledConnection) -> None:
-        """Lend the idle *connection* to *waiter*; for the executor."""
+        """Lend the idle *connection* to *waiter*; the executor calls this."""
         self.connections.remove_idle(connection)
         self._serve(waiter, connection, monotonic())
 
@@ -357,13 +358,13 @@ class Pool:
         waiter.future.set_result(connection)
 
     def admit(self, connection: PooledConnection) -> None:
-        """Take in a connection that is in no place, and works: just opened, or rolled back."""
+        """Take in a working connection that is in no place: just opened, or rolled back."""
         now = monotonic()
         self.backoff.succeeded()
         self._keep_or_close(connection, now, usable=self._is_usable(connection, now))
 
     def open_failed(self, error: Unavailable) -> None:
-        """One could not be opened: if nothing else can serve them, fail those who wait."""
+        """Handle a failed opening: fail the waiters if nothing else can serve them."""
         lends = self.state is _READY or self.state is _WARMING_UP
         self.backoff.failed(error, pause=lends and self.server.is_available)
         if self.state is _WARMING_UP:
@@ -373,18 +374,18 @@ class Pool:
         self.dispatch()
 
     def server_lost(self, error: Unavailable) -> None:
-        """The server is gone: fail those who wait for it."""
+        """Fail the waiters, because the server is lost."""
         self._failures.fail_all(error)
         self.dispatch()
 
     def server_back(self) -> None:
-        """The server's trouble is over: no need to wait for the next attempt."""
+        """Stop waiting for the next attempt, because the server is back."""
         self.backoff.resume()
 
     # -- operations ----------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Begin to work, and to open the first connections."""
+        """Start working, and open the first connections."""
         self.server.attach(self)
         self._opened_at = monotonic()
         self.recorder.pool_opened(self._opened_at)
@@ -392,17 +393,20 @@ class Pool:
         self.dispatch()
 
     async def wait_until_warm(self, deadline: float) -> bool:
-        """Wait up to *deadline* seconds for the first connections; whether they are there."""
+        """Wait up to *deadline* seconds for the first connections.
+
+        Return whether they are there.
+        """
         await self._until(lambda: self.state is not _WARMING_UP, deadline)
         return self.connections.live >= min(self.size.warmup_size, self.most)
 
     def resize(self, size: PoolSize) -> None:
-        """Change its size at once; surplus connections close once unused."""
+        """Change its size at once; surplus connections close when they are idle."""
         self.size = size
         self._limit()
 
     def limit_to(self, share: int | None) -> None:
-        """Have at most *share* of its size, because nodes have the rest; None: all of it."""
+        """Use at most *share* of its size, because nodes have the rest; None: all of it."""
         if share != self._share:
             self._share = share
             self._limit()
@@ -413,9 +417,9 @@ class Pool:
         self.dispatch()
 
     def pause(self) -> None:
-        """Lend nothing: idle connections close now, leased ones when they come back.
+        """Stop lending: idle connections close now, leased ones when they come back.
 
-        Callers wait or are refused, as `config.refuses_when_paused` says.
+        Callers wait or are refused, depending on `config.refuses_when_paused`.
         """
         if not self.is_closing:
             self.state = PoolState.PAUSED
@@ -430,15 +434,15 @@ class Pool:
             self.dispatch()
 
     def recycle(self) -> int:
-        """Replace every connection, leased ones when they come back; how many that will be."""
+        """Replace every connection, leased ones when they come back; return how many."""
         count = self.connections.recycle()
         self.dispatch()
         return count
 
     async def drain(self, deadline: float) -> DrainResult:
-        """Take no new lease, let those that exist end until *deadline* seconds, cut the rest.
+        """Take no new leases, wait up to *deadline* seconds for the present ones, cut the rest.
 
-        Safe to call again and while another call is waiting. The pool is closed afterwards.
+        Safe to call again, and while another call waits. Afterwards the pool is closed.
         """
         closed_before, own = self.recorder.connections_closed, self.connections
         if not self.is_closing:
@@ -470,11 +474,11 @@ class Pool:
                     await self._changed.wait()
 
     def keep_warm(self, warm_size: int, surplus_age: float | None) -> None:
-        """Keep *warm_size* connections although unused, others for *surplus_age* seconds."""
+        """Keep *warm_size* connections open although idle, and others for *surplus_age* seconds."""
         self.warm_size, self.surplus_age = warm_size, surplus_age
 
     def close_expired(self, now: float) -> int:
-        """Close idle connections too old or unused for too long at *now*; how many that were."""
+        """Close idle connections that expired at *now*; return how many."""
         due = expired(
             self.connections,
             now,

@@ -1,8 +1,8 @@
-"""How much each tenant uses of its server's connections: what decides between tenants.
+"""How much each tenant recently used of its server's connections: this decides between tenants.
 
-A tenant's use is the mean number of connections it holds, its past weighing less and less:
-mean(t) = ∫ leased(s) · e^((s - t) / MEMORY) ds / MEMORY. A lease only adds to the time held since
-the last note; a note spreads these evenly over the time since then.
+A tenant's use is the mean number of connections it held; older time has less weight: mean(t) = ∫
+leased(s) · e^((s - t) / MEMORY) ds / MEMORY. A lease only adds to the time held since the last
+note; a note spreads these evenly over the time since then.
 
 Tenants are compared by a key, ln(use ÷ weight) + t / MEMORY. All means decay at the same rate, and
 the second term cancels that (forward decay: Cormode, Shkapenyuk, Srivastava, Xu, "Forward decay: a
@@ -17,7 +17,7 @@ from math import exp, inf, isfinite, log
 
 from app.domain.time_sharing import MEMORY, RUNNING
 
-# Seconds between notes, at least, of a tenant that never waits.
+# Minimum seconds between notes of a tenant that never waits.
 NOTE_EVERY = 1.0
 _LN_2 = log(2)
 
@@ -26,15 +26,15 @@ class ConnectionUse:
     """One tenant's mean number of leased connections.
 
     Attributes:
-        held: connection-seconds of its leases, so far and less *leased* times the current time:
-            the time is subtracted when a lease begins, and added when it ends.
+        held: connection-seconds of its leases so far, minus *leased* times the current time: the
+            time is subtracted when a lease begins, and added when it ends.
         noted_at: when the mean was last brought up to date, in monotonic seconds.
     """
 
     __slots__ = ("_held_at", "_mean", "held", "noted_at")
 
     def __init__(self) -> None:
-        """Begin without history."""
+        """Start without history."""
         self.held = self._held_at = self._mean = self.noted_at = 0.0
 
     def begin_lease(self, now: float) -> None:
@@ -44,14 +44,14 @@ class ConnectionUse:
         self.held += now
 
     def note(self, leased: int, now: float) -> None:
-        """Bring the mean to *now*, at which it holds *leased* connections."""
+        """Bring the mean up to *now*; the tenant holds *leased* connections."""
         if now > self.noted_at:
             self._mean = self.mean(leased, now)
             self._held_at = self.held + leased * now
             self.noted_at = now
 
     def mean(self, leased: int, now: float) -> float:
-        """The mean at *now*, at which it holds *leased* connections."""
+        """The mean at *now*; the tenant holds *leased* connections."""
         elapsed = now - self.noted_at
         if elapsed <= 0:
             return self._mean
@@ -59,10 +59,10 @@ class ConnectionUse:
         return lately + (self._mean - lately) * exp(-elapsed / MEMORY)
 
     def key(self, leased: int, weight: int, now: float, *, more: int = 0) -> float:
-        """By which tenants are ordered, the smallest first; -inf without history and leases.
+        """The sort key of tenants, the smallest first; -inf without history and leases.
 
-        With so many leases *more*. Without leases it keeps its value after a note, with some it
-        only grows.
+        *more* adds that many leases. Without leases the key keeps its value after a note; with
+        leases it only grows.
         """
         running = leased + more
         if not running and self.held == self._held_at:
@@ -72,34 +72,34 @@ class ConnectionUse:
 
 
 def use_class(key: float) -> float:
-    """*key* so that those of tenants with about the same use for their weight are equal."""
+    """Round *key*, so that tenants with about the same use per weight are equal."""
     return float(round(key / _LN_2)) if isfinite(key) else key
 
 
 def uses_much_less(key: float, than: float) -> bool:
-    """Whether *key* stands for less than half the use for its weight that *than* does."""
+    """Whether *key* means less than half the use per weight of *than*."""
     return key < than - _LN_2
 
 
 @dataclass(slots=True, eq=False)
 class Contenders:
-    """The tenants of one server that hold or await a connection.
+    """The tenants of a server that hold a connection or wait for one.
 
     Attributes:
-        weight: their weights together.
-        count: how many they are.
+        weight: the sum of their weights.
+        count: their number.
     """
 
     weight: int = 0
     count: int = 0
 
     def join(self, weight: int) -> None:
-        """A tenant of that *weight* holds or awaits its first one."""
+        """Add a tenant of that *weight*: it holds a connection, or waits for one."""
         self.weight += weight
         self.count += 1
 
     def leave(self, weight: int) -> None:
-        """It holds and awaits none any more."""
+        """Remove a tenant: it holds no connection and waits for none."""
         self.weight -= weight
         self.count -= 1
 
@@ -107,5 +107,5 @@ class Contenders:
         self.weight += after - before
 
     def fair_share(self, limit: int) -> float:
-        """How many of *limit* connections are due to each unit of weight; inf if nobody asks."""
+        """Fair share of *limit* connections per unit of weight; inf if nobody asks."""
         return limit / self.weight if self.weight else inf

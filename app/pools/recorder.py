@@ -1,6 +1,6 @@
-"""Counts and measures what happens to one tenant's leases, or to one pool.
+"""Counts and measures the leases of one tenant, or one pool.
 
-Lives as long as the service, so counters survive the eviction of the pool.
+It lives as long as the service, so counters survive the eviction of the pool.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NOTHING = Counters()
 class Recorder:
     """Counters since the service started, and histograms of the last *window* seconds.
 
-    The counters are attributes of their own: they are updated on every lease.
+    The counters are separate attributes, because every lease updates them.
     """
 
     __slots__ = (
@@ -41,7 +41,7 @@ class Recorder:
     )
 
     def __init__(self, window: float = 300.0, flush_to: Durations | None = None) -> None:
-        """Count from zero; ended slices of the histograms are added to *flush_to*."""
+        """Start at zero; ended slices of the histograms are added to *flush_to*."""
         self.window = window
         self.created_at: datetime | None = None
         self.connections_acquired = self.connections_released = 0
@@ -63,7 +63,7 @@ class Recorder:
         return Counters._make(_counters_of(self))
 
     def take_growth(self) -> Counters | None:
-        """What was counted since this was called last; None for nothing."""
+        """The growth of the counters since the last call; None if nothing was counted."""
         values, taken = _counters_of(self), self._taken
         if values == taken:
             return None
@@ -71,43 +71,43 @@ class Recorder:
         return self._taken - taken
 
     def pool_opened(self, now: float) -> None:
-        """A pool was opened; the histograms of its readings start."""
+        """Start the histograms of the readings of a pool that was opened."""
         self.created_at = datetime.now(UTC)
         self._opened_at = now
         self._wait.start_total()
         self._hold.start_total()
 
     def pool_closed(self, opened_at: float) -> None:
-        """The pool opened at *opened_at* was closed; a newer one keeps its histograms."""
+        """Note that the pool opened at *opened_at* was closed; a newer one keeps its histograms."""
         if self._opened_at == opened_at:
             self._wait.stop_total()
             self._hold.stop_total()
 
     def record_acquire(self, wait: float, now: float) -> None:
-        """A caller got a connection after *wait* seconds."""
+        """Count a caller that got a connection after *wait* seconds."""
         self.connections_acquired += 1
         self.wait_seconds += wait
         self._wait.record(wait, now)
         self._last_activity = now
 
     def record_release(self, hold: float, now: float) -> None:
-        """A caller gave a connection back after *hold* seconds."""
+        """Count a connection that came back after *hold* seconds."""
         self.connections_released += 1
         self.hold_seconds += hold
         self._hold.record(hold, now)
         self._last_activity = now
 
     def record_abandoned(self, wait: float) -> None:
-        """A caller stopped waiting after *wait* seconds, without a connection."""
+        """Count a caller that stopped waiting after *wait* seconds, without a connection."""
         self.abandoned += 1
         self.abandoned_seconds += wait
 
     def record_timeout(self) -> None:
-        """A caller stopped waiting at its deadline; counted as abandoned, too."""
+        """Count a caller that reached its deadline; it is counted as abandoned, too."""
         self.timeouts += 1
 
     def record_slot_wait(self, seconds: float) -> None:
-        """A wait has ended of which so many *seconds* were for a slot; counted as any wait, too."""
+        """Count a wait that included *seconds* for a slot; it is counted as a wait, too."""
         self.pool_limit_waits += 1
         self.pool_limit_wait_seconds += seconds
 
@@ -115,18 +115,18 @@ class Recorder:
         self.rejected += 1
 
     def record_connect(self, seconds: float, now: float) -> None:
-        """A connection was opened in so many *seconds*."""
+        """Count a connection that took *seconds* to open."""
         self.connections_opened += 1
         self.connect_seconds += seconds
         self._connect.record(seconds, now)
 
     def record_close(self, open_seconds: float) -> None:
-        """A connection was closed that had been open for so long."""
+        """Count a closed connection that had been open for *open_seconds*."""
         self.connections_closed += 1
         self.open_seconds += open_seconds
 
     def record_lost(self) -> None:
-        """An idle connection broke off by itself."""
+        """Count an idle connection that broke by itself."""
         self.connections_lost += 1
 
     def record_connect_failure(self) -> None:
@@ -136,13 +136,13 @@ class Recorder:
         self.health_check_failures += 1
 
     def add_unflushed_to(self, durations: Durations) -> None:
-        """Add what is not in `flush_to` yet."""
+        """Add to *durations* what is not in `flush_to` yet."""
         self._wait.add_unflushed_to(durations.wait)
         self._hold.add_unflushed_to(durations.hold)
         self._connect.add_unflushed_to(durations.connect)
 
     def flush(self) -> None:
-        """Add everything to `flush_to`; nothing more will be measured."""
+        """Add everything to `flush_to`; nothing more will be recorded."""
         self._wait.flush()
         self._hold.flush()
         self._connect.flush()
@@ -152,12 +152,12 @@ class Recorder:
         return self._last_activity is not None and self._last_activity > since
 
     def late_share(self, patience: float, now: float) -> float:
-        """Share (0..1) of those who waited longer than *patience* seconds, in the window."""
+        """Share (0..1) of callers in the window that waited longer than *patience* seconds."""
         wait = self._wait.merged(now)
         return wait.count_above(patience) / max(1, wait.count)
 
     def reading(self, now: float, waiters: WaitQueue, connections: Connections) -> CounterReading:
-        """The pool's reading at *now*; *waiters* and *connections* have what has not ended yet."""
+        """The pool's reading at *now*; *waiters* and *connections* add what has not ended yet."""
         counters = self.counters
         ended_waits = counters.wait_seconds + counters.abandoned_seconds
         ended_waits -= counters.pool_limit_wait_seconds
@@ -174,7 +174,7 @@ class Recorder:
         )
 
     def stats(self, metrics: PoolMetrics, now: float) -> PoolStats:
-        """Everything counted so far, with the gauges *metrics*, as of *now*."""
+        """Everything counted so far, with the gauges *metrics*, at *now*."""
         wait = self._wait.merged(now)
         return PoolStats(
             counters=self.counters,
@@ -189,7 +189,7 @@ class Recorder:
         )
 
     def _activity_time(self, now: float) -> datetime | None:
-        # Counted back from now, so that a jump of the wall clock cannot falsify it.
+        # Computed from the monotonic clock, so that a jump of the wall clock cannot falsify it.
         if self._last_activity is None:
             return None
         return datetime.now(UTC) - timedelta(seconds=now - self._last_activity)

@@ -1,13 +1,13 @@
-"""The open pools of one strategy: how many there may be, and which is evicted for another.
+"""The registry of one strategy's open pools: how many may be open, and which one is evicted next.
 
 Every operation is O(1). Pools in use, and pools with a min_size, are pinned and out of the order of
 eviction, so the head of that order is always the next to go. When pinned pools take all slots,
 newcomers queue for the next slot that becomes free, first come, first served.
 
-A pool that is never without a caller would keep its slot for ever. So while callers wait for a
-slot, the pool that has had its slot longest, and for a turn at least, yields: those who come to it
-now queue as well, and once its present leases have ended, its slot is free. No lease is cut. If
-they take longer than a turn, its callers go on, and the next pool yields.
+A pool that always has callers would keep its slot for ever. So while callers wait for a slot, the
+pool that has had its slot longest, and at least for a turn, yields: its new callers queue for a
+slot too, and once its present leases have ended, its slot is free. No lease is cut. If the leases
+take longer than a turn, its callers are served again, and the next pool yields.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from app.pools.tenant_state import TenantState
 
 Evict = Callable[[Pool, EvictionReason], None]
 
-# In seconds: many times what it costs to open a pool, and a part of the callers' patience.
+# In seconds: many times the cost of opening a pool, and a part of the callers' patience.
 _TURN = 1.0
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """An open pool, how often it was used, when last, and how many reasons keep it open.
+    """An open pool: its number of uses, its last use, and the number of its pins.
 
-    Its turn began when it was opened, or when it yielded last.
+    Its turn began when it was opened, or when it last yielded.
     """
 
     pool: Pool
@@ -51,10 +51,10 @@ class SlotWaiter:
     """One caller in the queue for a slot.
 
     Attributes:
-        tenant_state: whose pool is to be opened.
-        since: from when it waits, in monotonic seconds.
-        borrower: who waits; None if nobody will borrow.
-        offer: done when it is awake.
+        tenant_state: the tenant whose pool shall be opened.
+        since: when it began to wait, in monotonic seconds.
+        borrower: who waits; None if nobody will borrow a connection.
+        offer: done once the caller was woken.
     """
 
     tenant_state: TenantState
@@ -64,11 +64,11 @@ class SlotWaiter:
 
     @property
     def asked_at(self) -> float:
-        """When it asked for a lease, in monotonic seconds."""
+        """When the caller asked for a lease, in monotonic seconds."""
         return self.borrower.asked_at if self.borrower else self.since
 
     def wake(self) -> bool:
-        """Wake the caller; False if it is awake already."""
+        """Wake the caller; False if it was already woken."""
         if self.offer.done():
             return False
         self.offer.set_result(None)
@@ -79,7 +79,7 @@ class PoolRegistry:
     """Up to *capacity* open pools, by pool id; the least recently used is evicted first."""
 
     def __init__(self, config: PoolConfig, *, capacity: int, evict: Evict) -> None:
-        """Hold up to *capacity* pools; what is put out is handed to *evict*."""
+        """Hold up to *capacity* pools; evicted pools are handed to *evict*."""
         self.config = config
         self._capacity = capacity
         self._evict = evict
@@ -87,25 +87,25 @@ class PoolRegistry:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._evictable: OrderedDict[str, _Entry] = OrderedDict()
         self._queue: OrderedDict[SlotWaiter, None] = OrderedDict()
-        # The same by pool, in the order in which they came, and those that were woken just now.
+        # The same by pool, in the order in which they came; and those that were just woken.
         self._waiting: defaultdict[str, dict[SlotWaiter, None]] = defaultdict(dict)
         self._yielding: _Entry | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def slots(self) -> Use:
-        """How many pools are open, and how many may be."""
+        """Number of open pools, and the limit."""
         return Use(len(self), self._capacity)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Pool]:
-        """All open pools; iterate over a copy if you evict meanwhile."""
+        """All open pools; iterate over a copy if you evict during the iteration."""
         return (entry.pool for entry in self._entries.values())
 
     def find(self, pool_id: str) -> Pool | None:
-        """The open pool of that id, without counting a use."""
+        """The open pool of that id; this does not count as a use."""
         entry = self._entries.get(pool_id)
         return entry.pool if entry else None
 
@@ -121,26 +121,26 @@ class PoolRegistry:
         return entry.pool
 
     def access_count(self, pool_id: str) -> int:
-        """How often the pool was used since it was opened, 0 if it is not open."""
+        """Number of uses of the pool since it was opened; 0 if it is not open."""
         entry = self._entries.get(pool_id)
         return entry.access_count if entry else 0
 
     def waiting(self, pool_id: str) -> Collection[SlotWaiter]:
-        """Those who wait for a slot for this pool, in the order in which they came."""
+        """The callers that wait for a slot for this pool, in the order in which they came."""
         return self._waiting.get(pool_id, {}).keys()
 
     @property
     def awaited(self) -> Collection[str]:
-        """The ids of the pools for which somebody waits for a slot."""
+        """The ids of the pools for which a caller waits for a slot."""
         return self._waiting.keys()
 
     async def wait_for_slot(
         self, tenant_state: TenantState, timeout: float, borrower: Borrower | None = None
     ) -> float:
-        """Wait up to *timeout* seconds until the tenant's pool may be opened, evicting if need be.
+        """Wait up to *timeout* seconds until the tenant's pool may be opened; may evict another.
 
-        The caller opens it at once, with no await in between, unless it is open by then. Returns
-        how many seconds the wait took, 0 for none. One in vain is counted here.
+        The caller must open it at once, with no await in between, unless it is open by then.
+        Returns the seconds of waiting, 0 for none. A wait in vain is counted here.
 
         Raises:
             PoolLimitReached: all pools stayed busy.
@@ -155,7 +155,7 @@ class PoolRegistry:
             async with asyncio.timeout(timeout):
                 await waiter.offer
                 while not self._has_slot_for(pool_id):
-                    # What became quiet is busy again by now: wait on, as the first in the queue.
+                    # The evictable pool is busy again by now: wait on, as the first in the queue.
                     waiter.offer = asyncio.get_running_loop().create_future()
                     self._queue[waiter] = None
                     self._queue.move_to_end(waiter, last=False)
@@ -177,7 +177,7 @@ class PoolRegistry:
         return monotonic() - waiter.since
 
     def add(self, pool: Pool) -> None:
-        """Take in a pool for which there is a slot."""
+        """Add a pool for which there is a slot."""
         entry = _Entry(pool, monotonic(), monotonic())
         self._entries[pool.pool_id] = self._evictable[pool.pool_id] = entry
         if pool.size.min_size:
@@ -185,7 +185,7 @@ class PoolRegistry:
         self._let_in(pool)
 
     def remove(self, pool: Pool) -> bool:
-        """Take *pool* out, whatever it is doing; False if it is not here any more."""
+        """Remove *pool*, whatever it is doing; False if it is no longer here."""
         if self.find(pool.pool_id) is not pool:
             return False
         self._take_out(self._entries[pool.pool_id])
@@ -201,7 +201,7 @@ class PoolRegistry:
             entry.pins += 1
 
     def unpin(self, pool: Pool) -> None:
-        """Undo one pin of *pool*; the last one counts as a use."""
+        """Undo one pin of *pool*; the last unpin counts as a use."""
         entry = self._entries.get(pool.pool_id)
         if entry is not None and entry.pool is pool:
             entry.pins -= 1
@@ -212,11 +212,11 @@ class PoolRegistry:
             self._offer_slot()
 
     def expired(self) -> list[Pool]:
-        """What `evict_expired` would put out now."""
+        """The pools that `evict_expired` would evict now."""
         return [entry.pool for entry in self._evictable.values() if self._is_expired(entry)]
 
     def evict_expired(self) -> list[Pool]:
-        """Put out every pool unused for longer than the idle timeout."""
+        """Evict every pool unused for longer than the idle timeout."""
         evicted = []
         while (entry := self._first()) is not None and self._is_expired(entry):
             evicted.append(entry.pool)
@@ -233,7 +233,7 @@ class PoolRegistry:
         return True
 
     def _first(self) -> _Entry | None:
-        """The next to be evicted; an expired one, if any is."""
+        """The next pool to evict; an expired one, if there is one."""
         return next(iter(self._evictable.values()), None)
 
     def _is_expired(self, entry: _Entry) -> bool:
@@ -273,12 +273,12 @@ class PoolRegistry:
         recorder.record_slot_wait(waited)
 
     def _let_in(self, pool: Pool) -> None:
-        """Wake those who wait for *pool*, which is open."""
+        """Wake the callers that wait for *pool*, which is open."""
         for waiter in self.waiting(pool.pool_id):
             waiter.wake()
 
     def _take_turns(self) -> None:
-        """While callers wait for a slot, let the pool that has had its turn yield; see above."""
+        """While callers wait for a slot, make the pool yield whose turn is over; see the module."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -299,7 +299,7 @@ class PoolRegistry:
         self._timer = asyncio.get_running_loop().call_later(due - now, self._take_turns)
 
     def _offer_slot(self) -> None:
-        """Wake the first who waits: a pool may have become evictable."""
+        """Wake the first waiter, because a pool may have become evictable."""
         while self._queue:
             waiter, _ = self._queue.popitem(last=False)
             if waiter.wake():

@@ -1,4 +1,4 @@
-"""What a declared server must allow the service's role, each with the SQL that grants it."""
+"""The rights that the service's role needs on a declared server, with the SQL that grants them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import asyncpg
 from app.pools.server import Server
 
 _OLDEST_VERSION = 14
-# See docs/operations.md: one tenant's locks must not fill the server's table unnoticed.
+# See docs/operations.md: one tenant's locks must not fill the server's lock table unnoticed.
 _MIN_LOCKS = 1024
-# Names are quoted by Postgres. "public" is everyone here.
+# Postgres quotes the names. "public" means everyone here.
 _FACTS = """
 select current_setting('server_version_num')::int / 10000 as version,
     current_setting('server_encoding') as encoding,
@@ -48,9 +48,9 @@ class Requirement:
     """One requirement, and whether it is met.
 
     Attributes:
-        is_critical: tenants cannot be provisioned or are not isolated without it.
-        sql: what a superuser can run to meet it; None if no SQL does.
-        sql_place: where it runs.
+        is_critical: without it, tenants cannot be provisioned or are not isolated.
+        sql: SQL with which a superuser can meet it; None if SQL cannot.
+        sql_place: where to run it.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminFacts:
-    """What the server says of the service's role and of its database; names are quoted."""
+    """What the server reports about the service's role and its database; names are quoted."""
 
     version: int
     encoding: str
@@ -81,15 +81,18 @@ class AdminFacts:
 
     @classmethod
     async def read(cls, connection: asyncpg.Connection, *, catalog: str | None) -> AdminFacts:
-        """Ask the server; *catalog*: the catalog's database there, which the service closes."""
+        """Ask the server.
+
+        *catalog* is the catalog's database there, which the service closes to others.
+        """
         return cls(**dict(await connection.fetchrow(_FACTS, catalog or "") or {}))
 
 
 async def requirements_of(server: Server, *, catalog: str | None) -> list[Requirement]:
-    """All requirements of a server that was contacted.
+    """Check all requirements of a server that was contacted.
 
     Raises:
-        Unavailable, ProvisioningFailed: it cannot be asked.
+        Unavailable, ProvisioningFailed: the server does not answer, or refuses.
     """
     async with server.admin() as connection:
         facts = await AdminFacts.read(connection, catalog=catalog)

@@ -11,7 +11,7 @@ from app.pools.raw_text import as_bytea, starts_with, unquote
 from app.pools.server import Server
 
 _DEADLINE = 2.0
-# Nobody hides these columns. There are as many rows as connections: far fewer than tenants may be.
+# Everyone can see these columns. There are as many rows as connections, far fewer than tenants.
 _LOOK = f"""
 select pid, {as_bytea("usename")} as role, {as_bytea("datname")} as database
 from pg_stat_activity
@@ -20,10 +20,10 @@ where {starts_with("usename", OBJECT_PREFIX)} and datname is not null
 
 
 async def role_backends(manager: TenantPoolManager, server: Server) -> frozenset[int] | None:
-    """Process ids of all that logged in as one of the *server*'s tenants, into its database.
+    """Process ids of all back-ends with the role and database of one of the *server*'s tenants.
 
-    A role belongs to the whole server: another installation may use it in another database.
-    None if the server does not say.
+    A role belongs to the whole server: another installation may use it in another database. None if
+    the server does not answer.
     """
     if not server.is_available:
         return None
@@ -49,6 +49,6 @@ def _is_tenants(manager: TenantPoolManager, server: Server, role: bytes, databas
 
 
 def own_backends(manager: TenantPoolManager, server: Server) -> frozenset[int]:
-    """Process ids of those that the pools have, or that count as lost already."""
+    """Process ids of the pools' back-ends, and of those already counted as lost."""
     pools = (pool for pool in manager.pools() if pool.server is server)
     return server.orphans.union(*(pool.connections.pids for pool in pools))

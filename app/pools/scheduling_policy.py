@@ -1,12 +1,12 @@
-"""Who is served next, also when the budget is exhausted: which connections are opened and closed.
+"""Who is served next, even when the budget is exhausted; which connections open and close.
 
 `decide` and `keeps` are pure. They read a pool and its server's budget, change nothing, and return
-what to do next; `PolicyExecutor` does that and asks again until nothing is left to do. Nothing here
-awaits, reads a clock or calls a pool back.
+what to do next. `PolicyExecutor` does that, and asks again until nothing is left to do. Nothing
+here awaits, reads a clock or calls a pool.
 
-All pools of a server share its budget. Those that want more than there is take turns by time, see
-`app.domain.time_sharing`; who used least of late comes first. A connection that no caller waits for
-is kept only as long as its tenant usually takes to come back.
+All pools of a server share its budget. If they want more connections than there are, they take
+turns by time, see `app.domain.time_sharing`; the tenant with the least recent use comes first. An
+idle connection is kept only as long as its tenant usually takes to come back.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from app.pools.smoothed import Smoothed
 from app.pools.tenant_state import TenantState
 from app.pools.waiters import Waiter
 
-# One of so many turns is that of the claim with the lowest rank, however long others wait.
+# One of this many turns goes to the claim with the lowest rank, however long others wait.
 _TURNS = 3
 
 _READY, _WARMING_UP = PoolState.READY, PoolState.WARMING_UP
 
 
 class PoolConnections(Protocol):
-    """What the policy reads of a pool's connections; see `Connections`."""
+    """The facts about a pool's connections that the policy reads; see `Connections`."""
 
     undoing_prefetch: int
-    """How many are about to be idle."""
+    """How many will soon be idle."""
 
     returns: Smoothed
-    """Seconds until a caller comes after a connection found nobody waiting."""
+    """Seconds until a caller comes after a connection came back and nobody waited."""
 
     idle_found_at: float
-    """When a caller last found an idle connection."""
+    """When a caller last found an idle connection, in monotonic seconds."""
 
     @property
     def hold(self) -> float:
-        """Seconds that a lease takes, of late; 0 when unknown."""
+        """Seconds that a lease takes, recently; 0 when unknown."""
 
     @property
     def idle(self) -> Sequence[PooledConnection]:
-        """Unused ones, the longest unused first."""
+        """Idle connections, the longest unused first."""
 
     @property
     def connecting(self) -> int:
@@ -68,25 +68,25 @@ class PoolConnections(Protocol):
 
     @property
     def open(self) -> int:
-        """How many the server may see: live ones, and those coming or going."""
+        """How many the server may see: working, connecting and closing ones."""
 
     def is_current(self, connection: PooledConnection, now: float) -> bool:
-        """Whether *connection* is neither gone, nor stale, nor too old."""
+        """Whether *connection* is neither broken, nor stale, nor too old."""
 
 
 class PoolWaiters(Protocol):
-    """What the policy reads of a pool's waiters; see `WaitQueue`."""
+    """The facts about a pool's waiters that the policy reads; see `WaitQueue`."""
 
     @property
     def servable(self) -> int:
-        """How many could be served at once if there were connections enough."""
+        """How many could be served at once if there were enough connections."""
 
     def next(self) -> Waiter | None:
         """The waiter to serve now."""
 
 
 class PoolFacts(Protocol):
-    """What the policy reads of a pool."""
+    """The facts about a pool that the policy reads."""
 
     size: PoolSize
     state: PoolState
@@ -105,11 +105,11 @@ class PoolFacts(Protocol):
 
     @property
     def can_open(self) -> bool:
-        """Whether connections may be opened: the server is available, and no backoff runs."""
+        """Whether it may open connections: the server is available, and no backoff runs."""
 
     @property
     def is_failing(self) -> bool:
-        """Whether the latest attempt to open a connection failed."""
+        """Whether its latest attempt to open a connection failed."""
 
 
 P = TypeVar("P", bound=PoolFacts)
@@ -117,14 +117,14 @@ P = TypeVar("P", bound=PoolFacts)
 
 @dataclass(frozen=True, slots=True)
 class Actions(Generic[P]):
-    """What to do next; false when there is nothing.
+    """What to do next; false if there is nothing to do.
 
     Attributes:
         close: idle connections to close, each with its pool.
         serve: a waiter, and the idle connection of its pool that it gets.
         open: the pool that opens a connection.
-        take: an idle connection to close for another pool, and the pool it is of.
-        recheck_at: when to ask again, if nothing happens until then.
+        take: an idle connection to close for another pool, and its present pool.
+        recheck_at: when to decide again if nothing happens until then.
     """
 
     close: Sequence[tuple[P, PooledConnection]] = ()
@@ -138,20 +138,21 @@ class Actions(Generic[P]):
 
 
 def decide(pool: P | None, budget: ConnectionBudget[P], now: float) -> Actions[P]:
-    """What to do next, after something has changed in *pool*, or in the *budget* only.
+    """Decide what to do next, after a change in *pool*, or only in the *budget*.
 
-    The first of these cases that applies:
+    The first case that applies:
 
-    1. The pool has more connections than it may: its longest unused idle ones close.
-    2. The pool has a waiter and an idle connection: the waiter gets the one used last. If that is
-       gone, stale or too old, it closes instead.
-    3. The budget's limit was lowered, and more connections are open: an idle one closes, kept or
-       not, in the same order as in 5.
+    1. The pool has more connections than it may have: its longest unused idle ones close.
+    2. The pool has a waiter and an idle connection: the waiter gets the most recently used one. If
+       that is broken, stale or too old, it closes instead.
+    3. The budget's limit was lowered, and more connections are open: an idle one closes, even if
+       its pool still keeps it, in the same order as in 5.
     4. Pools want connections, and a place in the budget and a connect slot are free: the first
-       claim's pool opens one. A large claim, of a pool that has its fair share already, waits until
-       no slot is in use: it comes again and again, and others' logins would wait behind it.
-    5. Only a slot is free, and too few places are becoming free: an idle connection of another pool
-       closes, the one that is kept for its tenant no more for longest, none below a min_size.
+       claim's pool opens one. A large claim, of a pool that already has its fair share, waits until
+       no slot is in use: otherwise such claims, which repeat, would delay other pools' logins.
+    5. Only a slot is free, and too few places will become free: an idle connection of another pool
+       closes. It is the one whose time for its own tenant ended first; none is taken below a
+       min_size.
 
     A connection that comes back while its pool has work is the sixth case: see `keeps`.
     """
@@ -213,22 +214,21 @@ def _beyond_limit(budget: ConnectionBudget[P]) -> Actions[P]:
 
 
 def _is_large(claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
-    """Whether a pool with its fair share of the connections, and two at least, wants more."""
+    """Whether the claiming pool already has its fair share of the connections, and at least two."""
     return claim.key < inf and claim.pool.connections.in_use >= max(2.0, budget.fair_share)
 
 
 def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], now: float) -> bool:
-    """Whether *pool* keeps a *connection* that has just come back; if not, it closes for a claim.
+    """Decide whether *pool* keeps a *connection* that has just come back, or closes it for a claim.
 
-    It closes if more connections are open than there may be, unless the pool has too few.
-
-    Otherwise a pool without work for it keeps it as an idle one, which is case 5. Work is a caller
-    that waits, or one expected to come back at once. With work, it closes for the first claim if
+    It closes if more connections are open than allowed, unless the pool has too few. Otherwise a
+    pool without work for it keeps it idle, and case 5 applies. Work means a caller that waits, or
+    one expected to come back at once. With work, it closes for the first claim if
 
     * a connect slot is free, and less than a share `MOVING` of all connections is being moved;
     * the claim's pool has no connection, or its tenant has used less for its weight;
     * the slice is over: the tenant's fair share of a round. A small claim, of a tenant that has
-      used less than half as much, need not wait for its end, but for the shortest one.
+      used less than half as much, waits only for the end of the shortest slice.
     """
     if budget.is_over:
         return budget.is_frozen or pool.connections.live < pool.size.min_size
@@ -244,14 +244,15 @@ def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], no
     slice_ = (
         _shortest_slice(budget, user) if uses_much_less(claim.key, key) else slice_of(user, budget)
     )
-    # Connections come back, and slots become free, after the end of slices: it ends earlier by as
-    # much as that was of late, or small slices would grow by more than large ones.
+    # Connections come back, and slots become free, some time after the end of a slice. So the slice
+    # ends earlier by the recent mean of that time; otherwise small slices would grow by a larger
+    # part than large ones.
     early = min(budget.overrun, slice_ - budget.move_seconds)
     return now < connection.opened_at + slice_ - max(0.0, early)
 
 
 def _may_lose(pool: P, claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
-    """Whether *pool*, with work for all its connections, may lose one to *claim* now."""
+    """Whether *pool*, which has work for all its connections, may lose one to *claim* now."""
     promised = max(0, budget.promised)
     return (
         claim.pool is not pool
@@ -264,10 +265,11 @@ def _may_lose(pool: P, claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
 
 
 def first_claim(budget: ConnectionBudget[P], now: float) -> Claim[P] | None:
-    """The claim whose turn it is at *now*; None if there is none.
+    """Return the claim whose turn it is at *now*; None if there is none.
 
-    The one with the lowest rank, see `claim_of`. But in most turns an overdue one, if there is any,
-    the longest overdue first: nobody is starved, not even by others who always have used less.
+    It is the one with the lowest rank, see `claim_of`. But in most turns it is an overdue one, if
+    there is any, the longest overdue first. So nobody is starved, not even by others that always
+    used less.
     """
     claims = budget.claims
     if claims.turns % _TURNS:
@@ -278,13 +280,13 @@ def first_claim(budget: ConnectionBudget[P], now: float) -> Claim[P] | None:
 
 
 def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> Claim[P]:
-    """The claim of *pool*, which wants so many connections more.
+    """The claim of *pool* for *wanted* more connections.
 
-    Who used less for its weight is first; of those who used about as much, the one that opens
-    fewer, then the one that has nothing and waits longest: at random one of many would wait for
-    long, and so few changes touch the order.
+    Less use per weight comes first. Among tenants with about the same use, the pool that is opening
+    fewer connections comes first, then the one without any that has waited longest. In a random
+    order, one of many would wait for long; and with this order few changes move a claim.
 
-    Its turn should come once in as long as its slice is its fair share of: in a round, as a rule.
+    Its turn should come once in the time of which its slice is its fair share: usually a round.
     """
     own, waiter = pool.connections, pool.waiters.next()
     if waiter is None:
@@ -300,7 +302,7 @@ def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> C
 
 
 def slice_of(user: TenantState, budget: ConnectionBudget[P]) -> float:
-    """Seconds that *user* may keep a connection while others wait, see `slice_seconds`."""
+    """Seconds that *user* may keep a connection while others wait; see `slice_seconds`."""
     due, relative_weight = budget.fair_share * user.weight, user.weight / budget.mean_weight
     return slice_seconds(due, budget.move_seconds, relative_weight)
 
@@ -310,12 +312,12 @@ def _shortest_slice(budget: ConnectionBudget[P], user: TenantState) -> float:
 
 
 def has_spare(pool: PoolFacts) -> bool:
-    """Whether *pool* has an idle connection that is not of its min_size."""
+    """Whether *pool* has an idle connection beyond its min_size."""
     return bool(pool.connections.idle) and pool.connections.live > pool.size.min_size
 
 
 def spare_at(pool: PoolFacts, budget: ConnectionBudget[P], *, from_large: bool = False) -> float:
-    """Until when the longest unused idle connection of *pool* is kept, see `kept_seconds`."""
+    """Until when *pool* keeps its longest unused idle connection; see `kept_seconds`."""
     kept = kept_seconds(pool, budget, from_large=from_large)
     return pool.connections.idle[0].idle_since + kept
 
@@ -323,11 +325,12 @@ def spare_at(pool: PoolFacts, budget: ConnectionBudget[P], *, from_large: bool =
 def kept_seconds(
     pool: PoolFacts, budget: ConnectionBudget[P], *, from_large: bool = False
 ) -> float:
-    """How long an idle connection of *pool* is kept for its own callers while others wait.
+    """How long *pool* keeps an idle connection for its own callers while others wait.
 
-    As long as they usually take to come back, and no longer than a few moves take. Not at all if
-    that is not known; nor if it is longer, unless it is kept *from_large*, from a tenant that uses
-    more than twice as much: what would go there and back stays ready for the small.
+    It keeps it as long as they usually take to come back, but not at all if that time is unknown or
+    longer than a few moves. With *from_large*, if only a tenant that uses more than twice as much
+    wants it, a longer time is cut to a few moves: so the connection stays ready for the small
+    tenant instead of going there and back.
     """
     returns, longest = pool.connections.returns, longest_kept(budget.move_seconds)
     if returns.mean and (from_large or returns.mean <= longest):
@@ -336,7 +339,7 @@ def kept_seconds(
 
 
 def lends(pool: PoolFacts) -> bool:
-    """Whether *pool* hands out connections in its state."""
+    """Whether *pool* lends connections in its present state."""
     return pool.state is _READY or pool.state is _WARMING_UP
 
 
@@ -349,18 +352,18 @@ def shortfall(pool: P, budget: ConnectionBudget[P], now: float) -> int:
     if room <= 0:
         return 0
     if pool.is_failing:
-        # One attempt shows whether it is over: many would hold places that others can use.
+        # One attempt shows whether the failure is over: more would hold places that others can use.
         room = min(room, 1 - own.connecting)
     floor = size.min_size
     if pool.state is _WARMING_UP and not budget.is_exhausted:
-        # Nothing is taken from other pools only to be warm.
+        # Nothing is taken from other pools only to fill a pool up.
         floor = max(floor, size.warmup_size)
     wanted = wanted_for_waiters(pool, budget, now)
     return max(0, min(max(wanted, floor - own.live - own.connecting), room))
 
 
 def wanted_for_waiters(pool: PoolFacts, budget: ConnectionBudget[P], now: float) -> int:
-    """How many connections *pool* should open for its waiters, see `openings_wanted`."""
+    """How many connections *pool* should open for its waiters; see `openings_wanted`."""
     own = pool.connections
     waiting = pool.waiters.servable - len(own.idle)
     if waiting <= 0 or (waiter := pool.waiters.next()) is None:

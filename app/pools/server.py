@@ -1,12 +1,12 @@
-"""One declared Postgres server: whether it can be reached, and what it can take.
+"""A declared Postgres server: whether it is available, and how many connections it can take.
 
-A server is `available` or `unavailable` for all of its pools at once. A failed opening does not
-make it unavailable: the cause may be the tenant's database, name resolution, or this machine. It
-makes us recheck: by the admin login first; if that fails too, over connections that worked. Only if
-none of them answers is the server lost: its pools' waiters fail at once, its generation grows
-(every connection opened before is stale), and a single probe with full-jitter backoff brings it
-back. Otherwise connections that work go on, `last_error` says what does not, and we recheck until
-it does. Its admin connections (provisioning, checks) are few and counted off the budget.
+A server is `available` or `unavailable` for all its pools at once. A failed opening does not make
+it unavailable: the cause may be the tenant's database, name resolution, or this machine. It
+triggers a recheck: first by the admin login; if that fails too, over connections that worked. The
+server is lost only if none of them answers. Then its pools' waiters fail at once, its generation
+grows (every earlier connection is stale), and a single probe with full-jitter backoff brings it
+back. Otherwise working connections keep working, `last_error` says what fails, and we recheck until
+it works. Its admin connections (provisioning, checks) are few, and the budget is reduced by them.
 """
 
 from __future__ import annotations
@@ -45,30 +45,30 @@ from app.wire import Login
 _GONE_DEADLINE = 3.0
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
-# A loop late by this share of a deadline makes the deadline say nothing about the server.
+# If the loop was late by this share of a deadline, a timeout says nothing about the server.
 _STARVED_SHARE = 0.25
-# Logins of one role into one database that are given up and not over yet. The admin's attempts
-# are one at a time, and what ends unanswered connections must not wait for them.
+# The most logins of one role into one database that timed out but are not over yet. The admin's
+# attempts run one at a time, and the task that ends unanswered connections must not wait for them.
 _MAX_STALLED, _MAX_STALLED_OF_ADMIN = 2, 6
 
 _log = structlog.get_logger(__name__)
 
 
 class _StarvedAttempt(ServerUnavailable):
-    """An attempt ran out of time because our own loop did not run."""
+    """An attempt timed out because our own event loop did not run."""
 
     code = ServerUnavailable.code
 
 
 class ServerState(StrEnum):
-    """Whether connections can be opened."""
+    """Whether the server accepts connections."""
 
     AVAILABLE = "available"
     UNAVAILABLE = "unavailable"
 
 
 class Server:
-    """Connections to one server, at most a few being opened at a time."""
+    """Connections to one server; only a few are being opened at a time."""
 
     def __init__(
         self,
@@ -87,14 +87,15 @@ class Server:
 
         Args:
             name: as declared in the settings.
-            admin: login for provisioning; its database is where shared and per_tenant live.
+            admin: login for provisioning; its database holds shared and per_tenant tenants.
             max_connecting: most connection attempts at a time.
-            kept_free: connections left to others: the margin, and the catalog's if it lives here.
-            fixed_budget: the operator's own number instead of the computed one.
+            kept_free: connections left to others: the margin, and the catalog's if it is on this
+                server.
+            fixed_budget: the operator's number in place of the computed one.
             connect_timeout: seconds one attempt may take.
-            lag: of the event loop, so that our own slowness is not held against the server.
+            lag: event loop lag, so that our own slowness does not count against the server.
             cores: processors of its machine; None when unknown.
-            may_connect: whether this process may use servers at all; another may have taken over.
+            may_connect: whether this process may use servers; another one may have taken over.
         """
         self.name = name
         self.budget: ConnectionBudget[AttachedPool] = ConnectionBudget(
@@ -129,19 +130,22 @@ class Server:
         self._hung_up = False
         # Whether the latest attempt to open a connection for a pool succeeded.
         self._opens = True
-        # What nodes can have, and the most that pools may use.
+        # The connections that nodes can have, and the most that pools may use.
         self._others = 0
         self._most: int | None = None
         self.lent = 0
 
     @property
     def limit(self) -> int:
-        """The whole connection budget; `budget` has what is neither lost nor lent of it."""
+        """The whole connection budget.
+
+        `budget` is this without lost connections and those of nodes.
+        """
         return self.budget.limit + self.lost + self.lent
 
     @property
     def divisible(self) -> int:
-        """What this process and its nodes may have together: all that is not lost."""
+        """Connections for this process and its nodes together: all except lost ones."""
         return self.budget.limit + self.lent
 
     @property
@@ -151,7 +155,7 @@ class Server:
 
     @property
     def lost(self) -> int:
-        """Connections that no pool has any more, and that Postgres may still have."""
+        """Connections that no pool has any more but Postgres may still have."""
         return len(self._orphans) + len(self._stalled)
 
     @property
@@ -161,7 +165,7 @@ class Server:
 
     @property
     def has_orphans(self) -> bool:
-        """Whether Postgres may have back-ends that no pool has, of a predecessor included."""
+        """Whether Postgres may have back-ends that no pool has, including a predecessor's."""
         return self._hung_up or self.lost > 0 or self._predecessor is not None
 
     def __repr__(self) -> str:
@@ -175,18 +179,18 @@ class Server:
 
     @property
     def is_degraded(self) -> bool:
-        """Whether open connections go on, and no other can be opened."""
+        """Whether open connections keep working while no other can be opened."""
         return self.is_available and self.last_error is not None
 
     def hold_off(self, reason: str) -> None:
-        """Say why it is not started yet."""
+        """Set the reason why it has not been started yet."""
         self.last_error = reason
 
     async def start(self, predecessor: Predecessor | None = None) -> None:
-        """Contact the server once; if it is away, go on trying in the background.
+        """Contact the server once; if it is away, keep trying in the background.
 
-        Before anything else is opened there, what *predecessor* has left is ended; until that is
-        gone it counts against the budget.
+        Before anything else is opened there, the back-ends that *predecessor* left are terminated;
+        they count against the budget until they are gone.
         """
         self._predecessor = predecessor
         try:
@@ -197,7 +201,7 @@ class Server:
             self.recheck()
 
     async def close(self) -> None:
-        """Stop probing, for good. The manager closes the pools."""
+        """Stop probing for good. The manager closes the pools."""
         self._closed = True
         self._hung_up = self._hung_up or len(self._stalled) > 0
         tasks = [task for task in (self._probe, self._recheck) if task is not None]
@@ -208,13 +212,16 @@ class Server:
         await self.admins.close()
 
     def share(self, *, others: int, most: int | None) -> None:
-        """Leave *others* so many connections, and use at most *most*; idle ones beyond it close."""
+        """Leave *others* connections to nodes, and use at most *most*.
+
+        Idle ones beyond it close.
+        """
         if (others, most) != (self._others, self._most):
             self._others, self._most = others, most
             self._update_limit()
 
     def attach(self, pool: AttachedPool) -> None:
-        """Tell *pool* when the server is lost and when it is back."""
+        """Tell *pool* from now on when the server is lost and when it is back."""
         self._pools.add(pool)
 
     def detach(self, pool: AttachedPool) -> None:
@@ -224,12 +231,12 @@ class Server:
         self.policy_executor.run()
 
     async def connect(self, login: Login) -> asyncpg.Connection:
-        """Open a connection for a pool; if it cannot be reached, find out whether it is lost.
+        """Open a connection for a pool; if that fails, find out whether the server is lost.
 
         Raises:
-            ServerUnavailable: it cannot be reached, or is known to be away.
+            ServerUnavailable: the server cannot be reached, or is known to be away.
             ServerFull: it accepts no further connection.
-            ConnectFailed: this machine cannot connect, or the login does not come to its end.
+            ConnectFailed: this machine cannot connect, or the login does not end.
             TenantLoginFailed: it refuses this role, password or database.
         """
         if not self.is_available:
@@ -237,7 +244,7 @@ class Server:
         try:
             return await self._attempt(login)
         except _StarvedAttempt:
-            # That attempt says nothing of the server; another one will.
+            # That attempt says nothing about the server; another one will.
             return await self._attempt(login)
 
     async def _attempt(self, login: Login) -> asyncpg.Connection:
@@ -256,28 +263,28 @@ class Server:
 
     @property
     def unavailable_detail(self) -> str:
-        """A sentence for those who ask while the server is away."""
+        """One sentence for callers while the server is away."""
         return f"Server {self.name} is unavailable: {self.last_error}"
 
     def admin(
         self, into: str | Login | None = None
     ) -> AbstractAsyncContextManager[asyncpg.Connection]:
-        """The admin connection, in the server's own database unless another is named.
+        """Use the admin connection, in the server's own database unless another is named.
 
-        With a login, that one in its place. See `AdminConnections.use`.
+        If *into* is a login, use that instead. See `AdminConnections.use`.
 
         Raises:
-            ServerUnavailable: it cannot be reached.
+            ServerUnavailable: the server cannot be reached.
         """
         if not self.is_available:
             raise ServerUnavailable(self.unavailable_detail)
         return self.admins.use(into)
 
     async def wait_backend_gone(self, pid: int, user: str) -> None:
-        """Wait until the backend *pid* of *user*, whose connection broke off, has ended.
+        """Wait until back-end *pid* of *user*, whose connection broke, has ended.
 
-        Ends it if it has not noticed. One that cannot be seen to end counts against the budget
-        until it is, which every later contact with the server tries again.
+        Terminate it if it has not noticed. If its end cannot be confirmed, it counts against the
+        budget until a later contact with the server confirms it.
         """
         try:
             async with asyncio.timeout(_GONE_DEADLINE), self.admin() as connection:
@@ -286,14 +293,14 @@ class Server:
             self.count_orphan(pid, user)
 
     def count_orphan(self, pid: int, user: str) -> None:
-        """Count the backend *pid* of *user* against the budget until it is seen to have ended."""
+        """Count back-end *pid* of *user* against the budget until its end is confirmed."""
         self._orphans.add(pid, user)
         self._update_limit()
         self.recheck()
         _log.info("backend not seen to end", server=self.name, pid=pid)
 
     def mark_lost(self, error: Unavailable) -> None:
-        """The server cannot be reached: fail its pools' waiters, and probe until it is back."""
+        """The server is lost: fail its pools' waiters, and probe until it is back."""
         self.last_error = error.detail
         if self._probe is not None or self._closed:
             return
@@ -305,7 +312,7 @@ class Server:
             pool.server_lost(ServerUnavailable(self.unavailable_detail))
 
     def recheck(self) -> None:
-        """Something looks as if the server were not what it was: ask it, in the background."""
+        """Check the server in the background, because its state may have changed."""
         if self._recheck is None and not self._closed:
             self._recheck = asyncio.create_task(
                 self._recheck_until_clear(), name=f"{self.name}: recheck"
@@ -323,7 +330,7 @@ class Server:
             self._recheck = None
 
     async def refresh(self) -> None:
-        """Read the limits again, for they may have changed; if that fails, judge the server."""
+        """Read the limits again, because they may have changed; if that fails, judge the server."""
         async with self._refresh_lock:
             if not self.is_available:
                 return
@@ -344,21 +351,21 @@ class Server:
                     self.mark_lost(error)
 
     def _mark_degraded(self, error: Unavailable) -> None:
-        """Nothing can be opened, and what is open works."""
+        """Nothing can be opened, but open connections work."""
         if self.last_error != error.detail:
             _log.warning("no connection can be opened", server=self.name, reason=error.detail)
         self.last_error = error.detail
         self._update_freeze()
 
     def _update_freeze(self) -> None:
-        """Leave each pool what it has while neither a tenant nor the admin gets a connection."""
+        """Let pools keep what they have while neither a tenant nor the admin can connect."""
         frozen = self.is_degraded and not self._opens
         if frozen is not self.budget.is_frozen:
             self.budget.freeze(frozen=frozen)
             self.policy_executor.run()
 
     def _was_starved(self, error: Unavailable, began: float) -> bool:
-        """Whether an attempt ran out of time because our own loop did not run."""
+        """Whether an attempt timed out because our own event loop did not run."""
         timed_out = isinstance(error.__cause__, TimeoutError)
         return timed_out and self.lag.worst_since(began) > self._connect_timeout * _STARVED_SHARE
 
@@ -372,7 +379,7 @@ class Server:
             try:
                 await self._contact()
             except Unavailable as error:
-                # One that may not ask any more still says what it was answered.
+                # A process that may no longer connect still reports the last answer.
                 if error.detail == NOT_ACTIVE and cause != NOT_ACTIVE:
                     self.last_error = f"{cause} {NOT_ACTIVE}"
                 elif not self._was_starved(error, began):
@@ -384,10 +391,10 @@ class Server:
                 return
 
     async def _contact(self) -> None:
-        """Ask the server how it is, one at a time; what it answers holds from then on.
+        """Ask the server for its state and limits, one caller at a time, and apply its answer.
 
         Raises:
-            Unavailable: it does not answer, lets nobody in, or is a standby.
+            Unavailable: it does not answer, refuses logins, or is a standby.
         """
         async with self._contact_lock:
             connection = await self.admins.open()
@@ -430,7 +437,7 @@ class Server:
     async def _log_in(self, login: Login, *, most: int) -> asyncpg.Connection:
         if not self._may_connect():
             raise ConnectFailed(NOT_ACTIVE)
-        # One that was stopped in the middle of a login must not complete it when it wakes up.
+        # A process that was stopped in the middle of a login must not complete it when it wakes up.
         login = replace(login, may_go_on=self._may_connect)
         try:
             connection = await self._stalled.connect(

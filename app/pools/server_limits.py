@@ -1,4 +1,4 @@
-"""What a Postgres server says of itself, as far as it limits what we may do there."""
+"""The limits that a Postgres server reports."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ select current_setting('server_version') as version,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
-    """What the server says of itself.
+    """The limits and settings of a server.
 
     Attributes:
-        read_only: whether somebody made it take no writes by default, as hosters do while a
-            disk is full: for the server, its database, all roles, or the admin's.
+        read_only: whether transactions are read-only by default, as hosters set it while a disk is
+            full: for the server, its database, all roles, or the admin's role.
     """
 
     version: str
@@ -40,17 +40,17 @@ class ServerLimits:
 
     @classmethod
     async def read(cls, connection: asyncpg.Connection) -> ServerLimits:
-        """Ask the server.
+        """Read them from the server.
 
         Raises:
-            asyncpg.PostgresError, asyncpg.InterfaceError, OSError: as asyncpg has them.
+            asyncpg.PostgresError, asyncpg.InterfaceError, OSError: from asyncpg.
         """
         row = dict(await connection.fetchrow(_QUERY) or {})
         return cls(**{**row, "search_path": _path(row["search_path"])})
 
 
 def _path(setting: bytes | None) -> str | None:
-    """The search_path of a setting; None if it was written in another encoding than UTF-8."""
+    """The search_path in a setting; None if it is not valid UTF-8."""
     try:
         return unquote(setting).decode().removeprefix("search_path=") if setting else None
     except UnicodeDecodeError:

@@ -1,7 +1,6 @@
-"""What a database does while its pools are used, sampled from `pg_stat_activity`.
+"""The load of a database while its pools are used, sampled from `pg_stat_activity`.
 
-Read-only. The load of a server that does not answer, or shows us only our own backends, is
-unknown.
+Read-only. If a server does not answer, or shows only our own back-ends, its load is unknown.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from app.domain.errors import PoolkeeperError
 from app.pools.server import Server
 
 _LOOK_DEADLINE = 1.0
-# Some seconds' worth: a single look is chance.
+# The last few seconds: a single sample is chance.
 _REMEMBERED = 10
 _MEMORY_SECONDS = 30.0
-# Shares of fewer active backends than this, over all samples, say nothing.
+# With fewer active back-ends than this over all samples, their shares say nothing.
 _ENOUGH_ACTIVE = 10
 
-# The state of others' backends is hidden without the right to see it.
+# Without the right to see it, the state of others' back-ends is hidden.
 _LOOK = """
 select count(*) filter (where state is null) as hidden,
        count(*) filter (where state = 'active') as active,
@@ -54,17 +53,17 @@ class ActivitySample:
 
 
 class ServerLoads:
-    """Every server's load: `look` again and again, and ask for one when it is needed."""
+    """The load of every server; `sample` again and again, and read it with `of`."""
 
     def __init__(self, servers: Mapping[str, Server]) -> None:
-        """Look at *servers*, those of them whose connections are used."""
+        """Sample those of *servers* whose connections are used."""
         self._servers = servers
         self._looks: dict[str, deque[ActivitySample]] = {
             name: deque(maxlen=_REMEMBERED) for name in servers
         }
 
     def of(self, server: str) -> ServerLoad | None:
-        """What a server did in the last half minute at most; None without samples."""
+        """A server's load in at most the last half minute; None without samples."""
         since = monotonic() - _MEMORY_SECONDS
         looks = [look for look in self._looks.get(server, ()) if look.at >= since]
         if not looks:
@@ -86,7 +85,7 @@ class ServerLoads:
         )
 
     async def sample(self) -> None:
-        """Look at every server once, all at a time; none of them holds up another for long."""
+        """Sample all servers once, concurrently; none delays another for long."""
         await asyncio.gather(*(self._look_at(server) for server in self._servers.values()))
 
     async def _look_at(self, server: Server) -> None:

@@ -1,8 +1,8 @@
-"""How a lease ends: the check of its context, commit or rollback, and the reset of the session.
+"""How a lease ends: its context is checked, it commits or rolls back, and the session is reset.
 
-All of it is one round trip. The reset leaves nothing to the next borrower but SQL-level PREPARE,
-which only a new connection forgets: trusted SQL in the shared strategy, the tenant's own business
-in the others.
+This is one round trip. The only thing that the reset leaves to the next borrower is SQL-level
+PREPARE, which only a new connection forgets. In the shared strategy SQL is trusted; in the others
+it is the tenant's own.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from app.pools.connection import PooledConnection
 from app.pools.isolation import IsolationStrategy
 from app.wire.extended_query import Ending
 
-# SET SESSION AUTHORIZATION DEFAULT undoes SET ROLE as well; RESET ALL does not. Advisory locks
-# are given up by the strategy's own statement.
+# SET SESSION AUTHORIZATION DEFAULT also undoes SET ROLE; RESET ALL does not. The strategy's own
+# statement releases advisory locks.
 RESET = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "
     "DISCARD TEMP; DISCARD SEQUENCES"
 )
 # Explicit, because a tenant's role, or the owner of its database, may have made read-only its
-# default. A hoster's own setting is seen by the admin, see `ServerLimits`.
+# default. For a hoster's own setting see `ServerLimits`.
 BEGIN = "BEGIN READ WRITE"
 LEFT_CONTEXT = (
     "The open transaction was rolled back: it is not the one that the lease began, or not "
     "in its tenant's context any more."
 )
-"""Why a lease failed whose context check did."""
+"""The message for a lease whose context check failed."""
 
-# What a strategy's context check fails with: division_by_zero, invalid_text_representation.
+# The SQLSTATEs of a failed context check: division_by_zero, invalid_text_representation.
 _FAILED_CHECK = frozenset({"22012", "22P02"})
 
 
@@ -43,10 +43,10 @@ def end_statements(
     commit: bool,
     begin_next: str = "",
 ) -> str:
-    """The statements after the work; a failing context check prevents the commit.
+    """The statements after the work; a failed context check prevents the commit.
 
-    With *begin_next*, what the next lease begins with, the reset is a transaction of its own:
-    without that it would be part of the next lease's, and undone if that is rolled back.
+    With *begin_next*, the first statements of the next lease, the reset is a transaction of its
+    own: otherwise it would be part of the next lease's transaction, and undone if that rolls back.
     """
     check = isolation.context_check(spec)
     end = f"{check}; COMMIT" if commit and transaction else "ROLLBACK"
@@ -57,7 +57,10 @@ def end_statements(
 
 
 def ending_of(isolation: IsolationStrategy, spec: TenantSpec) -> Ending:
-    """The same, sent together with the work: after a failure its commit is a rollback."""
+    """The same statements, sent together with the work.
+
+    If the work failed, the commit is a rollback.
+    """
     return Ending(isolation.context_check(spec), f"COMMIT; {_reset_of(isolation, spec)}")
 
 
@@ -66,21 +69,23 @@ def _reset_of(isolation: IsolationStrategy, spec: TenantSpec) -> str:
 
 
 def is_failed_check(sqlstate: str | None) -> bool:
-    """Whether a context check that fails so has found another context; a timeout is none."""
+    """Whether an error with *sqlstate* means that the context was another one.
+
+    A timeout does not.
+    """
     return sqlstate in _FAILED_CHECK
 
 
 def end_error(
     error: BaseException, connection: PooledConnection, *, is_commit: bool = False
 ) -> PoolkeeperError:
-    """What became of a transaction whose end failed.
+    """Say what happened to a transaction whose end failed.
 
-    While it is open, the context check failed; otherwise its commit did, or, unless *is_commit*
-    says that it did, what came after it.
-    Code that a commit runs, of deferred triggers, has a context, and may raise any SQLSTATE: those
-    of lost connections and of failed checks too.
+    If it is still open, the context check failed. Otherwise its commit failed, or, unless
+    *is_commit*, a statement after it. Deferred triggers, which a commit runs, have an error
+    context. They may raise any SQLSTATE, including those of lost connections and failed checks.
     """
-    # Of an end that was sent with the work asyncpg has seen nothing.
+    # asyncpg has seen nothing of an end that was sent with the work.
     is_open = not is_commit and connection.raw.is_in_transaction()
     is_rolled_back = is_open or is_commit or bool(getattr(error, "context", None))
     is_lost = isinstance(error, (*driver.CONNECTION_ERRORS, asyncpg.QueryCanceledError))

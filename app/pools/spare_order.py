@@ -1,4 +1,4 @@
-"""The pools with idle connections, in the order in which others may get one."""
+"""The pools with idle connections, ordered by when others may get one."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from typing import Generic, TypeVar
 
 P = TypeVar("P")
 
-# Outdated entries that are not worth a clean-up.
+# With at most this many outdated entries, a clean-up is not worth it.
 _FEW = 16
 
 
 class SpareOrder(Generic[P]):
-    """When others may get a connection of each pool, at the earliest; the first is at hand.
+    """The earliest times at which others may get a connection of each pool; the first is at hand.
 
     These times are lower bounds: a pool may have used its connections since. A caller that needs
-    the true first one postpones or drops what is first until it is true. Every operation takes
+    the true first one postpones or drops the first entry until it is true. Every operation takes
     O(log n).
     """
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start empty."""
         self._at: dict[P, float] = {}
         self._heap: list[tuple[float, int, P]] = []
         self._number = count()
 
     @property
     def first(self) -> tuple[P, float] | None:
-        """The pool whose time is first, and that time, in monotonic seconds."""
+        """The first pool and its time, in monotonic seconds."""
         return (self._heap[0][2], self._heap[0][0]) if self._heap else None
 
     def add(self, pool: P, at: float) -> None:
-        """Others may get one of *pool* from that time on, unless it is here already."""
+        """Add *pool* with the time *at*, unless it is already here."""
         if pool not in self._at:
             self._put(pool, at)
 
     def bring_forward(self, pool: P, at: float) -> None:
-        """Others may get one of *pool* from that time on, if not before."""
+        """Let others get a connection of *pool* from the time *at*, if not earlier."""
         if at < self._at.get(pool, inf):
             self._put(pool, at)
 
     def postpone(self, pool: P, at: float) -> None:
-        """Others may get one of *pool* no sooner than that."""
+        """Let others get a connection of *pool* no sooner than at the time *at*."""
         self._put(pool, at)
 
     def drop(self, pool: P) -> None:
-        """*pool* has none."""
+        """Remove *pool*, which has no idle connection."""
         if self._at.pop(pool, None) is not None:
             self._clean()
 

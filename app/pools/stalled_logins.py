@@ -1,9 +1,9 @@
-"""Logins that ran out of time, and that the server may still work on.
+"""Logins that timed out, but that the server may still work on.
 
-While a login waits for a lock, as when a database is being copied, Postgres does not notice that
-its client has gone. Hanging up would leave a backend that nobody can see or end, and each new
-attempt would add another. So such a login is kept: it counts against the budget until it is over,
-and there are few at a time of one role in one database.
+While a login waits for a lock, for example while a database is copied, Postgres does not notice
+that its client has gone. Hanging up would leave a back-end that nobody can see or terminate, and
+each new attempt would add another. So such a login is kept: it counts against the budget until it
+is over, and each role has only a few at a time in one database.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from app.domain.errors import ConnectFailed
 from app.pools import driver
 from app.wire import Login
 
-# How long one is kept, in seconds: what a network may drop in silence is over by then. Twice as
-# long after each that was not over, up to the last.
+# How long a login is kept, in seconds: by then, connections that a network drops silently are over.
+# The time doubles after each one that was not over, up to the limit.
 _PATIENCE = 30.0
 _MOST_PATIENCE = 600.0
 _CLOSE_DEADLINE = 2.0
@@ -31,11 +31,11 @@ Key = tuple[str, str]
 
 class StalledLogins:
     def __init__(self, changed: Callable[[], None]) -> None:
-        """Call *changed* whenever their number has changed."""
+        """Call *changed* whenever the number of stalled logins has changed."""
         self._changed = changed
         self._tasks: dict[asyncio.Task[None], Key] = {}
         self._hopeless: Counter[Key] = Counter()
-        # Those that are not late yet, but may become so.
+        # Logins that are not late yet, but may become so.
         self._under_way: Counter[Key] = Counter()
 
     def __len__(self) -> int:
@@ -44,10 +44,11 @@ class StalledLogins:
     async def connect(self, login: Login, *, timeout: float, most: int) -> asyncpg.Connection:
         """Open a connection within *timeout* seconds, once fewer than *most* logins are stalled.
 
-        Where one is stalled, those under way count as well.
+        If a login is stalled, those under way count as well.
 
         Raises:
-            ConnectFailed: so many are after *timeout* seconds, or this machine cannot connect.
+            ConnectFailed: *most* logins are still stalled after *timeout* seconds, or this machine
+                cannot connect.
             Unavailable: see `driver.connect`.
         """
         key = login.user, login.database

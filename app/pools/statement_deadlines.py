@@ -1,6 +1,6 @@
-"""A deadline for every round trip of a pool's leases, with one timer for all of them.
+"""A deadline for every round trip of a pool's leases, with one timer for all.
 
-A timer of its own for each would cost a lease as much as all the rest of the pool does.
+One timer for each round trip would cost a lease as much as the rest of the pool.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ import asyncio
 from time import monotonic
 from typing import Protocol
 
-# How late a deadline may be noticed, in seconds.
+# How much later than its deadline a round trip may be noticed, in seconds.
 _LOOK_EVERY = 0.25
-# A look as late as this came after a standstill of our own loop: answers that arrived meanwhile
-# have until the next look to be taken.
+# If a look is this late, our own loop stood still: answers that arrived in the meantime can be
+# taken until the next look.
 _LATE = 0.1
 
 
 class Terminable(Protocol):
-    """What runs a round trip."""
+    """The connection that runs a round trip."""
 
     def terminate(self) -> None:
-        """End it at once: its caller gets a connection error."""
+        """End it at once; its caller gets a connection error."""
 
 
 class StatementDeadlines:
-    """The round trips under way, and when each has to be over."""
+    """The round trips under way, and their deadlines."""
 
     __slots__ = ("_due", "_graced", "_look_at", "_timer")
 
@@ -35,18 +35,18 @@ class StatementDeadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, connection: Terminable, seconds: float) -> None:
-        """*connection* is terminated unless `end` is called within *seconds*."""
+        """Terminate *connection* unless `end` is called within *seconds*."""
         now = monotonic()
         self._due[connection] = now + seconds
         if self._timer is None:
             self._look_again(now)
 
     def end(self, connection: Terminable) -> None:
-        """The response came, or will not."""
+        """Note that the response came, or will not come."""
         self._due.pop(connection, None)
 
     def stop(self) -> None:
-        """Stop the timer once nothing is under way; `begin` starts it again."""
+        """Stop the timer when nothing is under way; `begin` starts it again."""
         if self._timer is not None and not self._due:
             self._timer.cancel()
             self._timer = None

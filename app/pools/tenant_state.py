@@ -1,6 +1,6 @@
-"""One tenant's state: what it holds and waits for now, and what was counted.
+"""A tenant's state: its present leases and waiters, and its counters.
 
-Exists for every known tenant, with or without a pool, so it is kept small.
+It exists for every known tenant, with or without a pool, so it is small.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from app.pools.recorder import Recorder
 
 
 class WaitOrder(Protocol):
-    """Where callers of several tenants wait."""
+    """The queue in which callers of several tenants wait."""
 
     def reorder(self, tenant: TenantState) -> None:
-        """What *tenant* holds, or may hold, has changed."""
+        """Note that what *tenant* holds, or may hold, has changed."""
 
 
 class TenantState:
-    """The running numbers of one tenant; the pool that serves it keeps them.
+    """The running numbers of one tenant; its pool updates them.
 
     Attributes:
-        leased, waiting: leases that it holds, and callers that wait for one.
-        weight: its part of what is scarce, against those of others.
+        leased, waiting: number of its leases, and of its waiting callers.
+        weight: its relative share of scarce connections.
     """
 
     __slots__ = (
@@ -44,7 +44,7 @@ class TenantState:
     def __init__(
         self, tenant: Tenant, recorder: Recorder, contenders: Contenders | None = None
     ) -> None:
-        """Begin without leases; *contenders* are those of its server, if there is one."""
+        """Start without leases; *contenders* are those of its server, if there is a server."""
         self.tenant = tenant
         self.recorder = recorder
         self.leased = self.waiting = 0
@@ -55,7 +55,7 @@ class TenantState:
         self._contenders = contenders or Contenders()
 
     def update(self, tenant: Tenant) -> None:
-        """Take over a change to the tenant; what was counted goes on."""
+        """Apply a change to the tenant; counters continue."""
         if self.leased or self.waiting:
             self._contenders.reweigh(self.weight, tenant.spec.weight)
         self.tenant = tenant
@@ -64,7 +64,7 @@ class TenantState:
             self._order.reorder(self)
 
     def lease_begun(self, wait: float, now: float) -> None:
-        """It holds one lease more, after it waited *wait* seconds."""
+        """Count another lease, which waited *wait* seconds."""
         usage = self._usage
         if now >= usage.noted_at + NOTE_EVERY:
             usage.note(self.leased, now)
@@ -77,7 +77,7 @@ class TenantState:
         self.recorder.record_acquire(wait, now)
 
     def lease_ended(self, hold: float, now: float) -> None:
-        """It gave one back after *hold* seconds."""
+        """Count a lease that ended after *hold* seconds."""
         self._usage.end_lease(now)
         self.leased -= 1
         if self._order is not None:
@@ -89,7 +89,7 @@ class TenantState:
         self.recorder.record_release(hold, now)
 
     def wait_begun(self, order: WaitOrder, now: float) -> None:
-        """One caller more waits, in that *order* of tenants."""
+        """Count another waiting caller, in that *order* of tenants."""
         if not self.waiting:
             self._order = order
             if not self.leased:
@@ -98,7 +98,7 @@ class TenantState:
         self.waiting += 1
 
     def wait_ended(self, callers: int = 1) -> None:
-        """So many *callers*, at least one, wait no more."""
+        """Count *callers*, at least one, that no longer wait."""
         self.waiting -= callers
         if not self.waiting:
             self._order = None
@@ -110,25 +110,25 @@ class TenantState:
 
     @property
     def can_lease(self) -> bool:
-        """Whether its own cap allows one more lease."""
+        """Whether its own limit allows one more lease."""
         cap = self.tenant.spec.max_leases
         return cap is None or self.leased < cap
 
     def has_room_for(self, more: int) -> bool:
-        """Whether its own cap allows so many leases *more*."""
+        """Whether its own limit allows *more* leases."""
         cap = self.tenant.spec.max_leases
         return cap is None or self.leased + more <= cap
 
     def key(self, now: float, *, more: int = 0) -> float:
-        """Its use for its weight, to compare with others'; the smallest is next.
+        """Its use per weight, as a sort key: the smallest is next.
 
-        With so many leases *more*. See `ConnectionUse.key`.
+        *more* adds that many leases. See `ConnectionUse.key`.
         """
         return self._usage.key(self.leased, self.weight, now, more=more)
 
     @property
     def metrics(self) -> PoolMetrics:
-        """What it holds and waits for inside a shared pool, where no idle connection is its own."""
+        """Its metrics inside a shared pool, where no idle connection is its own."""
         return PoolMetrics(
             total_connections=self.leased,
             idle_connections=0,
@@ -137,9 +137,9 @@ class TenantState:
         )
 
     def connection_seconds(self, now: float) -> float:
-        """How long it has held connections, running leases included, times connections."""
+        """Its connection-seconds so far, running leases included."""
         return self._usage.held + self.leased * now
 
     def is_active(self, since: float) -> bool:
-        """Whether it holds or awaits a lease, or did so after the monotonic time *since*."""
+        """Whether it has leases or waiters, or had some after the monotonic time *since*."""
         return bool(self.leased or self.waiting) or self.recorder.used_since(since)

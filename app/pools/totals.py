@@ -1,7 +1,7 @@
 """Counters and histograms of the whole service, by server and strategy.
 
-Gives out the recorders and sums up what they count, so that nothing is lost or counted twice when
-tenants are deleted: a shared pool's recorder counts the leases of all its tenants.
+This file creates the recorders and sums up what they count, so that nothing is lost or counted
+twice when tenants are deleted: a shared pool's recorder counts the leases of all its tenants.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ MetricGroup = tuple[str, PoolStrategy]
 
 
 class CounterTotals:
-    """All recorders, and the sums of what they counted, deleted tenants' included."""
+    """All recorders, and the sums of their counts, including those of deleted tenants."""
 
     def __init__(self, window: float) -> None:
         """Percentiles of its recorders cover *window* seconds."""
         self._window = window
         self._shared: dict[str, Recorder] = {}
         self._counters: defaultdict[MetricGroup, Counters] = defaultdict(Counters)
-        # Of ended slices.
+        # Sums of ended slices.
         self._durations: defaultdict[MetricGroup, Durations] = defaultdict(Durations)
 
     def recorder_for(self, spec: TenantSpec) -> Recorder:
@@ -42,7 +42,7 @@ class CounterTotals:
         return self._shared[server]
 
     def add_deleted(self, state: TenantState) -> None:
-        """Keep what a deleted tenant's recorder has counted."""
+        """Keep the counts of a deleted tenant's recorder."""
         spec = state.tenant.spec
         if not spec.is_shared:
             if growth := state.recorder.take_growth():
@@ -50,7 +50,7 @@ class CounterTotals:
             state.recorder.flush()
 
     def totals(self) -> Totals:
-        """Totals to which every tenant there is now has to be added."""
+        """Start totals, to which the caller adds every present tenant."""
         durations: defaultdict[MetricGroup, Durations] = defaultdict(Durations)
         for group, ended in self._durations.items():
             durations[group].merge(ended)
@@ -62,27 +62,27 @@ class CounterTotals:
 
 @dataclass(slots=True, eq=False)
 class Totals:
-    """Sums by server and strategy since the service started, made in steps."""
+    """Sums by server and strategy since the service started, computed in steps."""
 
     counters: defaultdict[MetricGroup, Counters]
     durations: defaultdict[MetricGroup, Durations]
 
     def add_recorder(self, group: MetricGroup, recorder: Recorder) -> None:
-        """Add what a recorder has counted, if it has not been added yet."""
+        """Add a recorder's counts, unless they have been added already."""
         if growth := recorder.take_growth():
             self.counters[group] += growth
         recorder.add_unflushed_to(self.durations[group])
 
     def add(self, state: TenantState) -> None:
-        """Add one tenant, even if it was deleted since the totals were begun."""
+        """Add a tenant, even if it was deleted since the totals were started."""
         spec = state.tenant.spec
         if not spec.is_shared:
             self.add_recorder((spec.server, spec.strategy), state.recorder)
 
     def complete(self, before: Totals | None) -> None:
-        """End the sums. None is less than *before*, since Prometheus would take that for a restart.
+        """Finish the sums. None is below *before*: Prometheus would take that for a restart.
 
-        A histogram's slice that ended between two steps is missing until the next time.
+        A histogram slice that ended between two steps is missing until the next totals.
         """
         self.counters = self.counters.copy()
         for group, durations in before.durations.items() if before else ():

@@ -1,6 +1,6 @@
-"""The deadlines of those who wait, with one timer for all of them.
+"""The deadlines of waiting callers, with one timer for all.
 
-A timer of its own for each caller would be most of what waiting costs.
+With one timer for each caller, timers would be most of the cost of waiting.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from app.pools.waiters import Waiter
 
-# When deadlines are checked so late, in seconds, a moment passes before anybody is failed.
+# If deadlines are checked this late, in seconds, nobody is failed before another moment has passed.
 _LATE = 0.1
 _GRACE = 0.05
-# More deadlines than these are looked through for those of callers that no longer wait.
+# With more deadlines than this, those of callers that no longer wait are removed.
 _FEW = 100
 
 
 class WaitDeadlines:
-    """The deadlines of callers; those who are served or gone are forgotten later."""
+    """The deadlines of callers; those of served or gone callers are dropped later."""
 
     def __init__(
         self, on_overdue: Callable[[Waiter], None], clock: Callable[[], float] = monotonic
     ) -> None:
-        """Hand those who still wait at their deadline to *on_overdue*, to be failed."""
+        """Call *on_overdue* with the callers that still wait at their deadlines, to fail them."""
         self._on_overdue = on_overdue
         self._clock = clock
         # The number keeps waiters from being compared.
         self._heap: list[tuple[float, int, Waiter]] = []
         self._number = 0
         self._many = _FEW
-        # What uvloop returns for a time that has passed knows no time.
+        # uvloop returns no time for a timer that is due.
         self._timer: asyncio.Handle | None = None
         self._due = 0.0
         self._graced = False
@@ -51,7 +51,7 @@ class WaitDeadlines:
             self._set_timer(waiter.future.get_loop(), waiter.deadline)
 
     def clear(self) -> None:
-        """Nobody waits any more."""
+        """Forget all: nobody waits any more."""
         self._heap.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -68,7 +68,8 @@ class WaitDeadlines:
         self._graced = not self._graced and now - self._due > _LATE
         while (waiter := self._earliest()) is not None:
             if self._graced:
-                # Our own loop stood still; what came back meanwhile may serve them yet.
+                # Our own loop stood still; connections that came back in the meantime may still
+                # serve them.
                 self._set_timer(waiter.future.get_loop(), now + _GRACE)
                 return
             if waiter.deadline > now:
@@ -78,7 +79,7 @@ class WaitDeadlines:
             self._on_overdue(waiter)
 
     def _earliest(self) -> Waiter | None:
-        """Who still waits, and has the earliest deadline."""
+        """The waiter with the earliest deadline."""
         heap = self._heap
         while heap and heap[0][2].future.done():
             heappop(heap)

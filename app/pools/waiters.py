@@ -1,12 +1,11 @@
-"""Who waits for a connection of one pool, and who is next.
+"""The callers that wait for a connection of one pool, and who is next.
 
-Within a tenant first come, first served. Between tenants the smallest key is next: the least use
-for its weight, see `recent_use`. Ties go to the one that waits longest; a tenant at its
-`max_leases` is passed over. A pool of one tenant is therefore a plain queue. Nothing here awaits.
+Within a tenant: first come, first served. Between tenants the smallest key is next: the least use
+per weight, see `recent_use`. Ties go to the longest wait; a tenant at its `max_leases` is skipped.
+So a pool of one tenant is a plain queue. Nothing here awaits.
 
-However many wait, an event costs O(log n): tenants are in a heap. A tenant is placed anew when its
-leases, its callers or its limits change; beyond that keys only grow with time, so that a look at
-the first is enough.
+Each event costs O(log n), because tenants are in a heap. A tenant is placed again when its leases,
+callers or limits change; otherwise keys only grow with time, so that checking the first is enough.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ from app.pools.recent_use import uses_much_less
 from app.pools.tenant_state import TenantState
 from app.pools.wait_deadlines import WaitDeadlines
 
-# A connection that is expected back is not waited for once so many times as many others have come
-# back that were to come after it.
+# Stop waiting for an expected connection once this many times as many connections have come back
+# that were expected after it.
 _SLOW = 2
-# Outdated places in the order of tenants that are not worth a clean-up.
+# With at most this many outdated entries in the order of tenants, a clean-up is not worth it.
 _FEW = 50
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Waiter:
-    """One caller, and the future it awaits.
+    """A waiting caller, and the future that it awaits.
 
     Attributes:
-        since, deadline: from when until when it waits, in monotonic seconds.
-        begin_statements: what its lease will run first.
+        since, deadline: start and deadline of its wait, in monotonic seconds.
+        begin_statements: the statements that its lease will run first.
         borrower: who waits, if known.
-        slot_seconds: how long it waited before, until the pool could be opened.
+        slot_seconds: how long it had already waited until the pool could be opened.
     """
 
     tenant_state: TenantState
@@ -59,14 +58,14 @@ class Waiter:
 
     @property
     def handed(self) -> PooledConnection | None:
-        """The connection it was given, None if it was not served."""
+        """The connection that it was given; None if it was not served."""
         future = self.future
         if not future.done() or future.cancelled() or future.exception() is not None:
             return None
         return future.result()
 
     def fail(self, error: Exception) -> None:
-        """Wake the caller with *error*, unless it was served or gave up already."""
+        """Wake the caller with *error*, unless it was served or has given up."""
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -76,13 +75,13 @@ class _Line:
     """The callers of one tenant.
 
     Attributes:
-        callers: those who wait, in the order they came.
-        gone: those of them who gave up, and have yet to take themselves out.
-        expected: how many connections are expected for them.
-        unexpected: the first of them for whom there will be none.
-        servable: how many could be served at once.
-        place: its valid place in the order of tenants, if it has one.
-        is_stale: whether the last three are to be determined anew.
+        callers: its waiting callers, in the order in which they came.
+        gone: those of them that gave up but have not removed themselves yet.
+        expected: number of connections expected for them.
+        unexpected: the first of them for which none is expected.
+        servable: how many of them could be served at once.
+        place: its valid entry in the order of tenants, if it has one.
+        is_stale: whether the last three must be computed again.
     """
 
     tenant: TenantState
@@ -95,7 +94,7 @@ class _Line:
     is_stale: bool = False
 
     def first(self, beyond: int = 0) -> Waiter | None:
-        """Who came first and still waits, *beyond* so many others."""
+        """The first caller that still waits, skipping *beyond* others."""
         left = beyond
         for waiter in self.callers:
             if waiter.future.done():
@@ -105,15 +104,15 @@ class _Line:
             left -= 1
         else:
             return None
-        # Nobody looks twice at one who gave up.
+        # A caller that gave up is skipped only once.
         self.gone.update(waiter for waiter in self.callers if waiter.future.done())
         for waiter in self.gone:
             self.callers.pop(waiter, None)
         return self.first(beyond)
 
 
-# A tenant's place in the order: its key, since when its first caller waits, a number that keeps
-# lines from being compared, and its line.
+# An entry in the order of tenants: the key, when the first caller began to wait, a number that
+# keeps lines from being compared, and the line.
 _Place = tuple[float, float, int, _Line]
 
 
@@ -121,14 +120,14 @@ class WaitQueue:
     """Waiters by tenant, each with a deadline.
 
     Attributes:
-        count: how many callers wait.
-        expected: whose turn it probably is when a connection comes back, for each that is about to.
+        count: number of waiting callers.
+        expected: for each connection about to come back, the tenant whose turn it probably is then.
     """
 
     def __init__(
         self, *, on_overdue: Callable[[Waiter], None], clock: Callable[[], float] = monotonic
     ) -> None:
-        """Hand those who still wait at their deadline to *on_overdue*, to be failed."""
+        """Call *on_overdue* with the callers that still wait at their deadlines, to fail them."""
         self.count = 0
         self.expected: dict[PooledConnection, tuple[_Line, int]] = {}
         self._clock = clock
@@ -142,24 +141,24 @@ class WaitQueue:
         self._deadlines = WaitDeadlines(on_overdue, clock)
 
     def __iter__(self) -> Iterator[Waiter]:
-        """Everybody, in no particular order."""
+        """Every waiter, in no particular order."""
         for line in self._lines.values():
             yield from line.callers
             yield from line.gone
 
     def positions(self) -> Iterator[tuple[Waiter, int]]:
-        """Those who still wait, each with its place among those of its tenant, from 1."""
+        """The waiters, each with its position among those of its tenant, from 1."""
         for line in self._lines.values():
             waiting = (waiter for waiter in line.callers if not waiter.future.done())
             yield from ((waiter, place) for place, waiter in enumerate(waiting, start=1))
 
     def add(self, waiter: Waiter) -> None:
-        """Put *waiter* behind the others of its tenant."""
+        """Add *waiter* behind the others of its tenant."""
         tenant = waiter.tenant_state
         line = self._lines.get(tenant)
         if line is None:
             if len(self._lines) == 1:
-                # Alone, it had no place.
+                # While it was alone, it had no entry.
                 self._mark(*self._lines.values())
             line = self._lines[tenant] = _Line(tenant)
         line.callers[waiter] = None
@@ -170,7 +169,7 @@ class WaitQueue:
         self._deadlines.add(waiter)
 
     def remove(self, waiter: Waiter) -> None:
-        """Take *waiter* out if it is still here."""
+        """Remove *waiter* if it is still here."""
         line = self._lines.get(waiter.tenant_state)
         if line is None:
             return
@@ -188,7 +187,7 @@ class WaitQueue:
         waiter.tenant_state.wait_ended()
 
     def remove_tenant(self, tenant: TenantState) -> list[Waiter]:
-        """Take out and return everybody who waits on behalf of *tenant*."""
+        """Remove and return every waiter of *tenant*."""
         line = self._lines.get(tenant)
         if line is None:
             return []
@@ -199,7 +198,7 @@ class WaitQueue:
         return removed
 
     def clear(self) -> list[Waiter]:
-        """Take out and return everybody."""
+        """Remove and return every waiter."""
         everybody = [
             waiter for tenant in list(self._lines) for waiter in self.remove_tenant(tenant)
         ]
@@ -208,20 +207,21 @@ class WaitQueue:
         return everybody
 
     def waiting_seconds(self, now: float) -> float:
-        """How long those who wait have done so until *now*, all together."""
+        """Sum of the present waits until *now*, in seconds."""
         return max(0.0, self.count * now - self._since)
 
     def reorder(self, tenant: TenantState) -> None:
-        """What *tenant* holds, or may hold, has changed."""
+        """Note that what *tenant* holds, or may hold, has changed."""
         if (line := self._lines.get(tenant)) is not None:
             self._mark(line)
 
     # -- who is next -------------------------------------------------------------------------
 
     def next(self, expected: TenantState | None = None) -> Waiter | None:
-        """The waiter to serve now, still in the queue; None when no waiter may be served.
+        """The waiter to serve now, still in the queue; None if no waiter may be served.
 
-        Of the *expected* tenant, if it still can be, and nobody has come who uses much less.
+        It is one of the *expected* tenant, if that is still possible and no tenant with much less
+        use has come.
         """
         if not self.count:
             return None
@@ -246,14 +246,14 @@ class WaitQueue:
 
     @property
     def servable(self) -> int:
-        """How many could be served at once if there were connections enough."""
+        """How many waiters could be served at once if there were enough connections."""
         self._place_stale()
         return self._servable
 
     def expect(self, connection: PooledConnection, returning: TenantState) -> Waiter | None:
-        """Who will probably be next when *returning* has given *connection* back, if anybody.
+        """Predict who will be next when *returning* has given *connection* back; None if nobody.
 
-        Connections that come back together are expected for one waiter each.
+        Each of several connections that come back together is expected for a different waiter.
         """
         if connection in self.expected:
             self._forget(connection)
@@ -269,17 +269,20 @@ class WaitQueue:
         if line.expected < len(line.callers):
             self._mark(line)
         else:
-            # Nobody else of it waits, which is usual.
+            # Usually no other caller of the tenant waits.
             line.unexpected = line.place = None
         return waiter
 
     def unexpect(self, connection: PooledConnection) -> TenantState | None:
-        """*connection* has come back: whose turn it is, if it was expected for anybody."""
+        """Note that *connection* has come back.
+
+        Return the tenant that it was expected for, if any.
+        """
         if connection not in self.expected:
             return None
         line, number = self._forget(connection)
         for slow, (_, earlier) in self.expected.items():
-            # Those it was expected for do not depend on how long it takes.
+            # A connection that takes too long to come back is no longer expected for anybody.
             if number - earlier > _SLOW * (len(self.expected) + 1):
                 self._forget(slow)
             break
@@ -292,7 +295,7 @@ class WaitQueue:
         return line, number
 
     def _leading(self) -> _Line | None:
-        """The line of the next waiter for whom no connection is expected."""
+        """The line of the next waiter for which no connection is expected."""
         self._place_stale()
         if len(self._lines) == 1:
             [line] = self._lines.values()
@@ -321,7 +324,7 @@ class WaitQueue:
         return None
 
     def _overtaking(self, line: _Line) -> Waiter | None:
-        """The next waiter for whom no connection is expected, if his tenant uses much less."""
+        """The next waiter for which no connection is expected, if its tenant uses much less."""
         leading = self._leading()
         if leading is None or leading is line:
             return None
@@ -330,7 +333,7 @@ class WaitQueue:
         return leading.unexpected if is_small else None
 
     def _precedes(self, own: _Line, other: _Line | None) -> bool:
-        """Whether *own* comes before *other* once one lease of its tenant has ended."""
+        """Whether *own* precedes *other* once one lease of its tenant has ended."""
         waiter, tenant = own.unexpected, own.tenant
         if waiter is None or not tenant.has_room_for(own.expected):
             return False
@@ -353,7 +356,7 @@ class WaitQueue:
         self._stale.clear()
 
     def _place(self, line: _Line) -> None:
-        """Determine *line*'s place in the order."""
+        """Compute *line*'s entry in the order."""
         tenant, cap = line.tenant, line.tenant.tenant.spec.max_leases
         waiting = len(line.callers) + len(line.gone)
         servable = waiting if cap is None else max(0, min(waiting, cap - tenant.leased))
@@ -372,7 +375,7 @@ class WaitQueue:
             heapify(self._order)
 
     def _drop(self, line: _Line) -> None:
-        """Nobody waits in *line* any more."""
+        """Remove *line*, in which nobody waits any more."""
         del self._lines[line.tenant]
         self._servable -= line.servable
         line.callers.clear()
@@ -381,5 +384,5 @@ class WaitQueue:
 
     def _count_out(self, callers: int, since: float) -> None:
         self.count -= callers
-        # An empty queue forgets what rounding has left.
+        # An empty queue drops rounding errors.
         self._since = self._since - since if self.count else 0.0
