@@ -1,6 +1,6 @@
 """What each strategy does at connect, at lease and at provisioning.
 
-Only what a strategy promises lives here; who gets a connection and when is the pool's business.
+Only what strategies promise is here; who gets a connection, and when, is the pool's business.
 """
 
 from app.pools.isolation.per_database import PerDatabaseIsolation

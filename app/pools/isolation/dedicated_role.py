@@ -1,6 +1,6 @@
-"""What per_tenant and per_database have in common: a login role for each tenant.
+"""The common part of per_tenant and per_database: a login role for each tenant.
 
-Its session is the tenant's own, and a lease is one transaction of it.
+The session belongs to the tenant, and a lease is one transaction in it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from app.pools.isolation.objects import ObjectFacts, execute, sql
 from app.pools.isolation.strategy import ADVISORY_UNLOCK, IsolationStrategy
 from app.pools.server import Server
 
-# Beyond the pool's own: one that is replaced while it closes, one for a person.
+# Connections beyond the pool's: one that is replaced while it closes, and one for a person.
 _SPARE_CONNECTIONS = 2
 
-# Only inside a lease's transaction is this setting a number: what follows COMMIT AND CHAIN finds
-# the session's value. RESET ALL, which the borrower may run, comes back to a number.
+# Only inside a lease's transaction is this setting a number: after COMMIT AND CHAIN it has the
+# session's value. RESET ALL, which the borrower may run, restores a number.
 _LEASE = "poolkeeper.lease"
 _LEASE_ENDED = f"SET {_LEASE} = 'the transaction of the lease has ended'"
 
@@ -32,14 +32,14 @@ class DedicatedRoleIsolation(IsolationStrategy):
         return max_size + _SPARE_CONNECTIONS
 
     def session_setup(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for every tenant
-        """Prepares no statement: what a tenant deallocates is its own business."""
+        """Prepare no statement, because the tenant could deallocate it."""
         return _LEASE_ENDED
 
     def context_setup(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
         return f"SET LOCAL {_LEASE} = '1'"
 
     def context_check(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
-        """Fails in another transaction than the lease's, and in a failed one."""
+        """Fail in another transaction than the lease's, and in a failed one."""
         return f"SELECT pg_catalog.current_setting('{_LEASE}')::pg_catalog.int4"
 
     def advisory_unlock(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for every tenant

@@ -1,8 +1,8 @@
-"""Reads the facts of the isolation audit: a few queries for all roles of a server.
+"""Reads the facts for the isolation audit, with a few queries for all roles of a server.
 
-`app.domain.isolation_checks` judges them. Nothing is asked in a tenant's own database. Names and
-settings that others chose may be in any encoding, whatever this database's is: they travel as
-bytes, and no function of Postgres that looks at characters touches them.
+`app.domain.isolation_checks` judges them. No query runs in a tenant's own database. Names and
+settings that others chose may be in any encoding, whatever this database's is. So they are fetched
+as bytes, and no Postgres function that looks at characters touches them.
 """
 
 # ruff: noqa: S608 - what is put into queries are expressions of this file
@@ -20,7 +20,7 @@ from app.domain.tenant import OBJECT_PREFIX
 from app.pools import driver
 from app.pools.raw_text import as_hex, decode, starts_with
 
-# Attributes that no tenant may have, by their columns.
+# Attributes that no tenant may have, with their columns.
 _ATTRIBUTES = {
     "rolsuper": "SUPERUSER",
     "rolcreatedb": "CREATEDB",
@@ -29,13 +29,13 @@ _ATTRIBUTES = {
     "rolbypassrls": "BYPASSRLS",
 }
 _PUBLIC = 0
-# Of one role: it may set each in every database of the cluster.
+# In one role: it can have settings for every database of the cluster.
 _MAX_SETTINGS = 100
-# A query that waits for a locked table, or counts what somebody created without limit, fails
-# alone: there is time for the others.
+# A query may wait for a locked table, or count unlimited objects that somebody created. It then
+# fails alone, and leaves time for the others.
 _LIMITS = "SET lock_timeout = '1s'; SET statement_timeout = '5s'"
 
-# A tenant may set a value of any length; text becomes a name without a look at characters.
+# A tenant may set a value of any length. The cast of text to name does not look at characters.
 _SHORTENED_SETTING = "setting::name || case when octet_length(setting) > 63 then '...' else '' end"
 
 _HAS_ATTRIBUTES = ", ".join(
@@ -88,7 +88,7 @@ left join granted on granted.role = ours.oid
 left join settings on settings.setrole = ours.oid
 left join homes on homes.name = ours.rolname
 """
-# The ACL of a database that many tenants share is large: as a copy, it is not read from storage
+# The ACL of a database that many tenants share is large: a copy of it is not read from storage
 # again for each of its entries.
 _DATABASES = f"""
 select grantee,
@@ -130,8 +130,8 @@ _OWNED = """
 select count(*) from pg_shdepend
 where refclassid = 'pg_authid'::regclass and refobjid = $1 and deptype = 'o'
 """
-# Schemas that the shared role can use, without those of tenants: what a tenant opens is charged to
-# the tenant, and none of the shared tenants' rows are there.
+# Schemas that the shared role can use, without those of tenants: a schema that a tenant opened is
+# that tenant's finding, and has no rows of shared tenants.
 _USABLE = f"""
 with usable as materialized (
     select oid, nspname from pg_namespace
@@ -172,9 +172,9 @@ where prosecdef and has_function_privilege($1::oid, pg_proc.oid, 'EXECUTE')
     and not exists (
         select from unnest(proconfig) as setting where {starts_with("setting", "search_path=")})
 """
-# The mark is looked for on the role, which a tenant cannot change, so the schemas and databases of
-# deleted tenants are known too. Each is found by its name: the planner, which knows little of
-# system catalogs, would compare all grants with all roles.
+# The mark is read from the role, which a tenant cannot change, so the schemas and databases of
+# deleted tenants are known too. Each is looked up by its name: the planner, which knows little
+# about system catalogs, would compare all grants with all roles.
 _EXCESS_GRANTS = f"""
 with made as materialized (
     select oid, rolname from pg_roles
@@ -218,14 +218,14 @@ async def inspect(
     """Read the facts over an admin *connection* into the server's own database.
 
     Args:
-        connection: of any role that may read the system catalogs.
-        in_schema: roles of tenants with a schema of their own.
-        in_database: roles of tenants with a database of their own.
+        connection: a connection of any role that may read the system catalogs.
+        in_schema: roles of tenants with their own schema.
+        in_database: roles of tenants with their own database.
         shared: the role of the shared tenants, if there are any.
-        extension_schemas: those on the search_path of tenants with a schema of their own.
+        extension_schemas: schemas on the search_path of tenants with their own schema.
 
     Raises:
-        asyncpg.PostgresConnectionError, OSError: the connection is gone.
+        asyncpg.PostgresConnectionError, OSError: the connection broke.
     """
     await connection.execute(_LIMITS)
     queries = _Queries(connection)
@@ -277,7 +277,7 @@ async def inspect(
 
 @dataclass(frozen=True, slots=True)
 class _Queries:
-    """Runs queries of which one may fail without the others."""
+    """Runs queries; one may fail without the others."""
 
     connection: asyncpg.Connection
     failed: dict[AuditCheck, str] = field(default_factory=dict)
@@ -286,7 +286,7 @@ class _Queries:
     async def fetch(
         self, checks: Iterable[AuditCheck], query: str, *arguments: object
     ) -> list[asyncpg.Record]:
-        """The rows of *query*; none if it fails, and then *checks* are not made."""
+        """Fetch the rows of *query*; none if it fails, and then *checks* count as not made."""
         try:
             return await self.connection.fetch(query, *arguments)
         except driver.CONNECTION_ERRORS:
@@ -298,7 +298,7 @@ class _Queries:
     async def fetch_roles(
         self, names: Sequence[str], databases: Sequence[str], suffix: str
     ) -> list[asyncpg.Record]:
-        """The rows of these roles, of all at once if that succeeds."""
+        """Fetch the rows for these roles, for all at once if that succeeds, else one by one."""
         try:
             return await self.connection.fetch(_ROLES, names, databases, suffix)
         except driver.CONNECTION_ERRORS:
@@ -328,7 +328,7 @@ async def _database_grants(queries: _Queries, names: list[str]) -> dict[int, Dat
 async def _extension_schemas(
     queries: _Queries, roles: list[str], schemas: Sequence[str]
 ) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
-    """Which of *schemas* are not as each role needs them: fields of `RoleFacts`, by role."""
+    """Find those of *schemas* that a role cannot use as needed: fields of `RoleFacts`, by role."""
     if not schemas:
         return {}
     checks = (AuditCheck.EXTENSION_SCHEMAS,)

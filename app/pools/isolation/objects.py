@@ -1,9 +1,8 @@
-"""Roles, schemas and databases of tenants: what is there, and the statements that change it.
+"""Roles, schemas and databases of tenants: which exist, and the statements that change them.
 
-One query reads what is there, functions say which statements follow from it, and the caller sends
-those that belong together in one request, which Postgres runs as one transaction. Every object
-created for a tenant carries a comment with the tenant's uid, its mark; an object without it is not
-ours.
+One query reads which objects exist. Functions derive the statements, and the caller sends those
+that belong together in one request, which Postgres runs as one transaction. Every object created
+for a tenant has a comment with the tenant's uid, its mark; an object without it is not ours.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ import asyncpg
 
 from app.domain.errors import ObjectsExist, ProvisioningFailed
 
-# Marks are compared by Postgres, for a comment may be in any encoding. CREATE DATABASE cannot be
-# part of a transaction: one left unmarked by a crash is known as the tenant's by its owner, the
-# role that was marked before. 'public' as a role is everyone.
+# Postgres compares the marks, because a comment may be in any encoding. CREATE DATABASE cannot be
+# part of a transaction: a database that a crash left unmarked is recognised by its owner, the role
+# that was marked before. 'public' as a role means everyone.
 _FACTS = """
 select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
     quote_ident(admin.rolname) as admin,
@@ -63,9 +62,9 @@ order by place
 """
 
 _FAIL_SOON = "SET LOCAL lock_timeout = '100ms'"
-# Only a superuser may name these attributes; a role that another role creates has none of them.
+# Only a superuser may name these attributes; a role created by another role has none of them.
 _NO_ATTRIBUTES = " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-# Undoes what anybody, also the role itself, set for all its sessions, everywhere and in single
+# Undoes what anybody, including the role itself, set for all its sessions, everywhere and in single
 # databases. Names of databases may be in any encoding, so they never leave Postgres.
 _RESET_SETTINGS = """
 DO $do$
@@ -86,12 +85,12 @@ _PLACES = re.compile("%[IL%]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectFacts:
-    """What there is of one name, and what the admin is and may do, in the connection's database.
+    """The existing objects of one name, and the admin's rights, in the connection's database.
 
     Attributes:
         role, schema, database: whether it has the tenant's mark; None if it does not exist.
         is_open_to_public: whether everyone can use the connection's database, and the admin can
-            revoke that; *is_public_schema_open*: the same of its schema public.
+            revoke that; *is_public_schema_open*: the same for its schema public.
     """
 
     is_superuser: bool
@@ -115,7 +114,7 @@ class ObjectFacts:
         """Check that the objects of these *kinds* that exist may be used.
 
         Raises:
-            ObjectsExist: one has another mark or none, and *adopt* is not set.
+            ObjectsExist: an object has another mark or none, and *adopt* is not set.
         """
         for kind in kinds:
             if getattr(self, kind.lower()) is False and not adopt:
@@ -126,10 +125,10 @@ class ObjectFacts:
 
 
 def sql(template: str, *names: str) -> str:
-    """*template*, its %I (identifiers) and %L (literals) filled in with *names*, in their order.
+    """Fill %I (identifiers) and %L (literals) in *template* with *names*, in their order.
 
-    As Postgres' own format() does. Literals need standard_conforming_strings, which admin
-    connections fix.
+    It works like Postgres' format(). Literals need standard_conforming_strings, which admin
+    connections set.
     """
     left = iter(names)
 
@@ -147,8 +146,8 @@ async def execute(
 ) -> None:
     """Execute *statements* in one request, which is one transaction.
 
-    *fail_soon*: if a tenant's open transaction holds what they change, wait for a tenth of a
-    second; else for as long as the connection does.
+    *fail_soon*: wait at most a tenth of a second for a tenant's open transaction that holds a lock;
+    otherwise as long as the connection allows.
     """
     first = [_FAIL_SOON] if fail_soon else []
     await connection.execute(";\n".join([*first, *statements]))
@@ -157,13 +156,13 @@ async def execute(
 def put_login_role(
     facts: ObjectFacts, name: str, verifier: str, mark: str, *, connection_limit: int | None
 ) -> Iterator[str]:
-    """Create the role or give it this password, without any attribute, and mark it.
+    """Create the role or set its password, remove all its attributes, and mark it.
 
     Raises:
-        ProvisioningFailed: it has attributes that this admin cannot take away, or the admin does
+        ProvisioningFailed: the role has attributes that this admin cannot remove, or the admin does
             not inherit its roles' rights.
     """
-    # Without them it could revoke nothing from PUBLIC, and grant nothing to the role.
+    # Without these rights it could revoke nothing from PUBLIC, and grant nothing to the role.
     if not facts.is_superuser and not facts.inherits:
         raise ProvisioningFailed(
             f"The admin role {facts.admin} is NOINHERIT and has no rights on what its "
@@ -194,12 +193,12 @@ def set_connection_limit(name: str, limit: int) -> str:
 
 
 def reset_settings(name: str) -> str:
-    """Undo what was set for all sessions of the role, which could keep it from working."""
+    """Undo settings for all sessions of the role, which could keep it from working."""
     return sql(_RESET_SETTINGS, name)
 
 
 def set_search_path(name: str, database: str, schemas: Sequence[str]) -> str:
-    """Let the role find its own schema, then *schemas*, wherever it logs in from."""
+    """Set the role's search_path to its own schema, then *schemas*, wherever it logs in."""
     path = ", ".join(["%I"] * (1 + len(schemas)))
     return sql(
         f"ALTER ROLE %I IN DATABASE %I SET search_path = {path}, pg_temp",
@@ -210,10 +209,10 @@ def set_search_path(name: str, database: str, schemas: Sequence[str]) -> str:
 async def grant_schema_usage(
     connection: asyncpg.Connection, name: str, schemas: Sequence[str]
 ) -> list[str]:
-    """Let the role, which need not exist yet, use *schemas*, which hold extensions.
+    """Let the role, which may not exist yet, use *schemas*, which hold extensions.
 
     Raises:
-        ProvisioningFailed: one does not exist, or tenants can create objects there.
+        ProvisioningFailed: a schema does not exist, or tenants can create objects in it.
     """
     statements = []
     for row in await connection.fetch(_EXTENSION_SCHEMAS, schemas, name) if schemas else ():
@@ -234,14 +233,14 @@ async def grant_schema_usage(
 
 
 def revoke_all(kind: str, name: str, grantees: Sequence[str]) -> str:
-    """Revoke all of the database or schema from *grantees*, and what they granted to others."""
+    """Revoke all rights on a database or schema from *grantees*, and those that they granted."""
     roles = [grantee for grantee in grantees if grantee != "PUBLIC"]
     places = ", ".join(["%I"] * len(roles) + ["PUBLIC"] * (len(roles) < len(grantees)))
     return sql(f"REVOKE ALL ON {kind} %I FROM {places} CASCADE", name, *roles)
 
 
 def revoke_from_public(facts: ObjectFacts, database: str) -> Iterator[str]:
-    """Close *database*, which *facts* were read in, to everyone, as far as we may.
+    """Close *database*, in which *facts* were read, to everyone, as far as our rights allow.
 
     The isolation audit reports what stays open.
     """
@@ -252,6 +251,6 @@ def revoke_from_public(facts: ObjectFacts, database: str) -> Iterator[str]:
 
 
 def revoke_default_privileges(name: str) -> Iterator[str]:
-    """Give nobody else what Postgres grants PUBLIC on new objects by default."""
+    """Stop granting PUBLIC rights on new objects, which Postgres does by default."""
     for privilege in ("EXECUTE ON FUNCTIONS", "USAGE ON TYPES"):
         yield sql(f"ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE {privilege} FROM PUBLIC", name)

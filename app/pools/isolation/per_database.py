@@ -31,7 +31,7 @@ class PerDatabaseIsolation(DedicatedRoleIsolation):
     async def provision(
         self, server: Server, tenant: Tenant, *, adopt: bool, max_size: int | None = None
     ) -> list[str]:
-        """Create role and database; the database opens only when nobody else can enter."""
+        """Create role and database; the database opens only once nobody else can enter."""
         name, mark = self.role(tenant.spec), self.mark(tenant)
         async with server.admin() as connection:
             facts = await self._read_facts(connection, tenant, adopt=adopt)
@@ -49,7 +49,7 @@ class PerDatabaseIsolation(DedicatedRoleIsolation):
                 sql("REVOKE ALL ON DATABASE %I FROM PUBLIC", name),
             ]
             await execute(connection, [*statements, *self._restore_access(server, name)])
-        # The owner may open again what it owns; but nobody else gets in to use it.
+        # The owner may grant access to its own database again; but nobody else gets in to use it.
         async with server.admin(name) as connection:
             facts = await ObjectFacts.read(connection, name, mark)
             await execute(

@@ -28,7 +28,7 @@ class PerTenantIsolation(DedicatedRoleIsolation):
     def __init__(
         self, role_passwords: RolePasswords, extension_schemas: Sequence[str] = ()
     ) -> None:
-        """Every tenant may use *extension_schemas*, which follow its own on the search_path."""
+        """Let every tenant use *extension_schemas*, which follow its own on the search_path."""
         super().__init__(role_passwords)
         self._extension_schemas = extension_schemas
 
@@ -79,9 +79,10 @@ class PerTenantIsolation(DedicatedRoleIsolation):
 
 
 def _schema_of(spec: TenantSpec) -> str:
-    """An expression that fails if the tenant's schema was dropped, renamed, or closed to it.
+    """SQL that fails if the tenant's schema was dropped, renamed, or closed to the tenant.
 
-    The schema is first on the session's search_path, and Postgres skips one that cannot be used.
+    The schema is first on the session's search_path, and Postgres skips a schema that cannot be
+    used.
     """
     return (
         f"CASE pg_catalog.current_schema() WHEN '{spec.id.object_name}' THEN '' "

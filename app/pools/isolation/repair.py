@@ -1,4 +1,4 @@
-"""Repairs what a role did to itself or its own objects, or what an earlier version left undone."""
+"""Repairs what a role did to itself or to its objects, or what an earlier version left undone."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """What to do about one role.
+    """The repair of one role.
 
     Attributes:
-        reset_settings: whether to undo what is set for all its sessions.
-        search_path_database: where its search_path is set after that: to its own schema, and then
-            *search_path_schemas*; None if it has no schema of its own.
-        grant_usage_on: schemas for extensions that it should be able to use.
-        connection_limit: what to set, read when it is set, for the desired size may change before.
-        verifier: of the password that the role has.
+        reset_settings: whether to undo settings for all its sessions.
+        search_path_database: the database in which its search_path is then set to its own schema
+            and *search_path_schemas*; None if it has no schema of its own.
+        grant_usage_on: extension schemas that it should be able to use.
+        connection_limit: the limit to set; called late, because the desired size may change before.
+        verifier: the verifier of the role's password.
     """
 
     role: str
@@ -42,7 +42,7 @@ async def repair(server: Server, repairs: Iterable[Repair]) -> list[Repair]:
     """Carry *repairs* out, each in its own transaction; return those that Postgres refused.
 
     Raises:
-        ServerUnavailable: some may have been carried out.
+        ServerUnavailable: some of them may have been carried out.
     """
     return await _for_each(server, repairs, _repair_role)
 
@@ -51,7 +51,7 @@ async def revoke(server: Server, grants: Iterable[ExcessGrant]) -> list[ExcessGr
     """Revoke *grants*, each in its own transaction; return those that Postgres refused.
 
     Raises:
-        ServerUnavailable: some may have been revoked.
+        ServerUnavailable: some of them may have been revoked.
     """
     return await _for_each(server, grants, _revoke)
 

@@ -1,12 +1,12 @@
 """Passwords of the login roles: derived from one key, never stored, never sent in clear.
 
-Postgres gets a SCRAM verifier (RFC 5803, as PostgreSQL stores it), so that no server log can
-hold a password.
+Postgres gets a SCRAM verifier (RFC 5803, as PostgreSQL stores it), so no server log can contain a
+password.
 
-Iterations stretch a password: they make each guess dearer, and each login. That protects weak
-passwords. Those of the service's own roles are 256-bit keys, which nobody guesses, so their
-verifiers have one iteration and a login costs half. A password that an application or a person
-keeps needs PostgreSQL's own number; pgjdbc refuses fewer.
+Iterations make each guess more expensive, but also each login. That protects weak passwords. The
+passwords of the service's own roles are 256-bit keys, which nobody can guess, so their verifiers
+have one iteration and a login costs half. Passwords of applications or people get PostgreSQL's
+default number; pgjdbc refuses fewer.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import hmac
 from app.domain.scram import scram_verifier
 
 OWN_ITERATIONS = 1
-"""Of the verifiers of the service's own roles."""
+"""SCRAM iterations of the verifiers of the service's own roles."""
 
 
 class RolePasswords:
     """Derives the password of a role on a server from a secret key and a version.
 
-    The catalog keeps the versions; a password that was never rotated has version 1.
+    The catalog stores the versions; a password that was never rotated has version 1.
     """
 
     def __init__(self, key: bytes) -> None:
-        """Use *key*, at least 32 random bytes; losing it means new passwords for all roles."""
+        """Use *key*, at least 32 random bytes; if it is lost, all roles need new passwords."""
         self._key = key
         self._versions: dict[tuple[str, str], int] = {}
 
@@ -42,11 +42,11 @@ class RolePasswords:
         self._versions[server, role] = version
 
     def password(self, server: str, role: str, version: int | None = None) -> str:
-        """The password of *role* on *server*, in the version in use unless another is given."""
+        """The password of *role* on *server*, in the version in use unless another one is given."""
         version = version or self.password_version(server, role)
         digest = hmac.digest(self._key, f"{server}/{role}/{version}".encode(), "sha256")
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
     def verifier(self, server: str, role: str, version: int | None = None) -> str:
-        """That password as Postgres stores it."""
+        """The verifier of that password, as Postgres stores it."""
         return scram_verifier(self.password(server, role, version), iterations=OWN_ITERATIONS)

@@ -1,7 +1,7 @@
-"""The shared strategy: one role and one pool a server, the tenant's context set for each lease.
+"""The shared strategy: one role and one pool per server; each lease sets the tenant's context.
 
-It guards trusted SQL against forgetting a WHERE, through row-level security on
-`current_setting('app.tenant_id', true)`; it does not hold against hostile SQL.
+Row-level security on `current_setting('app.tenant_id', true)` protects trusted SQL that forgets a
+WHERE. It does not protect against hostile SQL.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHARED_ROLE = "poolkeeper_shared"
 _MARK = "poolkeeper shared role"
 _DEFAULT_SEARCH_PATH = '"$user", public'
 
-# Everything has its full name, for the search_path may be the borrower's.
+# All names are qualified, because the search_path may be the borrower's.
 _TENANT_ID = "pg_catalog.current_setting('app.tenant_id', true)"
 _IS_TENANT = f"coalesce({_TENANT_ID} OPERATOR(pg_catalog.=) $1, false)"
 _CONTEXT_CHECK = f"SELECT 1 OPERATOR(pg_catalog./) {_IS_TENANT}::pg_catalog.int4"
@@ -36,7 +36,7 @@ class SharedIsolation(IsolationStrategy):
         return server.admins.login.database
 
     def search_path(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - same
-        """The database's own; temporary tables, which the role cannot create, come last."""
+        """The database's default. Temporary tables come last; the role cannot create any."""
         path = server.limits.search_path if server.limits else None
         return f"{path or _DEFAULT_SEARCH_PATH}, pg_temp"
 
@@ -45,20 +45,20 @@ class SharedIsolation(IsolationStrategy):
         return -1
 
     def session_setup(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for every tenant
-        """Prepare the two queries of every lease; parsing them is a quarter of its transaction."""
+        """Prepare the two queries of every lease; parsing takes a quarter of its transaction."""
         return (
             f"PREPARE __poolkeeper_context_check(pg_catalog.text) AS {_CONTEXT_CHECK}; "
             f"PREPARE __poolkeeper_unlock AS {ADVISORY_UNLOCK}"
         )
 
     def context_setup(self, spec: TenantSpec) -> str:
-        # A tenant id needs no escape in a literal.
+        # A tenant id needs no escaping in a literal.
         return f"SET LOCAL app.tenant_id = '{spec.id}'"
 
     def context_check(self, spec: TenantSpec) -> str:
-        """Divides by zero if the context is another tenant's, or none.
+        """Divide by zero if the context is another tenant's, or is missing.
 
-        It fails too if somebody deallocated what was prepared.
+        It also fails if somebody deallocated the prepared statements.
         """
         return f"EXECUTE __poolkeeper_context_check('{spec.id}')"
 
@@ -89,7 +89,7 @@ class SharedIsolation(IsolationStrategy):
     async def disable_login(
         self, server: Server, tenant: Tenant, *, fail_soon: bool = False
     ) -> None:
-        """Nothing: the role serves the other tenants."""
+        """Do nothing: the role serves the other tenants."""
 
     def _restore_access(self, server: Server, role: str) -> Iterator[str]:
         yield sql("GRANT CONNECT ON DATABASE %I TO %I", server.admins.login.database, role)

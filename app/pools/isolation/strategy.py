@@ -1,4 +1,4 @@
-"""The shape of a strategy: where a tenant logs in, what surrounds a lease, what it owns."""
+"""The interface of a strategy: a tenant's login, its objects, and what surrounds a lease."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from app.wire import Login
 
 ADVISORY_UNLOCK = "SELECT pg_catalog.pg_advisory_unlock_all()"
 
-# A setting that does not exist: to read it fails with its name in the message, in any language.
+# A setting that does not exist. Reading it fails with its name in the message, in any language.
 SCHEMA_MISSING = "poolkeeper.schema_missing"
 
-# Sent in the startup message, these win over what a role set for its own sessions (ALTER ROLE
-# CURRENT_USER SET …), and RESET ALL comes back to them.
+# Settings in the startup message override those that a role set for its own sessions (ALTER ROLE
+# CURRENT_USER SET …), and RESET ALL restores them.
 _FIXED_SETTINGS = {
-    # A backend notices within this many milliseconds that its client is gone, even during a long
-    # statement, so that its place in the budget is soon free again.
+    # A back-end notices within this many milliseconds that its client has gone, even during a long
+    # statement, so that its place in the budget is soon free.
     "client_connection_check_interval": "1000",
     "default_transaction_read_only": "off",
     "exit_on_error": "off",
     "idle_session_timeout": "0",
-    # A library that does not exist would let nobody log in.
+    # A library that does not exist would block every login.
     "local_preload_libraries": "",
     "role": "none",
     "row_security": "on",
@@ -39,7 +39,7 @@ _FIXED_SETTINGS = {
 
 
 def is_schema_missing(error: asyncpg.PostgresError) -> bool:
-    """Whether a statement of ours failed because the tenant has no schema to work in."""
+    """Whether one of our statements failed because the tenant has no schema to work in."""
     return isinstance(
         error, asyncpg.UndefinedObjectError
     ) and SCHEMA_MISSING in driver.server_message(error)
@@ -49,39 +49,39 @@ class IsolationStrategy(ABC):
     """One way to keep tenants apart."""
 
     object_kinds: ClassVar[tuple[str, ...]] = ("ROLE",)
-    """What provisioning creates: objects of these kinds, all with the name of the role."""
+    """The kinds of objects that provisioning creates, all with the name of the role."""
 
     settings: ClassVar[Mapping[str, str]]
-    """Of each connection, besides those that all strategies fix."""
+    """Settings of each connection, besides those that all strategies set."""
 
     def __init__(self, role_passwords: RolePasswords) -> None:
         self._role_passwords = role_passwords
 
     @abstractmethod
     def role(self, spec: TenantSpec) -> str:
-        """The role that connections for this tenant log in as."""
+        """The role with which connections for this tenant log in."""
 
     @abstractmethod
     def database(self, server: Server, spec: TenantSpec) -> str:
-        """The database they work in."""
+        """The database that they use."""
 
     @abstractmethod
     def search_path(self, server: Server, spec: TenantSpec) -> str:
         """Their search_path.
 
-        It must not end in pg_temp where the role can create temporary tables: once its schema is
-        gone, every table it creates would be one.
+        If the role can create temporary tables, it must not end in pg_temp: with its schema gone,
+        every table that it creates would be temporary.
         """
 
     @abstractmethod
     def connection_limit(self, max_size: int) -> int:
-        """Most connections its role may have with a pool of *max_size*; -1 for no limit."""
+        """The most connections for its role with a pool of *max_size*; -1 for no limit."""
 
     @abstractmethod
     def session_setup(self, spec: TenantSpec) -> str:
-        """What each connection runs before its first lease, in a transaction of its own.
+        """The statements that a connection runs before its first lease, in their own transaction.
 
-        It fails with an error that `is_schema_missing` knows if the tenant has no schema.
+        They fail with an error that `is_schema_missing` recognises if the tenant has no schema.
         """
 
     @abstractmethod
@@ -96,11 +96,11 @@ class IsolationStrategy(ABC):
     def advisory_unlock(self, spec: TenantSpec) -> str:
         """The statements that release the session's advisory locks after the work.
 
-        They fail as those of `session_setup` do.
+        They fail like those of `session_setup`.
         """
 
     def login(self, server: Server, spec: TenantSpec) -> Login:
-        """How connections for this tenant are opened."""
+        """The login of connections for this tenant."""
         role = self.role(spec)
         return replace(
             server.admins.login,
@@ -116,7 +116,7 @@ class IsolationStrategy(ABC):
         )
 
     def password_version(self, server: Server, spec: TenantSpec) -> int:
-        """Which version of its password that login has."""
+        """The version of that login's password."""
         return self._role_passwords.password_version(server.name, self.role(spec))
 
     # -- provisioning: each may raise ServerUnavailable, ProvisioningFailed and ObjectsExist -----
@@ -125,7 +125,7 @@ class IsolationStrategy(ABC):
         """Name the objects that `provision` creates or changes.
 
         Raises:
-            ObjectsExist: one of them was not created for this tenant, and not *adopt*.
+            ObjectsExist: an object was not created for this tenant, and *adopt* is not set.
         """
         name = self.role(tenant.spec)
         async with server.admin() as connection:
@@ -136,18 +136,18 @@ class IsolationStrategy(ABC):
     async def provision(
         self, server: Server, tenant: Tenant, *, adopt: bool, max_size: int | None = None
     ) -> list[str]:
-        """Create what the tenant needs, idempotently, and name it.
+        """Create what the tenant needs, idempotently, and return its names.
 
-        With *max_size*, its pool's, the role gets its connection limit too.
+        With the pool's *max_size*, also set the role's connection limit.
         """
 
     async def rotate_password(
         self, server: Server, tenant: Tenant, version: int, *, fail_soon: bool = False
     ) -> None:
-        """Give the tenant's role that version of its password, whatever it has now.
+        """Set that version of the role's password, whatever the present one is.
 
-        *fail_soon*: do not wait for a transaction of the tenant that holds its role; see `execute`.
-        After ServerUnavailable or ProvisioningFailed it may have either.
+        *fail_soon*: do not wait for a transaction of the tenant that locks its role; see `execute`.
+        After ServerUnavailable or ProvisioningFailed it may have either password.
         """
         async with server.admin() as connection:
             facts = await self._read_facts(connection, tenant, adopt=False, kinds=("ROLE",))
@@ -161,13 +161,13 @@ class IsolationStrategy(ABC):
     async def disable_login(
         self, server: Server, tenant: Tenant, *, fail_soon: bool = False
     ) -> None:
-        """Disable the tenant's login, if it has one of its own; its data stays.
+        """Disable the tenant's own login, if it has one; its data stays.
 
-        *fail_soon*: as for `rotate_password`.
+        *fail_soon*: as in `rotate_password`.
         """
 
     def mark(self, tenant: Tenant) -> str:
-        """The comment on everything created for the tenant."""
+        """The comment on every object created for the tenant."""
         return f"poolkeeper tenant {tenant.uid}"
 
     async def _read_facts(
@@ -178,7 +178,10 @@ class IsolationStrategy(ABC):
         adopt: bool,
         kinds: Iterable[str] | None = None,
     ) -> ObjectFacts:
-        """What there is of the tenant's objects; checks those of these *kinds*, see `check`."""
+        """Read which of the tenant's objects exist, and check those of these *kinds*.
+
+        See `check`.
+        """
         name = self.role(tenant.spec)
         facts = await ObjectFacts.read(connection, name, self.mark(tenant))
         facts.check(kinds or reversed(self.object_kinds), name, adopt=adopt)
@@ -200,4 +203,4 @@ class IsolationStrategy(ABC):
 
     @abstractmethod
     def _restore_access(self, server: Server, role: str) -> Iterator[str]:
-        """Undo what keeps the role from logging in to its database."""
+        """Undo whatever keeps the role from logging in to its database."""

@@ -1,1 +1,1 @@
-"""The query endpoint's statements: rows of JSON from Postgres."""
+"""Statements of tenants: run in one transaction, with results as JSON."""

@@ -1,10 +1,10 @@
-"""How Postgres described a statement: so much is known before it runs again.
+"""Postgres' descriptions of statements, kept for their next run.
 
-A statement that runs again is sent together with its parameters, which saves a round trip; Postgres
-describes it anew on the way. If the description is another one by then, the parameters may have
-been written for other types: then the transaction is rolled back and run again without what is
-known, for it may change types itself. If the statement only reads, and returned few rows the last
-time, its lease ends in the same round trip; should there be more rows now, it is run again too.
+A repeated statement is sent together with its parameters, which saves a round trip; the reply has a
+new description. If that differs, the parameters may have been written for other types. Then the
+transaction is rolled back and run again without kept descriptions, because it may change types
+itself. If the statement only reads, and returned few rows last time, its lease ends in the same
+round trip; if there are more rows now, it is run again too.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from pydantic_core import to_json
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, PgType, are_built_in
 from app.wire.reply import Reply
 
-# So much is kept: some megabytes, 40 at most, and of one tenant not more than of any other.
+# Limits of what is kept: a few megabytes in all, 40 at most; every tenant has the same limits.
 _MAX_TENANTS = 500
 _MAX_STATEMENTS = 16
 _MAX_CHARACTERS = 2000
 _MAX_COLUMNS = 30
-# Of a statement's text and what is kept of its columns: a character may take four.
+# The limit for a statement's text and its columns: a character may take four bytes.
 _MAX_BYTES = 4000
-# Their values are fetched in another format than all others.
+# Values of these types are fetched in another format than all others.
 _RECORDS = frozenset({RECORD, RECORD_ARRAY})
 
 
 class OutdatedDescription(Exception):
-    """A statement ran by a description that holds no more; run all again without any.
+    """A statement ran with an outdated description; run everything again without descriptions.
 
-    Nothing was stored: it was rolled back, or could only read.
+    Nothing was stored: the transaction was rolled back, or only read.
     """
 
 
@@ -44,8 +44,8 @@ class Description:
     Attributes:
         parameters, types: the types of its parameters and of its columns.
         columns: a JSON array of the columns, each with its name and its type.
-        returns_rows: whether it does, be it of no column.
-        is_short: whether it returned so few that its first execution had all of them.
+        returns_rows: whether it returns rows, even without columns.
+        is_short: whether it returned so few rows that its first execution had all of them.
     """
 
     parameters: tuple[PgType, ...]
@@ -57,7 +57,10 @@ class Description:
 
     @classmethod
     def of(cls, reply: Reply, types: Mapping[int, PgType]) -> Description:
-        """What the *reply* to a statement's opening says; *types* are all that it names."""
+        """Read it from the *reply* to a statement's opening.
+
+        *types* has all types that it names.
+        """
         fields = reply.fields()
         names = [{"name": each.name, "type": types[each.oid].name} for each in fields]
         return cls(
@@ -69,17 +72,17 @@ class Description:
         )
 
     def is_of(self, reply: Reply) -> bool:
-        """Whether the *reply* to a statement's opening says the same."""
+        """Whether the *reply* to a statement's opening has the same description."""
         return self._source == _source_of(reply)
 
     @property
     def size(self) -> int:
-        """Its bytes, about."""
+        """Its approximate size in bytes."""
         return sum(len(each or b"") for each in (self.columns, *self._source))
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is short, and no DDL changes its types' meaning."""
+        """Whether it is short enough to keep, and DDL cannot change the meaning of its types."""
         oids = {each.oid for each in (*self.parameters, *self.types)}
         columns = len(self.parameters) + len(self.types)
         return columns <= _MAX_COLUMNS and are_built_in(oids) and oids.isdisjoint(_RECORDS)
@@ -90,20 +93,20 @@ def _source_of(reply: Reply) -> tuple[bytes, bytes | None]:
 
 
 class TenantDescriptions:
-    """Of the statements that one tenant ran last."""
+    """The descriptions of the latest statements of one tenant."""
 
     def __init__(self) -> None:
         self._by_sql: OrderedDict[str, Description] = OrderedDict()
 
     def find(self, sql: str) -> Description | None:
-        """What *sql* was described as when it ran last, if that is known."""
+        """The description of *sql* from its last run; None if unknown."""
         found = self._by_sql.get(sql)
         if found is not None:
             self._by_sql.move_to_end(sql)
         return found
 
     def keep(self, sql: str, description: Description) -> None:
-        """Remember it, unless it is too long or not built of built-in types."""
+        """Keep it, unless it is too long or uses types that are not built in."""
         if len(sql) > _MAX_CHARACTERS or getsizeof(sql) + description.size > _MAX_BYTES:
             return
         if description.is_kept:
@@ -112,18 +115,18 @@ class TenantDescriptions:
                 self._by_sql.popitem(last=False)
 
     def forget(self, sql: str) -> None:
-        """Ask Postgres again the next time."""
+        """Drop it, so that Postgres describes the statement the next time."""
         self._by_sql.pop(sql, None)
 
 
 class Descriptions:
-    """Of the tenants that ran statements last."""
+    """The descriptions of the tenants that ran statements last."""
 
     def __init__(self) -> None:
         self._by_tenant: OrderedDict[str, TenantDescriptions] = OrderedDict()
 
     def of(self, tenant: str) -> TenantDescriptions:
-        """Those of a tenant's statements."""
+        """The descriptions of a tenant's statements."""
         found = self._by_tenant.get(tenant)
         if found is not None:
             self._by_tenant.move_to_end(tenant)

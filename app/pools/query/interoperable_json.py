@@ -1,4 +1,4 @@
-"""Whether JSON as Postgres holds it is JSON that every reader takes (RFC 7493, I-JSON)."""
+"""Whether JSON from Postgres is JSON that every parser accepts (RFC 7493, I-JSON)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 import re
 from collections.abc import Generator
 
-# How many parts are checked before an empty piece lets others run.
+# After this many parts, an empty piece lets other tasks run.
 _PARTS = 1000
 _MAX_DEPTH = 100
 # Python's own limit is 4300 digits.
 _MAX_NUMBER = 4000
-# Strings, brackets and numbers: what to check in JSON.
+# Strings, brackets and numbers: the parts of JSON to check.
 _MARK = re.compile(r'["\[\]{}]|[-0-9][-+.0-9eE]*')
 
 
 def is_interoperable(text: str) -> Generator[str, None, bool]:
-    """Whether common parsers can read *text*, which is JSON to Postgres; yields empty pieces.
+    """Check whether common parsers can read *text*, which Postgres accepts; yields empty pieces.
 
-    They may limit nesting and numbers, and take no half of a surrogate pair.
+    Parsers may limit nesting and numbers, and refuse half a surrogate pair.
     """
     at = depth = parts = 0
     while found := _MARK.search(text, at):
@@ -42,12 +42,12 @@ def is_interoperable(text: str) -> Generator[str, None, bool]:
 
 
 def _float(number: str) -> float:
-    """Zero without an exponent, for then it is finite."""
+    """Parse a number; without an exponent return zero, because it is finite anyway."""
     return float(number) if "e" in number or "E" in number else 0.0
 
 
 def _end_of_string(text: str, at: int) -> Generator[str, None, int]:
-    """Where the string that begins at *at* ends; -1 if it holds half of a surrogate pair."""
+    """The end of the string that begins at *at*; -1 if it contains half a surrogate pair."""
     parts = 0
     quote, escape = text.find('"', at), text.find("\\", at)
     while 0 <= escape < quote:

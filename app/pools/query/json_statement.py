@@ -1,4 +1,4 @@
-"""A statement from JSON to JSON: its parameters are JSON values, and so are its results."""
+"""A statement from JSON to JSON: its parameters and its results are JSON values."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from app.wire.reply import Reply
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatementResult:
-    """What a statement returned.
+    """The result of a statement.
 
     Attributes:
         columns: a JSON array of objects, each with the name and the type of a column.
-        rows: JSON arrays in UTF-8, one or, joined by commas, many in each piece.
-        row_count: rows returned, or changed by a statement that returns none.
-        truncated: whether there were more rows than asked for, or than fit into a response.
-        status: Postgres' command tag, None for a statement that returns columns.
+        rows: JSON arrays in UTF-8; each piece has one array, or several joined by commas.
+        row_count: number of rows returned, or changed if the statement returns none.
+        truncated: whether there were more rows than requested, or than fit into a response.
+        status: Postgres' command tag; None for a statement that returns columns.
     """
 
     columns: bytes
@@ -49,18 +49,18 @@ class JsonStatement(Statement[StatementResult]):
     ) -> None:
         """Fetch up to *max_rows* rows.
 
-        *descriptions* are those of its tenant's statements; None: they are neither used nor kept.
+        *descriptions* are those of the tenant's statements; None: neither use nor keep any.
 
-        A string binds to a parameter of any type through its text form. Numbers that are no int
-        keep the digits that their `str` shows.
+        A string binds to a parameter of any type as its text form. Numbers other than int keep the
+        digits that `str` shows.
 
         Raises:
-            StatementFailed: Postgres takes no such text.
+            StatementFailed: Postgres cannot take the text.
         """
         super().__init__(sql, params)
         self._max_rows = max_rows
         self._descriptions = descriptions
-        # What it was executed by at once.
+        # The description with which it was executed at once.
         self._known: Description | None = None
 
     def opening(self) -> tuple[bytes, ...]:
@@ -68,14 +68,14 @@ class JsonStatement(Statement[StatementResult]):
         self._known = None
         if known is None:
             return super().opening()
-        # It was run before, so it is none that is refused.
+        # It was run before, so it is not a refused one.
         opening = self._preparation()
         if len(known.parameters) != len(self._params) or have_many_parts(self._params):
             return opening
         try:
             values = self._encoded_at_once(partial(_literals, known.parameters))
         except StatementFailed:
-            # Postgres may have more to say of it.
+            # Postgres may have more to say about it.
             return opening
         self._known = known
         return *opening, *first_execution(values, max_rows=self._max_rows)
@@ -126,7 +126,7 @@ class JsonStatement(Statement[StatementResult]):
         )
 
     async def _describe(self, query: ExtendedQuery, opened: Reply) -> Description:
-        """Raises StatementFailed unless it takes as many parameters as there are."""
+        """Raises StatementFailed if it takes another number of parameters."""
         parameters = opened.parameters()
         taken, given = len(parameters), len(self._params)
         if taken != given:

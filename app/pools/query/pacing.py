@@ -1,4 +1,4 @@
-"""Long work in short steps: between two of them the event loop runs others."""
+"""Long work in short steps: between two steps the event loop runs other tasks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# A step is about a millisecond: so many characters, of which each piece costs some more.
+# A step takes about a millisecond: this many characters, and some more for each piece.
 _CHARACTERS_PER_STEP = 64 * 1024
 _CHARACTERS_PER_PIECE = 64
 
 
 async def finish(steps: Generator[object, None, T]) -> T:
-    """What *steps* return, with a pause at each of their yields."""
+    """Run *steps* and return their result, with a pause at each yield."""
     while True:
         try:
             next(steps)
@@ -25,7 +25,10 @@ async def finish(steps: Generator[object, None, T]) -> T:
 
 
 def in_steps(rows: Sequence[bytes], *, pieces: int) -> Iterator[Sequence[bytes]]:
-    """*rows*, each of so many *pieces*, in parts of one step; a row of more than that is alone."""
+    """Split *rows*, each of *pieces* pieces, into parts of one step.
+
+    A larger row is a part by itself.
+    """
     per_row = pieces * _CHARACTERS_PER_PIECE
     if sum(map(len, rows)) + per_row * len(rows) <= _CHARACTERS_PER_STEP:
         yield rows
@@ -41,17 +44,17 @@ def in_steps(rows: Sequence[bytes], *, pieces: int) -> Iterator[Sequence[bytes]]
 
 
 class DocumentTooLarge(Exception):
-    """The document is longer than it may be."""
+    """The document is longer than allowed."""
 
 
 class PieceJoiner:
-    """Joins the pieces of documents, of one after the other; an empty piece asks for a pause."""
+    """Joins the pieces of one document after another; an empty piece asks for a pause."""
 
     def __init__(self) -> None:
         self._work = 0
 
     async def join(self, pieces: Iterable[str], *, max_bytes: float = math.inf) -> bytes:
-        """The document in UTF-8.
+        """Join the document, in UTF-8.
 
         Raises:
             DocumentTooLarge: it is longer than *max_bytes*.

@@ -1,7 +1,7 @@
 """Postgres' timestamps, times and intervals in the formats of RFC 3339 and ISO 8601, exactly.
 
-As text, for Python's own types are limited to years 1 to 9999, and have no months, no 24:00 and no
-infinity. Values outside of the standards stay as Postgres writes and reads them.
+They stay text, because Python's types are limited to the years 1 to 9999, and have no months, no
+24:00 and no infinity. Values outside the standards stay as Postgres writes and reads them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _timestamp(text: str) -> str:
 
 
 def _timestamptz(text: str) -> str:
-    """In UTC, in RFC 3339's format where it has one."""
+    """Format a timestamp in UTC, as RFC 3339 where it has a format for it."""
     is_bc = text.endswith(" BC")
     timestamp = text.removesuffix(" BC")
     found = _OFFSET.match(timestamp)
@@ -32,7 +32,7 @@ def _timestamptz(text: str) -> str:
 
 
 def _shifted(timestamp: str, is_bc: bool, seconds: int) -> tuple[str, bool]:  # noqa: FBT001
-    """*timestamp*, so many seconds later."""
+    """Add *seconds* to *timestamp*."""
     day, _, clock = timestamp.partition(" ")
     year, month, date = map(int, day.split("-"))
     hour, minute, second = clock[:8].split(":")
@@ -66,7 +66,7 @@ def _date_of(number: int) -> tuple[int, int, int]:
 
 
 def _interval(text: str) -> str:
-    """ISO 8601, each part with its own sign, as Postgres reads it under any IntervalStyle."""
+    """Format as ISO 8601, each part with its sign, as Postgres reads it in any IntervalStyle."""
     if text.endswith("infinity"):
         return text
     date = clock = number = ""
@@ -90,7 +90,7 @@ def _timetz(text: str) -> str:
     return text + ":00" if text[-3:-2] in ("+", "-") else text
 
 
-# By type oid: of the values that are JSON strings, but not the text that Postgres writes.
+# By type oid: types whose values are JSON strings, but not in the text that Postgres writes.
 FORMATTERS: Mapping[int, Callable[[str], str]] = {
     1114: _timestamp,
     1184: _timestamptz,

@@ -1,8 +1,8 @@
-"""Text of Postgres as JSON, exactly: what not every reader takes as a JSON number stays a string.
+"""Postgres' text as JSON, exactly: numbers that not every parser can read stay strings.
 
-A value becomes the pieces of a document. To make one piece is a bounded amount of work, about a
-millisecond at most, so that the joiner can pause between them; an empty piece is
-such a place too. The text is what Postgres' types write under `statement.OUTPUT_SETTINGS`.
+A value becomes pieces of a document. Each piece takes a bounded time, at most about a millisecond,
+so that the joiner can pause between them; an empty piece also allows a pause. The text is the
+output of Postgres' types with `statement.OUTPUT_SETTINGS`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from app.pools.query.interoperable_json import is_interoperable
 from app.pools.query.pg_datetimes import FORMATTERS
 from app.pools.query.pg_types import PgType
 
-# The most text of a piece, and the most matches that a search makes for one.
+# The most text in a piece, and the most matches of a search for one.
 _PIECE = 64 * 1024
 _PARTS = 1000
 
-# Placeholders of an escaped backslash and quote; neither can be in a text of Postgres.
+# Placeholders for an escaped backslash and quote; neither can be in a text of Postgres.
 _BACKSLASH, _QUOTE = "\0", "\ud800"
 
 _BOOL = 16
@@ -41,10 +41,10 @@ _MULTIRANGE_MARK = re.compile(r'["\\\])]')
 
 
 def to_json(text: str, kind: PgType) -> Iterable[str]:
-    """The JSON of *text*, a value of the type *kind*, in pieces.
+    """Convert *text*, a value of the type *kind*, to JSON, in pieces.
 
     Raises:
-        SchemaChanged: it is no value of that type, as it was looked up.
+        SchemaChanged: it is not a value of the type as it was looked up.
     """
     formatter = formatter_of(kind)
     if formatter is not None and len(text) <= _PIECE:
@@ -68,7 +68,7 @@ def _pieces(text: str, kind: PgType) -> Iterator[str]:
 
 
 def formatter_of(kind: PgType) -> Callable[[str], str] | None:
-    """Makes JSON of a short text of this type, if one call can."""
+    """The function that converts a short text of this type to JSON, if one call suffices."""
     if kind.shape != "scalar" or kind.oid in _JSON:
         return None
     return _FORMATTERS.get(kind.oid, encode_basestring)
@@ -77,7 +77,7 @@ def formatter_of(kind: PgType) -> Callable[[str], str] | None:
 def column_to_json(
     values: Sequence[bytes | None], formatter: Callable[[str], str]
 ) -> Sequence[str]:
-    """The JSON of a column's short *values*, by what `formatter_of` has returned for its type.
+    """Convert a column's short *values* to JSON, with `formatter_of`'s function for the type.
 
     Raises:
         StatementFailed: as `decode`.
@@ -91,10 +91,10 @@ def column_to_json(
 
 
 def decode(value: bytes) -> str:
-    """The text of a value.
+    """Decode the text of a value.
 
     Raises:
-        StatementFailed: it is in another encoding, as a database in SQL_ASCII may have it.
+        StatementFailed: it is in another encoding, which is possible in a SQL_ASCII database.
     """
     try:
         return value.decode()
@@ -127,8 +127,8 @@ def _array(text: str, kind: PgType) -> Iterator[str]:
     if element is None or text[:1] not in ("{", "["):
         raise SchemaChanged
     is_long = len(text) > _PIECE
-    # JSON has no lower bounds, and where elements may be arrays themselves, one of two dimensions
-    # looks like one of arrays.
+    # JSON has no lower bounds. And if elements may be arrays themselves, a two-dimensional array
+    # looks like an array of arrays.
     holds_arrays = element.oid in _JSON or element.shape == "array"
     if text[0] == "[" or (holds_arrays and text.startswith("{{")):
         yield from _string(text)
@@ -149,7 +149,7 @@ def _array(text: str, kind: PgType) -> Iterator[str]:
 def _elements(text: str, element: PgType) -> Iterator[str]:
     formatter = formatter_of(element)
     signs = {"{": "[", "}": "]", element.delimiter: ","}
-    # Boxes are separated by ";", shapes of PostGIS by ":".
+    # Boxes are separated by ";", and PostGIS shapes by ":".
     end_of_unquoted = re.compile(f"[{{}}{re.escape(element.delimiter)}]")
     at = 0
     while at < len(text):
@@ -180,7 +180,7 @@ def _elements(text: str, element: PgType) -> Iterator[str]:
 
 
 def _replaced(text: str, old: str, new: str) -> Generator[str, None, str]:
-    """*text* with *new* for *old*, one or two letters; yields empty pieces."""
+    """Replace *old*, one or two letters, by *new* in *text*; yields empty pieces."""
     if len(text) <= _PIECE:
         return text.replace(old, new)
     pieces = []
@@ -188,7 +188,7 @@ def _replaced(text: str, old: str, new: str) -> Generator[str, None, str]:
     while at < len(text):
         end = at + _PIECE
         if len(old) > 1 and end < len(text):
-            # Cut no pair: in a run of one letter the pairs begin where it begins.
+            # Do not cut a pair: in a run of one letter, pairs begin where the run begins.
             piece = text[at:end]
             run = len(piece) - len(piece.rstrip(old[0]))
             end += run % 2
@@ -201,9 +201,9 @@ def _replaced(text: str, old: str, new: str) -> Generator[str, None, str]:
 def _translation(
     text: str, element: PgType
 ) -> Generator[str, None, Mapping[int, int | str] | None]:
-    """How to turn a whole array into JSON letter by letter, if that is possible."""
+    """How to convert a whole array to JSON letter by letter; None if that is not possible."""
     if element.oid in _FLOATS:
-        # Letters of NaN and Infinity, and the zero that would lose its sign.
+        # The letters of NaN and Infinity, and of a zero that would lose its sign.
         for each in ("a", "y", "-0"):
             yield ""
             if each in text:
@@ -215,7 +215,7 @@ def _translation(
 
 
 def _is_unquoted(text: str, element: PgType) -> bool:
-    """Whether it has one dimension, of strings that Postgres did not have to quote."""
+    """Whether it has one dimension, and strings that Postgres did not have to quote."""
     return (
         element.shape == "scalar"
         and element.oid not in _FORMATTERS
@@ -279,7 +279,7 @@ def _composite(text: str, kind: PgType) -> Iterator[str]:
 
 
 def _end_of_quoted(text: str, at: int) -> Generator[str, None, int]:
-    """Where the quotes that open at *at* close; quotes inside are doubled."""
+    """The end of the quotes that open at *at*; quotes inside are doubled."""
     parts = 0
     at += 1
     while True:
@@ -295,7 +295,7 @@ def _end_of_quoted(text: str, at: int) -> Generator[str, None, int]:
 
 
 def _range(text: str, kind: PgType) -> str:
-    """A range as Postgres writes it, its bounds formatted as outside of ranges."""
+    """Format a range as Postgres does, but its bounds as outside of ranges."""
     formatter = FORMATTERS.get(kind.element.oid) if kind.element is not None else None
     if formatter is None or text == "empty":
         return text
@@ -331,14 +331,14 @@ def _multirange(text: str, kind: PgType) -> Iterator[str]:
 
 
 def _float(text: str) -> str:
-    """A number of JSON; those that are not finite are strings."""
+    """A JSON number; a string if it is not finite."""
     if text[-1] in "Ny":
         return f'"{text}"'
     return text if text != "-0" else "-0.0"
 
 
 def _coordinates(text: str) -> str:
-    """Points and what consists of them, as arrays."""
+    """Points, and types that consist of points, as arrays."""
     inside = text.translate(_TO_BRACKETS)
     # A box has no brackets around its points: its first bracket closes before the end.
     is_bare = 0 < inside.find("]") < len(inside) - 1 and not inside.startswith("[[")

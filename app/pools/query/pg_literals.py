@@ -1,6 +1,6 @@
 """JSON values as literals of Postgres types.
 
-Postgres refuses what does not fit, such as 7.5 for an integer.
+Postgres refuses values that do not fit, such as 7.5 for an integer.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from app.pools.query.pg_types import PgType
 # Each level of composites doubles the quotes of the one inside.
 _MAX_LENGTH = 4 * 1024 * 1024
 _JSON = frozenset({114, 3802})
-# Numbers, though Postgres does not count them among its own: xid, cid, xid8.
+# Numbers that Postgres does not count as numeric: xid, cid, xid8.
 _COUNTERS = frozenset({28, 29, 5069})
 _VECTORS = frozenset({22, 30})
-# How the coordinates of a geometric type, or a row's address, are bracketed.
+# The brackets around the coordinates of geometric types and of a row's address.
 _BRACKETS = {
     27: "({})",  # tid
     600: "({})",  # point
@@ -29,17 +29,17 @@ _BRACKETS = {
     628: "{{{}}}",  # line
     718: "<{}>",  # circle
 }
-# How many levels of lists one value of these is.
+# How many levels of lists one value of these types is.
 _LEVELS = dict.fromkeys((22, 27, 30, 600, 628), 1) | dict.fromkeys((601, 602, 603, 604, 718), 2)
 
 
 def literal(value: object, kind: PgType) -> str | None:
-    """*value* as text of the type *kind*; None is NULL.
+    """Convert *value* to text of the type *kind*; None is NULL.
 
-    A string is taken as the text of any type. Numbers bind to numeric types, booleans to boolean
-    and numeric ones; arrays to arrays, composites (by position), ranges (lower and upper bound,
-    both inclusive), multiranges and geometric types; objects to composites (by name). json and
-    jsonb take everything.
+    A string is the text of any type. Numbers bind to numeric types, booleans to boolean and numeric
+    types. Arrays bind to arrays, composites (by position), ranges (lower and upper bound, both
+    inclusive), multiranges and geometric types. Objects bind to composites (by name). json and
+    jsonb take any value.
 
     Raises:
         StatementFailed: it does not fit.
@@ -65,9 +65,9 @@ def literal(value: object, kind: PgType) -> str | None:
 
 
 def untyped_literal(value: object) -> str | None:
-    """*value* as text for a parameter of any type; None is NULL.
+    """Convert *value* to text for a parameter of any type; None is NULL.
 
-    A string is taken as it is, a list is an array, all else its JSON.
+    A string stays as it is, a list becomes an array, any other value its JSON.
 
     Raises:
         StatementFailed: it is too large.
@@ -87,7 +87,7 @@ def _untyped_element(value: object) -> str:
 
 
 def _json(value: object) -> str:
-    """*value* as a JSON document; numbers keep their digits."""
+    """Convert *value* to a JSON document; numbers keep their digits."""
     if isinstance(value, str):
         return encode_basestring(value)
     if isinstance(value, list):
@@ -145,7 +145,7 @@ def _array(values: list[object], kind: PgType, element: PgType) -> str:
 
 
 def _is_dimension(values: list[object], element: PgType) -> bool:
-    """Whether *values* are elements of an array, rather than a single element."""
+    """Whether *values* are elements of an array instead of a single element."""
     if element.oid in _JSON or element.shape == "array":
         return False
     if element.shape == "composite":
@@ -179,7 +179,7 @@ def _composite(parts: Iterable[str | None]) -> str:
 
 
 def _joined(parts: Iterable[str], delimiter: str) -> str:
-    """*parts* joined, refused before they take more memory than a parameter may."""
+    """Join *parts*; refuse them before they take more memory than a parameter may."""
     joined: list[str] = []
     room = _MAX_LENGTH
     for each in parts:

@@ -1,7 +1,7 @@
-"""Anonymous records: only their binary form says which types their fields have.
+"""Anonymous records: only their binary form has the types of their fields.
 
-Postgres itself writes the fields' values: what it sent in binary is given back to it as
-parameters, and comes out as text.
+Postgres itself formats the fields' values: we send its binary values back as parameters, and it
+returns them as text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_DEPTH = 16
 # Postgres takes 1664 columns at most.
 _VALUES_PER_QUERY = 1000
 _PARTS = 1000
-# Each is an object of its own here.
+# Each of these is a Python object of its own here.
 _MAX_VALUES = 50_000
 
 Leaf: TypeAlias = tuple[int, bytes]
@@ -31,10 +31,10 @@ Tree: TypeAlias = "Leaf | list[Tree] | None"
 
 
 class AnonymousRecords:
-    """The records of a result; read all of a batch, resolve them, then write them."""
+    """The records of a result: read all records of a batch, resolve them, then write them."""
 
     def __init__(self, query: ExtendedQuery, joiner: PieceJoiner) -> None:
-        """Ask the server through *query*, whose unnamed statement is used for it."""
+        """Ask the server through *query*; this uses its unnamed statement."""
         self._query = query
         self._joiner = joiner
         self._json: dict[Leaf, str] = {}
@@ -42,10 +42,10 @@ class AnonymousRecords:
         self._parts = self._objects = 0
 
     def read(self, data: bytes, oid: int, depth: int = 0) -> Generator[None, None, Tree]:
-        """The tree of a record, of an array of records or of a value in them, in steps.
+        """Parse a record, an array of records or a value in them into a tree, in steps.
 
         Raises:
-            StatementFailed: it is nested too deeply, or there are too many values.
+            StatementFailed: it is nested too deeply, or has too many values.
         """
         if depth > _MAX_DEPTH:
             raise StatementFailed(
@@ -63,11 +63,11 @@ class AnonymousRecords:
         return leaf
 
     async def resolve(self, *, max_bytes: int) -> None:
-        """Ask for the text of every value read since, and make JSON of it.
+        """Fetch the text of every value read since, and convert it to JSON.
 
         Raises:
-            StatementFailed: it is more than *max_bytes*.
-            ServerError, OSError: as the query raises them.
+            StatementFailed: it is longer than *max_bytes*.
+            ServerError, OSError: from the query.
         """
         leaves, self._unresolved = list(self._unresolved), {}
         types = await look_up_types(self._query, {oid for oid, _ in leaves})
@@ -86,7 +86,7 @@ class AnonymousRecords:
             for leaf, text in zip(some, column_values(reply.rows[0]), strict=True):
                 pieces = to_json(decode(text or b""), types[leaf[0]])
                 self._json[leaf] = (await self._joiner.join(pieces)).decode()
-        # The trees are written next, and forgotten; the texts are not.
+        # The trees are written next, and then dropped; the texts are kept.
         self._objects = len(self._json)
 
     def pieces(self, tree: Tree) -> Iterator[str]:
@@ -128,7 +128,7 @@ class AnonymousRecords:
     def _part(
         self, data: bytes, at: int, oid: int, depth: int
     ) -> Generator[None, None, tuple[Tree, int]]:
-        """The tree of the value whose length is at *at*, and where it ends."""
+        """Parse the value whose length is at *at*; return its tree and its end."""
         self._parts += 1
         if self._parts % _PARTS == 0:
             yield
@@ -139,7 +139,7 @@ class AnonymousRecords:
         return (yield from self.read(data[begin:end], oid, depth + 1)), end
 
     def _count(self, objects: int) -> None:
-        """Count what is an object of its own until all is resolved."""
+        """Count *objects* that are kept until everything is resolved."""
         self._objects += objects
         if self._objects > _MAX_VALUES:
             raise StatementFailed(

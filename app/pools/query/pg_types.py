@@ -1,7 +1,7 @@
-"""What values of each Postgres type consist of, as the server's catalogs say.
+"""Postgres types: what their values consist of, according to the server's catalogs.
 
-Read anew for every statement with user-defined types, so that DDL counts at once; built-in types
-never change.
+They are read again for every statement with user-defined types, so that DDL takes effect at once;
+built-in types never change.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from app.wire.frontend_messages import bind, close, execute, parse
 
 Shape = Literal["scalar", "array", "composite", "range", "multirange"]
 
-# In the text of composites inside composites each level doubles the quotes.
+# In the text of nested composites, each level doubles the quotes.
 _MAX_DEPTH = 16
-# Built-in types have fixed oids below, and no others do.
+# Built-in types have fixed oids below this; no other types do.
 _FIRST_UNFIXED_OID = 10_000
 _MAX_REPLY_BYTES = 1024 * 1024
-# A longer document about types is read in another thread.
+# A longer document about types is parsed in another thread.
 _MAX_INLINE = 64 * 1024
 _NAME = "__poolkeeper_types"
 
@@ -80,10 +80,10 @@ class PgType:
     Attributes:
         name: as results name it: `int4`, `int4[]`.
         category: pg_type.typcategory; N is numbers, B booleans.
-        delimiter: between the elements of an array of it.
-        element: of an array or range its elements' type; of a multirange that of its ranges.
-        attributes: of a composite.
-        levels: how many types are inside one another in it.
+        delimiter: separates the elements of an array of this type.
+        element: the element type of an array or range; the range type of a multirange.
+        attributes: the attributes of a composite.
+        levels: number of types nested in it.
     """
 
     oid: int
@@ -97,16 +97,16 @@ class PgType:
 
 
 BUILT_IN: dict[int, PgType] = {}
-"""Those that are known, and the same everywhere."""
+"""Known types that are the same on every server."""
 
 
 async def look_up_types(query: ExtendedQuery, oids: Iterable[int]) -> Mapping[int, PgType]:
-    """The types with these *oids*; one round trip unless all of them are known built-in ones.
+    """Look up the types with these *oids*; one round trip unless all are known built-in types.
 
     Raises:
-        StatementFailed: one is nested too deeply, or there are too many.
-        SchemaChanged: one was dropped meanwhile.
-        ServerError, OSError: as the query raises them.
+        StatementFailed: a type is nested too deeply, or there are too many.
+        SchemaChanged: a type was dropped in the meantime.
+        ServerError, OSError: from the query.
     """
     wanted = set(oids)
     unknown = wanted - BUILT_IN.keys()
@@ -114,7 +114,7 @@ async def look_up_types(query: ExtendedQuery, oids: Iterable[int]) -> Mapping[in
         return BUILT_IN
     listed = "{" + ",".join(map(str, sorted(unknown))) + "}"
     reply = await query.exchange(
-        # One that failed may have left it.
+        # A failed lookup may have left it.
         close(_NAME),
         parse(_TYPES, name=_NAME),
         bind([listed.encode(), str(_MAX_DEPTH + 8).encode()], name=_NAME),
@@ -125,7 +125,7 @@ async def look_up_types(query: ExtendedQuery, oids: Iterable[int]) -> Mapping[in
     if reply.is_truncated:
         raise StatementFailed("The types of the statement are too large.", sqlstate="54000")
     [document] = column_values(reply.rows[0])
-    # In a database in SQL_ASCII names may be in any encoding.
+    # In a SQL_ASCII database, names may be in any encoding.
     text = (document or b"[]").decode(errors="replace")
     if len(text) > _MAX_INLINE:
         found = await asyncio.to_thread(_types_of, text, unknown)
@@ -140,14 +140,14 @@ def are_built_in(oids: Iterable[int]) -> bool:
 
 
 def _is_fixed(kind: PgType, oid: int) -> bool:
-    """Whether it is the same everywhere; rows of the catalogs differ between versions."""
+    """Whether it is the same on every server; rows of the catalogs differ between versions."""
     part = kind.element or kind
     return oid < _FIRST_UNFIXED_OID and part.shape != "composite"
 
 
 def _types_of(document: str, oids: Iterable[int]) -> dict[int, PgType]:
     rows = {row[0]: row for row in json.loads(document)}
-    # Each is built once: any number of types may contain it.
+    # Each is built once, because any number of types may contain it.
     built: dict[int, PgType] = {}
     return {oid: _build(rows, oid, built, 0) for oid in oids}
 

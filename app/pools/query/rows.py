@@ -19,26 +19,26 @@ from app.wire.frontend_messages import BINARY, TEXT, bind, close, execute
 from app.wire.reply import Reply
 
 MAX_BYTES = 8 * 1024 * 1024
-"""Of all rows that a request returns, as JSON."""
+"""The limit for all rows that a request returns, as JSON."""
 
 FIRST_ROWS = 10
-"""Of the first batch, whose rows may be of any size: many results are no longer."""
+"""The size of the first batch, whose rows may be of any size; many results have no more rows."""
 
-# Rows are fetched in batches, so that a long result holds up nobody, and never more of them than
-# fit into a response.
+# Rows are fetched in batches, so that a long result blocks nobody, and never more of them than fit
+# into a response.
 _MAX_BATCH_ROWS = 100
 _MAX_BATCH_BYTES = 1024 * 1024
 # A longer row is made of pieces, whatever its types.
 _LONG_ROW_BYTES = 64 * 1024
-# More rows than this become one piece of the result, for each takes memory of its own.
+# More rows than this become one piece of the result, because each piece takes memory.
 _ROWS_IN_PIECE = 1000
 _PORTAL = "__poolkeeper_portal"
 _CLOSE_PORTAL = close(portal=_PORTAL)
 _RECORDS = frozenset({RECORD, RECORD_ARRAY})
 
-# Of the forms of values, what the server reports; a statement may change them while it runs.
+# The formats of values that the server reports; a statement may change them while it runs.
 _REPORTED = {"DateStyle": "ISO", "IntervalStyle": "postgres", "client_encoding": "UTF8"}
-# Command tags of statements that end a transaction, even if they begin another at once.
+# Command tags of statements that end a transaction, even if they begin another one at once.
 _TRANSACTION_ENDS = frozenset({"COMMIT", "ROLLBACK", "PREPARE TRANSACTION"})
 
 Formatter: TypeAlias = Callable[[str], str]
@@ -49,10 +49,10 @@ class Rows:
     """The rows of one statement.
 
     Attributes:
-        written: JSON arrays or objects in UTF-8, one or, joined by commas, many in each piece.
-        count: how many arrays or objects.
-        size: their bytes.
-        truncated: whether there were more.
+        written: JSON arrays or objects in UTF-8; each piece has one, or several joined by commas.
+        count: number of arrays or objects.
+        size: their size in bytes.
+        truncated: whether there were more rows.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Rows:
         max_bytes: int,
         keys: Sequence[str] | None = None,
     ) -> None:
-        """Write up to *max_rows* rows, as far as *max_bytes* suffice; None: all, or fail.
+        """Write up to *max_rows* rows that fit into *max_bytes*; None: all rows, or fail.
 
-        *types* says how values are written. With *keys*, each a JSON string and a colon, rows are
+        *types* are the types of the columns. With *keys*, each a JSON string and a colon, rows are
         objects.
         """
         self.written: list[bytes] = []
@@ -82,19 +82,19 @@ class Rows:
         self._max_rows = sys.maxsize if max_rows is None else max_rows
         self._max_bytes = max_bytes
         self._keys = keys
-        # Of the pieces, those at the beginning that are many rows.
+        # The pieces at the beginning that contain many rows.
         self._joined = 0
         self._opening, self._closing = ("[", "]") if keys is None else ("{", "}")
         self._joiner = PieceJoiner()
         self._records = AnonymousRecords(query, self._joiner)
 
     async def fetch(self, values: Sequence[bytes | None], *, is_query: bool) -> str | None:
-        """Execute the prepared statement with *values*; the command tag if it came to its end.
+        """Execute the prepared statement with *values*; return the command tag if it ended.
 
         Raises:
             StatementEndedLease: it ended the transaction.
-            StatementFailed: a row cannot be shown, or not all of them.
-            ServerError, OSError: as the query raises them.
+            StatementFailed: a row cannot be returned, or not all rows.
+            ServerError, OSError: from the query.
         """
         formats: Sequence[int] = (TEXT,)
         if self._has_records and is_query:
@@ -104,7 +104,7 @@ class Rows:
         return await self.take(first, is_query=is_query)
 
     async def take(self, reply: Reply, *, is_query: bool) -> str | None:
-        """Take the rows of the first execution, whose *reply* this is, and fetch the others.
+        """Take the rows from the *reply* to the first execution, and fetch the others.
 
         Returns and raises as `fetch`.
         """
@@ -129,7 +129,7 @@ class Rows:
             )
 
     async def _append(self, reply: Reply) -> None:
-        """Write the rows of *reply*, which are gone then: to free many at once takes long."""
+        """Write the rows of *reply*, and drop them one by one: freeing many at once takes long."""
         has_more = reply.row_count > self._max_rows - self.count
         try:
             for rows in reply.take_rows():
@@ -179,7 +179,7 @@ class Rows:
         ]
 
     def _keep(self, documents: Sequence[bytes]) -> None:
-        """Raises DocumentTooLarge at the first that does not fit."""
+        """Raises DocumentTooLarge at the first document that does not fit."""
         size = self.size + sum(map(len, documents))
         if size <= self._max_bytes:
             self.written.extend(documents)
@@ -197,7 +197,7 @@ class Rows:
             self.size += len(each)
 
     def _truncate(self) -> None:
-        """The next row does not fit."""
+        """Note that the next row does not fit."""
         if self._needs_all or (not self.written and self._max_bytes < MAX_BYTES):
             raise results_too_large()
         if not self.written:
@@ -205,7 +205,7 @@ class Rows:
         self.truncated = True
 
     async def _read_records(self, rows: Sequence[list[_Value]]) -> None:
-        """Replace records by what they consist of."""
+        """Replace records by the values that they consist of."""
         for values in rows:
             for number, each in enumerate(self._types):
                 value = values[number]
@@ -234,15 +234,15 @@ def first_execution(
     max_rows: int = sys.maxsize,
     is_only: bool = False,
 ) -> tuple[bytes, ...]:
-    """Messages that execute the prepared statement with *values*, for the first of *max_rows*.
+    """Messages that execute the prepared statement with *values*, for the first of *max_rows* rows.
 
-    One that *is_only* is for all rows.
+    *is_only*: the execution is for all rows.
     """
     # An earlier statement of the same transaction may have left its portal.
     return (
         _CLOSE_PORTAL,
         bind(values, portal=_PORTAL, result_formats=result_formats),
-        # One more than may be shown, so that the last row comes together with the end.
+        # One row more than may be returned, so that the last row comes together with the end.
         execute(portal=_PORTAL, max_rows=0 if is_only else min(FIRST_ROWS, max_rows + 1)),
     )
 
@@ -252,7 +252,7 @@ def _prefixed(key: str, values: Iterable[str]) -> Iterable[str]:
 
 
 def _check_forms(parameter_status: Mapping[str, str]) -> None:
-    """Refuse rows in forms that the statement set for itself."""
+    """Refuse rows in formats that the statement set for itself."""
     for name, value in parameter_status.items():
         if name in _REPORTED and value.partition(",")[0] != _REPORTED[name]:
             raise StatementFailed(

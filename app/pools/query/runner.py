@@ -1,6 +1,6 @@
-"""The query runner: statements of one transaction on a leased connection.
+"""The query runner: runs statements in one transaction on a leased connection.
 
-Knows nothing of HTTP.
+It does not know HTTP.
 """
 
 from __future__ import annotations
@@ -33,28 +33,29 @@ from app.wire.backend_messages import ServerError
 from app.wire.extended_query import CopyAttempted, Ending, ExtendedQuery
 from app.wire.reply import Reply
 
-# Seconds. The server cancels the statement first; we do so this much later, and terminate the
-# connection if the statement does not end within the deadline.
+# In seconds. The server cancels the statement first. We cancel it this much later, and terminate
+# the connection if the statement does not end within the deadline.
 _GRACE = 1.0
 _CANCEL_DEADLINE = 2.0
-# The server counts whole milliseconds, we do not.
+# The server counts whole milliseconds; we do not.
 _ROUNDING = 0.002
-# Of rows as they come, in bytes: none that fit as JSON are longer, not even of one short column.
+# The limit for rows as they arrive, in bytes: rows that fit as JSON are never longer, even with one
+# short column.
 _MAX_ROW_BYTES = MAX_BYTES * 3 // 2
 _CANCELLED = "canceling statement due to user request"
-# Of statements that change something only in functions that they call.
+# Statements with these command tags change something only in functions that they call.
 _READS = frozenset({"SELECT", "SHOW", "TABLE", "VALUES"})
 
 
 class Query(Generic[Result]):
-    """Statements, to be run once, one after the other."""
+    """Statements to be run once, one after the other."""
 
     def __init__(self, statements: Sequence[Statement[Result]], *, timeout: float) -> None:
         """Run *statements*, at least one; together they may take *timeout* seconds.
 
         Raises:
             StatementEndedLease: the first one would end the transaction.
-            StatementFailed: it is not supported, or a parameter of it does not fit.
+            StatementFailed: it is not supported, or a parameter does not fit.
         """
         self._statements = statements
         self._timeout = timeout
@@ -69,16 +70,16 @@ class Query(Generic[Result]):
         self._began_at = 0.0
 
     def ends_at_once(self, *, read_only: bool) -> bool:
-        """Whether, as far as known, nothing is to be run after what `begin` sends."""
+        """Whether, as far as known, nothing is left to run after what `begin` sends."""
         first = self._statements[0]
         return len(self._statements) == 1 and first.ends_at_once(read_only=read_only)
 
     async def begin(
         self, connection: asyncpg.Connection, statements: str, ending: Ending | None
     ) -> None:
-        """Begin a lease by *statements*, open the first one, and perhaps end the lease by *ending*.
+        """Begin a lease with *statements*, open the query, and perhaps end the lease with *ending*.
 
-        All of it is one round trip.
+        This is one round trip.
 
         Raises:
             asyncpg.PostgresError, OSError: *statements* failed, and nothing is stored.
@@ -104,7 +105,7 @@ class Query(Generic[Result]):
         self._begun = query
 
     async def wait_ended(self) -> None:
-        """Wait until the *ending* of `begin` was run.
+        """Wait until the *ending* of `begin` has run.
 
         Raises:
             asyncpg.PostgresError, OSError: it failed.
@@ -117,25 +118,25 @@ class Query(Generic[Result]):
 
     @property
     def is_committed(self) -> bool:
-        """Whether the commit with which *ending* begins is known to be done."""
+        """Whether the commit, the first statement of *ending*, is known to be done."""
         return self._begun is not None and self._begun.has_ending_begun
 
     @property
     def _may_be_stored(self) -> bool:
-        """Whether what was sent may be committed before anything of it has come back."""
+        """Whether the work may be committed before any response has come back."""
         return self._is_ended and self._statements[0].ends_at_once(read_only=False)
 
     async def run(self, connection: asyncpg.Connection) -> list[Result]:
-        """Run them on a leased *connection*, where the first may have begun; their results.
+        """Run them on a leased *connection*, where the first may have begun; return their results.
 
-        After the first failure nothing more is run, and the lease must roll back.
+        After a failure nothing more runs, and the lease must roll back.
 
         Raises:
-            StatementFailed: Postgres refused one, or a parameter or a result does not fit.
+            StatementFailed: Postgres refused a statement, or a parameter or a result does not fit.
             StatementConflict: another transaction was in its way.
-            StatementEndedLease: it would end the transaction, or did.
-            SchemaChanged: its types changed meanwhile.
-            OutdatedDescription: they had changed before; run it again.
+            StatementEndedLease: it ended the transaction, or would have.
+            SchemaChanged: its types changed in the meantime.
+            OutdatedDescription: its types had changed before; run it again.
             ReadOnly: it writes and the lease is read-only.
             QueryTimeout: they ran longer than their timeout.
             LeaseLost: the connection broke.
@@ -145,13 +146,13 @@ class Query(Generic[Result]):
             await self._run(connection, results)
         except PoolkeeperError as error:
             if len(self._statements) > 1:
-                # The one that lacks its result.
+                # The statement without a result.
                 error.locate(len(results))
             raise
         return results
 
     async def _run(self, connection: asyncpg.Connection, results: list[Result]) -> None:
-        """Run them; failures become this project's errors."""
+        """Run them; translate failures into this project's errors."""
         if self._begun is None:
             self._began_at = monotonic()
         try:
@@ -182,12 +183,12 @@ class Query(Generic[Result]):
                 result = await statement.run(query, opened, max_bytes=room)
             except StatementFailed as error:
                 if self._may_be_stored:
-                    # It may have been asked to stop, which must not meet another statement.
+                    # A cancellation may be on its way; it must not hit another statement.
                     await query.wait_idle(_CANCEL_DEADLINE)
                     if query.has_ending_begun:
                         error.suggest(_stored(statement.sql, error))
                     else:
-                        # Its commit failed, perhaps by that; or nobody knows.
+                        # Its commit failed, perhaps because of that; or the outcome is unknown.
                         with suppress(ServerError):
                             await query.wait_ended()
                 raise
@@ -207,7 +208,7 @@ class Query(Generic[Result]):
                 opened = await query.exchange(*opening, max_row_bytes=room)
         except ServerError as error:
             if query.reply.is_truncated and self._may_be_stored:
-                # It was asked to stop, and rolled back.
+                # It was cancelled, and rolled back.
                 await query.wait_idle(_CANCEL_DEADLINE)
                 raise results_too_large() from error
             if query.reply.is_executed and is_failed_check(error.sqlstate):
@@ -221,7 +222,7 @@ class Query(Generic[Result]):
 
 
 def _stored(sql: str, error: StatementFailed) -> str:
-    """What is to be known of a statement that was committed although its result is lost."""
+    """Say that a statement was committed although its result is lost."""
     cure = "Return less, for example with LIMIT. " * (error.sqlstate == PROGRAM_LIMIT_EXCEEDED)
     if command_of(sql) in _READS:
         return f"{cure}If a function that it called changed anything, that is stored."
@@ -233,13 +234,13 @@ def _timed_out(timeout: float) -> QueryTimeout:
 
 
 def _failure(error: ServerError, timeout: float, elapsed: float) -> Exception:
-    """What the server's error means.
+    """Translate the server's error.
 
-    The SQLSTATE is not enough, since a function may raise any: the routine that raised it counts.
+    The SQLSTATE is not enough, because a function may raise any: the raising routine counts.
     """
     if error.is_fatal:
         return LeaseLost()
-    # Where messages are in another language, only the clock tells whose cancellation it was.
+    # If messages are in another language, only the clock tells who cancelled it.
     is_cancelled = (
         error.sqlstate == "57014"
         and error.routine == "ProcessInterrupts"
@@ -249,7 +250,7 @@ def _failure(error: ServerError, timeout: float, elapsed: float) -> Exception:
         return _timed_out(timeout)
     if error.sqlstate == "25006" and error.routine.startswith("PreventCommand"):
         return ReadOnly(f"The request is read-only: {error.message}")
-    # DDL between what was prepared and its execution.
+    # DDL ran between preparation and execution.
     if error.sqlstate == "0A000" and error.routine == "RevalidateCachedQuery":
         return SchemaChanged()
     if error.sqlstate == "XX000" and error.message.startswith("cache lookup failed"):

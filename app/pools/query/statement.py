@@ -1,7 +1,7 @@
-"""One statement of a tenant: how it is prepared, whatever is made of its values.
+"""A statement of a tenant: how it is prepared, independent of the format of its values.
 
-It is prepared, so it is exactly one. Parameters and results travel as text, so each is what
-Postgres itself reads and writes; nothing of the connection is changed for it.
+It is prepared, so it is exactly one statement. Parameters and results travel as text, exactly as
+Postgres reads and writes them; no setting of the connection is changed for it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from app.wire.extended_query import ExtendedQuery
 from app.wire.frontend_messages import bind, describe, execute, parse
 from app.wire.reply import Reply
 
-# The forms of values that read back exactly, whatever the role, the database or an earlier
-# statement of the transaction prefers; and NULL is no string in an array. With ISO alone the order
-# of day and month in what is read stays the tenant's.
+# Formats of values that read back exactly, whatever the role, the database or an earlier statement
+# of the transaction prefers; and NULL is not a string in an array. DateStyle ISO alone keeps the
+# tenant's order of day and month in input.
 OUTPUT_SETTINGS = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
@@ -35,39 +35,39 @@ _SET = "select " + ", ".join(
 # Before each statement, and around its preparation and execution.
 _SET_FORMS = parse(_SET) + bind() + execute()
 _DESCRIBE = describe()
-# Parameters of more parts than this become text in another thread.
+# Parameters with more parts than this are converted to text in another thread.
 _MAX_INLINE_PARTS = 2000
 
 
 class Outcome(Protocol):
-    """What a statement returned."""
+    """The result of a statement."""
 
     @property
     def size(self) -> int:
-        """Its bytes in a response, about."""
+        """Its approximate size in a response, in bytes."""
 
 
 Result = TypeVar("Result", bound=Outcome)
 
 Literals = Callable[[Sequence[object]], Iterable[str | None]]
-"""Writes parameters as the text of their types."""
+"""Writes parameters as text of their types."""
 
 
 class Statement(ABC, Generic[Result]):
-    """A statement, to be run once."""
+    """A statement to be run once."""
 
     def __init__(self, sql: str, params: Sequence[object]) -> None:
         """Run *sql* with *params*, JSON values.
 
         Raises:
-            StatementFailed: Postgres takes no such text.
+            StatementFailed: Postgres cannot take the text.
         """
         _encode(sql, "The statement")
         self.sql = sql
         self._params = params
 
     def opening(self) -> tuple[bytes, ...]:
-        """The messages with which it begins: to prepare it, perhaps to execute it too.
+        """The first messages: they prepare it, and perhaps execute it too.
 
         Raises:
             StatementEndedLease: it would end the transaction.
@@ -82,36 +82,36 @@ class Statement(ABC, Generic[Result]):
         return _SET_FORMS, parse(self.sql), _DESCRIBE
 
     def ends_at_once(self, *, read_only: bool) -> bool:  # noqa: ARG002 - for those that do
-        """Whether its opening executes it to its end, as far as known.
+        """Whether its opening executes it to the end, as far as known.
 
-        Unless it is *read_only*, it may be stored before its result is looked at: then the server
-        is asked to stop it once its result is too large.
+        Unless it is *read_only*, its changes may be stored before its result is checked: then the
+        server is asked to cancel it as soon as its result is too large.
         """
         return False
 
     def is_cut(self, opened: Reply) -> bool:  # noqa: ARG002 - same
-        """Whether its opening did not execute it to its end after all."""
+        """Whether its opening did not execute it to the end after all."""
         return False
 
     def is_outdated(self, opened: Reply) -> bool:  # noqa: ARG002 - for those that take something
-        """Whether its opening took something for granted that the reply, *opened*, denies."""
+        """Whether the reply to its opening, *opened*, contradicts an assumption of the opening."""
         return False
 
     @abstractmethod
     async def run(self, query: ExtendedQuery, opened: Reply, *, max_bytes: int) -> Result:
         """Run it; *opened* is the reply to its opening.
 
-        *max_bytes*: of its rows, as JSON.
+        *max_bytes*: limit for its rows, as JSON.
 
         Raises:
             StatementFailed: a parameter or a result does not fit.
             StatementEndedLease: it ended the transaction.
-            SchemaChanged: its types changed meanwhile.
-            ServerError, OSError: as the query raises them.
+            SchemaChanged: its types changed in the meantime.
+            ServerError, OSError: from the query.
         """
 
     async def _encoded(self, literals: Literals) -> list[bytes | None]:
-        """The parameters for the server, as *literals* writes them."""
+        """Encode the parameters for the server, as *literals* writes them."""
         if have_many_parts(self._params):
             return await asyncio.to_thread(self._encoded_at_once, literals)
         return self._encoded_at_once(literals)
@@ -129,7 +129,7 @@ class Statement(ABC, Generic[Result]):
 
 
 def have_many_parts(params: Sequence[object]) -> bool:
-    """Whether they take so long to become text that another thread has to do it."""
+    """Whether converting them to text takes so long that another thread has to do it."""
     remaining: list[object] = [params]
     parts = 0
     while remaining and parts <= _MAX_INLINE_PARTS:
@@ -138,7 +138,7 @@ def have_many_parts(params: Sequence[object]) -> bool:
         if isinstance(each, str):
             parts += len(each) // 100
         elif isinstance(each, int):
-            # Of a thousand digits and more; the time grows with their square.
+            # Numbers of a thousand digits and more; the time grows with the square of their length.
             parts += (each.bit_length() // 512) ** 2
         elif isinstance(each, dict):
             parts += len(each)
@@ -150,7 +150,7 @@ def have_many_parts(params: Sequence[object]) -> bool:
 
 
 def _encode(text: str, what: str) -> bytes:
-    """*text* for a server, which takes neither NUL nor half of a surrogate pair."""
+    """Encode *text* for a server, which accepts neither NUL nor half a surrogate pair."""
     if "\x00" in text:
         raise StatementFailed(f"{what} contains a NUL character.", sqlstate="22021")
     try:

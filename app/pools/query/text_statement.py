@@ -1,4 +1,4 @@
-"""A statement whose values are Postgres' own text, as drivers of other languages read it."""
+"""A statement whose values are Postgres' own text, as drivers in other languages read it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from app.wire.backend_messages import ResultField
 from app.wire.extended_query import ExtendedQuery
 from app.wire.reply import Reply
 
-# Of a column's description in a response, about.
+# The approximate size of a column's description in a response.
 _FIELD_BYTES = 200
 _COPY = "COPY"
 _TEXT = PgType(oid=25, name="text")
 _TEXTS = PgType(oid=1009, name="text[]", shape="array", element=_TEXT)
-# bool, int2, int4, float4, float8, json and jsonb: those that JSON has, too.
+# bool, int2, int4, float4, float8, json and jsonb: types that JSON has, too.
 _JSON_TYPES = frozenset({16, 21, 23, 700, 701, 114, 3802})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextResult:
-    """What a statement returned.
+    """The result of a statement.
 
     Attributes:
         fields: its columns.
-        rows: JSON arrays, or objects by the names of the columns, in UTF-8: one or, joined by
-            commas, many in each piece.
+        rows: JSON arrays, or objects with the columns' names as keys, in UTF-8; each piece has one,
+            or several joined by commas.
         command: the first word of Postgres' command tag; empty for an empty statement.
-        row_count: rows returned or changed; None for a statement that counts none.
+        row_count: rows returned or changed; None if the statement does not count rows.
     """
 
     fields: tuple[ResultField, ...]
@@ -58,15 +58,15 @@ class TextStatement(Statement[TextResult]):
     ) -> None:
         """Return rows *as_arrays* or as objects.
 
-        One that *is_alone* is committed with its execution, as by the protocol's own server: its
-        result may be too large although what it changed is stored.
+        If it *is_alone*, it is committed with its execution, as Neon's own server does: its changes
+        are stored even if its result is too large.
 
-        With *raw_text* every value is a string or null. Without, booleans, small integers, floats,
-        JSON and arrays of them are what they are in JSON. Each parameter is text of whatever type
-        the statement wants, see `untyped_literal`.
+        With *raw_text* every value is a string or null. Otherwise booleans, small integers, floats,
+        JSON and arrays of these are JSON values. Each parameter is text of whatever type the
+        statement needs, see `untyped_literal`.
 
         Raises:
-            StatementFailed: Postgres takes no such text.
+            StatementFailed: Postgres cannot take the text.
         """
         super().__init__(sql, params)
         self._as_arrays = as_arrays
@@ -75,12 +75,12 @@ class TextStatement(Statement[TextResult]):
 
     @cached_property
     def _is_executed_at_once(self) -> bool:
-        """Whether it is executed without a look at its types, which saves a round trip."""
+        """Whether it is executed before its types are known, which saves a round trip."""
         return self._raw_text and not have_many_parts(self._params)
 
     @cached_property
     def _is_committed_at_once(self) -> bool:
-        """Whether it is executed to its end; what takes a COPY's data must not come after it."""
+        """Whether it is executed to the end at once; not if it might read the data of a COPY."""
         may_be_copy = command_of(self.sql) in {"", _COPY}
         return self._is_alone and self._is_executed_at_once and not may_be_copy
 
@@ -127,7 +127,7 @@ def _literals(params: Sequence[object]) -> Iterable[str | None]:
 
 
 def _as_json(kind: PgType) -> PgType:
-    """How a value of the type is written: as itself if JSON has such values, else as text."""
+    """The output type of a value: its own if JSON has such values, else text."""
     if kind.oid == RECORD_ARRAY:
         return _TEXTS
     if kind.shape == "array" and kind.element is not None:

@@ -1,4 +1,4 @@
-"""Results that do not fit into a response; what returns them is rolled back, nearly always."""
+"""Results that do not fit into a response; nearly always, their statement is rolled back."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ PROGRAM_LIMIT_EXCEEDED = "54000"
 
 
 def results_too_large() -> StatementFailed:
-    """The rows of a request are too large, and are needed all."""
+    """The error for a request whose rows are too large together, when all are needed."""
     return _too_large("The results are larger than 8 MiB.", "Return less, for example with LIMIT.")
 
 
 def row_too_large() -> StatementFailed:
-    """A single row is too large."""
+    """The error for a single row that is too large."""
     return _too_large(
         "A single row is larger than 8 MiB.", "Return fewer columns, or parts of their values."
     )

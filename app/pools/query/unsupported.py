@@ -1,8 +1,8 @@
-"""Commands that do not fit a request, which is one transaction: they are refused before they run.
+"""Commands that cannot run in a request, which is one transaction: refused before they run.
 
-The first words of a statement tell, as Postgres' own scanner reads them: it begins with nothing but
-blanks, comments and semicolons, and its grammar has no other use for these words there. What
-hides behind pages of comments runs, and fails with its command tag.
+The first words of a statement decide, read as Postgres' own scanner does: only blanks, comments and
+semicolons come before them, and the grammar has no other use for these words there. A command
+hidden behind pages of comments runs, and fails because of its command tag.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ _LISTEN, _PREPARE, _TRANSACTION = "LISTEN", "PREPARE", "TRANSACTION"
 _NOT_BLANK = re.compile(r"[^\s;]", re.ASCII)
 _LINE_END = re.compile(r"[\n\r]")
 _LINE_COMMENT, _COMMENT = "--", "/*"
-# Of a statement, in characters: to skip 100,000 of nested comments takes long.
+# The limit for skipping, in characters: to skip 100,000 characters of nested comments takes long.
 _LONGEST_BEGINNING = 10_000
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
-# To Postgres all that is not ASCII is a letter.
+# To Postgres, every character outside ASCII is a letter.
 _WORD = re.compile(r"[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*", re.ASCII)
 
 
 def command_of(sql: str) -> str:
-    """The first word of a statement, in capitals; empty if pages of comments come before it."""
+    """The first word of a statement, in capitals; empty if pages of comments precede it."""
     return _word(sql[:_LONGEST_BEGINNING], 0)[0]
 
 
 def refusal(sql: str) -> PoolkeeperError | None:
-    """Why the statement *sql* is not to be run; None if it may be."""
+    """Say why the statement *sql* must not run; None if it may."""
     beginning = sql[:_LONGEST_BEGINNING]
     command, after = _word(beginning, 0)
     if command in _ENDS or (command == _PREPARE and _is_two_phase(beginning, after)):
@@ -53,7 +53,7 @@ def refusal(sql: str) -> PoolkeeperError | None:
 
 
 def _is_two_phase(sql: str, at: int) -> bool:
-    """Whether PREPARE, which ends at *at*, is that of a transaction, not of a statement.
+    """Whether the PREPARE that ends at *at* prepares a transaction instead of a statement.
 
     A statement may be named `transaction`, too: then its types or AS follow.
     """
@@ -63,14 +63,14 @@ def _is_two_phase(sql: str, at: int) -> bool:
 
 
 def _word(sql: str, at: int) -> tuple[str, int]:
-    """The next word in capitals, empty if something else comes; where it ends."""
+    """The next word in capitals (empty if something else comes), and its end."""
     start = _after_blanks(sql, at)
     found = _WORD.match(sql, start)
     return (found[0].upper(), found.end()) if found else ("", start)
 
 
 def _after_blanks(sql: str, at: int) -> int:
-    """Where the blanks and comments end that begin at *at*."""
+    """The end of the blanks and comments that begin at *at*."""
     while True:
         at = _find(_NOT_BLANK, sql, at)
         if sql.startswith(_LINE_COMMENT, at):
@@ -82,7 +82,7 @@ def _after_blanks(sql: str, at: int) -> int:
 
 
 def _after_comment(sql: str, at: int) -> int:
-    """Where the comment ends that begins at *at*; it may have others in it."""
+    """The end of the comment that begins at *at*; comments can be nested."""
     depth = 0
     for edge in _COMMENT_EDGE.finditer(sql, at):
         depth += 1 if edge[0] == _COMMENT else -1
