@@ -1,4 +1,4 @@
-"""Use cases and background tasks: they decide when, record, then apply; measure, then advise.
+"""Use cases and background tasks: they decide when, record, then apply; they measure, then advise.
 
-What to do is decided by `app.domain`; connections are opened and closed by `app.pools`.
+`app.domain` decides what to do; `app.pools` opens and closes connections.
 """

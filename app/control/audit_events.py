@@ -1,4 +1,4 @@
-"""Audit events: which one records which change, its log line, and the outbox of unstored ones."""
+"""Audit events: the event of each change, its log line, and the outbox of events not yet stored."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def tenant_deleted(
     eviction: Eviction | None = None,
     credentials: Sequence[ApplicationCredential] = (),
 ) -> AuditEvent:
-    """With its pool, if that was open, and its *credentials*."""
+    """Include its pool, if that was open, and its *credentials*."""
     after: dict[str, Any] = {}
     if eviction:
         after |= {"closed": eviction.closed, "cut": eviction.cut}
@@ -99,7 +99,7 @@ def credential_revoked(credential: ApplicationCredential, actor: Actor) -> Audit
 
 
 def grants_revoked(kind: str, name: str, grantees: Sequence[str], actor: Actor) -> AuditEvent:
-    """What a tenant had granted to others was revoked."""
+    """Rights that a tenant had granted to others were revoked."""
     return _event(
         "tenant.grants_revoked",
         actor,
@@ -113,7 +113,7 @@ def role_settings_reset(role: str, pool_id: str, actor: Actor) -> AuditEvent:
 
 
 def verifier_renewed(role: str, pool_id: str, iterations: int, actor: Actor) -> AuditEvent:
-    """The role keeps its password; Postgres stretches it less."""
+    """A role keeps its password; its verifier has fewer iterations."""
     after = {"role": role, "scram_iterations": iterations}
     return _pool_event("verifier_renewed", pool_id, actor, after=after)
 
@@ -142,7 +142,7 @@ def desired_pool_changed(
 
 
 def pool_operated(action: str, pool_id: str, actor: Actor, after: Mapping[str, Any]) -> AuditEvent:
-    """Something was done to a pool that leaves its desired state as it is."""
+    """An operation on a pool that does not change its desired state."""
     return _pool_event(action, pool_id, actor, after=after)
 
 
@@ -187,7 +187,7 @@ def node_saved(before: DeclaredNode | None, spec: NodeSpec, actor: Actor) -> Aud
 def node_switched(
     action: str, before: DeclaredNode, switches: Mapping[str, bool], actor: Actor
 ) -> AuditEvent:
-    """It was paused, drained or resumed."""
+    """A node was paused, drained or resumed."""
     name = {"name": before.spec.name}
     known = {each: getattr(before, each) for each in switches}
     return _event(f"node.{action}", actor, before=name | known, after={**name, **switches})
@@ -198,7 +198,7 @@ def node_deleted(node: DeclaredNode, actor: Actor) -> AuditEvent:
 
 
 def leadership_acquired(instance: Instance, takeover: Takeover) -> AuditEvent:
-    """An instance became the active one; *reason* says if the one before did not end in order."""
+    """An instance became active; *reason* is set if its predecessor did not stop cleanly."""
     how = "failed" if takeover.is_failover else "stopped, and may have left connections on a server"
     return _event(
         "leadership.acquired",
@@ -209,10 +209,10 @@ def leadership_acquired(instance: Instance, takeover: Takeover) -> AuditEvent:
 
 
 class AuditOutbox:
-    """Events of operations, evictions and background tasks, stored in batches.
+    """Stores the events of operations, evictions and background tasks in batches.
 
-    Changes of desired state store their event in their own transaction. While the catalog is
-    unreachable the newest events are kept here, and stored when it is back.
+    Changes of desired state store their events in their own transactions. While the catalog is
+    unreachable, the newest events are kept here and stored when it is back.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -226,12 +226,12 @@ class AuditOutbox:
         return tuple(self._pending)
 
     async def record(self, *events: AuditEvent) -> None:
-        """Store *events*, now or when the catalog is back."""
+        """Store *events* now, or when the catalog is back."""
         self.enqueue(*events)
         await self.flush()
 
     def enqueue(self, *events: AuditEvent) -> None:
-        """Store *events* with the next flush; the oldest are dropped if there are too many."""
+        """Store *events* with the next flush; if there are too many, the oldest are dropped."""
         for event in events:
             log(event)
         self._pending.extend(events)
@@ -241,10 +241,10 @@ class AuditOutbox:
             self.dropped += 1
 
     async def flush(self) -> None:
-        """Store what is pending, if the catalog is reachable."""
+        """Store pending events if the catalog is reachable."""
         while self._pending:
             batch = list(islice(self._pending, _BATCH))
-            # Taken out first: a concurrent flush must not store them twice.
+            # Removed first: a concurrent flush must not store them twice.
             for _ in batch:
                 self._pending.popleft()
             stored = False
@@ -264,7 +264,7 @@ def _event(action: str, actor: Actor, **fields: Any) -> AuditEvent:
 
 
 def _pool_event(action: str, pool_id: str, actor: Actor, **fields: Any) -> AuditEvent:
-    """A shared pool's event belongs to no single tenant."""
+    """The event of a shared pool belongs to no single tenant."""
     return _event(f"pool.{action}", actor, tenant=tenant_of_pool(pool_id), pool=pool_id, **fields)
 
 

@@ -1,7 +1,7 @@
-"""Background tasks: those that repeat a tick, those that outlive their caller, and the supervisor.
+"""Background tasks: loops of ticks, tasks that outlive their caller, and their supervisor.
 
-The supervisor ends the service if a repeating task dies. The only broad `except` of the project is
-here: a tick that fails is logged and tried again.
+The supervisor ends the service if a loop dies. The only broad `except` of the project is here: a
+failed tick is logged and tried again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 T = TypeVar("T")
 
 _JITTER = 0.05
-# Longest time in seconds that long work keeps the event loop, the step under way left out.
+# The longest time in seconds that long work may block the event loop, without its current step.
 _SLICE_SECONDS = 0.002
 
 _log = structlog.get_logger(__name__)
@@ -33,8 +33,8 @@ async def run_every(
 ) -> None:
     """Run *tick* every *interval()* seconds until cancelled; missed ticks are skipped.
 
-    A tick that fails, or takes longer than *timeout* seconds, is logged and tried again at the
-    next interval. Up to 5 % jitter is added, so that services do not synchronise.
+    A tick that fails or takes longer than *timeout* seconds is logged, and tried again at the next
+    interval. Up to 5 % jitter keeps services from synchronising.
     """
     loop = asyncio.get_running_loop()
     due = loop.time()
@@ -52,10 +52,10 @@ async def run_every(
 
 
 class Supervisor:
-    """Owns the service's background tasks; none can die silently."""
+    """Owns the service's background tasks; none can die unnoticed."""
 
     def __init__(self, on_death: Callable[[], None]) -> None:
-        """Call *on_death* once if a task ends by itself, or one that may end fails."""
+        """Call *on_death* once if a loop ends by itself, or a finite task fails."""
         self._on_death = on_death
         self._tasks: set[asyncio.Task[None]] = set()
         self.dead: str | None = None
@@ -67,7 +67,7 @@ class Supervisor:
         task.add_done_callback(self._ended)
 
     def start_once(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run *work* until `stop`; it may end, but must not fail."""
+        """Run *work*, which may end but must not fail, until `stop`."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended_once)
@@ -85,7 +85,7 @@ class Supervisor:
         self.start(name, run_every(name, interval, tick, timeout=timeout))
 
     async def stop(self) -> None:
-        """Cancel every task and wait for its end. Safe twice."""
+        """Cancel every task and wait for its end. Safe to call twice."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -119,7 +119,7 @@ class BackgroundTasks:
         return task
 
     async def close(self, deadline: float) -> None:
-        """Wait at most *deadline* seconds for the tasks to end, then cancel them. Safe twice."""
+        """Wait up to *deadline* seconds for the tasks, then cancel them. Safe to call twice."""
         if self._tasks:
             _, unfinished = await asyncio.wait(self._tasks, timeout=deadline)
             for task in unfinished:
@@ -130,10 +130,10 @@ class BackgroundTasks:
 async def yield_to_loop() -> None:
     """Let other tasks run before the next slice, and collect the slice's garbage.
 
-    Most objects from a slice survive until the next round replaces them, so the garbage collector
-    would run rarely and then scan a whole round at once: 50 ms for ten thousand pools. Collecting
-    per slice keeps pauses short; survivors are frozen, and `app.runtime.gc_tuning` thaws them.
-    The collection comes first so that garbage of other tasks is not frozen too.
+    Most objects of a slice survive until the next round replaces them. So the garbage collector
+    would run rarely, and then scan a whole round at once: 50 ms for ten thousand pools. Collecting
+    after each slice keeps pauses short. Survivors are frozen, and `app.runtime.gc_tuning` thaws
+    them. The collection comes first, so that garbage of other tasks is not frozen.
     """
     gc.collect()
     gc.freeze()
@@ -141,31 +141,31 @@ async def yield_to_loop() -> None:
 
 
 class TimeSlices:
-    """Long work in slices of 2 ms, between which other tasks run.
+    """Long work in slices of 2 ms; other tasks run between slices.
 
     Attributes:
-        worked: seconds that the slices took, others' time left out.
+        worked: seconds spent in slices, without the time of other tasks.
     """
 
     def __init__(self) -> None:
-        """Begin the first slice."""
+        """Start the first slice."""
         self.worked = 0.0
         self._began = monotonic()
 
     async def end_step(self) -> None:
-        """A step of the work is done: `yield_to_loop` if the slice is over."""
+        """Call this after each step: it calls `yield_to_loop` if the slice is over."""
         if monotonic() - self._began > _SLICE_SECONDS:
             await self.end()
 
     async def end(self) -> None:
-        """End the slice, and begin another one once others had their turn."""
+        """End the slice, and start another once other tasks had their turn."""
         self.worked += monotonic() - self._began
         await yield_to_loop()
         self._began = monotonic()
 
 
 async def in_slices(items: Iterable[T], size: int) -> AsyncIterator[T]:
-    """*items*, with a turn for the event loop after each *size* of them."""
+    """Yield *items*, with a turn for the event loop after each *size* of them."""
     for count, item in enumerate(items, start=1):
         yield item
         if count % size == 0:

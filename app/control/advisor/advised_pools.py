@@ -1,6 +1,7 @@
-"""What the advisor sizes: open pools of this process, and tenants with load on nodes.
+"""The pools that the advisor sizes: open pools of this process, and tenants with load on nodes.
 
-A tenant has one size over all places. So a pool that is open here and has load on nodes is one.
+A tenant has one size for all places. So a pool that is open here and also has load on nodes is one
+pool.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.server import Server
 
-# Without a change, a client or a connection for so many seconds nothing is advised about a tenant
-# on nodes.
+# After this many seconds without a change, a client or a connection, a tenant on nodes gets no
+# advice.
 _FORGOTTEN_AFTER = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdvisedPool:
-    """One pool wherever it is.
+    """A pool in all its places: in this process and on nodes.
 
     Attributes:
-        size: over all places.
-        state: here; of one that is on nodes alone, whether it is paused.
-        pool: in this process; None while it is not open here.
-        load, reading: on nodes; None while it is on none.
+        size: its size over all places.
+        state: its state here; if it is only on nodes, paused or ready.
+        pool: the pool in this process; None while it is not open here.
+        load, reading: its load on nodes; None while it is on no node.
         idle_places: connections of its size at places without callers, see `PoolObservation`.
     """
 
@@ -44,29 +45,29 @@ class AdvisedPool:
 
     @property
     def is_closing(self) -> bool:
-        """Whether it takes no new lease any more."""
+        """Whether it takes no more leases."""
         return self.pool is not None and self.pool.is_closing
 
     def note_warm_size(self, surplus_age: float | None, warm_size: int) -> None:
-        """Which idle connections are worth keeping here; of nodes the pooler decides."""
+        """Set which idle connections to keep open here; on nodes, the pooler decides."""
         if self.pool is not None:
             self.pool.keep_warm(warm_size, surplus_age)
 
     @property
     def metrics(self) -> PoolMetrics:
-        """Its gauges over all places."""
+        """Its gauges, summed over all places."""
         here = self.pool.metrics if self.pool else NO_CONNECTIONS
         return PoolMetrics.total((here, self.reading.metrics)) if self.reading else here
 
     def late_share(self, patience: float, now: float) -> float:
-        """Share (0..1) of callers who waited over *patience* seconds lately, where it is worst."""
+        """Recent share (0..1) of callers that waited over *patience* seconds, where it is worst."""
         here = self.pool.recorder.late_share(patience, now) if self.pool else 0.0
         waits = self.load.waits(now) if self.load else None
         return max(here, waits.late_share(patience)) if waits else here
 
 
 class AdvisedPools:
-    """All of them."""
+    """All advised pools."""
 
     def __init__(
         self, manager: TenantPoolManager, loads: NodeLoads, *, idle_places: Callable[[str], int]
@@ -76,7 +77,7 @@ class AdvisedPools:
         self._idle_places = idle_places
 
     def __iter__(self) -> Iterator[AdvisedPool]:
-        """Those that are open here, then those that are on nodes alone."""
+        """The pools that are open here, then those that are only on nodes."""
         for pool in list(self._manager.pools()):
             yield self._of(pool)
         for name, _ in self._loads.active(self._loads.now - _FORGOTTEN_AFTER):
@@ -88,7 +89,7 @@ class AdvisedPools:
         return self._loads.find(tenant) is not None
 
     def find(self, pool_id: str) -> AdvisedPool | None:
-        """One of them; None if it is neither open here nor on a node."""
+        """The pool with this id; None if it is neither open here nor on a node."""
         if (pool := self._manager.find(pool_id)) is not None:
             return self._of(pool)
         state, load = self._manager.tenant_states.get(pool_id), self._loads.find(pool_id)

@@ -1,6 +1,6 @@
-"""The service's advisor: observe every pool, evaluate, allocate budgets, recommend or apply.
+"""The service's advisor: observes every pool, evaluates, allocates budgets, recommends or applies.
 
-A tenant has one size over this process and all nodes.
+A tenant has one size for this process and all nodes.
 
 The rules are in `app.domain.advisor`. Nothing here waits for a tenant's server.
 """
@@ -41,21 +41,23 @@ from app.domain.recommendation import MAX_LIFETIME, Recommendation, Recommendati
 from app.domain.tenant import AdvisorMode
 from app.pools.manager import TenantPoolManager
 
-# A recommendation that is not repeated for so many intervals, and so long, expires.
+# A recommendation that is not repeated for this many intervals, and at least this long, expires.
 _INTERVALS_TO_LIVE = 10
 _MIN_LIFETIME = timedelta(minutes=5)
 _SETTINGS = "the settings"
-# Growth to a share of a used-up budget is advised for one of the other two.
+# Reasons to grow before callers lack connections; SERVER_BUDGET stands for one of the other two.
 _FORESIGHT = frozenset(
     {ReasonCode.DEMAND_ABOVE_SIZE, ReasonCode.ROOM_FOR_BURSTS, ReasonCode.SERVER_BUDGET}
 )
 _CAN_WAIT = "callers come in time without it; mode `apply` would do it"
 _REFUSED = "a moment ago a larger size would not have helped"
-# Polls are not exactly as far apart as they should be.
+# The time between two polls varies a little.
 _EARLY = 0.1
-# After advice that refused growth, so many evaluations must advise it before it is recommended.
+# After advice that refused growth, this many evaluations must advise growth before it is
+# recommended.
 _AFTER_REFUSAL = 3
-# Recommendations made or withdrawn in one tick, so that storing them does not hold up the poll.
+# The most recommendations made or withdrawn in one tick, so that storing them does not delay the
+# poll.
 _MAX_NEW = 100
 
 _log = structlog.get_logger(__name__)
@@ -67,9 +69,9 @@ class PoolAdvice:
 
     Attributes:
         at: when it was given.
-        advice: the size and why; `stable` has a reason, too.
-        blocked_by: why it was neither recommended nor applied, as the end of a sentence; None
-            when nothing blocked it.
+        advice: the size and the reason; `stable` has a reason, too.
+        blocked_by: why it was neither recommended nor applied, as the end of a sentence; None if
+            nothing blocked it.
     """
 
     at: datetime
@@ -78,7 +80,7 @@ class PoolAdvice:
 
 
 class AdvisorLoop:
-    """One rule for all pools, a ServerAdvisor for each server, and a mode for each pool."""
+    """One rule for all pools, a `ServerAdvisor` for each server, and a mode for each pool."""
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class AdvisorLoop:
         self._new_left = _MAX_NEW
         # How many more evaluations must advise a pool's growth before it is recommended.
         self._refused: dict[str, int] = {}
-        # Connections of the pools on each server that it does not advise on.
+        # Connections of the pools on each server that it does not advise.
         self._unadvised: Counter[str] = Counter()
         self._locks = KeyedLocks()
         self.adjustments_total = 0
@@ -118,7 +120,7 @@ class AdvisorLoop:
 
     @property
     def open_recommendations(self) -> Mapping[str, Recommendation]:
-        """The open recommendations by subject; known even while the catalog is unreachable."""
+        """The open recommendations by subject; available while the catalog is unreachable, too."""
         return self._store.open
 
     @property
@@ -127,7 +129,7 @@ class AdvisorLoop:
         return self._latest_advice
 
     async def load(self) -> None:
-        """Load what the catalog has; at start."""
+        """Load recommendations and settings from the catalog, at start."""
         self._settings = await self._catalog.advisor.load() or self._settings
         await self._store.load()
         await self._auto_apply.load()
@@ -135,7 +137,7 @@ class AdvisorLoop:
     def put_settings(
         self, settings: AdvisorSettings, actor: Actor, *, expected_generation: int | None = None
     ) -> Operation[AuditEvent, AdvisorSettings]:
-        """Store other settings; what was observed so far counts no more.
+        """Store new settings; earlier observations no longer count.
 
         Raises:
             StaleVersion, CatalogUnavailable
@@ -164,13 +166,13 @@ class AdvisorLoop:
         )
 
     def mode_of(self, pool_id: str) -> AdvisorMode:
-        """The mode of a pool's only tenant, else the service's."""
+        """The mode of a pool's tenant if it has only one, else the service's."""
         state = self._manager.tenant_states.get(pool_id)
         own = state.tenant.spec.advisor_mode if state else None
         return own or self._settings.mode
 
     async def tick(self) -> int:
-        """Advise on every pool if the interval is over; the number of new recommendations.
+        """Advise on every pool if the interval is over; return the number of new recommendations.
 
         Raises:
             CatalogUnavailable: not all recommendations could be stored.
@@ -226,7 +228,7 @@ class AdvisorLoop:
         return advisor
 
     def _budget(self, name: str) -> int | None:
-        """What the pools it advises on may have together; None while that is unknown."""
+        """The connections that the advised pools may have together; None while unknown."""
         server = self._manager.servers.get(name)
         if server is None or server.limits is None:
             return None
@@ -235,10 +237,10 @@ class AdvisorLoop:
     async def _conclude(
         self, pool: AdvisedPool, advice: PoolSizingRecommendation, share: float | None = None
     ) -> int:
-        """Recommend or apply the advice about a pool; the number of new recommendations.
+        """Recommend or apply the advice about a pool; return the number of new recommendations.
 
-        *share*: connections per weight of the server's budget, if it is used up. The advisor
-        applies what the rule says all the same: its next evaluations see what came of it.
+        *share*: connections per weight of the server's budget if it is used up. In mode `apply` the
+        advisor follows the rule without it: its next evaluations see the effect.
         """
         limit = self._observer.max_allowed(pool.pool_id, pool.server)
         advice = clamped(advice, pool.size.min_size, limit)
@@ -262,7 +264,7 @@ class AdvisorLoop:
     async def _withdraw_outdated(
         self, pool: AdvisedPool, advice: PoolSizingRecommendation, limit: int
     ) -> None:
-        """Close an open recommendation that is impossible now, or the opposite of *advice*."""
+        """Close an open recommendation that is now impossible or contradicts *advice*."""
         found = self._store.open.get(pool.pool_id)
         if found is None or not self._new_left or self._auto_apply.is_changing(pool.pool_id):
             return
@@ -274,7 +276,7 @@ class AdvisorLoop:
     async def _recommend(
         self, pool: AdvisedPool, advice: PoolSizingRecommendation, mode: AdvisorMode
     ) -> tuple[int, str | None]:
-        """Apply the advice if the mode says so, else store it unless it is open already."""
+        """Apply the advice if the mode says so; else store it, unless it is already open."""
         state = self._manager.tenant_state_for_pool(pool.pool_id)
         if state is None or self._auto_apply.is_changing(pool.pool_id):
             return 0, "another change of the pool is in progress"
@@ -301,10 +303,11 @@ class AdvisorLoop:
         return int(found is None), blocked_by
 
     def _can_wait(self, pool: AdvisedPool, advice: PoolSizingRecommendation) -> bool:
-        """Whether no person need decide: no caller lacked what a forecast or a burst asks for.
+        """Whether a person need not decide: callers lack nothing, the advice is only a precaution.
 
-        Every pool in use is advised room for bursts, so a person would see nothing else. Who was
-        late while half of the size was not even needed waited for something else, such as a login.
+        Every pool in use gets advice to make room for bursts, so a person would see nothing else.
+        Callers that were late while half of the size was not needed waited for something else, such
+        as a login.
         """
         if advice.action is not ScalingAction.SCALE_UP or advice.reason_code not in _FORESIGHT:
             return False
@@ -319,7 +322,7 @@ class AdvisorLoop:
     def _recommendation(
         self, pool: AdvisedPool, advice: PoolSizingRecommendation, found: Recommendation | None
     ) -> Recommendation:
-        """A new one, or the one *found* open with the present advice."""
+        """Create a recommendation, or update the open one, *found*, with the present advice."""
         if found is not None:
             return replace(found, advice=advice, metrics=pool.metrics)
         now = datetime.now(UTC)
@@ -338,12 +341,12 @@ class AdvisorLoop:
 
     @property
     def _lifetime(self) -> timedelta:
-        """How long a recommendation is open unless it is repeated."""
+        """How long a recommendation stays open unless it is repeated."""
         interval = timedelta(seconds=self._settings.interval)
         return min(max(_MIN_LIFETIME, interval * _INTERVALS_TO_LIVE), MAX_LIFETIME)
 
     async def _suggest_placements(self, now: float) -> int:
-        """Recommend another kind of pool to some tenants; how many."""
+        """Recommend another kind of pool to some tenants; return how many."""
         made, slices = 0, TimeSlices()
         for found in self._placement.suggest(now, self._settings.mode):
             await slices.end_step()

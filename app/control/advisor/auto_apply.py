@@ -1,6 +1,6 @@
 """Mode `apply`: the advisor resizes pools itself, within limits.
 
-It must not resize too often, nor overrule what a person set recently.
+It must not resize too often, or overrule a size that a person set recently.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoApplyLimits:
-    """What limits the advisor when it resizes pools itself.
+    """Limits for the advisor when it resizes pools itself.
 
     Attributes:
-        resizes_per_minute: at most so many of one server.
-        cooldown_seconds: how long it leaves alone what a person sized.
+        resizes_per_minute: the most resizes on one server in a minute.
+        cooldown_seconds: how long it leaves alone a pool that a person sized.
     """
 
     resizes_per_minute: int = 60
@@ -53,7 +53,7 @@ class AutoApply:
         self._operations = operations
         self._applier = applier
         self._limits = limits
-        # When pools of each server were resized within the last minute.
+        # When pools of each server were resized in the last minute.
         self._resized_at: defaultdict[str, deque[float]] = defaultdict(deque)
 
     async def load(self) -> None:
@@ -63,7 +63,7 @@ class AutoApply:
         for action in ("pool.declared", "pool.resized"):
             page = await self._catalog.audit_log.page(action=action, since=since, limit=_MAX_EVENTS)
             for event in reversed(page):
-                # A change with a reason comes from a recommendation, applied by a person or not.
+                # A change with a reason comes from a recommendation, whoever applied it.
                 is_by_hand = event.actor.name != ADVISOR.name and event.reason is None
                 before, after = event.before or {}, event.after or {}
                 if is_by_hand and event.pool and before.get("max_size") != after.get("max_size"):
@@ -71,11 +71,11 @@ class AutoApply:
                     self._operations.note_resize_by_hand(event.pool, monotonic() - age)
 
     def is_changing(self, pool_id: str) -> bool:
-        """Whether another change of the pool is in progress, for which nothing here waits."""
+        """Whether another change of the pool is in progress; nothing here waits for it."""
         return self._applier.is_changing(pool_id)
 
     async def apply(self, recommendation: Recommendation, state: TenantState) -> str | None:
-        """Apply *recommendation* unless something blocks it; what blocks it.
+        """Apply *recommendation* unless something blocks it; return the reason, or None if applied.
 
         Raises:
             CatalogUnavailable

@@ -1,6 +1,6 @@
-"""The advisor's input: what happened to each pool between two readings of its counters.
+"""The advisor's input: what happened in each pool between two readings of its counters.
 
-Keeps the last minutes of each pool, too, for questions of the kind "what if".
+It also keeps the last minutes of each pool for what-if questions.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from app.pools.pool import Pool
 from app.pools.server import Server
 from app.pools.server_load import ServerLoads
 
-# Observations shorter than this are joined to the next one before they are remembered.
+# Observations shorter than this are joined with the next one before they are kept.
 _REMEMBERED_SECONDS = 60.0
 _REMEMBERED = 6
 _NO_PART = EstimatedPart(arrivals=0, mean_active=0.0)
 
 
 class Observer:
-    """Observes pools, one after the other."""
+    """Observes pools, one after another."""
 
     def __init__(self, manager: TenantPoolManager, loads: ServerLoads) -> None:
         self._manager = manager
@@ -39,7 +39,7 @@ class Observer:
         self._servers: dict[str, tuple[float, ServerLoad | None]] = {}
 
     def begin_round(self, now: float) -> None:
-        """Read once what is the same for all pools of a server."""
+        """Read once what all pools of a server have in common."""
         self._servers = {
             name: (server.lag.worst_since(self._round_began), self._loads.of(name))
             for name, server in self._manager.servers.items()
@@ -47,7 +47,7 @@ class Observer:
         self._round_began = now
 
     def observe(self, advised: AdvisedPool, now: float) -> PoolObservation | None:
-        """What happened since the last call; None if this is the first, or too soon after it."""
+        """What happened since the last call; None at the first call, or too soon after the last."""
         on_nodes = self._since_last(self._nodes_before, advised.pool_id, advised.reading)
         pool = advised.pool
         if pool is None:
@@ -80,7 +80,7 @@ class Observer:
     def _since_last(
         known: dict[str, LoadReading], pool_id: str, reading: LoadReading | None
     ) -> tuple[LoadReading, LoadReading] | None:
-        """The reading before and this one; None if this is the first."""
+        """The previous reading and this one; None if this is the first."""
         before = known.pop(pool_id, None)
         if reading is None:
             return None
@@ -88,7 +88,7 @@ class Observer:
         return None if before is None or reading.at <= before.at else (before, reading)
 
     def observe_gauges(self, advised: AdvisedPool, now: float) -> PoolObservation:
-        """Its gauges now, without anything that happened before."""
+        """Its present gauges, without any history."""
         pool, on_nodes = advised.pool, advised.reading
         if pool is None:
             assert on_nodes is not None  # noqa: S101 - it is somewhere
@@ -102,11 +102,11 @@ class Observer:
         return _with_nodes(seen, nothing, on_nodes.metrics)
 
     def recent(self, pool_id: str) -> Sequence[PoolObservation]:
-        """The last minutes of a pool that was used in them, oldest first."""
+        """The last minutes of a recently used pool, oldest first."""
         return tuple(self._recent.get(pool_id, ()))
 
     def retain(self, pool_ids: Collection[str]) -> list[str]:
-        """Forget all pools but these; the forgotten ones."""
+        """Forget all other pools; return those that were forgotten."""
         known = self._before.keys() | self._nodes_before.keys()
         gone = [pool_id for pool_id in known if pool_id not in pool_ids]
         for pool_id in gone:
@@ -152,7 +152,7 @@ class Observer:
     def _nothing_here(
         self, advised: AdvisedPool, before: LoadReading, after: LoadReading
     ) -> PoolObservation:
-        """Of a pool that is on nodes alone, what is known without what they reported."""
+        """The observation of a pool that is only on nodes, before their reports are added."""
         _, load = self._servers.get(advised.server.name, (0.0, None))
         return PoolObservation(
             at=after.at,
@@ -169,8 +169,8 @@ class Observer:
         )
 
     def max_allowed(self, pool_id: str, server: Server) -> int:
-        """The most max_size may become: the server's budget, and the tenant's max_leases."""
-        # The budget of a server never reached is unknown.
+        """The largest allowed max_size, by the server's budget and the tenant's max_leases."""
+        # Until a server has been reached, its budget is unknown.
         limits = [MAX_POOL_SIZE]
         if server.limits is not None:
             limits.append(max(1, server.limit))
@@ -180,7 +180,7 @@ class Observer:
         return min(limits)
 
     def weight(self, pool_id: str) -> int:
-        """The tenant's weight; for a shared pool the number of tenants."""
+        """The tenant's weight; for a shared pool, its number of tenants."""
         state = self._manager.tenant_states.get(pool_id)
         if state is not None:
             return state.tenant.spec.weight
@@ -205,7 +205,7 @@ class Observer:
 def _with_nodes(
     here: PoolObservation, on_nodes: LoadOnNodes, metrics: PoolMetrics
 ) -> PoolObservation:
-    """Both places together; *here* must not be used afterwards."""
+    """Join the observation of nodes with *here*, which must not be used afterwards."""
     here.wait.merge(on_nodes.wait)
     here.hold.merge(on_nodes.hold)
     part = EstimatedPart(arrivals=on_nodes.arrivals, mean_active=on_nodes.mean_active)
@@ -223,7 +223,7 @@ def _with_nodes(
 
 
 def _joined(first: PoolObservation, then: PoolObservation) -> PoolObservation:
-    """Two consecutive observations of a pool as one; *first* must not be used afterwards."""
+    """Join two consecutive observations of a pool; *first* must not be used afterwards."""
     first.wait.merge(then.wait)
     first.hold.merge(then.hold)
     seconds = first.seconds + then.seconds

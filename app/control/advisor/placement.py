@@ -1,6 +1,6 @@
-"""Recommendations of another kind of pool, from what each tenant used for hours.
+"""Recommends another kind of pool, from each tenant's usage over hours.
 
-Measures; `app.domain.advisor.placement` decides. A person carries the recommendation out.
+It measures; `app.domain.advisor.placement` decides. A person carries out the recommendation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _INTERVAL = 60.0
 
 
 class PlacementAdvisor:
-    """Keeps two marks of every tenant's hold times: usage is measured from the older one."""
+    """Keeps two marks of every tenant's hold times; usage is measured since the older mark."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class PlacementAdvisor:
         *,
         is_on_nodes: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """Of tenants that are *on nodes* nothing is suggested: none is without a role there."""
+        """Suggest nothing about tenants *on nodes*, because each needs its own role there."""
         self._manager = manager
         self._is_on_nodes = is_on_nodes
         self._config = config or PlacementConfig()
@@ -48,7 +48,10 @@ class PlacementAdvisor:
         self._due = 0.0
 
     def suggest(self, now: float, default_mode: AdvisorMode) -> Iterator[Recommendation | None]:
-        """A recommendation for each tenant or None, once a minute; none where its mode is off."""
+        """Yield a recommendation or None for each tenant, once a minute.
+
+        None if its mode is off.
+        """
         if now < self._due:
             return
         self._due = now + _INTERVAL
@@ -68,7 +71,7 @@ class PlacementAdvisor:
                 self._newer[name] = (now, state.recorder.hold_seconds)
 
     def _tenants(self) -> Iterator[TenantState]:
-        """Tenants whose own pool is open, and those that used a shared one lately."""
+        """Tenants whose own pool is open, and those that recently used a shared one."""
         for pool in list(self._manager.pools()):
             state = self._manager.tenant_states.get(pool.pool_id)
             if state is not None:

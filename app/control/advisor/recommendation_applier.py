@@ -1,4 +1,4 @@
-"""Applying a recommendation, for a person or in the advisor's name, and dismissing one.
+"""Applies a recommendation, for a person or for the advisor, or dismisses it.
 
 The change of the pool and the applied recommendation are one transaction.
 """
@@ -65,7 +65,7 @@ class RecommendationApplier:
 
         async def plan() -> PlanFor[Transition]:
             size = self._manager.desired_size(spec.pool_id, spec.strategy)
-            # The budget of a server never reached is unknown.
+            # Until a server has been reached, its budget is unknown.
             server = self._manager.server(spec.server)
             limit = server.limit if server.limits else MAX_POOL_SIZE
             advice = clamped(found.advice, size.min_size, limit)
@@ -100,9 +100,10 @@ class RecommendationApplier:
         return self._desired.is_changing(pool_id)
 
     async def auto_apply(self, recommendation: Recommendation, state: TenantState) -> None:
-        """Give the pool the recommended size in the advisor's name; the pool follows later.
+        """Set the recommended size on behalf of the advisor; the pool follows later.
 
-        Waits for the catalog, and not for the pool's server. The advice fits the pool as it is.
+        It waits for the catalog, but not for the pool's server. The advice must fit the pool's
+        present state.
 
         Raises:
             BudgetExceeded, InvalidInput, TenantDeleting, NotProvisioned, ServerUnavailable,
@@ -116,7 +117,7 @@ class RecommendationApplier:
     async def dismiss(
         self, recommendation_id: UUID, actor: Actor
     ) -> Operation[Recommendation, Recommendation]:
-        """Close a recommendation and leave everything as it is.
+        """Close a recommendation without changing anything else.
 
         Raises:
             RecommendationNotFound, RecommendationClosed, CatalogUnavailable
@@ -158,7 +159,7 @@ def _plan_close(found: Recommendation, status: RecommendationStatus, actor: Acto
 def clamped(
     advice: PoolSizingRecommendation, min_size: int, limit: int
 ) -> PoolSizingRecommendation:
-    """*advice* from min_size to *limit*, the server's budget or less."""
+    """Limit *advice* to min_size at least and *limit*, the server's budget or less, at most."""
     new_size = max(min(advice.new_size, limit), min_size)
     if advice.action is ScalingAction.STABLE or new_size == advice.new_size:
         return advice
@@ -168,9 +169,9 @@ def clamped(
 
 
 def changes_size(advice: PoolSizingRecommendation, size: PoolSize) -> bool:
-    """Whether applying *advice* moves max_size in the direction that it means.
+    """Whether applying *advice* moves max_size in the intended direction.
 
-    A rule may count open connections; a pool that has not opened all it may is not too small.
+    A rule may start from the open connections; a pool that could open more is not too small.
     """
     match advice.action:
         case ScalingAction.SCALE_UP:

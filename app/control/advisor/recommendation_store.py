@@ -1,6 +1,7 @@
-"""Recommendations in the catalog, and in memory what is open or was recently dismissed.
+"""Stores recommendations in the catalog; keeps open and recently dismissed ones in memory.
 
-The memory keeps the advisor from repeating itself, and answers while the catalog is unreachable.
+The memory keeps the advisor from repeating itself, and is available while the catalog is
+unreachable.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from app.domain.errors import RecommendationClosed, RecommendationNotFound
 from app.domain.recommendation import MAX_LIFETIME, Recommendation, RecommendationStatus
 from app.pools.manager import TenantPoolManager
 
-# Sizes that differ by no more than this share, or by one connection, are similar.
+# Sizes are similar if they differ by no more than this share, or by one connection.
 _SIMILAR = 0.25
-# Who shrinks a pool must not leave it smaller by more than this share, or one connection.
+# Following an open recommendation must not leave a pool smaller than advised now by more than this
+# share, or one connection.
 _TOO_SMALL = 0.1
 
 
@@ -36,11 +38,11 @@ class RecommendationStore:
 
     @property
     def open(self) -> Mapping[str, Recommendation]:
-        """The open recommendations by subject; known even while the catalog is unreachable."""
+        """The open recommendations by subject; available while the catalog is unreachable, too."""
         return self._open
 
     async def load(self) -> None:
-        """Load what the catalog has; at start."""
+        """Load recommendations from the catalog, at start."""
         stored = self._catalog.recommendations
         page = await stored.page(status=RecommendationStatus.OPEN, limit=10_000)
         self._open = {each.subject: each for each in page}
@@ -48,7 +50,7 @@ class RecommendationStore:
         self._dismissed = {each.subject: each for each in dismissed}
 
     async def get_open(self, recommendation_id: UUID) -> Recommendation:
-        """The recommendation with this id.
+        """Return the open recommendation with this id.
 
         Raises:
             RecommendationNotFound, RecommendationClosed, CatalogUnavailable
@@ -59,7 +61,7 @@ class RecommendationStore:
         return found
 
     async def add(self, recommendation: Recommendation) -> None:
-        """Store a new one, which supersedes the open one of its subject."""
+        """Store a new recommendation; it supersedes the open one of its subject."""
         for event in await self._catalog.recommendations.add(recommendation):
             audit_events.log(event)
         self._open[recommendation.subject] = recommendation
@@ -67,10 +69,10 @@ class RecommendationStore:
     def find_open(
         self, subject: str, advice: PoolSizingRecommendation, max_size: int
     ) -> Recommendation | None:
-        """The open one that *advice* about a pool of *max_size* does not supersede.
+        """Find an open recommendation that *advice* about a pool of *max_size* does not supersede.
 
-        Who follows it must not get much less than is advised now. Who gets more, or keeps more,
-        loses nothing: advice that goes up and down leaves open the most that it said.
+        Following it must not give the pool much less than is advised now. More does no harm: if
+        advice goes up and down, the largest recommended size stays open.
         """
         found = self._open.get(subject)
         if found is None or not _is_same_change(found, advice, max_size):
@@ -82,14 +84,14 @@ class RecommendationStore:
     def find_dismissed(
         self, subject: str, advice: PoolSizingRecommendation, max_size: int
     ) -> Recommendation | None:
-        """The dismissed one, not expired yet, that is similar to *advice*."""
+        """Find a dismissed, unexpired recommendation that is similar to *advice*."""
         found = self._dismissed.get(subject)
         if found is None or not _is_same_change(found, advice, max_size):
             return None
         return found if _is_similar(found.advice, advice) else None
 
     def knows(self, recommendation: Recommendation) -> bool:
-        """Whether the same is open or was dismissed recently."""
+        """Whether the same recommendation is open or was recently dismissed."""
         subject, size = recommendation.subject, recommendation.max_size
         find = (self.find_open, self.find_dismissed)
         return any(each(subject, recommendation.advice, size) for each in find)
@@ -97,7 +99,7 @@ class RecommendationStore:
     async def close(
         self, found: Recommendation, status: RecommendationStatus, actor: Actor
     ) -> Recommendation:
-        """Close an open one without applying it.
+        """Close an open recommendation without applying it.
 
         Raises:
             RecommendationNotFound, RecommendationClosed, CatalogUnavailable
@@ -114,9 +116,9 @@ class RecommendationStore:
     async def renew(
         self, found: Recommendation, advice: PoolSizingRecommendation, lifetime: timedelta
     ) -> None:
-        """Let *found*, if it is still open, live for another *lifetime* if *advice* repeats it.
+        """Extend *found*, if it is still open, by *lifetime*, because *advice* repeats it.
 
-        It is stored once in half of that time. After a day it expires all the same.
+        It is stored once in half of that time. It still expires after a day.
 
         Raises:
             CatalogUnavailable
@@ -128,12 +130,12 @@ class RecommendationStore:
         if self._open.get(found.subject) is found:
             renewed = replace(found, expires_at=expires_at)
             await self._catalog.recommendations.extend(renewed)
-            # A person may have closed it meanwhile.
+            # A person may have closed it in the meantime.
             if self._open.get(found.subject) is found:
                 self._open[found.subject] = renewed
 
     async def withdraw(self, found: Recommendation) -> None:
-        """Close an open one that the advisor does not stand by any more.
+        """Close an open recommendation that the advisor no longer supports.
 
         Raises:
             CatalogUnavailable
@@ -143,16 +145,16 @@ class RecommendationStore:
         self.drop(found)
 
     def drop(self, closed: Recommendation) -> None:
-        """Forget one that is no longer open."""
+        """Forget a recommendation that is no longer open."""
         found = self._open.get(closed.subject)
         if found is not None and found.id == closed.id:
             del self._open[closed.subject]
 
     async def expire(self) -> None:
-        """Close what has expired.
+        """Close expired recommendations.
 
         Raises:
-            CatalogUnavailable: tried again at the next call.
+            CatalogUnavailable: the next call tries again.
         """
         now = datetime.now(UTC)
         for subject, each in list(self._dismissed.items()):
@@ -174,7 +176,7 @@ class RecommendationStore:
 
 
 def _is_same_change(made: Recommendation, advice: PoolSizingRecommendation, max_size: int) -> bool:
-    """Whether *made* and *advice* are about the same size, and the same way."""
+    """Whether *made* and *advice* recommend about the same size, in the same direction."""
     if made.advice.reason_code is ReasonCode.GROWTH_UNDONE is not advice.reason_code:
         return False
     return made.max_size == max_size and made.advice.action is advice.action

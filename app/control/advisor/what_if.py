@@ -1,6 +1,6 @@
-"""What would a live pool's last minutes recommend with another configuration, rule or budget?
+"""What-if: what would be recommended for a live pool with another configuration, rule or budget?
 
-Changes nothing: a new advisor evaluates them.
+It changes nothing: a new advisor evaluates the pool's last minutes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from app.domain.desired_state import AdvisorSettings
 from app.domain.errors import PoolNotFound
 from app.pools.tenant_state import TenantState
 
-# After so many pools other tasks get a turn.
+# After this many pools, other tasks get a turn.
 _SLICE = 20
 
 
@@ -28,9 +28,9 @@ async def what_if(
     *,
     budget: int | None = None,
 ) -> PoolSizingRecommendation:
-    """What an advisor with *settings* recommends for the tenant's pool after its last minutes.
+    """Recommend a size for the tenant's pool with *settings*, from its last minutes.
 
-    With a *budget*, all pools of the server are evaluated and share it.
+    With a *budget*, all pools of the server are evaluated, and share it.
 
     Raises:
         PoolNotFound: the pool is neither open nor on a node.

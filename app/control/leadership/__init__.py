@@ -1,1 +1,1 @@
-"""Leadership: which instance is active, and for how long it may trust that."""
+"""Leadership: which instance is active, and how long it may trust that."""

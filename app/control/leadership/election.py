@@ -1,7 +1,7 @@
-"""Election: how an instance becomes the active one, stays it, and ceases to be it.
+"""Election: how an instance becomes active, stays active, and stops being active.
 
-The rules are in `app.domain.leadership`. Renewal has a loop of its own: nothing else that the
-service does delays it, except for a blocked event loop.
+The rules are in `app.domain.leadership`. Renewal has its own loop: nothing else in the service can
+delay it, except a blocked event loop.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from app.domain.leadership import (
     refusal_among,
 )
 
-# In seconds. How often a standby tries, and how soon a failed renewal is tried again.
+# In seconds: how often a standby tries, and how soon a failed renewal is tried again.
 _TRY_INTERVAL = 0.5
 _RETRY_INTERVAL = 0.25
-# Longer than a renewal takes, which has a deadline.
+# Longer than a renewal takes, which has its own deadline.
 _SETTLE_DEADLINE = 5.0
-# How often a stopping instance asks who is active now.
+# How often a stopping instance looks for the active one.
 _FOLLOW_INTERVAL = 0.1
-# An instance that was not seen for longer does not take over at once.
+# An instance not seen for longer than this does not take over at once.
 _SEEN_RECENTLY = 5.0
-# Within so long of undisturbed looks, an active instance that works has renewed.
+# Within this time of undisturbed looks, a working active instance has renewed.
 _RENEWS_WITHIN = RENEWAL_INTERVAL + 1.0
 _STARTS_SOON = "The active instance has ended; another one is starting."
 
@@ -48,15 +48,15 @@ _log = structlog.get_logger(__name__)
 
 
 class Election:
-    """One instance's part in who is active.
+    """One instance's view of who is active, and its part in it.
 
     Attributes:
-        keys: the fingerprint of the API keys that this instance has now.
-        state: what this instance does.
-        record: what the catalog said last of the active instance; None before.
-        trouble: why the catalog was not reached at the last try; None if it was.
-        lost: why this instance had to stop; None if it did not.
-        failovers: how often an instance became active after one that had failed.
+        keys: the fingerprint of this instance's present API keys.
+        state: this instance's state.
+        record: the catalog's latest record of the active instance; None before the first look.
+        trouble: why the catalog could not be reached at the last try; None if it could.
+        lost: why this instance had to stop; None if it did not have to.
+        failovers: how often an instance took over from one that had failed.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Election:
     ) -> None:
         """Call *on_lost* once if this instance must stop.
 
-        *has_orphans*: whether servers may have back-ends of this instance after its end.
+        *has_orphans*: returns whether servers may have back-ends of this instance after its end.
         """
         self.instance = instance
         self.trust = trust
@@ -86,15 +86,15 @@ class Election:
         self._leadership = Leadership(address, instance)
         self._on_lost = on_lost
         self._has_orphans = has_orphans
-        # Whether servers may still have back-ends of the instance before.
+        # Whether servers may still have back-ends of the previous instance.
         self._is_succeeding = False
         self._has_joined = False
-        # Whether the last renewal could also write that this instance is there.
+        # Whether the last renewal could also record that this instance is running.
         self._is_registered = True
-        # The last renewal, and since when each look found that one, by a clock of this machine.
+        # The last renewal, and since when each look found the same one, by this machine's clock.
         self._seen: tuple[str, float] | None = None
         self._renewal: asyncio.Task[None] | None = None
-        # Set at the next attempt to renew, or when this instance does something else.
+        # Set at the next attempt to renew, or when this instance's state changes.
         self._progress = asyncio.Event()
         self._attempted_at = trust.clock()
 
@@ -102,42 +102,42 @@ class Election:
         return f"<Election: {self.state}>"
 
     def notify_change(self, callback: Callable[[], None]) -> None:
-        """Call it when another instance is active, or none, and when this one's state changes."""
+        """Call *callback* when the active instance changes, or this instance's state."""
         self._on_change = callback
 
     # -- what the others do ------------------------------------------------------------------
 
     @property
     def epoch(self) -> int | None:
-        """The epoch that this instance began; None while it is not active."""
+        """The epoch that this instance started; None while it is not active."""
         return self._leadership.epoch
 
     @property
     def active_url(self) -> str | None:
-        """Where the active instance is reached; None if there is none, or it is this one."""
+        """The URL of the active instance; None if there is none, or it is this one."""
         record = self.record
         is_elsewhere = record is not None and record.is_held and record.holder != self.instance.id
         return record.url if record is not None and is_elsewhere else None
 
     @property
     def active_instance(self) -> str:
-        """A sentence on who is active."""
+        """Say in a sentence which instance is active."""
         url = self.active_url
         return _STARTS_SOON if url is None else f"The active instance is {url}."
 
     @property
     def is_serving(self) -> bool:
-        """Whether this instance may answer requests, as far as is known without waiting.
+        """Whether this instance may answer requests, as far as known without waiting.
 
-        After a pause of the process it may not, until it has asked whether it is still active.
-        An outage of the catalog is no pause: then it goes on with the connections that it has.
+        After a pause of the process it may not, until it has checked that it is still active. An
+        outage of the catalog is not a pause: it keeps working with the connections that it has.
         """
         return self.state is InstanceState.ACTIVE and not self._has_paused
 
     async def settle(self) -> bool:
-        """Whether this instance may answer requests, once that is known.
+        """Wait until it is known whether this instance may answer requests, and return that.
 
-        It is not for a while after a pause, and while this instance is about to serve.
+        It is unknown for a while after a pause, and while this instance is about to serve.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(_SETTLE_DEADLINE):
@@ -157,26 +157,26 @@ class Election:
     # -- how to become active ----------------------------------------------------------------
 
     async def win(self, *, patience: float) -> Takeover:
-        """Become the active instance within *patience* seconds: a killed one may linger that long.
+        """Become active within *patience* seconds; a killed instance's lock may last that long.
 
         Raises:
             CatalogInUse: another instance is active.
-            CatalogUnavailable: the catalog was not reached.
+            CatalogUnavailable: the catalog could not be reached.
         """
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + patience
         while (takeover := await self.contend()) is None:
             if loop.time() >= give_up_at:
-                await self._leadership.lock()  # which says whose it is
+                await self._leadership.lock()  # this says whose it is
             await asyncio.sleep(_RETRY_INTERVAL)
         return takeover
 
     async def wait_to_win(self) -> Takeover:
-        """Become the active instance as soon as no other one is.
+        """Wait until no other instance is active, then become active.
 
         Raises:
             CatalogInUse: this instance must not take over from the active one.
-            CatalogUnusable: the catalog is none that this version knows.
+            CatalogUnusable: this version does not know the catalog's schema.
         """
         while True:
             await asyncio.sleep(_TRY_INTERVAL)
@@ -192,12 +192,12 @@ class Election:
                     return takeover
 
     async def contend(self) -> Takeover | None:
-        """Become the active instance if no other one is; None if one is.
+        """Become active if no other instance is; return None if one is.
 
         Raises:
             CatalogInUse: this instance must not take over from the active one.
-            CatalogUnavailable: nothing can be said now.
-            CatalogUnusable: the catalog is none that this version knows.
+            CatalogUnavailable: the catalog could not be reached.
+            CatalogUnusable: this version does not know the catalog's schema.
         """
         record = await self._read()
         if record is not None:
@@ -210,15 +210,15 @@ class Election:
             return await self._activate()
         if self.instance.has_standbys:
             if record is not None and record.is_held and record.url is None:
-                await self._leadership.lock()  # which says whose it is
+                await self._leadership.lock()  # this says whose it is
             await self._end_abandoned(record)
         return None
 
     async def _end_abandoned(self, record: LeadershipRecord | None) -> None:
-        """End the connections of an active instance that does not renew, as two clocks agree.
+        """End the connections of an active instance that, by two clocks, does not renew.
 
-        The catalog's may have jumped. And if nobody could reach the catalog for a while, that
-        instance may just not have had its turn yet.
+        The catalog's clock may have jumped. And if nobody could reach the catalog for a while, that
+        instance may simply not have had its turn yet.
         """
         if record is None or record.holder is None or self._seen is None:
             return
@@ -228,9 +228,9 @@ class Election:
             await self._leadership.end_connections(record.holder)
 
     async def _join(self) -> None:
-        """Let others know of this instance, after a look at them the first time.
+        """Register this instance for the others, the first time after looking at them.
 
-        One with the same URL shows when it is seen again, after 2 s at most.
+        Another instance with the same URL is noticed when it registers again, within 2 s.
         """
         if not self._has_joined:
             others = await self._leadership.others(within=ABANDONED_AFTER)
@@ -243,7 +243,7 @@ class Election:
 
     async def _read(self) -> LeadershipRecord | None:
         before = self.active_url
-        # A look that fails ends the row of those that found the same.
+        # A failed look ends the series of looks that found the same renewal.
         seen, self._seen = self._seen, None
         self.record = await self._leadership.read()
         if self.record is not None:
@@ -258,7 +258,7 @@ class Election:
         self.record = None
         self._become(InstanceState.ACTIVATING)
         try:
-            # Before the tables change: an earlier instance that lost the lock writes no more.
+            # Before the tables change: a previous instance that lost the lock can write no more.
             takeover = await self._begin_epoch()
             await migrate(self._address, epoch=self.epoch)
             takeover = takeover or await self._begin_epoch()
@@ -285,21 +285,21 @@ class Election:
         return takeover
 
     def has_succeeded(self) -> None:
-        """Nothing of the instance before is left on servers but what `has_orphans` knows of."""
+        """Note that the predecessor left nothing on servers except what `has_orphans` reports."""
         self._is_succeeding = False
 
     def begin_serving(self) -> None:
-        """This instance has loaded what it needs."""
+        """Note that this instance has loaded what it needs."""
         if self.lost is None:
             self._become(InstanceState.ACTIVE)
 
     # -- how to stay active ------------------------------------------------------------------
 
     async def renew_once(self) -> bool:
-        """Tell the catalog that this instance is still active; whether that succeeded.
+        """Tell the catalog that this instance is still active; return whether that succeeded.
 
         Raises:
-            CatalogInUse: it is not.
+            CatalogInUse: it is no longer active.
         """
         started = self.trust.clock()
         try:
@@ -308,7 +308,7 @@ class Election:
             if self.trouble is None:
                 _log.warning("leadership not renewed", reason=error.detail)
             self.trouble = error.detail
-            # After a pause it may be the successor that ended the connection.
+            # After a pause, it may be the successor that ended the connection.
             if not self._has_paused:
                 self._note_attempt(started)
             return False
@@ -318,7 +318,7 @@ class Election:
         return True
 
     async def _register(self) -> None:
-        """Let others know that this instance is there; it is active without that, too."""
+        """Register this instance for the others; a failure does not affect leadership."""
         try:
             await self._leadership.register(self.keys())
         except CatalogUnavailable as error:
@@ -338,21 +338,21 @@ class Election:
             return False
 
     def begin_stopping(self) -> None:
-        """From now on serve no further request, and become active no more."""
+        """From now on serve no more requests, and never become active again."""
         self._become(InstanceState.STOPPING)
 
     async def follow(self) -> None:
-        """Know who is active, without end; this instance is not."""
+        """Keep track of the active instance, without end; this instance is not active."""
         while True:
             with suppress(CatalogUnavailable):
                 await self._read()
             await asyncio.sleep(_FOLLOW_INTERVAL)
 
     async def resign(self) -> None:
-        """Stop renewing, and let another instance take over. Safe at any time and twice.
+        """Stop renewing, and let another instance take over. Safe at any time, and to call twice.
 
-        It lends connections at once, unless servers may still have back-ends of this instance, or
-        of the one before.
+        The other instance lends connections at once, unless servers may still have back-ends of
+        this instance or of its predecessor.
         """
         self._become(InstanceState.STOPPING)
         renewal, self._renewal = self._renewal, None
@@ -369,7 +369,8 @@ class Election:
             disconnected = self._leadership.disconnected
             with suppress(TimeoutError):
                 async with asyncio.timeout(RENEWAL_INTERVAL if succeeded else _RETRY_INTERVAL):
-                    # An outage shows at once: the one that takes the lock first after it is active.
+                    # An outage is shown at once: the instance that first takes the lock after it is
+                    # active.
                     await (disconnected.wait() if succeeded else asyncio.Event().wait())
 
     def _renewal_ended(self, task: asyncio.Task[None]) -> None:
@@ -388,7 +389,7 @@ class Election:
 
     def _note_attempt(self, started: float) -> None:
         if self.trust.clock() - started > TRUST_SECONDS:
-            return  # the process paused meanwhile: another one may have taken over since
+            return  # the process paused in between: another instance may have taken over since
         self._attempted_at = self.trust.clock()
         self._note_progress()
 

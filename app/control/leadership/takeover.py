@@ -1,4 +1,4 @@
-"""What a new active instance does on the servers before it opens any connection there."""
+"""What a newly active instance does on the servers before it opens a connection there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.domain.leadership import admin_name, client_name
 from app.pools.manager import TenantPoolManager
 from app.pools.orphaned_backends import Predecessor
 
-# Tenants looked at between two turns of the event loop.
+# Tenants processed between two turns of the event loop.
 _SLICE = 100
 _STILL_TRUSTED = "The instance that was active before may still use it; wait some seconds."
 
@@ -27,11 +27,11 @@ async def start_servers(
     *,
     has_nodes: bool = False,
 ) -> None:
-    """Contact every server, once no earlier instance uses it.
+    """Contact every server once no earlier instance uses it.
 
-    If that one, the *predecessor*, did not end in order, its trust is waited out, and what it has
-    left on the servers is ended. The tenants must be known whose roles it used: those that were
-    provisioned. The role of any other may be another installation's. Nodes go on meanwhile.
+    If the *predecessor* did not stop cleanly, wait until its trust has ended, then terminate its
+    back-ends on the servers. The tenants whose roles it used, the provisioned ones, must be known:
+    any other role may belong to another installation. Nodes keep working in the meantime.
     """
     servers = manager.servers.values()
     if trust.wait:

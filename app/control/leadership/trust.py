@@ -1,7 +1,7 @@
-"""How long an active instance may act without hearing from the catalog.
+"""Trust: how long an active instance may act without an answer from the catalog.
 
-The clock also runs while the machine is suspended: a process that wakes up trusts nothing from
-before.
+The clock also runs while the machine is suspended, so a process that wakes up no longer trusts its
+last renewal.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from math import inf
 
-# Only Linux has it; elsewhere a suspended machine is not noticed.
+# Only Linux has this clock; elsewhere a suspension is not noticed.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def boot_time() -> float:
-    """Seconds since the machine started, those in which it was suspended included."""
+    """Seconds since the machine started, including suspended time."""
     return time.clock_gettime(_CLOCK)
 
 
@@ -23,7 +23,7 @@ class Trust:
     """Whether this instance may open connections to servers."""
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = boot_time) -> None:
-        """Each renewal is good for so many *seconds*; inf: for ever."""
+        """Each renewal is valid for *seconds*; inf: for ever."""
         self.clock = clock
         self._seconds = seconds
         self._from = inf
@@ -37,20 +37,20 @@ class Trust:
         return self._from <= self.clock() < self._until and not self._revoked
 
     def begin(self, *, after: float) -> None:
-        """Begin anew, no sooner than in *after* seconds, when the predecessor's has ended."""
+        """Start, but not before *after* seconds, when the predecessor's trust has ended."""
         self._from = self.clock() + after
         self._until = -inf
         self._revoked = False
 
     @property
     def wait(self) -> float:
-        """Seconds until the predecessor's has ended."""
+        """Seconds until the predecessor's trust has ended."""
         return max(0.0, self._from - self.clock())
 
     def renew(self, started: float) -> None:
-        """A renewal succeeded that *started* at that time of the clock."""
+        """Note a successful renewal that started at the time *started*."""
         self._until = max(self._until, started + self._seconds)
 
     def revoke(self) -> None:
-        """End it, whenever it was renewed."""
+        """End the trust now, whenever it was renewed."""
         self._revoked = True

@@ -1,1 +1,1 @@
-"""Poll, snapshot, sample, retain; health checks; the isolation audit."""
+"""Poll, snapshot, sample, retain; health checks; isolation audit."""

@@ -1,6 +1,6 @@
-"""HealthChecks: tests connections, audits isolation, and refreshes each server's limits.
+"""Health checks: tests connections, audits isolation, and refreshes each server's limits.
 
-Each check has its own deadline, so a server that hangs delays no other server's pools.
+Each check has its own deadline, so a hanging server does not delay the pools of other servers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = structlog.get_logger(__name__)
 
 
 class HealthChecks:
-    """One round of checks after the other."""
+    """Runs one round of checks after another."""
 
     def __init__(self, manager: TenantPoolManager, isolation_audit: IsolationAudit) -> None:
         self._manager = manager
@@ -31,7 +31,7 @@ class HealthChecks:
         self._read_only: set[str] = set()
 
     async def run_once(self) -> CheckReport:
-        """Check what was not checked for an interval."""
+        """Check everything that was not checked for an interval."""
         async with asyncio.TaskGroup() as group:
             due = group.create_task(self._check_due(), name="check: connections")
             group.create_task(self._isolation_audit.run_once(), name="check: isolation")
@@ -44,7 +44,7 @@ class HealthChecks:
         )
 
     def _log_read_only(self) -> None:
-        """Log which servers became read-only, and which take writes again."""
+        """Log which servers became read-only, and which accept writes again."""
         servers = self._manager.servers.items()
         locked = {name for name, server in servers if server.limits and server.limits.read_only}
         for name in locked - self._read_only:

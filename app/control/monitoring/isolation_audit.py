@@ -1,9 +1,9 @@
-"""IsolationAudit: checks that each tenant's isolation is what its strategy promises.
+"""Isolation audit: checks that each tenant has the isolation that its strategy promises.
 
 It audits all tenants of a server at every health check interval, and in between those that were
-just provisioned or whose pool was just opened. That takes one connection and a few queries a
-server, however many tenants it has. What a role did to itself is undone; everything else is
-reported and left to people.
+just provisioned or whose pool was just opened. That takes one connection and a few queries per
+server, however many tenants it has. It undoes what a role did to itself; it reports everything
+else, and leaves it to people.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class IsolationAudit:
         self._next: dict[str, float] = {}
         self._seen: WeakSet[Pool] = WeakSet()
         self._recorded_at: dict[tuple[str, str], float] = {}
-        # Of each server: tenants just provisioned, and who audits them.
+        # By server: the tenants just provisioned, and the task that audits them.
         self._provisioned: defaultdict[str, list[TenantState]] = defaultdict(list)
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -106,19 +106,19 @@ class IsolationAudit:
         return due
 
     async def audit_provisioned(self, server: Server, state: TenantState) -> None:
-        """Audit a tenant that was just provisioned, with those provisioned at the same time."""
+        """Audit a newly provisioned tenant, together with those provisioned at the same time."""
         waiting = self._provisioned[server.name]
         waiting.append(state)
         async with self._turns[server.name]:
-            if state in waiting:  # else the one before has audited it, too
+            if state in waiting:  # else the previous audit included it
                 due = waiting.copy()
                 waiting.clear()
                 await self.audit(server, due)
 
     async def audit(self, server: Server, states: Iterable[TenantState]) -> None:
-        """Audit the roles of these tenants of *server* and report on each tenant.
+        """Audit the roles of these tenants of *server*, and report on each tenant.
 
-        One that cannot be audited now keeps its last report.
+        A tenant that cannot be audited now keeps its last report.
         """
         by_pool: dict[str, list[TenantState]] = {}
         for state in states:
@@ -157,7 +157,7 @@ class IsolationAudit:
         by_pool: dict[str, list[TenantState]],
         found: Inspection,
     ) -> dict[str, Repair]:
-        """Judge each pool's role for all its tenants; the repairs it needs, by pool."""
+        """Judge each pool's role for all its tenants; return the needed repairs by pool."""
         checked_at, checked_at_monotonic = datetime.now(UTC), monotonic()
         repairs: dict[str, Repair] = {}
         async for pool_id, states in in_slices(by_pool.items(), _SLICE):
@@ -207,7 +207,7 @@ class IsolationAudit:
                 self._record(each.role, event)
 
     def _is_due(self, grant: ExcessGrant, found: Inspection) -> bool:
-        """Whether *grant* is on the object of a tenant just inspected, or of a deleted one."""
+        """Whether *grant* is on the object of a tenant just inspected, or of a deleted tenant."""
         owner = grant.name.removeprefix(OBJECT_PREFIX)
         return grant.name in found.roles or owner not in self._manager.tenant_states
 
@@ -223,7 +223,7 @@ class IsolationAudit:
                 self._record(each.name, event)
 
     def _record(self, role: str, event: AuditEvent) -> None:
-        """Record *event*, unless the same repair of this role was recorded lately."""
+        """Record *event*, unless the same repair of this role was recorded recently."""
         key, now = (event.action, role), monotonic()
         if now - self._recorded_at.get(key, -_RECORD_AGAIN) >= _RECORD_AGAIN:
             self._recorded_at[key] = now
@@ -231,9 +231,9 @@ class IsolationAudit:
 
 
 def oldest_audit_age(manager: TenantPoolManager) -> float:
-    """Seconds since the last audit of the tenant whose last audit is the oldest; 0 without one.
+    """Age in seconds of the oldest last audit of any tenant; 0 without tenants.
 
-    A tenant never audited counts from its provisioning, or from the start of this process.
+    For a tenant that was never audited, its provisioning or the start of this process counts.
     """
     now, wall = monotonic(), datetime.now(UTC)
     ages = [0.0]
@@ -249,9 +249,9 @@ def oldest_audit_age(manager: TenantPoolManager) -> float:
 
 
 def findings_of(manager: TenantPoolManager) -> Iterator[tuple[TenantSpec, Finding]]:
-    """All findings of the last audits; those of a shared role once, with one of its tenants.
+    """All findings of the last audits; a shared role's findings once, with one of its tenants.
 
-    Tenants may come and go between two of them.
+    Tenants may come and go during the iteration.
     """
     seen: set[str] = set()
     for state in list(manager.tenant_states.values()):

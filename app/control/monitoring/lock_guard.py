@@ -1,7 +1,7 @@
-"""LockGuard: keeps one tenant's locks from filling the lock table that all sessions share.
+"""Lock guard: keeps one tenant's locks from filling the lock table that all sessions share.
 
-It reads the table a few times a second, because a full one takes less than a second, through a
-connection that is opened beforehand.
+It reads the table a few times a second, because filling it takes less than a second, over a
+connection that was opened before.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from app.pools.lock_monitor import LockMonitor
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 
-# Seconds until a server that could not be asked is tried again.
+# Seconds until a server that did not answer is asked again.
 _PAUSE = 1.0
 _DEADLINE = 2.0
 
@@ -42,17 +42,17 @@ class LockGuard:
     """Watches the lock table of one server.
 
     Attributes:
-        utilization: the share of the table in use when it was last read; more than 1 if Postgres
-            had memory for more locks than it plans for.
-        ended: how many statements and connections were ended.
+        utilization: the share of the table in use at the last reading; more than 1 if Postgres had
+            memory for more locks than planned.
+        ended: number of statements and connections that were ended.
     """
 
     def __init__(
         self, server: Server, manager: TenantPoolManager, outbox: AuditOutbox, *, limit: float
     ) -> None:
-        """Act when more than *limit*, a share of 0 to 1, of the table of *server* is used.
+        """Act when more than *limit*, a share of 0 to 1, of *server*'s table is in use.
 
-        Only back-ends of *manager*'s tenants are ended.
+        It ends only back-ends of *manager*'s tenants.
         """
         self._server = server
         self._manager = manager
@@ -61,13 +61,13 @@ class LockGuard:
         self._monitor = LockMonitor(server, self._owner)
         self._sent: dict[BackendKey, SentSignal] = {}
         self._not_before = 0.0
-        # Why the table could not be read the last time; None: it could.
+        # Why the last reading failed; None if it succeeded.
         self._complaint: str | None = None
         self.utilization = 0.0
         self.ended: Counter[BackendSignal] = Counter()
 
     async def run_once(self) -> None:
-        """Read the table once, and end what has to be ended."""
+        """Read the table once, and end what must be ended."""
         if monotonic() < self._not_before:
             return
         try:
@@ -77,7 +77,7 @@ class LockGuard:
             self._sent = {key: sent for key, sent in self._sent.items() if key in holding}
             signals = choose_signals(table, limit=self._limit, sent=self._sent, now=monotonic())
             for holder, signal in signals.items():
-                # What could not be ended is tried again at the next reading.
+                # A back-end that could not be ended is tried again at the next reading.
                 if signal is None or await self._send(table, holder, signal):
                     self._sent[holder.backend] = SentSignal(signal=signal, sent_at=monotonic())
         except (Unavailable, ProvisioningFailed) as error:
@@ -95,7 +95,7 @@ class LockGuard:
         self._monitor.close()
 
     async def _send(self, table: LockTable, holder: LockHolder, signal: BackendSignal) -> bool:
-        """End it; whether there was something to end, and it is ended."""
+        """End it; return whether it existed and has been ended."""
         pid = holder.backend[0]
         reason = (
             f"It held {holder.locks} locks, and {table.utilization:.0%} of the lock table of "
@@ -110,7 +110,7 @@ class LockGuard:
         try:
             is_ended = await self._monitor.send(holder.backend, signal)
         except (Unavailable, ProvisioningFailed):
-            # Postgres may have no lock left to look up whether we are permitted to.
+            # Postgres may have no lock left to check our rights.
             if leased is None or leased.termination_reason != reason:
                 raise
             is_ended = await _end_as_client(leased, signal)
@@ -124,14 +124,17 @@ class LockGuard:
         return is_ended
 
     def _pool_of(self, role: str) -> tuple[str, str | None]:
-        """The pool and the tenant of a role; several tenants have the shared one."""
+        """The pool and the tenant of a role; several tenants share the shared one."""
         if role == SHARED_ROLE:
             return shared_pool_id(self._server.name), None
         tenant = role.removeprefix(OBJECT_PREFIX)
         return tenant, tenant
 
     def _owner(self, pid: int, role: str | None) -> tuple[str, str] | None:
-        """The role and the owner of a back-end; each of the shared role may be another tenant's."""
+        """The role and the owner of a back-end.
+
+        Back-ends of the shared role may belong to any tenant.
+        """
         role = role or self._role_of_leased(pid)
         if role is None:
             return None
@@ -153,7 +156,7 @@ class LockGuard:
 
 
 async def _end_as_client(leased: PooledConnection, signal: BackendSignal) -> bool:
-    """End it in the way of clients, which takes no lock; whether that was possible."""
+    """End it as a client does, which takes no lock; return whether that was possible."""
     if signal is BackendSignal.TERMINATE_CONNECTION:
         leased.terminate()
         return True

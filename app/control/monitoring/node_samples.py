@@ -1,6 +1,7 @@
-"""What a poll measures of nodes: as of a pool, from what their agents reported.
+"""Samples of tenants on nodes, like those of pools, from the reports of agents.
 
-Poolers keep sums and no histograms: percentiles are estimated, and none is known of holds.
+Poolers keep sums and no histograms: percentiles of waits are estimated, and those of holds are
+unknown.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from app.domain.history import SERVICE, on_nodes
 from app.domain.nodes.load_reading import LoadReading
 from app.domain.pool import NO_CONNECTIONS, UNMEASURED, Percentiles, PoolMetrics, PoolStats
 
-# What a sample can have. Agents report what they like, and sums have no end.
+# The limit of a sample's values. Agents may report any value, and sums have no limit.
 _LARGEST_GAUGE, _LARGEST_COUNT = 2**31 - 1, 2**63 - 1
 
 
 class NodeSamples:
-    """Measures tenants on nodes at each poll."""
+    """Measures the tenants on nodes at each poll."""
 
     def __init__(self, loads: NodeLoads) -> None:
         self._loads = loads
         self._measured_at = 0.0
 
     def measure(self) -> Iterator[tuple[str, PoolStats, float]]:
-        """Subject, statistics, and how long connections were held so far.
+        """Yield subject, statistics, and connection-seconds so far.
 
-        Of each tenant with something to tell since the last poll, then of all together.
+        First each tenant with changes since the last poll, then all together.
         """
         since, now = self._measured_at, self._loads.now
         self._measured_at = now

@@ -1,6 +1,7 @@
-"""The poll: measure every pool, store samples, close what is idle, run the advisor.
+"""The poller: measures every pool, stores samples, closes what is idle, runs the advisor.
 
-Nothing here waits for a tenant's server, so that a hung one delays no measurement of the others.
+Nothing here waits for a tenant's server, so a hanging server does not delay the measurement of
+others.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollReport:
-    """What one poll did."""
+    """The result of one poll."""
 
     pools: int
     samples_stored: int
@@ -71,7 +72,7 @@ class Poller:
         self._unsaved: list[PoolSample] = []
         self.last_report: PollReport | None = None
         self.last_at: float | None = None
-        # The start of a minute before which all samples are stored; it may go back.
+        # All samples of minutes before this one are stored; it may go back.
         self.stored_until: datetime | None = None
 
     async def run_once(self) -> PollReport:
@@ -110,10 +111,10 @@ class Poller:
             await self._save()
 
     async def _measure(self, snapshot: Snapshot) -> int:
-        """Sample every open pool and recently active tenant; the number of samples stored.
+        """Sample every open pool and recently active tenant; return the number of stored samples.
 
-        In batches: thousands of live samples would trigger a full garbage collection, which takes
-        longer than all slices of this poll.
+        Samples are stored in batches: thousands of them in memory would trigger a full garbage
+        collection, which takes longer than all slices of this poll.
         """
         stored, at, slices = 0, datetime.now(UTC), TimeSlices()
         try:
@@ -140,10 +141,10 @@ class Poller:
         return stored
 
     async def _save(self) -> int:
-        """Store what is not stored yet.
+        """Store the samples not yet stored.
 
-        After a failure the samples may be stored or not: they are stored again before anything
-        else is measured, so that no count is lost or doubled.
+        After a failure it is unknown whether the samples are stored. They are stored again before
+        anything else is measured, so that no count is lost or doubled.
         """
         unsaved, self._unsaved = self._unsaved, []
         try:
@@ -155,12 +156,12 @@ class Poller:
         return len(unsaved)
 
     def _subjects(self, snapshot: Snapshot) -> Iterator[tuple[str, int, PoolStats, float]]:
-        """What is sampled, with its size, and how long connections were held so far."""
+        """The subjects to sample: id, size, statistics, and connection-seconds so far."""
         held = self._manager.connection_seconds
         for pool in snapshot.pools.values():
             size = pool.stats.metrics.total_connections
             yield pool.pool_id, size, pool.stats, held(pool.pool_id, monotonic())
-        # Those of shared pools, and those whose own pool was closed meanwhile.
+        # Tenants of shared pools, and those whose own pool was closed in the meantime.
         for state in self._manager.recently_active_tenants():
             tenant = snapshot.tenants.get(state.tenant.spec.id)
             if tenant is not None and tenant.spec.id not in snapshot.pools:
@@ -169,7 +170,7 @@ class Poller:
             yield subject, stats.metrics.total_connections, stats, seconds
 
     async def _running_seconds(self, slices: TimeSlices) -> float:
-        """How long connections have been leased so far by the leases that have not ended."""
+        """Connection-seconds so far of the leases that have not ended."""
         seconds = 0.0
         for pool in list(self._manager.pools()):
             seconds += pool.connections.leased_seconds(monotonic())
@@ -178,7 +179,10 @@ class Poller:
         return seconds
 
     def _is_known(self, subject: str) -> bool:
-        """A deleted tenant starts from zero; a shared pool counts on when it opens again."""
+        """Whether its counters are kept: a deleted tenant restarts at zero.
+
+        A shared pool continues.
+        """
         tenant = tenant_of(subject)
         return tenant is None or tenant in self._manager.tenant_states
 

@@ -1,7 +1,7 @@
 """Downsamples samples to minutes, hours and days, and deletes those older than the settings keep.
 
-It runs beside the poller, so that no measurement waits for it, and does nothing while samples
-cannot be stored. Each step is one short transaction that may be repeated.
+It runs beside the poller, so that no measurement waits for it. While samples cannot be stored, it
+does nothing. Each step is one short transaction that may be repeated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from app.control.monitoring.poller import Poller
 from app.domain.errors import CatalogUnavailable
 from app.domain.history import Resolution
 
-# Minutes, and as many hours and days, downsampled in one run; a backlog takes several runs.
+# The number of minutes, and also of hours and days, downsampled in one run; a backlog takes several
+# runs.
 _MAX_STEPS = 10
 
 _log = structlog.get_logger(__name__)
@@ -25,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionReport:
-    """What one run did: until when each resolution is complete, and how many it deleted."""
+    """The result of a run: until when each resolution is complete, and the deleted rows."""
 
     minutes_complete_until: datetime
     hours_complete_until: datetime
@@ -45,9 +46,9 @@ class SampleRetention:
         self._retention = retention
 
     async def run_once(self) -> RetentionReport | None:
-        """Downsample and delete, a bounded number of steps.
+        """Downsample and delete, in a bounded number of steps.
 
-        None before the first poll, and while the catalog is away.
+        Returns None before the first poll, and while the catalog is away.
         """
         until = self._poller.stored_until
         if until is None:
@@ -56,7 +57,7 @@ class SampleRetention:
             minutes = await self._downsample(Resolution.MINUTE, until)
             hours = await self._downsample(Resolution.HOUR, Resolution.HOUR.floor(minutes))
             days = await self._downsample(Resolution.DAY, Resolution.DAY.floor(hours))
-            # What is not downsampled yet stays, however old.
+            # Samples that are not downsampled yet stay, however old they are.
             deleted = (
                 await self._delete(Resolution.RAW, minutes)
                 + await self._delete(Resolution.MINUTE, hours)
@@ -82,6 +83,6 @@ class SampleRetention:
         return done
 
     async def _delete(self, resolution: Resolution, before: datetime) -> int:
-        # All or nothing of a coarser interval: sums of a period take whole ones.
+        # A coarser interval is deleted entirely or not at all: sums of a period take whole ones.
         expired = resolution.coarser.floor(datetime.now(UTC) - self._retention[resolution])
         return await self._catalog.samples.delete_before(resolution, min(before, expired))

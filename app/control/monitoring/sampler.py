@@ -1,7 +1,7 @@
-"""Turns polls into samples: what is worth a row, and how far the counters grew.
+"""Turns polls into samples: decides what is worth a row, and how much counters grew.
 
-Synchronous and free of I/O. Polls of a subject that measured the same become one sample, minute
-by minute: an idle pool costs a row a minute, and its averages stay exact.
+It is synchronous and does no I/O. Polls of a subject with the same values become one sample per
+minute: an idle pool costs one row a minute, and its averages stay exact.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _measured = attrgetter(
 
 
 class Sampler:
-    """Finds what is new in each poll; every sample it yields must be stored, in that order."""
+    """Finds what is new in each poll. Every sample that it yields must be stored, in that order."""
 
     def __init__(self) -> None:
         self._runs: dict[str, _Run] = {}
@@ -37,9 +37,9 @@ class Sampler:
     def sample(
         self, subject: str, at: datetime, size: int, stats: PoolStats, connection_seconds: float
     ) -> Iterator[PoolSample]:
-        """Samples to store now that *subject* was measured; none if nothing is new.
+        """Yield the samples to store after *subject* was measured; none if nothing is new.
 
-        *connection_seconds*: how long its connections have been leased so far.
+        *connection_seconds*: its connection-seconds so far.
         """
         run = self._runs.get(subject)
         if run is None:
@@ -55,9 +55,9 @@ class Sampler:
         run.at, run.minute = at, minute
 
     def end_missing(self, at: datetime, is_known: Callable[[str], bool]) -> Iterator[PoolSample]:
-        """Samples to store of those that were not measured again in the poll of *at*.
+        """Yield the samples to store of subjects that the poll at *at* did not measure.
 
-        Their counters are remembered as long as they are known.
+        Their counters are kept while the subjects are known.
         """
         for subject in [subject for subject, run in self._runs.items() if run.at is not at]:
             run = self._runs[subject]
@@ -68,17 +68,17 @@ class Sampler:
                 del self._runs[subject]
 
     def end_all(self) -> list[PoolSample]:
-        """Samples to store of what is not stored yet; nothing is measured any more."""
+        """The samples not stored yet, when nothing will be measured any more."""
         runs, self._runs = self._runs, {}
         return [run.end(run.latest) for run in runs.values() if run.latest and run.polls]
 
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """A subject's latest sample, and the polls since then that measured the same.
+    """A subject's latest sample, and the polls since then with the same values.
 
-    Changed in place: thousands of new objects at each poll would make Python's garbage
-    collector look at everything there is.
+    It is changed in place: thousands of new objects at each poll would make Python's garbage
+    collector scan all objects.
     """
 
     latest: PoolSample | None = None
@@ -142,12 +142,12 @@ class _Run:
         return ended
 
     def _take_connection_seconds(self) -> float:
-        """Their growth since this was called last; rounding makes none of it negative."""
+        """The growth since the last call; rounding never makes it negative."""
         stored = self.connection_seconds_stored
         self.connection_seconds_stored = max(stored, self.connection_seconds)
         return self.connection_seconds_stored - stored
 
 
 def _growth(before: int, now: int) -> int:
-    """What a counter grew by; one that fell started again at zero, with its tenant."""
+    """The growth of a counter; if it fell, it restarted at zero with its tenant."""
     return now - before if now >= before else now

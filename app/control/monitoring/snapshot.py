@@ -1,8 +1,8 @@
-"""Snapshots: what the whole service looked like at one moment; nothing changes them any more.
+"""Snapshots: the state of the whole service at one moment; they never change.
 
-Dashboards, metrics and streams are served from snapshots. One is published at each poll. Between
-two polls a new one is taken when it is asked for and the latest is older than a second, or
-something was changed since: who writes and then reads sees what they wrote.
+Dashboards, metrics and streams are served from snapshots. Each poll publishes one. Between two
+polls, a request takes a new one if the latest is older than a second or something has changed
+since: clients read their own writes.
 """
 
 from __future__ import annotations
@@ -35,23 +35,24 @@ from app.pools.tenant_state import TenantState
 from app.pools.totals import Totals
 
 MAX_AGE_SECONDS = 1.0
-# Snapshots on demand are followed by a rest of so many times as long as taking them took.
+# After a snapshot on demand, the next one waits for this many times the duration of taking it.
 _REST_FACTOR = 4
-# Percentiles forget in steps of a tenth of their window; until half of that is over they are kept.
+# Percentiles forget in steps of a tenth of their window; they are reused until half of a step is
+# over.
 _REUSE_WINDOW_RATIO = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSnapshot:
-    """An open pool, a paused one, or one whose callers wait until it can be opened.
+    """A pool that is open, paused, or waiting to be opened for callers.
 
     Attributes:
-        inputs: what the rest is made of; while they are the same, so is the rest.
+        inputs: the values that the rest is computed from; while they are the same, so is the rest.
         measured_at: when the percentiles were computed, in monotonic seconds.
         size: the sizes in force.
-        pause: since when and by whom it is paused; None if it is not.
-        tenants: how many it serves.
-        leak_suspects: leases held beyond the threshold, oldest first.
+        pause: when and by whom it was paused; None if it is not paused.
+        tenants: number of tenants that it serves.
+        leak_suspects: leases older than the threshold, oldest first.
     """
 
     inputs: tuple[object, ...]
@@ -76,8 +77,9 @@ class TenantSnapshot:
     """A tenant, whether or not its pool is open.
 
     Attributes:
-        inputs, measured_at: as a pool's.
-        max_size: most connections it may have: its own limit within a shared pool, or the pool's.
+        inputs, measured_at: as in `PoolSnapshot`.
+        max_size: the most connections that it may have: its own limit in a shared pool, or the
+            pool's.
         wait: what its callers wait for; None if nobody waits.
     """
 
@@ -92,12 +94,12 @@ class TenantSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSnapshot:
-    """A server's connection budget, and what is used of it.
+    """A server's connection budget, and its use.
 
     Attributes:
-        lost: of the used ones, those that broke off and that Postgres may still have.
-        nodes: connections of the budget that are left to nodes.
-        active: connections on lease.
+        lost: used connections that broke, but that Postgres may still have.
+        nodes: connections of the budget that belong to nodes.
+        active: leased connections.
     """
 
     name: str
@@ -118,14 +120,14 @@ class Snapshot:
 
     Attributes:
         sequence: grows with each snapshot, from 1.
-        at: when it was begun, in monotonic seconds; `as_of` by the wall clock.
-        pools: open ones, by id, in its order.
-        closed: paused pools, and those that callers wait for, that are not open; in the same way.
-        tenants: in the same way.
+        at: when it was started, in monotonic seconds; `as_of`: by the wall clock.
+        pools: open pools by id, sorted by it.
+        closed: pools that are not open, but paused or awaited by callers; sorted likewise.
+        tenants: tenants by id; sorted likewise.
         totals: by server and strategy since the service started; they never fall.
-        findings: how many isolation checks failed.
-        loop_lag: how late the event loop was when last measured, and at worst lately, in seconds.
-        catalog_available: whether the catalog was reached when it was last used.
+        findings: number of failed isolation checks.
+        loop_lag: event loop lag at the last measurement, and its recent maximum, in seconds.
+        catalog_available: whether the catalog was reachable when it was last used.
     """
 
     sequence: int
@@ -161,13 +163,13 @@ class Snapshot:
         return monotonic() - self.at < MAX_AGE_SECONDS
 
     def tenants_of(self, only: Collection[str] | None) -> Collection[TenantSnapshot]:
-        """All tenants, or those of *only* these that exist, by id."""
+        """All tenants, or those of *only* that exist, by id."""
         if only is None:
             return self.tenants.values()
         return [self.tenants[name] for name in sorted(only) if name in self.tenants]
 
     def pools_of(self, only: Collection[str] | None) -> Iterable[PoolSnapshot]:
-        """All pools it shows, or those of them that serve one of *only* these tenants."""
+        """All its pools, or those that serve a tenant of *only*."""
         if only is None:
             return chain(self.pools.values(), self.closed.values())
         ids = {tenant.spec.pool_id for tenant in self.tenants_of(only)}
@@ -180,7 +182,7 @@ class Snapshot:
 
 
 class Snapshots:
-    """Takes snapshots, one at a time, and publishes one at each poll."""
+    """Takes snapshots, one at a time; each poll publishes one."""
 
     def __init__(self, manager: TenantPoolManager, catalog: Catalog, lag: EventLoopLag) -> None:
         self._manager = manager
@@ -196,19 +198,19 @@ class Snapshots:
         self.is_closed = False
 
     def invalidate(self) -> None:
-        """Something was changed that the latest snapshot does not show."""
+        """Note a change that the latest snapshot does not show."""
         self._changes += 1
 
     @property
     def fresh(self) -> Snapshot | None:
-        """The latest snapshot if a new one would show nothing more; else None."""
+        """The latest snapshot, if a new one would show nothing more; else None."""
         latest = self.latest
         if latest is None or self._changes_seen != self._changes:
             return None
         return latest if latest.is_fresh else None
 
     async def current(self) -> Snapshot:
-        """A snapshot that shows all changes made before this call."""
+        """Return a snapshot that shows all changes made before this call."""
         changes = self._changes
         if (fresh := self.fresh) is not None:
             return fresh
@@ -227,7 +229,7 @@ class Snapshots:
         return self.published
 
     async def wait_published(self, after: int) -> Snapshot | None:
-        """The latest published snapshot with a sequence above *after*; None once closed."""
+        """Wait for a published snapshot with a sequence above *after*; None once closed."""
         while not self.is_closed and (self.published is None or self.published.sequence <= after):
             await self._publication.wait()
         return None if self.is_closed else self.published
@@ -254,7 +256,7 @@ class Snapshots:
 
 
 class _SnapshotBuilder:
-    """A snapshot in the making; pools and tenants that did not change are reused from *before*."""
+    """Builds a snapshot; pools and tenants that did not change are reused from *before*."""
 
     def __init__(self, manager: TenantPoolManager, before: Snapshot | None) -> None:
         self._manager = manager
@@ -312,7 +314,7 @@ class _SnapshotBuilder:
             self._tenants[name] = self._tenant(state, tenants.get(name))
             self._totals.add(state)
             yield
-        # Nearly in order already, so this is quick.
+        # They are already nearly in order, so this is quick.
         self._pools = dict(sorted(self._pools.items()))
         yield
         self._tenants = dict(sorted(self._tenants.items()))
@@ -391,7 +393,7 @@ def snapshot_pool(
     at: float,
     before: PoolSnapshot | None = None,
 ) -> PoolSnapshot:
-    """A pool at *at*, in monotonic seconds; the one *before* if nothing has changed.
+    """Take a snapshot of a pool at *at*, monotonic seconds; reuse *before* if nothing has changed.
 
     Args:
         pool: None while it is closed.
@@ -429,7 +431,7 @@ def snapshot_pool(
 
 
 def _is_current(reused: PoolSnapshot | TenantSnapshot, at: float) -> bool:
-    """Whether its percentiles still hold."""
+    """Whether its percentiles are still valid."""
     stats = reused.stats
     if at - reused.measured_at < _REUSE_WINDOW_RATIO * stats.window_seconds:
         return True
