@@ -133,12 +133,14 @@ class Recommendations(Store):
         )
         return await self._database.load(statement, _recommendation)
 
-    async def expire(self, now: datetime) -> tuple[AuditEvent, ...]:
-        """Close those that expired by *now*; the events of that."""
+    async def expire(self, now: datetime, *, limit: int) -> tuple[AuditEvent, ...]:
+        """Close those that expired by *now*, *limit* at most; the events of that."""
         column = recommendations.c
+        is_open = column.status == RecommendationStatus.OPEN
+        some = select(column.id).where(is_open, column.expires_at <= now).limit(limit)
         expired = (
             update(recommendations)
-            .where(column.status == RecommendationStatus.OPEN, column.expires_at <= now)
+            .where(is_open, column.id.in_(some))
             .values(status=RecommendationStatus.EXPIRED, closed_at=now, closed_by=ADVISOR.name)
         )
         async with self._database.transaction() as connection:

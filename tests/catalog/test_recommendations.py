@@ -120,13 +120,24 @@ async def test_recommendations_expire(catalog: Catalog) -> None:
     await catalog.recommendations.add(early)
     await catalog.recommendations.add(late)
     now = NOON + timedelta(minutes=10)
-    [event] = await catalog.recommendations.expire(now)
+    [event] = await catalog.recommendations.expire(now, limit=2)
     expired = early.closed(RecommendationStatus.EXPIRED, ADVISOR.name, now)
     assert await catalog.recommendations.get(early.id) == expired
     assert event == expired.closing_event(ADVISOR)
     assert await recorded(catalog) == [event]
-    assert await catalog.recommendations.expire(now) == ()
+    assert await catalog.recommendations.expire(now, limit=2) == ()
     assert await catalog.recommendations.get(late.id) == late
+
+
+async def test_no_more_expire_at_once_than_asked_for(catalog: Catalog) -> None:
+    given = [recommendation(f"t{number}") for number in range(5)]
+    for each in given:
+        await catalog.recommendations.add(each)
+    now = NOON + timedelta(minutes=10)
+    expired = [await catalog.recommendations.expire(now, limit=2) for _ in range(4)]
+    assert list(map(len, expired)) == [2, 2, 1, 0]
+    closed = {event.pool for events in expired for event in events}
+    assert closed == {each.pool_id for each in given}
 
 
 async def test_one_that_is_repeated_expires_later_but_not_if_it_is_closed(

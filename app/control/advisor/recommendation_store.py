@@ -25,6 +25,9 @@ _SIMILAR = 0.25
 # Following an open recommendation must not leave a pool smaller than advised now by more than this
 # share, or one connection.
 _TOO_SMALL = 0.1
+# Of those that expire together, closed in one transaction; each has its event, and a line in the
+# log.
+_EXPIRED_AT_ONCE = 100
 
 
 class RecommendationStore:
@@ -162,8 +165,10 @@ class RecommendationStore:
                 del self._dismissed[subject]
         if all(self._is_current(each, now) for each in self._open.values()):
             return
-        for event in await self._catalog.recommendations.expire(now):
-            audit_events.log(event)
+        expire = self._catalog.recommendations.expire
+        while expired := await expire(now, limit=_EXPIRED_AT_ONCE):
+            for event in expired:
+                audit_events.log(event)
         self._open = {
             subject: each for subject, each in self._open.items() if self._is_current(each, now)
         }

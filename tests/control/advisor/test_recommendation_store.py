@@ -5,10 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.control import audit_events
+from app.control.advisor import recommendation_store
 from app.domain.advisor import ReasonCode
 from app.domain.advisor.sizing_recommendation import ScalingAction
 from tests.catalog.values import recommendation
 from tests.fixtures.control import Control
+from tests.fixtures.turns import counted_turns
 
 QUEUE, LATE = ReasonCode.QUEUE_ABOVE_TARGET, ReasonCode.LATE_WAITS
 
@@ -81,6 +84,20 @@ async def test_one_that_is_repeated_stays_open_and_one_that_is_not_expires(
     assert store.open["acme"] is old
     store.drop(old)
     await store.renew(old, given.advice, lifetime)
+    assert not store.open
+
+
+async def test_of_many_that_expire_together_some_are_closed_in_each_turn(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, now = control.advisor_loop._store, datetime.now(UTC)
+    for number in range(7):
+        await store.add(recommendation(f"t{number}", expires_at=now))
+    monkeypatch.setattr(recommendation_store, "_EXPIRED_AT_ONCE", 3)
+    async with counted_turns() as turns:
+        monkeypatch.setattr(audit_events, "log", turns.counted(audit_events.log))
+        await store.expire()
+    assert (turns.calls, turns.most) == (7, 3)
     assert not store.open
 
 
