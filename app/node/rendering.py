@@ -20,6 +20,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLogin
+from app.domain.nodes.node import CHECK_INTERVAL_MS
 from app.node.errors import CannotRender
 
 INI, USERS, HBA = "pgbouncer.ini", "users.txt", "hba.conf"
@@ -40,10 +41,8 @@ _AUTHORITIES = (
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 
-# Postgres notices within so many milliseconds, also inside a statement, that PgBouncer was killed,
-# or has closed the connection of a client that hung up: sooner than the agent counts it as gone.
-# Before version 14 it has no such setting: PgBouncer logs the error, and goes on.
-_CONNECT_QUERY = "SET client_connection_check_interval = 50"
+# Provisioning sets it for the role, too, which RESET ALL comes back to. Roles of before have not.
+_CONNECT_QUERY = f"SET client_connection_check_interval = {CHECK_INTERVAL_MS}"
 
 _SETTINGS = """\
 pool_mode = transaction

@@ -1,7 +1,7 @@
 """The isolation audit finds what breaks each promise, and undoes what a role did to itself."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import pytest_asyncio
@@ -231,3 +231,24 @@ async def test_what_a_role_set_for_itself_is_undone_and_its_connections_replaced
         assert await connection.fetchval("SHOW work_mem") != "64kB"
     actions = [event.action for event in arena.self_check._outbox.pending]
     assert "pool.role_settings_reset" in actions
+
+
+@pytest.mark.parametrize("strategy", [PER_TENANT, PER_DATABASE])
+async def test_a_session_on_a_node_that_resets_all_still_looks_whether_its_client_is_there(
+    arenas: dict[PoolStrategy, Arena], strategy: PoolStrategy
+) -> None:
+    arena = arenas[strategy]
+    # Poolers send no settings when they connect.
+    login = replace(arena.login(arena.mallory), settings={})
+    for by_the_role in (
+        "SELECT 42",
+        "ALTER ROLE CURRENT_USER SET client_connection_check_interval = 0",
+    ):
+        async with arena.lease() as connection:
+            await connection.execute(by_the_role)
+        await audited(arena)
+        session = await arena.server.connect(login)
+        await session.execute("SET client_connection_check_interval = 0; RESET ALL")
+        assert await session.fetchval("SHOW client_connection_check_interval") == "50ms"
+        await session.close(timeout=5)
+    assert await audited(arena) == {}

@@ -16,6 +16,7 @@ import asyncpg
 
 from app.domain.isolation_checks import AuditCheck, Inspection
 from app.domain.isolation_facts import ExcessGrant, RelationFacts, RoleFacts
+from app.domain.nodes.node import CHECK_INTERVAL_MS
 from app.domain.tenant import OBJECT_PREFIX
 from app.pools import driver
 from app.pools.raw_text import as_hex, decode, starts_with
@@ -59,6 +60,7 @@ with recursive ours as (
     select setrole, array_agg({as_hex(_SHORTENED_SETTING)}) filter (
         where not (datname is not distinct from current_database() and setting =
             format('search_path=%I%s, pg_temp', pg_get_userbyid(setrole), $3::text))
+            and setting <> 'client_connection_check_interval={CHECK_INTERVAL_MS}'
         ) as names
     from pg_db_role_setting left join pg_database on pg_database.oid = setdatabase,
         unnest(setconfig) as setting

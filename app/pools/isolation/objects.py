@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from app.domain.errors import ObjectsExist, ProvisioningFailed
+from app.domain.nodes.node import CHECK_INTERVAL_MS
 
 # Postgres compares the marks, because a comment may be in any encoding. CREATE DATABASE cannot be
 # part of a transaction: a database that a crash left unmarked is recognised by its owner, the role
@@ -26,7 +27,6 @@ select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
     end as role,
     coalesce(role.rolsuper or role.rolcreatedb or role.rolcreaterole or role.rolreplication
         or role.rolbypassrls, false) as has_attributes,
-    exists (select from pg_db_role_setting where setrole = role.oid) as has_settings,
     (
         select coalesce(obj_description(oid, 'pg_namespace') = $2, false)
         from pg_namespace where nspname = $1
@@ -98,7 +98,6 @@ class ObjectFacts:
     admin: str
     role: bool | None
     has_attributes: bool
-    has_settings: bool
     schema: bool | None
     database: bool | None
     is_open_to_public: bool
@@ -177,8 +176,7 @@ def put_login_role(
         f"{verb} ROLE %I LOGIN PASSWORD %L VALID UNTIL 'infinity'{limit}{attributes}",
         *(name, verifier),
     )
-    if facts.has_settings:
-        yield reset_settings(name)
+    yield from reset_settings(name)
     yield sql("COMMENT ON ROLE %I IS %L", name, mark)
     if not facts.is_superuser:
         yield sql("GRANT %I TO CURRENT_USER", name)
@@ -192,9 +190,14 @@ def set_connection_limit(name: str, limit: int) -> str:
     return sql(f"ALTER ROLE %I CONNECTION LIMIT {limit:d}", name)
 
 
-def reset_settings(name: str) -> str:
-    """Undo settings for all sessions of the role, which could keep it from working."""
-    return sql(_RESET_SETTINGS, name)
+def reset_settings(name: str) -> Iterator[str]:
+    """Undo settings for all sessions of the role, which could keep it from working.
+
+    One stays: on nodes, RESET ALL, which drivers send, restores this check interval. Pools send
+    another value in their startup message.
+    """
+    yield sql(_RESET_SETTINGS, name)
+    yield sql(f"ALTER ROLE %I SET client_connection_check_interval = {CHECK_INTERVAL_MS:d}", name)
 
 
 def set_search_path(name: str, database: str, schemas: Sequence[str]) -> str:

@@ -77,9 +77,10 @@ async def _revoke(_: asyncpg.Connection, grant: ExcessGrant) -> Sequence[str]:
 
 
 async def _repair_role(connection: asyncpg.Connection, repair: Repair) -> Sequence[str]:
-    role, statements = repair.role, []
+    role = repair.role
+    statements: list[str] = []
     if repair.reset_settings:
-        statements.append(objects.reset_settings(role))
+        statements += objects.reset_settings(role)
         if repair.search_path_database is not None:
             path = objects.set_search_path(role, repair.search_path_database, repair.schemas)
             statements.append(path)
