@@ -37,12 +37,12 @@ class PoolerLog:
 
     def keep_short(self) -> None:
         """Empty it if it has become long."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             if self.path.stat().st_size > _LONGEST:
                 os.truncate(self.path, 0)
 
     def _end(self) -> str:
-        with suppress(FileNotFoundError), self.path.open("rb") as file:
+        with suppress(OSError), self.path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _END))
             return file.read().decode(errors="replace")
         return ""

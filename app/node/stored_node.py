@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -53,6 +54,8 @@ class NodeStore:
     def __init__(self, directory: NodeDirectory) -> None:
         self._directory = directory
         self._boot = boot_id()
+        # Files that could not be written at the last try.
+        self._failing: set[str] = set()
 
     def load(self) -> StoredNode | None:
         """What an earlier agent left; None if there was none since the machine started.
@@ -94,6 +97,12 @@ class NodeStore:
         try:
             self._directory.write(name, content)
         except OSError as error:
-            # An old one would be worse than none.
-            (self._directory.path / _CONTACT).unlink(missing_ok=True)
-            _log.warning("nothing is kept for the next agent", reason=str(error))
+            # An old one would be worse than none. On a disk that is read-only it stays, and no
+            # agent starts.
+            with suppress(OSError):
+                (self._directory.path / name).unlink(missing_ok=True)
+            if name not in self._failing:
+                _log.warning("nothing is kept for the next agent", reason=str(error))
+            self._failing.add(name)
+        else:
+            self._failing.discard(name)

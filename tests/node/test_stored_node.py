@@ -8,11 +8,13 @@ import stat
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.domain.nodes.allotment import Allotment
 from app.node import stored_node as module
 from app.node.files import NodeDirectory
 from app.node.stored_node import NodeStore
+from tests.fixtures.full_disk import files_of_at_most
 from tests.node.configurations import SERVER, configuration, entry
 
 NODE = configuration(entry("acme", logins=("acme.web",)), allotment=10, generation=3)
@@ -69,3 +71,30 @@ def test_on_a_full_disk_an_old_allotment_is_not_left_for_the_next_agent(
     store.accept(2.0, LATER)
     monkeypatch.undo()
     assert store.load() is None
+
+
+def test_a_configuration_that_does_not_fit_on_the_disk_leaves_none_for_the_next_agent(
+    directory: NodeDirectory,
+) -> None:
+    """The one before may have logins that were revoked since. The contact, which is short, fits."""
+    store = NodeStore(directory)
+    store.store(NODE)
+    store.accept(1.0, LATER)
+    size = (directory.path / "configuration.json").stat().st_size
+    with files_of_at_most(size):
+        store.store(configuration(*(entry(name) for name in ("acme", "bravo", "coral")), version=2))
+        store.accept(2.0, LATER)
+    assert (directory.path / "contact.json").exists()
+    assert store.load() is None
+    assert len(list(directory.path.iterdir())) == 1  # nothing half-written
+
+
+def test_what_can_be_neither_written_nor_removed_does_not_end_the_agent(
+    directory: NodeDirectory,
+) -> None:
+    (directory.path / "contact.json").mkdir()
+    store = NodeStore(directory)
+    with capture_logs() as logs:
+        for _ in range(3):  # and says so once
+            store.accept(1.0, LATER)
+    assert [each["event"] for each in logs] == ["nothing is kept for the next agent"]
