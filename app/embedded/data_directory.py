@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from app.embedded.binaries import make_enterable
@@ -17,12 +18,33 @@ _LOCK = "lock"
 
 
 def write_private_file(path: Path, text: str) -> None:
-    """Write a file that its owner alone may read, all or nothing."""
+    """Write a file that its owner alone may read: all or nothing, also if the machine crashes.
+
+    Raises:
+        OSError: it cannot be written; then nothing has changed.
+    """
     half = path.with_name(f"{path.name}.half")
     half.unlink(missing_ok=True)
-    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{text}\n")
-    half.replace(path)
+    try:
+        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{text}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)
+    except OSError:
+        half.unlink(missing_ok=True)  # there may be half a secret in it
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """Bring the names in it to the disk, where its file system can."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def new_password() -> str:
