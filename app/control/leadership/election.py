@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from math import inf
 
 import structlog
 
@@ -93,6 +95,9 @@ class Election:
         self._is_registered = True
         # The last renewal, and since when each look found the same one, by this machine's clock.
         self._seen: tuple[str, float] | None = None
+        # The last renewal, and until when its writer may trust itself, as the first look at it
+        # said, by `trust.clock`: the catalog's clock may jump, as when it fails over.
+        self._trusted: tuple[str, float] = ("", -inf)
         self._renewal: asyncio.Task[None] | None = None
         # Set at the next attempt to renew, or when this instance's state changes.
         self._progress = asyncio.Event()
@@ -250,6 +255,9 @@ class Election:
             is_same = seen is not None and seen[0] == self.record.renewal
             now = asyncio.get_running_loop().time()
             self._seen = seen if is_same else (self.record.renewal, now)
+            if self._trusted[0] != self.record.renewal:
+                until = self.trust.clock() + self.record.trust_left
+                self._trusted = (self.record.renewal, until)
         if self.active_url != before:
             self._on_change()
         return self.record
@@ -275,6 +283,9 @@ class Election:
         takeover = await self._leadership.begin_epoch()
         if takeover is not None:
             self._is_succeeding = takeover.predecessor is not None
+            if self._is_succeeding:
+                left = max(takeover.trust_left, self._trusted[1] - self.trust.clock())
+                takeover = replace(takeover, trust_left=left)
             self.trust.begin(after=takeover.trust_left)
             self._renewed(started)
             self._renewal = asyncio.create_task(self._renew(), name="leadership")

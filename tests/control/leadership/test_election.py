@@ -10,6 +10,7 @@ from math import inf
 
 import pytest
 
+from app.catalog import leadership_lock
 from app.catalog.database import CatalogAddress
 from app.catalog.leadership_lock import Leadership
 from app.control.leadership.election import Election
@@ -218,6 +219,31 @@ async def test_the_predecessors_trust_is_waited_out(catalog_address: CatalogAddr
         takeover = await second.election.wait_to_win()
         assert takeover.predecessor == FIRST.id
         assert takeover.trust_left > 0
+        assert not second.election.trust.is_valid()
+        second.clock.now += takeover.trust_left
+        await second.election.renew_once()
+        assert second.election.trust.is_valid()
+
+
+async def test_a_catalog_whose_clock_jumps_forward_does_not_shorten_the_predecessors_trust(
+    catalog_address: CatalogAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it fails over to another machine: that ends all connections, too."""
+    cut_off = Leadership(catalog_address, FIRST)
+    await cut_off.lock()
+    await cut_off.begin_epoch()
+    async with candidate(SECOND, catalog_address) as second:
+        assert await second.election.contend() is None
+        an_hour_later = "(clock_timestamp() + interval '1 hour')"
+        monkeypatch.setattr(
+            leadership_lock,
+            "_READ",
+            leadership_lock._READ.replace("clock_timestamp()", an_hour_later),
+        )
+        cut_off._connection.terminate()  # type: ignore[union-attr]
+        takeover = await second.election.wait_to_win()
+        assert takeover.trust_left > 0
+        await second.election.renew_once()
         assert not second.election.trust.is_valid()
         second.clock.now += takeover.trust_left
         await second.election.renew_once()
