@@ -20,13 +20,13 @@ _HOLD_DEADLINE = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanFor(Plan, Generic[T]):
-    """A plan with what it was made for, so that its execution looks nothing up again."""
+    """A plan with its subject, so that its execution looks nothing up again."""
 
     subject: T
 
     @classmethod
     def of(cls, subject: T, *parts: Plan) -> PlanFor[T]:
-        """One plan of all *parts*, in their order."""
+        """Join all *parts* into one plan, in their order."""
         whole = sum(parts, Plan())
         return cls(
             subject=subject,
@@ -41,9 +41,9 @@ class Operation(Generic[T, R]):
     """A change that is planned, then executed under its lock. `await operation` does both.
 
     Attributes:
-        plan: what it would do now; raises why it cannot be done, and changes nothing.
-        execute: follows a plan that was made under the lock.
-        lock: makes operations on the same thing take turns.
+        plan: returns what it would do now, or raises if that is impossible; changes nothing.
+        execute: carries out a plan that was made under the lock.
+        lock: serialises operations on the same thing.
         needs_catalog: whether it is refused while the catalog is unreachable.
     """
 
@@ -61,7 +61,7 @@ class Operation(Generic[T, R]):
 
 
 class KeyedLocks:
-    """A lock for every tenant and pool, so that their changes go one at a time.
+    """A lock for every tenant and pool, so that each has one change at a time.
 
     An unused one takes no memory.
     """
@@ -74,7 +74,7 @@ class KeyedLocks:
         """Hold the lock of *key*: `async with locks.hold("acme"):`.
 
         Raises:
-            Unavailable: it was held elsewhere for too long.
+            Unavailable: another task held it for too long.
         """
         lock = self._locks.setdefault(key, asyncio.Lock())
         try:
@@ -89,14 +89,15 @@ class KeyedLocks:
 
     @asynccontextmanager
     async def hold_if_free(self, key: str) -> AsyncIterator[bool]:
-        """Hold the lock of *key* unless somebody else does, or is about to; whether it is held.
+        """Hold the lock of *key* unless another task has or awaits it; yields whether it is held.
 
-        For work that another tick can do as well: `async with locks.hold_if_free("acme") as held:`.
+        For work that a later tick can do as well: `async with locks.hold_if_free("acme") as held:`.
         """
         lock = self._locks.setdefault(key, asyncio.Lock())
         is_ours = False
         with suppress(TimeoutError):
-            # A free lock is taken without a pause. One that was just released may have an heir.
+            # A free lock is taken without a pause. One that was just released may have an heir
+            # already.
             async with asyncio.timeout(0.0):
                 is_ours = await lock.acquire()
         try:

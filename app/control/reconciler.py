@@ -1,8 +1,8 @@
-"""Reconciler: compares desired with actual state and finishes what was interrupted.
+"""Reconciler: compares desired with actual state, and finishes interrupted changes.
 
-After a restart or an outage it opens the pools that keep connections, resizes what was resized
-meanwhile, finishes deletions and rotations, and stores what could not be stored. It also stores
-when credentials were used, and renews verifiers of an earlier version.
+After a restart or an outage it opens the pools with a min_size, applies changes of size, finishes
+deletions and rotations, and stores what could not be stored. It also stores when credentials were
+used, and renews verifiers of an earlier version.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from app.domain.audit import RECONCILER
 from app.domain.errors import CatalogUnavailable, PoolkeeperError
 from app.pools.manager import TenantPoolManager
 
-# Pools looked at between two turns of the event loop.
+# Pools processed between two turns of the event loop.
 _SLICE = 100
 
 _log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcileReport:
-    """What one comparison did."""
+    """The result of one comparison."""
 
     steps: int
     deletions_finished: int
@@ -42,7 +42,7 @@ class ReconcileReport:
 
 
 class Reconciler:
-    """One comparison after the other."""
+    """Runs one comparison after another."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Reconciler:
         self._catalog = catalog
 
     async def run_once(self) -> ReconcileReport:
-        """Compare and act; what cannot be done now is tried again at the next tick."""
+        """Compare and act; the next tick tries again what is impossible now."""
         saved = deleted = 0
         is_reached = False
         try:
@@ -96,7 +96,7 @@ class Reconciler:
     async def _converge(self) -> int:
         steps = 0
         async for pool_id in in_slices(list(self._manager.desired), _SLICE):
-            desired = self._manager.desired.get(pool_id)  # as it is by now
+            desired = self._manager.desired.get(pool_id)  # the present one
             state = self._manager.tenant_state_for_pool(pool_id)
             if desired is None or state is None or not state.tenant.is_usable:
                 continue

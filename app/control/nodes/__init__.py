@@ -1,1 +1,1 @@
-"""Nodes: declared, fed, heard, and given their part of each server's budget."""
+"""Nodes: declares them, configures them, hears their reports, and divides each server's budget."""

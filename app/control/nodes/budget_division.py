@@ -1,6 +1,6 @@
 """The division of each server's budget among this process and its nodes.
 
-Connections move to where they are lacking. What a node may have is in the catalog before it is
+Connections move to where they are lacking. A node's allotment is stored in the catalog before it is
 sent, so that the next leader of the service counts it, too. A back-end of a tenant's role that is
 neither ours nor reported by a node counts as used.
 """
@@ -21,24 +21,25 @@ from app.domain.nodes.division import Holder, divide
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 
-# As a holder this process has a name that no node can have.
+# The name of this process as a holder; no node can have it.
 _PROCESS = ""
-# Of a holder without work, against others: it gets what it could use at once only if there is more
-# than enough.
+# The weight of a holder without work: it gets what it could use at once only if there is more than
+# enough.
 _IDLE_WEIGHT = 0.1
-# What this process should have while it has no work: a pool of the usual size.
+# What this process should have while it has no work: one pool of the usual size.
 _PROCESS_FLOOR = 5
-# Seconds between two writes of liabilities that have fallen: to know more than true is safe.
+# Seconds between two writes of liabilities that have fallen; a stored value that is too high is
+# safe.
 _SAVE_INTERVAL = 10.0
-# Pools looked at between two turns of the event loop.
+# Pools processed between two turns of the event loop.
 _SLICE = 500
-# Seconds for which a report waits for others' divisions, and those of one for the catalog. Agents
-# hear an answer within `ANSWER_SECONDS`.
+# Seconds that a report waits for other divisions, and a division for the catalog. Agents accept an
+# answer within `ANSWER_SECONDS`.
 _PATIENCE = 2.0
 
 
 class BudgetDivision:
-    """What this process and each node may have of each server.
+    """Decides how many connections of each server this process and each node may have.
 
     Attributes:
         lock: held while connections move.
@@ -54,7 +55,7 @@ class BudgetDivision:
         next_number: Callable[[], int],
         clock: Callable[[], float],
     ) -> None:
-        """Divide among *nodes* and the pools of *manager*; *next_number* numbers an allotment."""
+        """Divide among *nodes* and the pools of *manager*; *next_number* numbers allotments."""
         self._manager = manager
         self._nodes = nodes
         self._backends = backends
@@ -64,32 +65,32 @@ class BudgetDivision:
         self.lock = asyncio.Lock()
         self._own: defaultdict[str, Commitment] = defaultdict(Commitment)
         self._own_demand: defaultdict[str, Demand] = defaultdict(Demand)
-        # Servers to divide, in the order in which that was asked for.
+        # Servers to divide, in the order of the requests.
         self._due: dict[str, None] = {}
-        # Until when the division under way may write to the catalog.
+        # Until when the present division may write to the catalog.
         self._saves_until = 0.0
         self._fallen_saved_at = 0.0
 
     def begin(self) -> None:
-        """Leave to nodes what they may have from an earlier leader of the service."""
+        """Start with the nodes' allotments from an earlier leader of the service."""
         for server in self._manager.servers.values():
             server.share(others=self._owed(server.name), most=None)
 
     def end(self) -> None:
-        """Without any node this process has all there is."""
+        """Give the whole budget to this process, because there are no nodes."""
         self._own.clear()
         self._backends.forget()
         for server in self._manager.servers.values():
             server.share(others=0, most=None)
 
     def unexplained(self, server: str) -> int:
-        """Back-ends of tenants' roles that are neither ours nor, as far as is known, a node's."""
+        """Back-ends of tenants' roles that are neither ours nor, as far as known, a node's."""
         return self._backends.count(server, self._nodes.values())
 
     # -- demand ----------------------------------------------------------------------------------
 
     def note_demand(self, node: TrackedNode) -> None:
-        """What *node* needs so that all its tenants with work can have connections, or one can."""
+        """Note what *node* needs: for all tenants with work, and at least for its largest one."""
         latest = node.latest
         busy: defaultdict[str, int] = defaultdict(int)
         weight: defaultdict[str, float] = defaultdict(float)
@@ -104,7 +105,7 @@ class BudgetDivision:
             demand.note(wanted, weight[server], self._clock())
 
     async def note_own_demands(self, servers: Iterable[Server]) -> None:
-        """What this process could use of these servers."""
+        """Note what this process could use of these servers."""
         wanted: defaultdict[str, int] = defaultdict(int)
         async for pool in in_slices(list(self._manager.pools()), _SLICE):
             wanted[pool.server.name] += min(pool.most, pool.demand)
@@ -115,7 +116,7 @@ class BudgetDivision:
     # -- division --------------------------------------------------------------------------------
 
     async def redivide(self, servers: Iterable[str]) -> None:
-        """Divide *servers*, or leave that to the division under way: agents wait for answers."""
+        """Divide *servers*, or leave it to the division under way: agents wait for answers."""
         self._due |= dict.fromkeys(sorted(set(servers) & self._manager.servers.keys()))
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -132,10 +133,10 @@ class BudgetDivision:
             self.lock.release()
 
     async def _divide(self, server: Server) -> None:
-        """Move what is lacking; twice, because what this process gives up is free at once.
+        """Move lacking connections; twice, because what this process gives up is free at once.
 
-        Not before the server has been reached: until then nodes keep what they have. And not once
-        the last node is forgotten.
+        It does nothing until the server has been reached: nodes keep what they have. It also does
+        nothing once the last node is forgotten.
         """
         if server.limits is None or not self._nodes:
             return
@@ -147,7 +148,7 @@ class BudgetDivision:
             if not await self._send(server.name, changes):
                 break
         else:
-            # What nobody lacks is this process'.
+            # What nobody lacks belongs to this process.
             own = self._own[server.name]
             free = self._budget(server) - own.liability - self._owed(server.name)
             if free > 0:
@@ -179,7 +180,7 @@ class BudgetDivision:
         )
 
     async def _send(self, server: str, changes: Mapping[str, int]) -> bool:
-        """Give nodes their new allotments; False if the catalog is away, and some must wait."""
+        """Give nodes their new allotments; False if the catalog is away and some must wait."""
         sent = {
             name: Allotment(generation=self._next_number(), connections=connections)
             for name, connections in changes.items()
@@ -190,14 +191,14 @@ class BudgetDivision:
             for known in (node.commitment(server),)
             for commitment in (known.send(sent[name]) if name in sent else known,)
         }
-        # All of them: what has fallen for one is what another one gets, also after a restart.
+        # All of them: one node gets what another one gave up, after a restart too.
         grown = {name for name in sent if owed[name, server] > self._stored.of(name, server)}
         is_late = self._clock() > self._saves_until
         if grown and (is_late or not await self._stored.save(owed)):
             for name in grown:
                 del sent[name]
         for name, allotment in sent.items():
-            # A report may have come, or the node gone, while the catalog was written.
+            # A report may have come, or the node gone, during the write to the catalog.
             if (node := self._nodes.get(name)) is not None:
                 node.send(server, allotment)
         return len(sent) == len(changes)
@@ -209,7 +210,7 @@ class BudgetDivision:
         self._obey(server)
 
     def _obey(self, server: Server) -> None:
-        """Keep this process' pools to its allotment, and never to more than nodes leave of all."""
+        """Limit this process' pools to its allotment, and to what nodes leave of the budget."""
         others = self._owed(server.name) + self.unexplained(server.name)
         own = self._own[server.name]
         if not own.generation:
@@ -219,11 +220,11 @@ class BudgetDivision:
         self._own[server.name] = own.acknowledge(own.generation, server.budget.used)
 
     def _owed(self, server: str) -> int:
-        """What nodes can have of a server, together."""
+        """The sum of the nodes' liabilities on a server."""
         return sum(node.commitment(server).liability for node in self._nodes.values())
 
     async def save_fallen(self) -> None:
-        """Store what nodes cannot have any more, now and then."""
+        """Store liabilities that have fallen, now and then."""
         now = self._clock()
         if now - self._fallen_saved_at < _SAVE_INTERVAL:
             return

@@ -21,13 +21,13 @@ from app.domain.plan import PlanAction, plan_record, plan_step
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 
-# Tenants looked at between two turns of the event loop.
+# Tenants processed between two turns of the event loop.
 _SLICE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeChange:
-    """What is to be stored of a node, and the event that records it."""
+    """The change to store for a node, and its event."""
 
     spec: NodeSpec
     paused: bool
@@ -58,10 +58,10 @@ class NodeDeclarations:
     def put(
         self, spec: NodeSpec, actor: Actor, *, expected_generation: int | None = None
     ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
-        """Create or change a node; whether it was created.
+        """Create or change a node; returns whether it was created.
 
         Raises:
-            ServerNotFound: a limit is of a server that is not declared.
+            ServerNotFound: a limit names a server that is not declared.
             StaleVersion, CatalogUnavailable
         """
 
@@ -84,13 +84,16 @@ class NodeDeclarations:
     def set_paused(
         self, node: TrackedNode, actor: Actor
     ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
-        """Let its clients wait: they can connect, and get no connection."""
+        """Pause the node: its clients can connect, and get no connection to Postgres."""
         return self._switch(node.name, "paused", actor, paused=True)
 
     def set_draining(
         self, node: TrackedNode, actor: Actor
     ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
-        """Let nobody else connect; once its clients have left, it gives its connections back."""
+        """Drain the node: no more clients can connect.
+
+        Once all have left, it returns its connections.
+        """
         return self._switch(node.name, "draining", actor, draining=True)
 
     def resume(
@@ -102,7 +105,7 @@ class NodeDeclarations:
     def delete(
         self, node: TrackedNode, actor: Actor, *, expected_generation: int | None = None
     ) -> Operation[TrackedNode, TrackedNode]:
-        """Forget a node.
+        """Delete a node.
 
         Raises:
             NodeInUse: it may have connections.
@@ -170,11 +173,11 @@ class NodeDeclarations:
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
     async def close(self, deadline: float) -> None:
-        """Wait at most *deadline* seconds for what is done in the background. Safe twice."""
+        """Wait up to *deadline* seconds for background work. Safe to call twice."""
         await self._background.close(deadline)
 
     def _update_limits(self, before: NodeSpec | None, after: NodeSpec | None) -> None:
-        """Set the limits of roles that are served by a node more, or less, than before."""
+        """Set the limits of roles that the node newly serves, or no longer serves."""
         self._background.start("node: role limits", self._apply_limits(before, after))
 
     async def _apply_limits(self, before: NodeSpec | None, after: NodeSpec | None) -> None:
@@ -182,13 +185,13 @@ class NodeDeclarations:
             spec = state.tenant.spec
             if _serves(before, spec) is _serves(after, spec) or not state.tenant.is_usable:
                 continue
-            # Of a server that is away each would wait for it; the isolation audit sets them later.
+            # On a server that is away, each would wait for it; the isolation audit sets them later.
             server = self._manager.servers.get(spec.server)
             if server is not None and server.is_available:
                 await self._limits.apply(state)
 
     def _lower_limit(self, tenant: str) -> None:
-        """Set the limit of a tenant's role for a smaller size, once no place has more."""
+        """Lower the limit of a tenant's role after its size shrank, once no place has more."""
         state = self._manager.tenant_states.get(tenant)
         if state is not None and state.tenant.is_usable:
             self._background.start(f"tenant {tenant}: role limit", self._limits.apply(state))

@@ -1,4 +1,4 @@
-"""What a holder of connections could use of one server: the most of the last seconds."""
+"""The connections of a server that a holder could use: the maximum of the last seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MEMORY = 10.0
 
 @dataclass(slots=True, kw_only=True)
 class Demand:
-    """What a holder could use of one server: the most of some seconds, and its weight now."""
+    """What a holder could use of a server: the recent maximum, and its present weight."""
 
     weight: float = 0.0
     _peaks: deque[tuple[float, int]] = field(default_factory=deque)

@@ -1,6 +1,6 @@
-"""What each node is to do: made anew when something of it has changed, and waited for by agents.
+"""The feed: builds each node's configuration again when something changed; agents wait for it.
 
-It has the passwords of tenants' roles in it. Nothing here logs or stores any of it.
+Configurations contain passwords of tenants' roles. Nothing here logs or stores them.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 
-# Tenants looked at between two turns of the event loop.
+# Tenants processed between two turns of the event loop.
 _SLICE = 100
-# Seconds in which nodes report that a tenant is closed.
+# Seconds within which nodes report that a tenant is closed.
 _CLOSE_DEADLINE = 5.0
-# The same, where somebody waits for the response to a pause.
+# The same, while a client waits for the response to a pause.
 _PAUSE_DEADLINE = 2.0
-# Seconds in which nodes report that they have what was changed.
+# Seconds within which nodes report that a change is in force.
 _SETTLE_DEADLINE = 5.0
 _NO_ALLOTMENT = Allotment(generation=0, connections=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerAddress:
-    """Where nodes reach a server.
+    """The address at which nodes reach a server.
 
     Attributes:
         tls_mode: libpq's `sslmode`.
@@ -50,7 +50,7 @@ class ServerAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _MadeEntry:
-    """An entry, and what it was made of: while that is the same, so is the entry."""
+    """An entry and the values that it was built from; while these are the same, so is the entry."""
 
     inputs: tuple[object, ...]
     entry: NodeEntry
@@ -69,7 +69,7 @@ class NodeFeed:
         *,
         epoch: int,
     ) -> None:
-        """Versions grow from one *epoch* of leadership to the next."""
+        """Versions grow from each *epoch* of leadership to the next."""
         self._fleet = fleet
         self._manager = manager
         self._credentials = credentials
@@ -77,17 +77,17 @@ class NodeFeed:
         self._version = epoch * NUMBERS_OF_EPOCH
         # By tenant, in this order.
         self._entries: dict[str, _MadeEntry] = {}
-        # What else the configuration of each node was made of.
+        # The other inputs of each node's configuration.
         self._offered: Mapping[str, tuple[object, ...]] = {}
-        # As they were when tenants were last matched with them.
+        # The nodes as they were when tenants were last matched with them.
         self._nodes: Mapping[str, NodeSpec] = {}
-        # How many changes are under way during which no node must log in, by tenant.
+        # By tenant, the number of changes under way during which no node must log in.
         self._held: Counter[str] = Counter()
         self._lock = asyncio.Lock()
         self._is_closed = False
 
     async def refresh(self) -> None:
-        """Make every configuration that is not what it should be now."""
+        """Rebuild every configuration that is out of date."""
         if not self._fleet.nodes:
             return
         async with self._lock:
@@ -118,9 +118,9 @@ class NodeFeed:
 
     @asynccontextmanager
     async def without_logins(self, tenant: TenantSpec) -> AsyncIterator[None]:
-        """No node logs in as *tenant* inside the block, as far as nodes can be reached.
+        """Keep all reachable nodes from logging in as *tenant* inside the block.
 
-        Its clients there wait, and go on once their node has what has changed.
+        Its clients there wait, and continue once their node has the change.
         """
         self._held[tenant.id] += 1
         try:
@@ -134,15 +134,15 @@ class NodeFeed:
             await self.refresh()
 
     async def wait_paused(self, tenant: TenantSpec) -> None:
-        """Wait until no node begins a transaction of *tenant*, which is paused; but not for long.
+        """Wait, but not long, until no node starts transactions of *tenant*, which is paused.
 
-        A node that is away goes on until it can be reached.
+        An unreachable node continues until it can be reached.
         """
         await self.refresh()
         await self._until_closed(tenant, _PAUSE_DEADLINE)
 
     async def _until_closed(self, tenant: TenantSpec, deadline: float) -> None:
-        """Wait until no node that can be reached has *tenant* open; *deadline* seconds at most."""
+        """Wait up to *deadline* seconds until no reachable node has *tenant* open."""
         began = monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline):
@@ -151,7 +151,7 @@ class NodeFeed:
                         await node.heard.wait()
 
     async def settle(self, tenant: TenantSpec, *, seconds: float = _SETTLE_DEADLINE) -> None:
-        """Wait until the nodes that serve *tenant* have its latest changes, *seconds* at most."""
+        """Wait up to *seconds* until the nodes that serve *tenant* have its latest changes."""
         await self.refresh()
         offered = {node: node.version for node in self._fleet.nodes.values()}
         with suppress(TimeoutError):
@@ -161,31 +161,31 @@ class NodeFeed:
                         await node.heard.wait()
 
     def latest(self, node: TrackedNode) -> NodeConfiguration | None:
-        """The configuration of *node* now; None before it was made."""
+        """The present configuration of *node*; None until it has been built."""
         found = node.configuration
         return None if found is None else found.with_allotments(node.allotments())
 
     async def wait(self, node: TrackedNode, version: int, seconds: float) -> None:
-        """Return when *node* has another version or is called, or after *seconds*.
+        """Wait until *node* has another version or is called, at most *seconds*.
 
-        Also when the service stops.
+        It also returns when the service stops.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not (self._is_closed or node.is_called or node.version != version):
                     await node.changed.wait()
-        # A response with another configuration asks for no report; the next response does.
+        # A response with a new configuration does not ask for a report; the next response does.
         if node.version == version:
             node.called()
 
     def close(self) -> None:
-        """Let nobody wait any longer."""
+        """End all waits."""
         self._is_closed = True
         for node in self._fleet.nodes.values():
             node.changed.set()
 
     def _made(self, state: TenantState) -> _MadeEntry | None:
-        """The entry of a tenant on any node that serves it; None: no node can."""
+        """The entry of a tenant on any node that serves it; None if no node can."""
         tenant, spec = state.tenant, state.tenant.spec
         server = self._manager.servers.get(spec.server)
         if spec.is_shared or not tenant.is_usable or server is None:
@@ -221,7 +221,7 @@ class NodeFeed:
     async def _offer(
         self, node: TrackedNode, made: Iterable[_MadeEntry], liable: Collection[str]
     ) -> None:
-        """Make the configuration of *node*, which may have connections of the servers *liable*."""
+        """Build the configuration of *node*, which may have connections to the servers *liable*."""
         declared = node.declared
         entries = tuple(
             [
@@ -248,13 +248,13 @@ class NodeFeed:
             node.offer(NodeConfiguration(version=self._version, servers=servers, entries=entries))
 
     def _declare(self, made: _MadeEntry, nodes: Iterable[NodeSpec]) -> None:
-        """Let the tenant's size be split over the nodes at which somebody can use it."""
+        """Let the tenant's size be split over the nodes where somebody can use it."""
         entry = made.entry
         serving = [node.name for node in nodes if node.serves(made.tenant)] if entry.logins else []
         self._fleet.sizes.declare(entry.name, entry.server, entry.size, serving)
 
     def _on_node(self, entry: NodeEntry, node: DeclaredNode) -> NodeEntry:
-        """An entry as this node is to have it now."""
+        """The entry as this node should have it now."""
         share = self._fleet.sizes.share_on(node.spec.name, entry.name)
         size = entry.size if share is None else share
         if size == entry.size and not (node.paused or node.draining):

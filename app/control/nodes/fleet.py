@@ -1,7 +1,7 @@
-"""All nodes: what operators want of them, what their agents say, and what they are given for that.
+"""The fleet: all nodes, with their declarations, reports, sizes and allotments.
 
-Once a second, and at each report, each server's budget is divided again, and so is the size of each
-tenant.
+Each server's budget, and the size of each tenant, is divided again once a second and at each
+report.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from app.domain.nodes.report import NodeReport
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 
-# Numbers of sessions and allotments grow over all leaders: each epoch has so many of its own, more
-# than nodes can use up in years.
+# Numbers of sessions and allotments grow over all leaders: each epoch has so many numbers of its
+# own that nodes cannot use them up in years.
 NUMBERS_OF_EPOCH = 1 << 32
-# Entries that a node may report without having them by its configuration.
+# The most entries that a node may report beyond those in its configuration.
 _MOST_ENTRIES = 10_000
-# Users looked at between two turns of the event loop.
+# Users processed between two turns of the event loop.
 _SLICE = 500
 
 _log = structlog.get_logger(__name__)
@@ -46,7 +46,7 @@ class Fleet:
     """The nodes of the service.
 
     Attributes:
-        sizes: what of each tenant's size they and this process may have.
+        sizes: how each tenant's size is split over nodes and this process.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Fleet:
         epoch: int,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Begin without nodes; *epoch* is that of this instance's leadership."""
+        """Start without nodes; *epoch* is that of this instance's leadership."""
         self._loads = loads
         self._catalog = catalog
         self._manager = manager
@@ -103,7 +103,7 @@ class Fleet:
     # -- nodes ---------------------------------------------------------------------------------
 
     def put(self, declared: DeclaredNode) -> TrackedNode:
-        """Learn of a node, or of a change to it."""
+        """Add a node, or update it."""
         node = self.nodes.get(declared.spec.name)
         if node is None:
             node = self.nodes[declared.spec.name] = TrackedNode(declared, self._clock)
@@ -112,9 +112,9 @@ class Fleet:
 
     @asynccontextmanager
     async def removal(self, node: TrackedNode) -> AsyncIterator[None]:
-        """Forget a node at the end of the block, unless that fails; it is given nothing meanwhile.
+        """Forget a node at the end of the block unless it raises; the node gets nothing until then.
 
-        Without any node this process has all there is.
+        Without nodes, this process has the whole budget.
 
         Raises:
             NodeInUse: it may have connections.
@@ -149,9 +149,9 @@ class Fleet:
         return found
 
     def problem(self, node: TrackedNode) -> str:
-        """What keeps *node* from its work, in a sentence; empty: nothing that is known here.
+        """Say in a sentence what keeps *node* from working; empty if nothing is known.
 
-        Its agent knows what it cannot do itself. That a server is away is seen here at once.
+        Its agent reports its own problems. This process sees at once that a server is away.
         """
         if node.latest is not None and node.latest.report.problem:
             return node.latest.report.problem
@@ -160,11 +160,11 @@ class Fleet:
         return away[0].unavailable_detail if away else ""
 
     def _nodes_of(self, tenant: TenantSpec) -> int:
-        """On how many nodes connections of a tenant may be opened."""
+        """The number of nodes on which connections of a tenant may be opened."""
         return sum(node.declared.spec.serves(tenant) for node in self.nodes.values())
 
     def addresses(self, tenant: TenantSpec) -> list[str]:
-        """Hosts and ports at which applications of a tenant can connect."""
+        """Hosts and ports where a tenant's applications can connect."""
         return [
             node.declared.spec.address
             for _, node in sorted(self.nodes.items())
@@ -174,20 +174,23 @@ class Fleet:
         ]
 
     def unexplained(self, server: str) -> int:
-        """Back-ends of tenants' roles that are neither ours nor, as far as is known, a node's."""
+        """Back-ends of tenants' roles that are neither ours nor, as far as known, a node's."""
         return self._budgets.unexplained(server)
 
     # -- what agents say -------------------------------------------------------------------------
 
     async def begin_session(self, node: TrackedNode) -> int:
-        """The number of a new session of *node*'s agent; it has what it could use at once then."""
+        """Start a session of *node*'s agent and return its number.
+
+        The node gets its allotments at once.
+        """
         node.begin_session(self._next_number())
         self._budgets.note_demand(node)
         await self._budgets.redivide(node.commitments.keys() | node.servers)
         return node.last_session
 
     async def hear(self, node: TrackedNode, report: NodeReport) -> ReportAnswer:
-        """Take in a report; what *node* may have from now on.
+        """Take in a report; return what *node* may have from now on.
 
         Raises:
             NodeSessionEnded, NodeReportLate
@@ -208,16 +211,16 @@ class Fleet:
         )
 
     async def _note_uses(self, node: TrackedNode, users: Iterable[str]) -> None:
-        """Applications of *node*'s tenants are connected as these *users*."""
+        """Note that applications of *node*'s tenants are connected as *users*."""
         async for user in in_slices(users, _SLICE):
             credential = self._credentials.find(user)
             if credential is not None and credential.tenant in node.entries:
                 self._credentials.used(credential)
 
     def _of_node(self, node: TrackedNode, report: NodeReport) -> NodeReport:
-        """*report* without servers, and without too many entries, that are not the node's.
+        """Remove from *report* foreign servers, and foreign entries beyond a limit.
 
-        What is kept of them takes memory, and an agent names them as it likes.
+        Keeping them takes memory, and an agent can name them as it likes.
         """
         servers = self._manager.servers.keys() | node.commitments.keys()
         entries = report.entries
@@ -233,7 +236,7 @@ class Fleet:
     # -- once a second ---------------------------------------------------------------------------
 
     async def run_once(self) -> None:
-        """Look at the servers' back-ends, release nodes that are gone, and divide."""
+        """Check the servers' back-ends, release nodes that are gone, and divide again."""
         if not self.nodes:
             return
         names = {
@@ -253,7 +256,7 @@ class Fleet:
         await self._budgets.save_fallen()
 
     async def _ask_catalog(self) -> None:
-        """Learn whether the catalog is back, while nobody waits for the answer."""
+        """Find out whether the catalog is back, while nobody waits for the answer."""
         if not self._catalog.available:
             with suppress(CatalogUnavailable):
                 await self._catalog.ping()

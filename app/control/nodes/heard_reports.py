@@ -1,4 +1,4 @@
-"""What a node's agents have reported: each report has what changed since the one before."""
+"""The reports of a node's agents: each has what changed since the one before."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from app.domain.nodes.entry_sums import EntrySums
 from app.domain.nodes.estimates import EstimatedLoad
 from app.domain.nodes.report import EntryReport, NodeReport
 
-# Seconds that estimates look back, and between two reports that are kept for them.
+# Seconds that estimates look back, and seconds between two reports that are kept for them.
 _ESTIMATED_SECONDS = 60.0
 _KEPT_EVERY = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeardReport:
-    """A report when it came, in monotonic seconds.
+    """A received report, and when it arrived, in monotonic seconds.
 
     Attributes:
-        entries: by name, those that have not changed since an earlier report, too.
-        sums: of all of them.
-        gone: those of the report before that the node has no more.
-        is_based: whether the report was heard that this one builds on.
+        entries: all entries by name, including those unchanged since an earlier report.
+        sums: sums over all entries.
+        gone: entries of the previous report that the node no longer has.
+        is_based: whether the report that this one builds on was received.
     """
 
     at: float
@@ -35,17 +35,17 @@ class HeardReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every entry is as the node has it now."""
+        """Whether every entry is known as the node has it now."""
         return self.is_based and not self.report.more
 
     def is_base_of(self, report: NodeReport) -> bool:
-        """Whether *report* has what changed after this one."""
+        """Whether *report* has the changes since this one."""
         own = self.report
         return (report.session, report.base) == (own.session, own.sequence)
 
 
 class HeardReports:
-    """The latest report, and some of the last minute: the load of an entry is measured by them.
+    """The latest report, and some of the last minute, from which entries' loads are measured.
 
     Attributes:
         latest: None before the first.
@@ -60,7 +60,7 @@ class HeardReports:
         """Take in the next report.
 
         Args:
-            only: the entries that the node has, if it reports by the configuration that says so.
+            only: the entries of the node's configuration, if its report is based on that one.
         """
         latest = self.latest
         entries = dict(latest.entries) if latest else {}
@@ -94,10 +94,10 @@ class HeardReports:
     def load(self, entry: str) -> EstimatedLoad | None:
         """The load of an entry in the last minute, or since it was idle in that minute.
 
-        None while nothing is known of it.
+        None while nothing is known about it.
         """
         latest = self.latest
-        # One that is new had no totals before; what it had before its first report is not known.
+        # A new entry had no totals before; what it had before its first report is unknown.
         first = self._first_kept(entry)
         if latest is None or first is None or entry not in latest.entries or latest.at <= first.at:
             return None
@@ -105,9 +105,9 @@ class HeardReports:
         return EstimatedLoad.during(latest.at - first.at, added)
 
     def _first_kept(self, entry: str) -> HeardReport | None:
-        """The report from which on the load of *entry* is measured.
+        """The report from which the load of *entry* is measured.
 
-        A load that has just begun, divided by a minute, would look like a small one.
+        A load that has just begun, divided by a whole minute, would look small.
         """
         known = [each for each in self._kept if entry in each.entries]
         if not known:

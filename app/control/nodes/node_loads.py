@@ -1,4 +1,7 @@
-"""What nodes have reported of all tenants: the advisor, samples and the API read it."""
+"""The loads that nodes have reported for all tenants.
+
+The advisor, samples and the API read them.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,22 @@ from app.domain.nodes.report import EntryReport
 
 
 class NodeLoads:
-    """The load of each tenant that is on nodes.
+    """The load of each tenant on nodes.
 
     Attributes:
-        transactions, held_seconds: of all of them, since this service began.
+        transactions, held_seconds: sums over all tenants since this service started.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._tenants: dict[str, NodeTenantLoad] = {}
         self._heard_at: dict[str, float] = {}
-        # Of all tenants, also of those that are gone.
+        # Sums over all tenants, including those that are gone.
         self.transactions = 0
         self.held_seconds = 0.0
 
     def hear(self, node: str, changed: Iterable[EntryReport], gone: Collection[str]) -> None:
-        """*node* has reported: these entries changed, and those of *gone* are there no more."""
+        """Take in a report of *node*: *changed* entries, and those that are *gone*."""
         now = self.now
         since = self._heard_at.get(node, now)
         self._heard_at[node] = now
@@ -51,7 +54,7 @@ class NodeLoads:
 
     @property
     def now(self) -> float:
-        """In monotonic seconds."""
+        """The present time, in monotonic seconds."""
         return self._clock()
 
     @property
@@ -59,11 +62,11 @@ class NodeLoads:
         return not self._heard_at
 
     def find(self, tenant: str) -> NodeTenantLoad | None:
-        """What is known of *tenant*; None while no node has reported it."""
+        """The load of *tenant*; None while no node has reported it."""
         return self._tenants.get(tenant)
 
     def reading(self, tenant: str) -> LoadReading | None:
-        """A tenant as of now; None while no node has reported it."""
+        """The present reading of a tenant; None while no node has reported it."""
         load = self._tenants.get(tenant)
         if load is None:
             return None
@@ -71,7 +74,7 @@ class NodeLoads:
         return load.reading(now, self._reachable(now))
 
     def active(self, since: float) -> Iterator[tuple[str, NodeTenantLoad]]:
-        """Tenants of which something has changed *since*, or that have connections or clients."""
+        """Tenants that changed *since* then, or that have connections or clients."""
         for name, load in list(self._tenants.items()):
             if load.is_active(since):
                 yield name, load

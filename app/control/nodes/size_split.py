@@ -1,7 +1,7 @@
-"""How the size of each tenant that can be used on nodes is split over them and this process.
+"""Splits the size of each tenant that can be used on nodes over these and this process.
 
-Tenants without a credential for nodes are none of its business: their pools have all their size.
-What a node was given is in its next configuration. This process obeys at once.
+Tenants without a credential for nodes are not part of it: their pools have their whole size. A
+node's share is in its next configuration. This process applies its share at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from app.domain.nodes.report import EntryReport
 from app.domain.nodes.split import Place, split
 from app.pools.manager import TenantPoolManager
 
-# Of an idle place against another connection of load: what is not needed is on nodes.
+# The weight of an idle place, where a connection of load counts 1: unneeded connections are on
+# nodes.
 _IDLE_PROCESS, _IDLE_NODE = 0.1, 1.0
 # What this process gives up is free at once; the last pass sees what the others have changed.
 _PASSES = 3
@@ -26,7 +27,7 @@ class SizeSplit:
     """The shares of all places.
 
     Attributes:
-        versions: how often a share on a node has changed, by node.
+        versions: number of changes of a node's shares, by node.
     """
 
     def __init__(
@@ -39,15 +40,15 @@ class SizeSplit:
         self._nodes = nodes
         self._clock = clock
         self._tenants: dict[str, SplitTenant] = {}
-        # Those to decide about, in the order in which something has happened to them.
+        # Tenants to decide about, in the order of their changes.
         self._due: dict[str, None] = {}
-        # What was last known of each node that concerns all its tenants.
+        # The last known state of each node, as far as it concerns all its tenants.
         self._contacts: dict[str, tuple[bool, ...]] = {}
         self.versions: Counter[str] = Counter()
         self._on_shrunk: Callable[[str], None] = lambda _: None
 
     def notify_shrunk(self, callback: Callable[[str], None]) -> None:
-        """Call it with a tenant once all places have obeyed a smaller size."""
+        """Call *callback* with a tenant once all places have applied a smaller size."""
         self._on_shrunk = callback
 
     # -- what it is asked ------------------------------------------------------------------------
@@ -58,12 +59,12 @@ class SizeSplit:
         return None if found is None else self._most_here(found)
 
     def size_in_force(self, tenant: str) -> int:
-        """The largest size of a tenant that some place may have; 0: it is not split."""
+        """The largest size of a tenant that may be in force in some place; 0: it is not split."""
         found = self._tenants.get(tenant)
         return 0 if found is None else found.size_in_force
 
     def share_on(self, node: str, tenant: str) -> int | None:
-        """Connections that a node may have of a tenant; None: nobody can use it there."""
+        """Connections that a node may have for a tenant; None: nobody can use the tenant there."""
         found = self._tenants.get(tenant)
         if found is None:
             return None
@@ -71,7 +72,10 @@ class SizeSplit:
         return 0 if place is None else place.share
 
     def idle_places(self, tenant: str) -> int:
-        """Connections of a tenant at places without callers, one each; one place is never idle."""
+        """Connections of a tenant in places without callers, one each.
+
+        A single place is never idle.
+        """
         found, now = self._tenants.get(tenant), self._clock()
         if found is None:
             return 0
@@ -82,7 +86,7 @@ class SizeSplit:
     # -- what happens ----------------------------------------------------------------------------
 
     def declare(self, tenant: str, server: str, size: int, nodes: Iterable[str]) -> None:
-        """A tenant may have *size* connections of *server*, and can be used on these nodes."""
+        """A tenant may have *size* connections to *server*, and can be used on these nodes."""
         claims = frozenset(nodes)
         known = self._tenants.get(tenant)
         if known is None:
@@ -93,46 +97,46 @@ class SizeSplit:
         self._due[tenant] = None
 
     def withdraw(self, tenant: str) -> None:
-        """A tenant can be used on no node any more."""
+        """A tenant can no longer be used on any node."""
         if (known := self._tenants.get(tenant)) is not None:
             known.withdraw()
             self._due[tenant] = None
 
     def hear(self, node: TrackedNode, changed: Iterable[EntryReport]) -> None:
-        """*node* has reported these entries."""
+        """Take in a report of *node*: the *changed* entries."""
         now = self._clock()
         for entry in changed:
             tenant = self._tenants.get(entry.name)
             if tenant is None or (place := tenant.places.get(node.name)) is None:
                 continue
-            # Who waits because a person paused the node needs nothing elsewhere either.
+            # Callers that wait because a person paused the node need nothing elsewhere either.
             load = 0 if node.declared.paused else entry.in_use + entry.waiting
             place.load.note(load, now)
             if load > place.share or not tenant.is_settled:
                 self._due[entry.name] = None
 
     def release(self, node: str) -> None:
-        """*node* is gone, and has nothing."""
+        """Note that *node* is gone and has no connections."""
         for tenant in self._tenants.values():
             if node in tenant.places:
                 self._give(tenant, {node: 0})
                 self._due[tenant.name] = None
 
     def forget(self, node: str) -> None:
-        """*node* was deleted, and has nothing."""
+        """Note that *node* was deleted and has no connections."""
         for tenant in self._tenants.values():
             if tenant.forget(node):
                 self._due[tenant.name] = None
 
     async def run_once(self) -> None:
-        """Look at the pools of this process and at the nodes, and decide; once a second."""
+        """Check the pools of this process and the nodes, and decide; once a second."""
         contacts = {name: _contact(node) for name, node in self._nodes.items()}
         others = {name for name in contacts if contacts[name] != self._contacts.get(name)}
         self._contacts = contacts
         slices = TimeSlices()
         for tenant in list(self._tenants.values()):
             load = self._note_own_load(tenant)
-            # More than its size it has only while its callers need that.
+            # It has more than its size only while its callers need that.
             is_settled = tenant.is_settled and tenant.most == tenant.size
             is_same = is_settled and others.isdisjoint(tenant.places)
             if load > tenant.places[PROCESS].share or not is_same:
@@ -143,7 +147,7 @@ class SizeSplit:
     # -- what is done ----------------------------------------------------------------------------
 
     async def decide(self) -> None:
-        """Split the sizes of tenants of which something has changed."""
+        """Split the sizes of tenants for which something has changed."""
         slices = TimeSlices()
         while self._due:
             name = next(iter(self._due))
@@ -179,26 +183,26 @@ class SizeSplit:
             pool.limit_to(self.here(tenant.name))
 
     def _note_own_load(self, tenant: SplitTenant) -> int:
-        """What callers in this process could use now."""
+        """Note what callers in this process could use now, and return it."""
         pool = self._manager.find(tenant.name)
         load = pool.demand if pool is not None else 0
         tenant.places[PROCESS].load.note(load, self._clock())
         return load
 
     def _most_here(self, tenant: SplitTenant) -> int:
-        """Its share, and never more than nodes leave of all."""
+        """The share of this process, but never more than nodes leave of all."""
         others = sum(self._liability(tenant, name) for name in tenant.nodes)
         return max(0, min(tenant.places[PROCESS].share, tenant.most - others))
 
     def _liability(self, tenant: SplitTenant, name: str) -> int:
-        """The most connections that a node can have of it."""
+        """The most connections of the tenant that a node can have."""
         node, share = self._nodes.get(name), tenant.places[name].share
         if node is None:
             return share
         return max(share, node.most_of(tenant.name, tenant.server, tenant.size))
 
     def _places(self, tenant: SplitTenant) -> Iterator[Place]:
-        """This process first."""
+        """The places; this process comes first."""
         now = self._clock()
         pool, own = self._manager.find(tenant.name), tenant.places[PROCESS]
         self._note_own_load(tenant)

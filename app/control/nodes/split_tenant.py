@@ -1,4 +1,4 @@
-"""One tenant whose size is split over places."""
+"""A tenant whose size is split over places."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from app.domain.nodes.split import Place, is_settled, most_of_all
 
-# As a place this process has a name that no node can have.
+# The name of this process as a place; no node can have it.
 PROCESS = ""
-# Seconds that the load of a place looks back: what moves after a burst must not move back at once.
+# Seconds that the load of a place looks back, so that nothing moves back right after a burst.
 _MEMORY = 10.0
 
 
 class RecentLoad:
-    """The most of some seconds, of a number that is noted when it changes."""
+    """The recent maximum of a number that is noted when it changes."""
 
     __slots__ = ("_latest", "_peak", "_until")
 
@@ -22,7 +22,7 @@ class RecentLoad:
         self._until = 0.0
 
     def note(self, load: int, now: float) -> None:
-        # What was noted before was so until now.
+        # The previous value was valid until now.
         if now >= self._until or self._latest == self._peak:
             self._peak, self._until = self._latest, now + _MEMORY
         self._peak, self._latest = max(self._peak, load), load
@@ -32,10 +32,10 @@ class RecentLoad:
 
 
 class PlaceShare:
-    """What a place has of a tenant.
+    """A place's share of a tenant.
 
     Attributes:
-        share: connections.
+        share: number of connections.
     """
 
     __slots__ = ("load", "share")
@@ -46,15 +46,16 @@ class PlaceShare:
 
 
 class SplitTenant:
-    """A tenant.
+    """A tenant with the shares of its places.
 
     Attributes:
         size: its max_size.
-        size_in_force: that, or a larger one before it that some place may still have.
-        most: what all places may have together, see `most_of_all`.
-        claims: names of nodes at which it can be used.
-        places: shares, of this process and of nodes that can be used, or may have connections yet.
-        is_settled: whether nothing is to be done about it until something changes.
+        size_in_force: its size, or an earlier, larger one that may still be in force somewhere.
+        most: the most that all places may have together, see `most_of_all`.
+        claims: names of nodes where it can be used.
+        places: the shares of this process, and of nodes where it can be used or may still have
+            connections.
+        is_settled: whether there is nothing to do until something changes.
     """
 
     __slots__ = (
@@ -81,27 +82,30 @@ class SplitTenant:
         return (name for name in self.places if name != PROCESS)
 
     def declare(self, server: str, size: int, claims: frozenset[str]) -> None:
-        """It may have *size* connections of *server*, and can be used on the nodes of *claims*."""
+        """It may have *size* connections to *server*, and can be used on the nodes of *claims*."""
         self.server, self.size, self.claims = server, size, claims
         self.size_in_force = max(size, self.size_in_force)
         for node in claims - self.places.keys():
             self.places[node] = PlaceShare(0)
 
     def withdraw(self) -> None:
-        """It can be used on no node any more."""
+        """It can no longer be used on any node."""
         self.claims = frozenset()
 
     def forget(self, node: str) -> bool:
-        """*node* was deleted, and has nothing; whether it was one of the places."""
+        """Note that *node* was deleted; return whether it was one of the places."""
         self.claims -= {node}
         return self.places.pop(node, None) is not None
 
     def allow_for(self, places: Sequence[Place]) -> None:
-        """Let all places have together what they need, see `most_of_all`."""
+        """Let all places together have what they need; see `most_of_all`."""
         self.most = most_of_all(self.size, places)
 
     def settle(self, places: Sequence[Place]) -> bool:
-        """See what is left to be done; whether all have now obeyed a smaller size."""
+        """Find out what is left to do.
+
+        Return whether all places have now applied a smaller size.
+        """
         self.is_settled = is_settled(self.most, places)
         is_obeyed = sum([each.liability for each in places]) <= self.most
         has_shrunk = is_obeyed and self.size_in_force > self.size
@@ -110,7 +114,7 @@ class SplitTenant:
         return has_shrunk
 
     def give(self, name: str, share: int) -> bool:
-        """Give a place its share; whether it had another."""
+        """Give a place its share; return whether that changed it."""
         place = self.places[name]
         has_changed, place.share = place.share != share, share
         return has_changed

@@ -1,4 +1,4 @@
-"""What the catalog says that nodes may have: the next leader of the service counts it, too."""
+"""The nodes' liabilities in the catalog, which the next leader of the service counts, too."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _log = structlog.get_logger(__name__)
 
 
 class StoredLiabilities:
-    """The most connections of each server that each node can have, as the catalog has them."""
+    """The most connections of each server that each node can have, according to the catalog."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._stored: dict[tuple[str, str], int] = {}
 
     async def load(self) -> Liabilities:
-        """Those that an earlier leader has stored.
+        """Load those that an earlier leader has stored.
 
         Raises:
             CatalogUnavailable
@@ -28,18 +28,21 @@ class StoredLiabilities:
         return self._stored
 
     def of(self, node: str, server: str) -> int:
-        """What the catalog has at least."""
+        """The least value that the catalog has now."""
         return self._stored.get((node, server), 0)
 
     def forget(self, node: str) -> None:
-        """*node* was deleted, and what is stored of it, too."""
+        """Note that *node* was deleted, along with its stored liabilities."""
         self._stored = {key: value for key, value in self._stored.items() if key[0] != node}
 
     async def save(self, liabilities: Liabilities) -> bool:
-        """Store them; whether the catalog could be reached. While it is away it is not asked."""
+        """Store them.
+
+        Returns whether the catalog was reached. While it is away, it is not asked.
+        """
         if not self._catalog.available:
             return False
-        # Until it has answered, it may have either.
+        # Until the catalog has answered, it may have either value.
         for (node, server), connections in liabilities.items():
             self._stored[node, server] = min(connections, self.of(node, server))
         try:

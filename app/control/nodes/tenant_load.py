@@ -1,4 +1,4 @@
-"""What nodes have reported of one tenant, summed over nodes and over time."""
+"""The load of one tenant as reported by nodes, summed over nodes and over time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.domain.nodes.report import EntryReport
 from app.domain.nodes.wait_estimate import WaitEstimate
 from app.domain.pool import PoolMetrics
 
-# Seconds that waits are estimated from, and between two marks of that time.
+# Seconds over which waits are estimated, and between two marks of that time.
 _WINDOW = 60.0
 _MARK_EVERY = 5.0
 _NO_TOTALS = EntryTotals()
@@ -20,7 +20,7 @@ _NO_TOTALS = EntryTotals()
 
 @dataclass(slots=True)
 class _Place:
-    """The tenant on one node, and until when its gauges are counted."""
+    """The tenant on one node, and the time until which its gauges have been counted."""
 
     entry: EntryReport
     counted_until: float
@@ -37,9 +37,9 @@ class NodeTenantLoad:
         self._marks: deque[tuple[float, EntryTotals]] = deque()
 
     def hear(self, node: str, entry: EntryReport, *, since: float, at: float) -> EntryTotals:
-        """*node* reports a change after its report of *since*; what has been added.
+        """Take in a change that *node* reports after its report of *since*; return what was added.
 
-        What it had counted before it reported the tenant for the first time is not known.
+        What it counted before its first report of the tenant is unknown.
         """
         self.changed_at = at
         place = self._places.get(node)
@@ -55,23 +55,23 @@ class NodeTenantLoad:
         return added
 
     def skip(self, node: str, until: float) -> None:
-        """What *node* had in use up to now is not known: it was silent."""
+        """Skip the time up to *until*: *node* was silent, so its use is unknown."""
         if (place := self._places.get(node)) is not None:
             place.counted_until = until
 
     def drop(self, node: str) -> bool:
-        """It is on *node* no more; whether it is on none."""
+        """Note that it is no longer on *node*; return whether it is on no node at all."""
         self._places.pop(node, None)
         return not self._places
 
     def is_active(self, since: float) -> bool:
-        """Whether something of it has changed *since*, or it has connections or clients."""
+        """Whether it changed *since* then, or has connections or clients."""
         return self.changed_at > since or any(
             place.entry.connections or place.entry.clients for place in self._places.values()
         )
 
     def reading(self, now: float, heard_at: Mapping[str, float]) -> LoadReading:
-        """As of *now*; *heard_at*: when each node that can be reached reported last."""
+        """The reading at *now*; *heard_at*: when each reachable node last reported."""
         current = []
         for node, place in self._places.items():
             if node in heard_at:
@@ -95,7 +95,7 @@ class NodeTenantLoad:
         )
 
     def waits(self, now: float) -> WaitEstimate | None:
-        """Waits in the last minute; None if no transaction ended."""
+        """The waits of the last minute; None if no transaction ended."""
         marks = self._marks
         while len(marks) > 1 and marks[0][0] < now - _WINDOW:
             marks.popleft()

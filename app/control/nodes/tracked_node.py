@@ -1,4 +1,4 @@
-"""What the service knows of one node at the moment: its reports, and what it may have."""
+"""The service's view of a node: its reports, and its allotments."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from app.domain.nodes.node import STALE_AFTER, NodeContact, NodeState
 from app.domain.nodes.report import NodeReport
 from app.domain.nodes.weaknesses import vulnerabilities
 
-# Seconds in which an agent has in force what it was offered, unless something keeps it from that.
+# Seconds within which an agent applies what it was offered, unless something is wrong.
 OUTDATED_AFTER = 30.0
-# More than are offered in that time.
+# More versions than are offered in that time.
 _MOST_OFFERED = 1000
 _NOTHING = Commitment()
 
 
 class TrackedNode:
-    """One node.
+    """A node as the service sees it.
 
     Attributes:
-        declared: what operators want of it.
-        commitments: what it may have, by server.
-        demands: what it could use, by server.
-        configuration: the latest one for it, without allotments; None before the first was made.
-        changed: set when there is another one, or the node `is_called`.
-        is_leaving: whether it is being deleted, and is given nothing.
-        is_called: whether its agent is to report at once, because its allotment shrinks: others
-            wait for what it gives up.
+        declared: its declaration by operators.
+        commitments: the connections that it may have, by server.
+        demands: the connections that it could use, by server.
+        configuration: its latest configuration, without allotments; None before the first one.
+        changed: set when there is another configuration, or the node `is_called`.
+        is_leaving: whether it is being deleted, and gets no connections.
+        is_called: whether its agent must report at once, because its allotment shrinks and others
+            wait for the connections.
         heard: set at the next report.
-        entries: those of the configuration, by name.
-        sizes: of the entries, those that it was offered and those that it may obey.
-        largest: the size of the largest of them, by server.
-        reports: what its agents have said.
-        last_session: the latest that was given out.
-        absent_since: since when Postgres shows none of its back-ends; None: it shows some.
+        entries: the configuration's entries, by name.
+        sizes: the sizes that its entries were offered, and those that may be in force.
+        largest: the size of its largest entry, by server.
+        reports: the reports of its agents.
+        last_session: the latest session number that was given out.
+        absent_since: when Postgres stopped showing its back-ends; None: it shows some.
     """
 
     def __init__(self, declared: DeclaredNode, clock: Callable[[], float]) -> None:
@@ -62,16 +62,16 @@ class TrackedNode:
         self.absent_since: float | None = None
         self._called_at: float | None = None
         self._awaited_since: float | None = None
-        # Since when a report is awaited that says which sizes it obeys.
+        # Since when a report is awaited that tells which sizes are in force.
         self._unknown_since = 0.0
-        # The first version; and those that are not in force yet, and when each was offered.
+        # The first version; and the versions not in force yet, with the times of their offers.
         self._first_version = 0
         self._offered: deque[tuple[int, float]] = deque(maxlen=_MOST_OFFERED)
 
     def owe(self, liabilities: Mapping[str, int], generation: int) -> None:
-        """It may have so many connections, by server, from an earlier leader of the service.
+        """Add connections, by server, that it may have from an earlier leader of the service.
 
-        It has given them back once it has reported an allotment of this *generation* or later.
+        It has returned them once it has reported an allotment of this *generation* or later.
         """
         self._awaited_since = self._clock()
         for server, connections in liabilities.items():
@@ -79,7 +79,7 @@ class TrackedNode:
             self.commitments[server] = Commitment(sent=(sent,), observed=connections)
 
     def redeclare(self, declared: DeclaredNode) -> None:
-        """Operators want something else of it."""
+        """Take over a changed declaration."""
         self.declared = declared
 
     @property
@@ -88,7 +88,7 @@ class TrackedNode:
 
     @property
     def version(self) -> int:
-        """Of its configuration; 0 before the first was made."""
+        """The version of its configuration; 0 before the first one."""
         return 0 if self.configuration is None else self.configuration.version
 
     @property
@@ -98,7 +98,7 @@ class TrackedNode:
 
     @property
     def silence(self) -> float | None:
-        """Seconds since its last report; None: there was none."""
+        """Seconds since its last report; None without one."""
         return None if self.latest is None else self._clock() - self.latest.at
 
     @property
@@ -114,38 +114,38 @@ class TrackedNode:
 
     @property
     def is_reachable(self) -> bool:
-        """Whether it was heard of late, so that a change of its allotment reaches it."""
+        """Whether it reported recently, so that a change of its allotment reaches it."""
         return self._called_at is not None and self._clock() - self._called_at < STALE_AFTER
 
     def lacks(self, version: int) -> bool:
-        """Whether it can be reached, and has not reported that *version* or a later one."""
+        """Whether it is reachable but has not reported *version* or a later one."""
         reported = 0 if self.latest is None else self.latest.report.version
         return self.is_reachable and reported < version
 
     @property
     def is_outdated(self) -> bool:
-        """Whether it can be reached, and has long not had in force what it was offered.
+        """Whether it is reachable but has long not applied what it was offered.
 
-        Where sizes move all the time, hardly any report has the latest version.
+        While sizes move all the time, hardly any report has the latest version.
         """
         longest = self._clock() - self._offered[0][1] if self._offered else 0.0
         return self.is_reachable and longest >= OUTDATED_AFTER
 
     @property
     def vulnerabilities(self) -> tuple[str, ...]:
-        """Those of the pooler that it reported last; a sentence for each."""
+        """The vulnerabilities of its last reported pooler; a sentence for each."""
         return vulnerabilities(self.latest.report.engine) if self.latest is not None else ()
 
     @property
     def is_drained(self) -> bool:
-        """Whether it drains, and its clients have left."""
+        """Whether it is draining and its clients have left."""
         if not self.declared.draining or self.latest is None:
             return self.declared.draining
         return self.latest.is_complete and not self.latest.sums.clients
 
     @property
     def servers(self) -> frozenset[str]:
-        """Names of the servers of its configuration."""
+        """The names of the servers in its configuration."""
         return frozenset(self.configuration.servers if self.configuration else ())
 
     @property
@@ -154,7 +154,7 @@ class TrackedNode:
         return sum(commitment.liability for commitment in self.commitments.values())
 
     def check_unused(self) -> None:
-        """Refuse to forget it while it may have connections.
+        """Refuse its deletion while it may have connections.
 
         Raises:
             NodeInUse
@@ -166,21 +166,24 @@ class TrackedNode:
             )
 
     def begin_removal(self) -> None:
-        """Be given nothing from now on, to be forgotten; raises what `check_unused` does."""
+        """Stop giving it connections, because it is being deleted.
+
+        Raises what `check_unused` raises.
+        """
         self.check_unused()
         self.is_leaving = True
 
     def end_removal(self) -> None:
-        """It is forgotten, or stays."""
+        """Its deletion has ended, with or without success."""
         self.is_leaving = False
 
     def commitment(self, server: str) -> Commitment:
         return self.commitments.get(server, _NOTHING)
 
     def limit(self, server: str) -> int | None:
-        """The most that it may be given of a server; None: no limit.
+        """The most connections of a server that it may get; None: no limit.
 
-        While it may have entries of sizes that nobody knows, no more than it has.
+        While its entries may have unknown sizes, it gets no more than it has.
         """
         declared = self.declared.spec.limits.get(server)
         if self.is_drained or self.is_leaving:
@@ -191,7 +194,7 @@ class TrackedNode:
         return current if declared is None else min(current, declared)
 
     def send(self, server: str, allotment: Allotment) -> None:
-        """Give it another allotment; its agent learns of it with the answer to its next report."""
+        """Send it another allotment; its agent gets it in the answer to its next report."""
         known = self.commitment(server)
         self.commitments[server] = known.send(allotment)
         if allotment.connections < known.current:
@@ -199,29 +202,33 @@ class TrackedNode:
             self._wake()
 
     def release(self) -> int:
-        """It is gone, and has nothing; the highest number of an allotment that says so, or 0."""
+        """Take back everything, because it is gone.
+
+        Return the highest allotment generation, or 0.
+        """
         released = {server: each.release() for server, each in self.commitments.items()}
         self.commitments.update(released)
         self.forget_sizes()
         return max((each.generation for each in released.values()), default=0)
 
     def note_absence(self, now: float) -> None:
-        """Postgres shows none of its back-ends at *now*."""
+        """Note that Postgres shows none of its back-ends at *now*."""
         if self.absent_since is None:
             self.absent_since = now
 
     def note_presence(self) -> None:
-        """Postgres shows some of its back-ends, or nothing is known of them."""
+        """Note that Postgres shows some of its back-ends, or that this is unknown."""
         self.absent_since = None
 
     def called(self) -> None:
-        """Its agent was called to report, and needs no other call."""
+        """Note that its agent was called to report, and needs no other call."""
         self.is_called = False
 
     def answered(self, report: NodeReport) -> None:
-        """Its agent learns its allotments with the answer to *report*, and needs no call for that.
+        """Note that the answer to *report* has its allotments, so that no call is needed for them.
 
-        It reports by itself what shrinks, but not what grows, and others may wait for that, too.
+        Its agent reports by itself that an allotment shrank, but not that it grew, and others may
+        wait for that, too.
         """
         self.is_called = any(
             self.commitment(server).was_larger_since(reported.generation)
@@ -231,7 +238,7 @@ class TrackedNode:
             self._wake()
 
     def allotments(self) -> dict[str, Allotment]:
-        """What it was sent last, by server."""
+        """Its latest allotments, by server."""
         return {
             server: Allotment(generation=each.generation, connections=each.current)
             for server, each in self.commitments.items()
@@ -240,15 +247,15 @@ class TrackedNode:
     # -- sizes of entries ------------------------------------------------------------------------
 
     def forget_sizes(self) -> None:
-        """It may go on by a configuration of an earlier leader, or of before it was gone."""
+        """Note that it may use a configuration of an earlier leader, or from before it was gone."""
         self.sizes.forget()
         self._unknown_since = self._clock()
 
     @property
     def takes_sizes(self) -> bool:
-        """Whether other sizes reach it, and it says in time what it has in force.
+        """Whether new sizes reach it, and it reports in time what is in force.
 
-        Also before it was heard: it goes on from the last leader to this one.
+        This also holds before its first report: it continues from the last leader to this one.
         """
         if self.sizes.are_known:
             return self.is_reachable
@@ -257,7 +264,7 @@ class TrackedNode:
         return (self.is_reachable or is_awaited) and not is_overdue
 
     def most_of(self, entry: str, server: str, size: int) -> int:
-        """The most connections that it can have open for an entry, of *size* at all places."""
+        """The most connections that an entry can have open here, with *size* over all places."""
         if not self.sizes.are_known:
             return min(size, self.commitment(server).liability)
         offered = self.sizes.most(entry)
@@ -267,16 +274,16 @@ class TrackedNode:
     # -- reports ---------------------------------------------------------------------------------
 
     def begin_session(self, session: int) -> None:
-        """Another agent has begun; reports of earlier ones are refused from now on."""
+        """Start a session for another agent; from now on, reports of earlier ones are refused."""
         self.last_session = session
         self._note_call()
 
     def hear(self, report: NodeReport, *, most_sessions: int) -> HeardReport:
-        """Take in a report; *most_sessions* is above any session that was given out.
+        """Take in a report; *most_sessions* is above any session number that was given out.
 
         Raises:
-            NodeSessionEnded: another agent has begun.
-            NodeReportLate: a later one of this agent was heard before.
+            NodeSessionEnded: another agent has started.
+            NodeReportLate: a later report of this agent came before.
         """
         if not self.last_session <= report.session < most_sessions:
             raise NodeSessionEnded
@@ -299,7 +306,7 @@ class TrackedNode:
         return heard
 
     def _note_call(self) -> float:
-        """Its agent says something: now, in monotonic seconds."""
+        """Note that its agent was heard; return the present time, in monotonic seconds."""
         now = self._clock()
         if not self.is_reachable:
             self._unknown_since = now
@@ -307,21 +314,21 @@ class TrackedNode:
         return now
 
     def _note_version(self, version: int) -> None:
-        """It says that it has *version* in force, which may be of a node of its name before it."""
+        """Note that *version* is in force; it may be one of an earlier node with its name."""
         if 0 < version < self._first_version and self.sizes.are_known:
             self.forget_sizes()
         while self._offered and self._offered[0][0] <= version:
             self._offered.popleft()
 
     def may_log_in(self, entry: str, *, since: float) -> bool:
-        """Whether it can be reached, and has not said after *since* that *entry* is closed."""
+        """Whether it is reachable and has not reported after *since* that *entry* is closed."""
         latest = self.latest
         if latest is None or not self.is_reachable or entry not in latest.entries:
             return False
         return latest.at <= since or latest.entries[entry].state is EntryState.OPEN
 
     def offer(self, configuration: NodeConfiguration) -> None:
-        """Another configuration is there for it."""
+        """Offer it another configuration."""
         self.sizes.offer(configuration)
         self._first_version = self._first_version or configuration.version
         self._offered.append((configuration.version, self._clock()))

@@ -1,6 +1,7 @@
-"""Brings pools to what is desired of them: opens, resizes, pauses and resumes them.
+"""Brings pools to their desired state: opens, resizes, pauses and resumes them.
 
-At once after a change; what a crash or an outage interrupts, the Reconciler finishes.
+This happens at once after a change; if a crash or an outage interrupts it, the Reconciler finishes
+it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _log = structlog.get_logger(__name__)
 
 
 class PoolConvergence:
-    """Makes pools what they are desired to be."""
+    """Brings pools to their desired state."""
 
     def __init__(self, manager: TenantPoolManager, limits: RoleLimits, locks: KeyedLocks) -> None:
         self._manager = manager
@@ -38,16 +39,16 @@ class PoolConvergence:
         self._kept_closed: set[str] = set()
 
     def keep_closed(self, pool_id: str) -> None:
-        """Do not open an evicted pool because of its min_size; its next use does."""
+        """Do not open an evicted pool because of its min_size; its next use opens it."""
         self._kept_closed.add(pool_id)
 
     async def converge(self, state: TenantState, desired: DesiredPool) -> int:
-        """Bring a pool to its desired state at once; the number of steps that took.
+        """Bring a pool to its desired state at once; return the number of steps.
 
-        Waits neither for a slot nor for a change of the pool that is under way.
+        It does not wait for a slot, nor for another change of the pool.
 
         Raises:
-            PoolLimitReached: there is no slot to open the pool now.
+            PoolLimitReached: no slot is free to open the pool.
         """
         pool = self._manager.find(desired.pool_id)
         if pool is not None and not pool.is_closing:
@@ -70,10 +71,10 @@ class PoolConvergence:
         size_before: PoolSize,
         open_now: bool = False,
     ) -> Pool | None:
-        """Bring the pool to *desired*; the role's limit grows before it and shrinks after it.
+        """Bring the pool to *desired*; the role's limit grows before, and shrinks after.
 
         Raises:
-            PoolLimitReached: there was no slot to open the pool.
+            PoolLimitReached: no slot was free to open the pool.
         """
         growth = desired.size.max_size - size_before.max_size
         if growth > 0:
@@ -84,7 +85,7 @@ class PoolConvergence:
         return pool
 
     def apply_in_background(self, state: TenantState, size_before: PoolSize) -> None:
-        """`apply` what is recorded, for a caller that must not wait for the pool's server."""
+        """`apply` the recorded state, for a caller that must not wait for the pool's server."""
         name = f"pool {state.tenant.spec.pool_id}: apply desired state"
         self._background.start(name, self._apply_later(state, size_before))
 
@@ -93,13 +94,13 @@ class PoolConvergence:
         try:
             async with asyncio.timeout(_BACKGROUND_DEADLINE), self._locks.hold(pool_id):
                 desired = self._manager.desired.get(pool_id)
-                if desired is not None:  # else the tenant was deleted meanwhile
+                if desired is not None:  # else the tenant was deleted in the meantime
                     await self.apply(state, desired, size_before=size_before)
         except (PoolkeeperError, TimeoutError) as error:
             _log.warning("pool not converged", pool=pool_id, reason=str(error) or "timeout")
 
     async def close(self, deadline: float) -> None:
-        """Wait at most *deadline* seconds for changes applied in the background. Safe twice."""
+        """Wait up to *deadline* seconds for background changes. Safe to call twice."""
         await self._background.close(deadline)
 
     async def _follow_plan(
@@ -110,7 +111,10 @@ class PoolConvergence:
         open_now: bool = False,
         open_deadline: float = _OPEN_DEADLINE,
     ) -> tuple[Pool | None, int]:
-        """Follow the plan from what the pool is now; the pool, and the number of steps."""
+        """Plan from the pool's present state and follow the plan.
+
+        Return the pool and the number of steps.
+        """
         pool = self._manager.find(desired.pool_id)
         steps = plan_convergence(desired, pool, open_now=open_now).steps
         for step in steps:
@@ -127,7 +131,7 @@ class PoolConvergence:
 
 
 def plan_convergence(desired: DesiredPool, pool: Pool | None, *, open_now: bool = False) -> Plan:
-    """As `plan_pool`; nothing while *pool* closes."""
+    """Like `plan_pool`, but with no steps while *pool* closes."""
     if pool is None:
         return plan_pool(desired, None, open_now=open_now)
     if pool.is_closing:

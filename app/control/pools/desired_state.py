@@ -1,7 +1,7 @@
-"""Desired state of pools: size and pause, planned, and recorded with an audit event.
+"""Desired state of pools: plans changes of size and pause, and records them with audit events.
 
-A change is one transaction with its event; then `PoolConvergence` brings the pool to what is
-desired. A pause works while the catalog is unreachable, see `UnsavedChanges`.
+A change and its event are one transaction; then `PoolConvergence` brings the pool to that state. A
+pause also works while the catalog is unreachable, see `UnsavedChanges`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Transition:
 
 
 class DesiredPoolState:
-    """Desired pools, in the catalog and in memory."""
+    """The desired state of all pools, in the catalog and in memory."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class DesiredPoolState:
             self._manager.set_desired(desired)
 
     def generation(self, state: TenantState) -> int | None:
-        """The version of the tenant's pool; 0 for an open unchanged pool, None for no pool."""
+        """The version of the tenant's pool; 0 for an open, unchanged pool; None without a pool."""
         pool_id = state.tenant.spec.pool_id
         desired = self._manager.desired.get(pool_id)
         if desired is not None:
@@ -96,7 +96,7 @@ class DesiredPoolState:
             plan_record(f"pool {desired.pool_id}", event.before, event.after),
             plan_convergence(desired, transition.pool, open_now=open_now),
         ]
-        # A request about one tenant may not learn of others, and touches none of them.
+        # A request about one tenant must not reveal others, and changes none of them.
         if whole_pool:
             parts.append(warn_if_shared(spec, self._manager.tenant_count(desired.pool_id)))
         server = self._manager.servers.get(spec.server)
@@ -133,7 +133,7 @@ class DesiredPoolState:
         )
 
     def _check_budget(self, state: TenantState, transition: Transition) -> None:
-        """Refuse a larger min_size that does not fit beside those of the server's other pools.
+        """Refuse a larger min_size that the budget has no room for, beside those of other pools.
 
         Raises:
             BudgetExceeded
@@ -166,10 +166,10 @@ class DesiredPoolState:
         *,
         applied: AppliedRecommendation | None = None,
     ) -> tuple[DesiredPool, bool]:
-        """Store a change with its event; whether it is the pool's first."""
+        """Store a change with its event; return whether it is the pool's first."""
         desired, event, before = transition.desired, transition.event, transition.before
         pool_id = desired.pool_id
-        # The catalog has not seen the change before; to it this one may seem none.
+        # The catalog has not seen the previous change; to it, this one may look like none.
         follows_unsaved = pool_id in self._unsaved
         self._reserved[pool_id] = desired.size.min_size
         try:
@@ -191,7 +191,7 @@ class DesiredPoolState:
         return stored, created
 
     async def record_or_keep(self, transition: Transition) -> tuple[DesiredPool, bool]:
-        """Store a change; while the catalog is unreachable keep it in memory."""
+        """Store a change; while the catalog is unreachable, keep it in memory."""
         try:
             return await self.record(transition)
         except CatalogUnavailable:

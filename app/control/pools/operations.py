@@ -1,6 +1,6 @@
 """Operations on pools: open and resize, pause and resume, evict, drain, recycle, check.
 
-All but the first work while the catalog is unreachable: `UnsavedChanges` keeps a pause, and
+All but open and resize work while the catalog is unreachable: `UnsavedChanges` keeps a pause, and
 the outbox keeps events, until the catalog is back.
 """
 
@@ -31,7 +31,7 @@ _WARM_DEADLINE = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOutcome:
-    """A pool after a change; *created*: it was the first change of its desired state."""
+    """A pool after a change; *created*: this was the first change of its desired state."""
 
     pool: Pool | None
     desired: DesiredPool
@@ -40,7 +40,7 @@ class PoolOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """How many idle connections were tested, and how many of them failed and were closed."""
+    """The number of tested idle connections, and of those that failed and were closed."""
 
     tested: int
     failed: int
@@ -48,7 +48,7 @@ class CheckReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedEviction:
-    """One pool past its idle timeout that was left open, and why."""
+    """A pool past its idle timeout that stayed open, and why."""
 
     pool_id: str
     reason: str
@@ -56,7 +56,7 @@ class SkippedEviction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepReport:
-    """Which pools a sweep closed, and which it left open and why."""
+    """The pools that a sweep closed, and those that it left open and why."""
 
     evicted: tuple[Eviction, ...]
     skipped: tuple[SkippedEviction, ...]
@@ -65,8 +65,8 @@ class SweepReport:
 class PoolOperations:
     """Operations on pools, each with its audit event.
 
-    A plan raises PoolIsShared when the pool serves other tenants and *whole_pool* does not include
-    them; all but `put` and `pause` raise PoolNotFound when it is not open.
+    Plans raise PoolIsShared if the pool serves other tenants and *whole_pool* is not set. All
+    except `put` and `pause` raise PoolNotFound if the pool is not open.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class PoolOperations:
     def pause(
         self, state: TenantState, actor: Actor, *, paused: bool, whole_pool: bool = False
     ) -> Operation[Transition, PoolOutcome]:
-        """Pause the tenant's pool, or resume it; works while the catalog is unreachable.
+        """Pause or resume the tenant's pool; this works while the catalog is unreachable.
 
         Raises:
             TenantDeleting, NotProvisioned, PoolIsShared
@@ -155,9 +155,9 @@ class PoolOperations:
     def evict(
         self, state: TenantState, actor: Actor, *, deadline: float, whole_pool: bool = False
     ) -> Operation[Pool, Eviction]:
-        """Close the pool: leases get *deadline* seconds, then they are cut; 0 cuts at once.
+        """Close the pool: leases get *deadline* seconds to end, then they are cut; 0 cuts at once.
 
-        It keeps its desired size, and opens again at its next use.
+        The pool keeps its desired size, and opens again at its next use.
         """
         reason = EvictionReason.REQUESTED if deadline else EvictionReason.FORCED
 
@@ -167,7 +167,7 @@ class PoolOperations:
             return PlanFor.of(pool, closing, self._shared(state))
 
         async def execute(plan: PlanFor[Pool]) -> Eviction:
-            # Shielded: the eviction and its audit event outlive a caller that gives up.
+            # Shielded: the eviction and its audit event continue if the caller gives up.
             eviction = await asyncio.shield(self._close(plan.subject, reason, deadline, actor))
             await self._outbox.flush()
             return eviction
@@ -177,7 +177,7 @@ class PoolOperations:
     def drain(
         self, state: TenantState, actor: Actor, *, deadline: float, whole_pool: bool = False
     ) -> Operation[Pool, Pool]:
-        """Begin to close the pool and return at once; it refuses new leases from now on."""
+        """Start closing the pool and return at once; from now on it refuses new leases."""
 
         async def plan() -> PlanFor[Pool]:
             pool = self._open_pool(state, whole_pool=whole_pool)
@@ -195,7 +195,7 @@ class PoolOperations:
     def recycle(
         self, state: TenantState, actor: Actor, *, whole_pool: bool = False
     ) -> Operation[Pool, int]:
-        """Replace every connection without failing a borrower; how many that will be."""
+        """Replace every connection without failing a borrower; returns how many."""
 
         async def plan() -> PlanFor[Pool]:
             pool = self._open_pool(state, whole_pool=whole_pool)
@@ -212,7 +212,7 @@ class PoolOperations:
     def check(
         self, state: TenantState, actor: Actor, *, whole_pool: bool = False
     ) -> Operation[Pool, CheckReport]:
-        """Test every idle connection now; those that fail are closed."""
+        """Test every idle connection now; close those that fail."""
 
         async def plan() -> PlanFor[Pool]:
             pool = self._open_pool(state, whole_pool=whole_pool)
@@ -254,7 +254,7 @@ class PoolOperations:
         return Operation(plan=plan, execute=execute)
 
     def note_resize_by_hand(self, pool_id: str, at: float) -> None:
-        """Remember that a person set this pool's max_size at the monotonic time *at*."""
+        """Note that a person set this pool's max_size at the monotonic time *at*."""
         self._resized_by_hand_at[pool_id] = at
         if len(self._resized_by_hand_at) > len(self._manager.desired):
             for gone in self._resized_by_hand_at.keys() - self._manager.desired.keys():
@@ -265,7 +265,10 @@ class PoolOperations:
         return self._resized_by_hand_at.get(pool_id)
 
     async def close(self, deadline: float) -> None:
-        """Wait at most *deadline* seconds for evictions to end and be recorded. Safe twice."""
+        """Wait up to *deadline* seconds until evictions have ended and are recorded.
+
+        Safe to call twice.
+        """
         await self._background.close(deadline)
 
     def _open_pool(self, state: TenantState, *, whole_pool: bool) -> Pool:

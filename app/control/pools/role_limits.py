@@ -1,6 +1,6 @@
-"""RoleLimits: keeps the connection limit of each tenant's own role in step with its pool's size.
+"""Role limits: keeps the connection limit of each tenant's role in step with its pool's size.
 
-What cannot be set now, the isolation audit sets at its next round.
+If a limit cannot be set now, the isolation audit sets it in its next round.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _log = structlog.get_logger(__name__)
 
 
 class RoleLimits:
-    """Connection limits of the roles of tenants."""
+    """The connection limits of tenants' roles."""
 
     def __init__(self, manager: TenantPoolManager) -> None:
         self._manager = manager
 
     def limit_for(self, state: TenantState) -> int:
-        """Most connections the tenant's role should have; -1 for no limit."""
+        """The most connections that the tenant's role should have; -1 for no limit."""
         spec = state.tenant.spec
         most = self._manager.most_connections(spec)
         return self._manager.isolations[spec.strategy].connection_limit(most)
 
     async def apply(self, state: TenantState) -> None:
-        """Set the limit that the desired size of its pool asks for."""
+        """Set the limit that the desired size of its pool requires."""
         spec = state.tenant.spec
         limit = self.limit_for(state)
         if limit < 0:

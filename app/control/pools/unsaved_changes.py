@@ -1,7 +1,8 @@
-"""Changes of pools that are asked for while the catalog is unreachable: a pause, or its end.
+"""Changes of pools made while the catalog is unreachable: a pause, or its end.
 
-Such a change holds at once, and is kept in memory until the catalog is back; then the Reconciler
-stores it. Until then its audit event waits in the outbox. A process that ends before forgets it.
+Such a change takes effect at once, and is kept in memory until the catalog is back; then the
+Reconciler stores it. Until then its audit event waits in the outbox. If the process ends before
+that, the change is lost.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ class UnsavedChanges:
         return pool_id in self._pools
 
     def keep(self, desired: DesiredPool, event: AuditEvent) -> None:
-        """Make a change hold that the catalog could not store."""
+        """Apply a change that the catalog could not store."""
         self._pools.add(desired.pool_id)
         self._manager.set_desired(desired)
         self._enqueue(event)
 
     def saved(self, pool_id: str, event: AuditEvent) -> None:
-        """A later change of the pool was stored without its *event*, and this one with it."""
+        """Drop the kept change: a later one of the pool was stored, though without its *event*."""
         self._pools.discard(pool_id)
         self._enqueue(event)
 
     async def save(self) -> int:
-        """Store them all; the number of pools.
+        """Store all of them; return the number of pools.
 
         Raises:
             CatalogUnavailable
@@ -49,7 +50,7 @@ class UnsavedChanges:
         count = 0
         for pool_id in list(self._pools):
             async with self._locks.hold_if_free(pool_id) as is_free:
-                if not is_free:  # a change under way; the next tick saves it
+                if not is_free:  # another change is under way; the next tick saves it
                     continue
                 desired = self._manager.desired.get(pool_id)
                 if pool_id in self._pools and desired is not None:

@@ -1,7 +1,7 @@
-"""Credentials of applications: created, revoked, and found when one connects.
+"""Credentials of applications: creates, revokes, and finds them when an application connects.
 
-All of them are in memory: they go on working while the catalog is away, and a revoked one is
-refused at once.
+All of them are in memory: they work while the catalog is away, and a revoked one is refused at
+once.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 
 _PASSWORD_BYTES = 32
-# A later use within this time is not noted.
+# A use within this time after the last one is not noted.
 _USE_PRECISION = timedelta(minutes=1)
-# Uses stored in one transaction.
+# The most uses stored in one transaction.
 _BATCH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedCredential:
-    """A new credential with its password, which nobody can show again."""
+    """A new credential with its password, which cannot be shown again."""
 
     credential: ApplicationCredential
     password: str = field(repr=False)
@@ -56,7 +56,7 @@ class ApplicationCredentials:
         self._locks = locks
         # By tenant, then by name.
         self._known: defaultdict[str, dict[str, ApplicationCredential]] = defaultdict(dict)
-        # By user: those with a use that is not stored yet.
+        # By user: credentials with a use that is not stored yet.
         self._unsaved: dict[str, ApplicationCredential] = {}
 
     async def load(self) -> None:
@@ -69,9 +69,9 @@ class ApplicationCredentials:
             self._known[credential.tenant][credential.name] = credential
 
     def find(self, user: str) -> ApplicationCredential | None:
-        """The credential with this user name; None for one that is unknown, expired or revoked.
+        """The credential with this user name; None if it is unknown, expired or revoked.
 
-        A new password comes with a new verifier: a check of one says nothing about another.
+        A new password has a new verifier: a check of one says nothing about another.
         """
         tenant, _, name = user.partition(".")
         found = self._known.get(tenant, {}).get(name)
@@ -81,7 +81,7 @@ class ApplicationCredentials:
         return None if found.is_expired(datetime.now(UTC)) else found
 
     def used(self, credential: ApplicationCredential) -> None:
-        """Note that an application has just connected with *credential*; it is stored later."""
+        """Note that an application has just connected with *credential*; this is stored later."""
         now = datetime.now(UTC)
         try:
             known = self.get(credential.tenant, credential.name)
@@ -94,7 +94,7 @@ class ApplicationCredentials:
         self._known[noted.tenant][noted.name] = self._unsaved[noted.user] = noted
 
     async def save_uses(self) -> int:
-        """Store when credentials were last used; the number of those that were used since.
+        """Store when credentials were last used; return the number of those used since.
 
         Raises:
             CatalogUnavailable
@@ -109,12 +109,12 @@ class ApplicationCredentials:
         return len(used)
 
     def of(self, tenant: TenantId) -> list[ApplicationCredential]:
-        """Those of a tenant by name, expired ones included."""
+        """The credentials of a tenant by name, expired ones included."""
         known = self._known.get(tenant, {})
         return [known[name] for name in sorted(known)]
 
     def get(self, tenant: TenantId, name: str) -> ApplicationCredential:
-        """One of a tenant, expired or not.
+        """A tenant's credential, expired or not.
 
         Raises:
             CredentialNotFound
@@ -175,17 +175,17 @@ class ApplicationCredentials:
     def revoke(
         self, credential: ApplicationCredential, actor: Actor
     ) -> Operation[ApplicationCredential, ApplicationCredential]:
-        """Delete a credential: from then on it is refused.
+        """Delete a credential; from then on it is refused.
 
         Raises:
-            CredentialNotFound: it was revoked meanwhile.
+            CredentialNotFound: it was revoked in the meantime.
             CatalogUnavailable: nothing was done.
         """
         tenant, name = credential.tenant, credential.name
 
         async def plan() -> PlanFor[ApplicationCredential]:
             current = self.get(tenant, name)
-            if current.created_at != credential.created_at:  # another one of that name
+            if current.created_at != credential.created_at:  # another credential with that name
                 raise CredentialNotFound(f"Credential {credential.user} was revoked meanwhile.")
             return PlanFor.of(current, plan_step(PlanAction.FORGET, f"credential {current.user}"))
 
@@ -201,6 +201,6 @@ class ApplicationCredentials:
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
     def forget(self, tenant: TenantId) -> None:
-        """Drop those of a tenant that was deleted."""
+        """Drop the credentials of a deleted tenant."""
         for each in self._known.pop(tenant, {}).values():
             self._unsaved.pop(each.user, None)

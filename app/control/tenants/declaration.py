@@ -1,4 +1,4 @@
-"""Declarations of tenants: created or changed in the catalog, then made known to the manager."""
+"""Declarations of tenants: creates or changes them in the catalog, then tells the manager."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.domain.plan import plan_record
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 
-# Tenants made known between two turns of the event loop.
+# Tenants processed between two turns of the event loop.
 _SLICE = 100
 
 
@@ -37,7 +37,7 @@ class TenantDeclarations:
     def put(
         self, spec: TenantSpec, actor: Actor, *, expected_generation: int | None = None
     ) -> Operation[AuditEvent, tuple[Tenant, bool]]:
-        """Create or change a tenant; whether it was created.
+        """Create or change a tenant; returns whether it was created.
 
         Raises:
             ServerNotFound, ImmutableField, StaleVersion, TenantDeleting, CatalogUnavailable

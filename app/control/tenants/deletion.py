@@ -1,7 +1,7 @@
-"""Deletions of tenants: the pool is closed, the login disabled, the record deleted; data stays.
+"""Deletes tenants: closes the pool, disables the login, deletes the record; the data stays.
 
-A deletion is marked in the catalog first. Whatever interrupts it, the Reconciler finishes it.
-Applications cannot connect as the tenant from then on.
+The catalog first marks the tenant as being deleted; from then on, applications cannot connect as
+the tenant. If the deletion is interrupted, the Reconciler finishes it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _DISABLE_LOGIN_DEADLINE = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """What deleting a tenant did; a login not yet disabled is disabled later.
+    """The result of a deletion; a login not yet disabled is disabled later.
 
-    Only a server that is no longer declared keeps the login for good.
+    Only on a server that is no longer declared, the login stays.
     """
 
     eviction: Eviction | None
@@ -87,7 +87,7 @@ class TenantDeletions:
             if not before.deleting:
                 audit_events.log(event)
             self._manager.put_tenant(tenant)
-            # A lease may have opened it meanwhile; from now on none can.
+            # A lease may have opened it in the meantime; from now on none can.
             pool, eviction = self._own_pool(spec), None
             if pool is not None:
                 eviction = await self._manager.evict(pool, EvictionReason.DELETED, deadline)
@@ -99,9 +99,9 @@ class TenantDeletions:
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
     async def finish(self, tenant_id: str, actor: Actor) -> bool:
-        """Continue an interrupted deletion; whether it is done.
+        """Continue an interrupted deletion; return whether it is done.
 
-        One that is still under way is left alone.
+        A deletion that is still under way is left alone.
         """
         async with self._locks.hold_if_free(tenant_id) as is_free:
             if not is_free:
@@ -123,7 +123,7 @@ class TenantDeletions:
         credentials = self._credentials.of(tenant.spec.id)
         event = audit_events.tenant_deleted(tenant, actor, eviction, credentials)
         try:
-            # A server that the settings no longer name has no login that could be disabled here.
+            # On a server that is no longer in the settings, no login can be disabled.
             if tenant.provisioned_at is not None and server is not None:
                 async with asyncio.timeout(_DISABLE_LOGIN_DEADLINE):
                     await isolation.disable_login(server, tenant, fail_soon=fail_soon)

@@ -1,7 +1,7 @@
-"""Rotation: a new password for the role that a tenant logs in as.
+"""Password rotation: a new password for a tenant's login role.
 
-The catalog first says which version is wanted; until Postgres is known to have it, the Reconciler
-sets it again.
+The catalog first stores the wanted version; until Postgres is known to have it, the Reconciler sets
+it again.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:
-    """What rotating a password did.
+    """The result of a password rotation.
 
     *recycled* connections are replaced: idle ones at once, leased ones when returned; *tenants* is
-    how many log in as that role.
+    the number of tenants with that role.
     """
 
     role: str
@@ -55,7 +55,7 @@ class PasswordRotation:
         locks: KeyedLocks,
         without_logins: Callable[[TenantSpec], AbstractAsyncContextManager[None]],
     ) -> None:
-        """*without_logins*: keeps others than this process from logging in as a tenant."""
+        """*without_logins* keeps nodes from logging in as a tenant during its block."""
         self._catalog = catalog
         self._manager = manager
         self._role_passwords = role_passwords
@@ -64,7 +64,7 @@ class PasswordRotation:
         self._unapplied: dict[tuple[str, str], PasswordVersion] = {}
 
     async def load(self) -> None:
-        """Load which version of its password each role has; at start.
+        """Load each role's password version, at start.
 
         Raises:
             CatalogUnavailable
@@ -78,15 +78,15 @@ class PasswordRotation:
     def rotate(
         self, state: TenantState, actor: Actor, *, whole_pool: bool = False
     ) -> Operation[str, Rotation]:
-        """Give the tenant's role a new password; sessions go on and no borrower fails.
+        """Give the tenant's role a new password; sessions continue and no borrower fails.
 
-        It also repairs a role that changed its own password, and ends with a login as that role.
+        This also repairs a role that changed its own password, and ends with a login as that role.
 
         Raises:
             TenantDeleting, NotProvisioned, PoolIsShared
             CatalogUnavailable: nothing was done.
-            ServerUnavailable: it was not done, or may not have been; the Reconciler finishes it.
-            ServerFull: it was done, but no login could be tried.
+            ServerUnavailable: it may not have been done; the Reconciler finishes it.
+            ServerFull: it was done, but no test login was possible.
             ObjectsExist, ProvisioningFailed: Postgres refused.
         """
         spec = state.tenant.spec
@@ -120,10 +120,10 @@ class PasswordRotation:
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
     async def finish_rotations(self) -> int:
-        """Set passwords that Postgres is not known to have; how many that were.
+        """Set passwords that Postgres may not have; return how many.
 
-        One that is still under way is left alone, and no tenant's transaction is waited for: its
-        password would keep those of all others waiting.
+        A rotation that is still under way is left alone. This does not wait for a tenant's
+        transaction, because the passwords of all other tenants would wait for it too.
         """
         finished = 0
         for wanted in list(self._unapplied.values()):
@@ -175,7 +175,7 @@ class PasswordRotation:
         )
 
     def _state_of(self, wanted: PasswordVersion) -> TenantState | None:
-        """A tenant that logs in as this role and may do so."""
+        """A tenant that logs in with this role, and may do so."""
         state = self._manager.tenant_states.get(wanted.role.removeprefix(OBJECT_PREFIX))
         if state is None:
             state = self._manager.tenant_state_for_pool(shared_pool_id(wanted.server))

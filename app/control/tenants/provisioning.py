@@ -1,6 +1,6 @@
-"""Provisioning: a tenant's role, schema or database, and grants.
+"""Provisioning: creates a tenant's role, its schema or database, and its grants.
 
-Objects first, then the catalog: the same call finishes what was interrupted.
+Objects come first, then the catalog: repeating the call finishes an interrupted one.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class TenantProvisioning:
     def provision(
         self, state: TenantState, actor: Actor, *, adopt: bool = False
     ) -> Operation[TenantState, tuple[Tenant, list[str]]]:
-        """Create the tenant's database objects, idempotently, then log in as its role.
+        """Create the tenant's database objects, idempotently, then log in with its role.
 
-        The names are those of what exists then.
+        It returns the names of the objects that exist then.
 
         Raises:
             TenantNotFound, TenantDeleting, ObjectsExist, ProvisioningFailed, ServerUnavailable,
-            ServerFull, CatalogUnavailable: the objects may exist already; the same call finishes
-                the job.
+            ServerFull, CatalogUnavailable: the objects may already exist; repeating the call
+                finishes the job.
         """
         spec = state.tenant.spec
 
@@ -111,11 +111,11 @@ class TenantProvisioning:
 
 
 async def check_login(manager: TenantPoolManager, tenant: Tenant) -> None:
-    """Log in as the tenant's connections do, in place of an admin connection.
+    """Log in as the tenant's connections do, in the place of an admin connection.
 
     Raises:
-        ProvisioningFailed: Postgres refuses the role, and says why.
-        ServerFull: the server takes no further connection now, so nothing is known.
+        ProvisioningFailed: Postgres refuses the role; the message says why.
+        ServerFull: the server accepts no further connection, so the outcome is unknown.
         ServerUnavailable: the server cannot be reached.
     """
     spec = tenant.spec
@@ -138,5 +138,8 @@ async def check_login(manager: TenantPoolManager, tenant: Tenant) -> None:
 
 
 def lock_of_role(server: str, role: str) -> str:
-    """The lock of a role's password; provisioning sets the shared role's for each tenant."""
+    """The lock of a role's password.
+
+    Provisioning sets the shared role's password for each tenant.
+    """
     return f"role {role} on {server}"

@@ -1,7 +1,7 @@
-"""Verifier renewal: a role that an earlier version provisioned gets a verifier that costs less.
+"""Verifier renewal: gives roles that an earlier version provisioned a cheaper verifier.
 
-The password stays the same, so sessions, leases and logins under way go on. Logins show which
-roles need it; see `Connectors.stretched` and `app/pools/isolation/role_passwords.py`.
+The password stays the same, so sessions, leases and logins continue. Logins show which roles need
+it; see `Connectors.stretched` and `app/pools/isolation/role_passwords.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app.pools.isolation.role_passwords import OWN_ITERATIONS, RolePasswords
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 
-# At a time: half a second of a server's admin connection, which others wait for.
+# In one batch: half a second of a server's admin connection, for which others wait.
 _BATCH = 50
 _DEADLINE = 10.0
 
@@ -46,9 +46,9 @@ class VerifierRenewal:
         self._outbox = outbox
 
     async def renew(self) -> int:
-        """Renew a batch; how many that were.
+        """Renew a batch; return how many.
 
-        What Postgres refuses is tried again once a login shows that it is still needed.
+        A renewal that Postgres refuses is tried again once a login shows that it is still needed.
         """
         renewed = 0
         for server, pools in self._due().items():
@@ -60,7 +60,7 @@ class VerifierRenewal:
         return renewed
 
     def _due(self) -> dict[Server, dict[str, str]]:
-        """The next roles whose password nobody is changing, and their pools, by server."""
+        """The next roles whose password nobody is changing, with their pools, by server."""
         due: dict[Server, dict[str, str]] = defaultdict(dict)
         count = 0
         for pool_id in list(self._manager.connectors.stretched):
