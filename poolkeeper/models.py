@@ -1165,7 +1165,7 @@ class UsageTotals(TypedDict):
 
 
 class WaitView(TypedDict):
-    """What callers wait for: the first of all limits that binds."""
+    """What callers wait for: the first limit that binds."""
 
     cause: str
     used: int | None

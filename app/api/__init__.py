@@ -1,4 +1,4 @@
 """HTTP and nothing else: routes, the models of their bodies, and the layers around them.
 
-Rules, SQL and connections are below; a change goes through `app.control`.
+Rules, SQL and connections belong to other packages; changes go through `app.control`.
 """

@@ -78,7 +78,7 @@ _ROUTERS = (
     pages.router,
 )
 
-# Usual requests of these do without FastAPI's way to a route, which costs more than they do.
+# Ordinary requests to these routes bypass FastAPI's routing, which costs more than their work.
 _DIRECT_ROUTES: DirectRoutes = {
     "GET": [(re.compile("/livez"), health.respond_alive)],
     "POST": [
@@ -114,7 +114,7 @@ def assemble(
     app.add_exception_handler(ResponseReplayed, replay)
 
     def build() -> ASGIApp:
-        # Just inside of what answers unhandled errors, outside of FastAPI's own layers.
+        # Just inside the layer that answers unhandled errors, outside FastAPI's own layers.
         stack: Any = FastAPI.build_middleware_stack(app)
         layer = HttpLayer(
             stack.app,

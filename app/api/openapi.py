@@ -1,7 +1,7 @@
-"""The OpenAPI document: what concerns it as a whole, and an example for every body.
+"""The OpenAPI document: its global parts, and an example for every body.
 
-A model with an example of its own is shown with it, any other with those of its fields. Problems
-look alike everywhere, so their examples are here.
+A model has its own example, or one composed of its fields' examples. Problems look the same
+everywhere, so their examples are here.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def install(app: FastAPI) -> None:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of *app*, which need not be running; made once."""
+    """Build the OpenAPI document of *app*, once; the application need not be running."""
     if app.openapi_schema is None:
         made = FastAPI.openapi(app)
         models = made["components"]["schemas"]
@@ -115,7 +115,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             models.pop(name, None)
         for model in models.values():
             if "description" in model:
-                # What a class raises concerns callers in Python only.
+                # A class' Raises section concerns Python callers only.
                 model["description"], *_ = model["description"].split("\n\nRaises:")
             for example in model.get("examples", []):
                 _restore_nulls(example, model, models)
@@ -132,7 +132,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def example_of(schema: dict[str, Any], models: dict[str, Any]) -> object:
-    """An example of *schema*: its own if it has one, otherwise made of its parts'."""
+    """Find an example of *schema*: its own, or one composed of its parts' examples."""
     if "$ref" in schema and "examples" not in schema:
         schema = models[schema["$ref"].rpartition("/")[2]]
     for key in ("examples", "enum"):
@@ -151,7 +151,7 @@ def example_of(schema: dict[str, Any], models: dict[str, Any]) -> object:
 
 
 def _drop_fastapi_errors(operation: dict[str, Any]) -> None:
-    """FastAPI adds its own 422 where a route names none."""
+    """Remove the 422 that FastAPI adds to routes without one."""
     response = operation["responses"].get("422", {})
     if "HTTPValidationError" in str(response):
         del operation["responses"]["422"]
@@ -169,14 +169,14 @@ def _bodies(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _describe_scope(operation: dict[str, Any]) -> None:
-    """Swagger UI shows no scopes but those of OAuth."""
+    """Describe the scope, because Swagger UI shows only OAuth scopes."""
     for security in operation.get("security", ()):
         for scopes in security.values():
             operation["description"] += f"\n\nScope: `{'`, `'.join(scopes)}`."
 
 
 def _set_problem_media_type(status: int, response: dict[str, Any]) -> None:
-    """FastAPI documents every model as plain JSON; problems have a media type of their own."""
+    """Set the problems' media type, because FastAPI documents every model as plain JSON."""
     content = response.get("content", {})
     if content.get("application/json", {}).get("schema") == _PROBLEM:
         example = {"example": _problem_example(status)}
@@ -198,7 +198,7 @@ def _problem_example(status: int) -> dict[str, Any]:
 
 
 def _restore_nulls(example: object, schema: dict[str, Any], models: dict[str, Any]) -> None:
-    """FastAPI leaves every null out of the document, and so out of examples."""
+    """Restore nulls in examples, because FastAPI removes every null from the document."""
     for part in schema.get("anyOf", [schema]):
         whole = models[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
         if isinstance(example, list):

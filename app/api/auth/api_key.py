@@ -1,7 +1,7 @@
 """An API key: its owner, its scopes, and the hash that identifies it.
 
-The key itself is shown once, when it is created, and stored nowhere. It is 256 random bits: a
-slow hash, made for passwords, would protect it no better than SHA-256 and cost every request.
+The key itself is shown once, when it is created, and is not stored. It has 256 random bits: a slow
+password hash would protect it no better than SHA-256, and would cost time in every request.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from app.domain.tenant import TENANT_ID_PATTERN
 
 _PREFIX = "poolkeeper"
 _TOKEN = re.compile(rf"{_PREFIX}_([0-9a-f]{{8}})_[0-9a-f]{{64}}")
-# In the audit trail these are the service itself, and callers without a key.
+# In the audit trail, these names stand for the service itself and for callers without a key.
 _RESERVED_NAMES = frozenset({"anonymous", "api", *(actor.name for actor in SERVICE_ACTORS)})
 
 
 class KeyScope(StrEnum):
-    """What a key permits."""
+    """A permission of an API key."""
 
     READ = "read"
     OPERATE = "operate"
     QUERY = "query"
     ADMIN = "admin"
     NODE = "node"
-    """To be the agent of one node, which gets passwords of tenants' roles."""
+    """The agent of one node: it gets passwords of tenants' roles."""
 
 
-# The right to change something includes the right to see it. Only QUERY reads tenants' data.
+# The right to change something includes the right to read it. Only QUERY reads tenants' data.
 INCLUDED_SCOPES: Mapping[KeyScope, frozenset[KeyScope]] = {
     KeyScope.READ: frozenset({KeyScope.READ}),
     KeyScope.OPERATE: frozenset({KeyScope.OPERATE, KeyScope.READ}),
@@ -69,16 +69,16 @@ TenantName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
 
 
 class ApiKey(BaseModel):
-    """What is stored of a key.
+    """A key as it is stored.
 
     Attributes:
-        name: unique; in the log and the audit trail.
-        id: the part of the key that identifies it; no secret.
-        sha256: of the whole key, in hexadecimal.
-        scopes: what it permits.
+        name: unique; appears in the log and the audit trail.
+        id: the part of the key that identifies it; not secret.
+        sha256: hash of the whole key, in hexadecimal.
+        scopes: its permissions.
         tenants: the only tenants that it can access; None: all.
-        node: the node whose agent has it; with the scope of nodes, and only then.
-        created_at, expires_at: it is refused from *expires_at* on; None: it never expires.
+        node: the node whose agent uses it; set if it has the scope `node`, and only then.
+        created_at, expires_at: from *expires_at* on it is refused; None: it never expires.
         requests_per_second: its own rate limit; None: the service's.
     """
 
@@ -113,12 +113,12 @@ class ApiKey(BaseModel):
 
 
 def new_token() -> str:
-    """A new key, as its owner sends it: a prefix for secret scanners, its id, 256 random bits."""
+    """Create a key in its owner's form: a prefix for secret scanners, its id, 256 random bits."""
     return f"{_PREFIX}_{secrets.token_hex(4)}_{secrets.token_hex(32)}"
 
 
 def key_id_of(token: str) -> str | None:
-    """The id inside a key; None if *token* is no key."""
+    """The id inside a key; None if *token* is not a key."""
     found = _TOKEN.fullmatch(token)
     return found[1] if found else None
 
@@ -138,7 +138,7 @@ def api_key_for(
     expires_at: datetime | None = None,
     requests_per_second: int | None = None,
 ) -> ApiKey:
-    """What to store of a new *token*.
+    """Create the stored form of a new *token*.
 
     Raises:
         ValidationError: a name, a tenant or a number is invalid.

@@ -1,12 +1,12 @@
-"""Passwords of application credentials, checked against their verifiers off the event loop.
+"""Checks passwords of application credentials against their verifiers, off the event loop.
 
-A check takes milliseconds of processor time, so its result is kept: for a minute, and for as long
-as it is used more often. What is kept is about one verifier: a credential that is revoked or
-replaced is refused at once.
+A check takes milliseconds of processor time, so its result is kept for a minute, and longer while
+it is used at least that often. A result belongs to one verifier: a revoked or replaced credential
+is refused at once.
 
-One password is checked at a time, which leaves the other processors alone, and the addresses take
-turns: an address that guesses delays all others by one check each. A turn lasts as long as its
-check, also when nobody waits for it any more.
+One password is checked at a time, so the other processors stay free. Addresses take turns: an
+address that guesses delays each other one by one check. A turn lasts as long as its check, even
+when nobody waits for it any more.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from app.domain.scram import scram_verifier, verify
 
 _KEPT_SECONDS = 60.0
 _MOST_KEPT = 10_000
-# How long a login waits for others, in seconds; and how many different ones of a network may wait:
-# each has an HTTP connection.
+# How long a login waits for others, in seconds; and how many different logins of a network may
+# wait: each holds an HTTP connection.
 _PATIENCE = 5.0
 _MOST_WAITING = 100
-# Nobody's password, checked for users that do not exist: it takes the same time.
+# Nobody's password. It is checked for unknown users, so that they take the same time.
 _NOBODYS_VERIFIER = scram_verifier(secrets.token_hex(), iterations=SCRAM_ITERATIONS)
 
 
 class ApplicationLogins:
-    """Checks passwords, and keeps which were right and which were wrong."""
+    """Checks passwords, and remembers which were right and which were wrong."""
 
     def __init__(
         self, credentials: ApplicationCredentials, *, clock: Callable[[], float] = monotonic
@@ -49,18 +49,19 @@ class ApplicationLogins:
         self._right = _Checks(clock)
         self._wrong = _Checks(clock)
         self._turn = asyncio.Lock()
-        # By network and login: the request that waits, whose end the others of that login await.
+        # By network and login: the request that runs or waits; others with the same login await its
+        # end.
         self._waiting: dict[str, dict[bytes, asyncio.Future[None]]] = {}
-        # Of its own: others would wait for passwords in the one that all of asyncio has.
+        # A separate executor: in asyncio's shared one, others would wait for passwords.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="passwords")
-        # Each is kept for as long as somebody holds it or waits for it.
+        # Each lock is kept while somebody holds it or waits for it.
         self._turns_of_networks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def check(self, user: str, password: str, address: str) -> ApplicationCredential | None:
-        """The credential of *user* if this is its password; *address* is who asks.
+        """Return the credential of *user* if this is its password; *address* is the client's.
 
         Raises:
-            TooManyLogins: too many others are being checked.
+            TooManyLogins: too many other passwords are being checked.
         """
         found = self._credentials.find(user)
         verifier = found.verifier if found is not None else _NOBODYS_VERIFIER
@@ -73,7 +74,7 @@ class ApplicationLogins:
             return None
         if not await self._verify(digest, password, verifier, address):
             return None
-        # It may have been revoked meanwhile.
+        # It may have been revoked in the meantime.
         current = self._credentials.find(user)
         return current if current is not None and current.verifier == verifier else None
 
@@ -93,7 +94,7 @@ class ApplicationLogins:
                         turn.callback(lock.release)
             except TimeoutError as error:
                 raise TooManyLogins from error
-            # Another network may have asked the same.
+            # Another network may have asked for the same check.
             if self._is_known(digest, verifier):
                 return self._right.has(digest, verifier)
             loop = asyncio.get_running_loop()
@@ -127,7 +128,7 @@ class ApplicationLogins:
 
 
 class _Checks:
-    """The latest logins with one result, by digest: their verifiers, and until when they count."""
+    """The latest logins with the same result, by digest: their verifiers and expiry times."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -1,7 +1,7 @@
-"""Finds the principal of a request by its API key, and counts who was refused.
+"""Finds the principal of a request by its API key, and counts refusals.
 
-A key never reaches a log. Every caller without a valid key gets the same answer; the reason is
-only in the operator's log and metrics.
+A key never reaches a log. Every caller without a valid key gets the same response; only the
+operator's log and metrics have the reason.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Authenticator:
         """Read the key file; warn if there is none.
 
         Raises:
-            InvalidKeyFile: it cannot be used.
+            InvalidKeyFile: the file cannot be used.
         """
         self.keys.load()
         if not self.keys.is_enforced:
@@ -59,7 +59,7 @@ class Authenticator:
             )
 
     def authenticate(self, authorization: Sequence[str]) -> Principal | AuthFailure:
-        """The principal that a request's Authorization headers stand for."""
+        """Find the principal by the request's Authorization headers."""
         if not self.keys.is_enforced:
             return UNRESTRICTED
         if not authorization:
@@ -79,7 +79,7 @@ class Authenticator:
         return Principal.of_key(key)
 
     def throttle(self, principal: Principal) -> float:
-        """Count a request; the seconds this key has to wait, 0 if it may pass."""
+        """Count a request; return the seconds that this key must wait, 0 if it may pass."""
         if principal.key_id is None:
             return 0.0
         wait = self._limits.check_key(principal.key_id, principal.requests_per_second)
@@ -88,14 +88,20 @@ class Authenticator:
         return wait
 
     def throttle_credential(self, user: str) -> float:
-        """Count a request with a credential; the seconds it has to wait, 0 if it may pass."""
+        """Count a request with a credential.
+
+        Return the seconds that it must wait, 0 if it may pass.
+        """
         wait = self._limits.check_credential(user)
         if wait:
             self.rate_limited["credential"] += 1
         return wait
 
     def reject(self, failure: AuthFailure, address: str) -> float:
-        """Record a failure; the seconds this address has to wait, 0 if it may try again."""
+        """Record a failure.
+
+        Return the seconds that this address must wait, 0 if it may try again.
+        """
         wait = self._limits.check_address(address)
         if wait:
             self.rate_limited["address"] += 1
@@ -103,7 +109,7 @@ class Authenticator:
         return wait
 
     def record_failure(self, failure: AuthFailure, **fields: str) -> None:
-        """Count a failure, and log it unless the log is full of them."""
+        """Count a failure, and log it unless the log already has too many."""
         self.failures[failure] += 1
         if self._limits.should_log():
             _log.warning("request refused", reason=str(failure), **fields)

@@ -1,7 +1,7 @@
-"""The file of API keys: read at start, and again within a second of every change.
+"""The file of API keys: it is read at start, and again within a second of every change.
 
-An unusable file leaves the earlier keys in force. Once there was a file, every request needs a
-key, whatever happens to the file. Nothing here writes; `poolkeeper keys` does.
+If the file is unusable, the earlier keys stay in force. Once there was a file, every request needs
+a key, whatever happens to the file. This only reads; `poolkeeper keys` writes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 class InvalidKeyFile(Exception):
-    """The key file cannot be used; the message says why, and quotes nothing of it."""
+    """The key file cannot be used; the message says why, and quotes none of its content."""
 
 
 class KeyList(BaseModel):
@@ -53,7 +53,7 @@ class KeyFile:
     def __init__(
         self, path: Path, *, required: bool, clock: Callable[[], float] = monotonic
     ) -> None:
-        """*required*: whether requests need a key even before there is a file."""
+        """*required*: whether requests need a key even before the file exists."""
         self.path = path
         self.problem: str | None = None
         self._required = required
@@ -66,7 +66,7 @@ class KeyFile:
         """Read the file for the first time.
 
         Raises:
-            InvalidKeyFile: it cannot be used, or is required and missing.
+            InvalidKeyFile: the file cannot be used, or is required and missing.
         """
         self._refresh()
         if self.problem is not None:
@@ -74,7 +74,7 @@ class KeyFile:
 
     @property
     def is_enforced(self) -> bool:
-        """Whether requests need a key: once there was a file, or if one is required."""
+        """Whether requests need a key: always once there was a file, or if one is required."""
         self._refresh()
         return self._keys is not None
 
@@ -91,7 +91,7 @@ class KeyFile:
 
     @property
     def fingerprint(self) -> str:
-        """What tells these keys from others; it reveals none of them."""
+        """A fingerprint that identifies this set of keys, and reveals none of them."""
         self._refresh()
         keys = "\n".join(key.model_dump_json() for key in self.all())
         return sha256(keys.encode()).hexdigest()[:_FINGERPRINT]
@@ -131,10 +131,10 @@ class KeyFile:
 
 
 def read_keys(path: Path) -> KeyList:
-    """The keys in the file at *path*.
+    """Read the keys in the file at *path*.
 
     Raises:
-        InvalidKeyFile: it is no key file, or others than its owner can write to it.
+        InvalidKeyFile: it is not a key file, or others than its owner can write to it.
         OSError: it cannot be read.
     """
     # Without O_NONBLOCK, a named pipe in its place would block us.

@@ -1,4 +1,4 @@
-"""The principal of a request: who sends it, and what they may access."""
+"""The principal of a request: who sent it, and what they may access."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Principal:
 
     Attributes:
         name: the key's name; `api` while no keys are in use.
-        scopes: every scope they have, included ones too.
+        scopes: all their scopes, including implied ones.
         tenants: the only tenants they can access; None: all.
-        node: the node whose agent they are; None: they are none.
-        key_id: a name can be given again, an id cannot; None without a key.
+        node: the node whose agent they are; None: not an agent.
+        key_id: the key's id, which is never reused, as a name may be; None without a key.
         requests_per_second: the key's own rate limit; None: the service's.
     """
 
@@ -40,15 +40,15 @@ class Principal:
 
     @property
     def can_read_all(self) -> bool:
-        """Whether they may read the whole service, not only some tenants."""
+        """Whether they may read data of the whole service, not only of some tenants."""
         return self.tenants is None and KeyScope.READ in self.scopes
 
     def can_access(self, tenant: str | None) -> bool:
-        """Whether they can access this tenant; None: something that belongs to no single tenant."""
+        """Whether they can access this tenant. None stands for what belongs to no single tenant."""
         return self.tenants is None or tenant in self.tenants
 
 
 # A program on this machine, while no keys are in use.
 UNRESTRICTED = Principal(name="api", scopes=frozenset(KeyScope))
-# Without a valid key, on the paths that need none.
+# A sender without a valid key, on the paths that need none.
 ANONYMOUS = Principal(name="anonymous", scopes=frozenset())

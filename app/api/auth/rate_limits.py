@@ -1,8 +1,8 @@
-"""Rate limits: of requests per key and per credential, and of failed logins per address.
+"""Rate limits: requests per key and per credential, and failed logins per address.
 
-GCRA, a leaky bucket that keeps one number per key (ATM Forum, Traffic Management 4.0, 4.4.3): a
-burst up to the limit, then an even rate. Memory is bounded; the least recently used entry is
-dropped first.
+They use GCRA, a leaky bucket that keeps one number per key (ATM Forum, Traffic Management 4.0,
+4.4.3): a burst up to the limit, then an even rate. Memory is bounded; the least recently used entry
+is dropped first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAX_ADDRESSES = 10_000
 _FAILURES_PER_MINUTE = 30
 _FAILURES_LOGGED_PER_MINUTE = 30
 _MINUTE = 60.0
-# Sums of monotonic seconds are that exact.
+# The precision of sums of monotonic seconds.
 _ROUNDING = 1e-6
 
 
@@ -28,10 +28,10 @@ class RateLimits:
     def __init__(
         self, per_second: int, *, credential_per_second: int = 0, credential_burst: int = 0
     ) -> None:
-        """*per_second*: for keys without a limit of their own; 0: unlimited.
+        """*per_second*: the limit of keys without their own limit; 0: unlimited.
 
-        *credential_per_second*: likewise for each application credential, of whose requests
-        *credential_burst* may come at once.
+        *credential_per_second*: the same for each application credential; *credential_burst* of its
+        requests may come at once.
         """
         self._per_second = per_second
         self._credential_per_second = credential_per_second
@@ -42,17 +42,23 @@ class RateLimits:
         self._logged = _Buckets(1)
 
     def check_key(self, key_id: str, per_second: int | None) -> float:
-        """Count a request of a key; the seconds it has to wait, 0 if it may pass."""
+        """Count a request of a key; return the seconds that it must wait, 0 if it may pass."""
         rate = self._per_second if per_second is None else per_second
         return self._keys.fill(key_id, rate, 1.0) if rate else 0.0
 
     def check_credential(self, user: str) -> float:
-        """Count a request with a credential; the seconds it has to wait, 0 if it may pass."""
+        """Count a request with a credential.
+
+        Return the seconds that it must wait, 0 if it may pass.
+        """
         rate, burst = self._credential_per_second, self._credential_burst
         return self._credentials.fill(user, burst, burst / rate) if rate else 0.0
 
     def check_address(self, address: str) -> float:
-        """Count a failure of an address; the seconds it has to wait, 0 if it may try again."""
+        """Count a failure of an address.
+
+        Return the seconds that it must wait, 0 if it may try again.
+        """
         return self._failures.fill(network_of(address), _FAILURES_PER_MINUTE, _MINUTE)
 
     def should_log(self) -> bool:
@@ -60,10 +66,10 @@ class RateLimits:
 
 
 class _Buckets:
-    """For each key the time at which its bucket is empty."""
+    """The time at which each key's bucket is empty."""
 
     def __init__(self, most: int) -> None:
-        """Keep *most* keys."""
+        """Keep at most *most* keys."""
         self._most = most
         self._empty_at: OrderedDict[str, float] = OrderedDict()
 
@@ -71,9 +77,9 @@ class _Buckets:
         return len(self._empty_at)
 
     def fill(self, key: str, limit: int, seconds: float) -> float:
-        """Add one to the bucket of *key*, which holds *limit* and empties in so many *seconds*.
+        """Add one to the bucket of *key*, which holds *limit* and empties in *seconds*.
 
-        The seconds until it takes one more, 0 if it took this one.
+        Returns the seconds until it has room for one more, 0 if it had room.
         """
         now = monotonic()
         empty_at = max(now, self._empty_at.get(key, now))
@@ -86,7 +92,7 @@ class _Buckets:
 
 
 def network_of(address: str) -> str:
-    """What counts as one client: an address of IPv4, and all of a /64 of IPv6."""
+    """The network that counts as one client: an IPv4 address, or a /64 of IPv6."""
     try:
         found = ip_address(address)
     except ValueError:

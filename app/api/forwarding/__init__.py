@@ -1,1 +1,1 @@
-"""Forwarding: what a standby does with requests, and how the active instance takes them."""
+"""Forwarding: what a standby does with requests, and how the active instance accepts them."""

@@ -1,6 +1,6 @@
-"""What a standby does not forward in clear: requests whose responses hold passwords.
+"""Requests that a standby does not forward unencrypted: their responses hold passwords.
 
-A client that reaches the standby in private must not be read along behind it.
+If a client's connection to the standby is private, the connection behind it must be private too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CREDENTIALS = re.compile(r"/v1/tenants/[^/]+/credentials").fullmatch
 
 
 def would_expose_passwords(scope: Scope, url: str) -> bool:
-    """Whether others could read passwords that are asked for here, were *url* asked for them."""
+    """Whether others could read passwords of the response if the request went to *url*."""
     client, path, active = scope["client"], scope["path"], urlsplit(url)
     is_new_credential = scope["method"] == "POST" and _CREDENTIALS(path) is not None
     if not is_new_credential and _CONFIGURATION(path) is None:

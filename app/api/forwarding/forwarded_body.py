@@ -1,4 +1,4 @@
-"""The body of a request that is forwarded: passed on as it comes, kept if it is small."""
+"""The body of a forwarded request: passed on as it arrives, and kept if it is small."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from starlette.types import Message, Receive, Scope
 
 from app.api.forwarding.upstream import Upstream
 
-# Bytes kept, so that the request can be sent again.
+# The number of bytes kept, so that the request can be sent again.
 _MAX_KEPT = 65_536
-# In seconds. The active instance waits for what comes later: it has a deadline for bodies.
+# In seconds. The active instance waits for the rest: it has a deadline for bodies.
 _FIRST_PART = 1.0
 
 
@@ -20,11 +20,11 @@ class ClientLeft(Exception):
 
 
 class ForwardedBody:
-    """One request's body.
+    """The body of a request.
 
     Attributes:
-        is_kept: whether it can be sent from its beginning.
-        is_chunked: whether its length is not known beforehand.
+        is_kept: whether it can still be sent from its beginning.
+        is_chunked: whether its length is unknown beforehand.
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
@@ -38,11 +38,11 @@ class ForwardedBody:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing more has to be received of it."""
+        """Whether all of it has been received."""
         return self._is_read
 
     async def begin(self) -> bytes:
-        """What is to be sent together with the head of the request: nothing if the body is late.
+        """Return the part to send together with the request's head: nothing if the body is late.
 
         Raises:
             ClientLeft: the client did not wait.
@@ -54,7 +54,7 @@ class ForwardedBody:
         return b"".join(map(self._framed, self._parts)) + self._end()
 
     async def send_rest(self, upstream: Upstream) -> None:
-        """Send what follows.
+        """Send the rest of the body.
 
         Raises:
             ClientLeft: the client did not send it.
@@ -65,7 +65,7 @@ class ForwardedBody:
             await upstream.write(part + self._end())
 
     async def receive_again(self) -> Message:
-        """Receive as from the client, from the beginning."""
+        """Receive from the beginning again, as if from the client."""
         if self._parts:
             part = self._parts.pop(0)
             return {

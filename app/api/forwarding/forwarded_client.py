@@ -1,8 +1,8 @@
-"""Who sent a forwarded request: one header, signed by the instance that forwards it.
+"""The client of a forwarded request: one header, signed by the forwarding instance.
 
-Limits, the audit trail and the log of the active instance are about the client, not about the
-standby between them. Without the secret key nobody can write such a header, and the signature
-holds for one request with one API key only.
+Limits, audit trail and log of the active instance are about the client, not about the standby in
+between. Nobody can write this header without the secret key, and a signature is valid for one
+request with one API key only.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ class ForwardedClient:
     """Writes and reads the header."""
 
     def __init__(self, secret: bytes) -> None:
-        """*secret* is what all instances have in common."""
+        """*secret* is shared by all instances."""
         self._key = hmac.digest(secret, b"forwarded client", "sha256")
 
     def header(self, scope: Scope, request_id: bytes) -> tuple[bytes, bytes]:
-        """The header with address, scheme and request id of the client of *scope*."""
+        """Make the header with address, scheme and request id of *scope*'s client."""
         host, port = scope.get("client") or ("", 0)
         said = _BETWEEN.join((host.encode(), b"%d" % port, scope["scheme"].encode(), request_id))
         return HEADER, said + _BETWEEN + self._signature(scope, said)
 
     def restore(self, scope: Scope) -> bool:
-        """Give *scope* the client that its header names; whether there was such a header.
+        """Set the client of *scope* to the one in its header; return whether it had the header.
 
-        Without a valid signature the header is dropped, and nothing else changes.
+        If the signature is invalid, the header is dropped and nothing else changes.
         """
         given = [value for name, value in scope["headers"] if name == HEADER]
         if not given:
@@ -41,7 +41,7 @@ class ForwardedClient:
         headers = [each for each in scope["headers"] if each[0] != HEADER]
         said, _, signature = given[0].rpartition(_BETWEEN)
         if len(given) == 1 and hmac.compare_digest(signature, self._signature(scope, said)):
-            # A proxy may name its client as it likes; nothing else has the sign between.
+            # A proxy may name its client as it likes; only these names contain the separator.
             host, port, scheme, request_id = said.rsplit(_BETWEEN, 3)
             scope["client"] = (host.decode(), int(port)) if host else None
             scope["scheme"] = scheme.decode()

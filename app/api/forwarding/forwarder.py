@@ -1,7 +1,7 @@
 """Forwards a standby's requests to the active instance, byte for byte.
 
-A request is held while no instance is active. What was sent to an instance that then died is
-sent again only if that can do no harm.
+A request is held while no instance is active. If an instance dies after a request was sent to it,
+the request is sent again only if that does no harm.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from app.api.http.middleware import request_id_of
 from app.control.leadership.election import Election
 
 INSTANCE = b"poolkeeper-instance"
-"""In a response that a standby has forwarded: the URL of the instance that responded."""
+"""Header of forwarded responses: the URL of the instance that responded."""
 
 _NOT_ACTIVE = b"poolkeeper-not-active"
-# In seconds: how long a request waits for an active instance, and between two tries. Many may
-# wait, and each try takes processor time that a takeover needs.
+# In seconds: how long a request waits for an active instance, and the pause between two tries. Many
+# may wait, and each try takes processor time that a takeover needs.
 _HOLD = 10.0
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
-# In seconds. Proxies that check /readyz each second wait no longer than that for its response.
+# In seconds. Proxies that check /readyz each second wait no longer for its response.
 _REACH_DEADLINE = 0.5
 _REPEATABLE = frozenset({"GET", "HEAD"})
-# RFC 9110, 7.6.1. What `expect` asks for was answered here, and each server writes its own date.
+# RFC 9110, 7.6.1. `expect` was answered here, and each server writes its own date.
 _HOP_BY_HOP = {
     b"connection",
     b"keep-alive",
@@ -48,7 +48,8 @@ _HOP_BY_HOP = {
     b"upgrade",
 }
 _NOT_SENT = frozenset({*_HOP_BY_HOP, b"expect", HEADER})
-# Not hop-by-hop, whatever the client says: without its length, a body would be the next request.
+# Never hop-by-hop, even if the client says so: without its length, a body would look like the next
+# request.
 _END_TO_END = frozenset({b"content-length", b"host"})
 _NOT_RETURNED = frozenset({*_HOP_BY_HOP, b"date", INSTANCE})
 _LOST = "The active instance ended before it responded; the outcome of the request is unknown."
@@ -63,7 +64,7 @@ _SILENT = "The active instance did not respond in time; the outcome of the reque
 
 
 class Forwarder:
-    """Serves on the active instance, forwards on a standby."""
+    """Serves requests on the active instance, forwards them on a standby."""
 
     def __init__(
         self,
@@ -73,13 +74,13 @@ class Forwarder:
         keep_alive: float,
         longest_wait: float,
     ) -> None:
-        """Forward where there are others.
+        """Forward to the active instance.
 
         Args:
-            election: says which instance is active.
-            client: signs who sent a request.
-            keep_alive: connections that were idle for so many seconds are not used again.
-            longest_wait: seconds after which any response of the active instance has begun.
+            election: knows which instance is active.
+            client: signs the client of a request.
+            keep_alive: seconds of idleness after which a connection is not used again.
+            longest_wait: seconds within which every response of the active instance has begun.
         """
         self._election = election
         self._longest_wait = longest_wait
@@ -88,7 +89,7 @@ class Forwarder:
         # Requests that are served here, each as an object of its own.
         self._served: set[object] = set()
         self._ended = asyncio.Event()
-        # Set once it may be another instance that is active.
+        # Set once another instance may be active.
         self._changed = asyncio.Event()
         election.notify_change(self._reconsider)
 
@@ -97,7 +98,7 @@ class Forwarder:
         self._upstreams.close()
 
     async def reaches_active(self) -> bool:
-        """Whether another instance is active, and answers this one at once."""
+        """Whether another instance is active and answers this one at once."""
         url = self._election.active_url
         if url is None:
             return False
@@ -108,7 +109,7 @@ class Forwarder:
             return False
 
     async def drain(self, deadline: float) -> None:
-        """Wait for the end of what is served here now, for *deadline* seconds at most."""
+        """Wait up to *deadline* seconds for the requests that are served here now."""
         served = set(self._served)
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline):
@@ -122,7 +123,7 @@ class Forwarder:
         give_up_at = asyncio.get_running_loop().time() + _HOLD
         if self._election.is_serving or await self._election.settle():
             await self._serve(app, scope, receive, send)
-        elif was_forwarded:  # nothing is forwarded twice
+        elif was_forwarded:  # a request is forwarded at most once
             await self._refuse(scope, receive, send, {_NOT_ACTIVE.decode(): "1"})
         else:
             with suppress(ClientLeft):
@@ -179,7 +180,7 @@ class Forwarder:
                     self._upstreams.release(upstream)
                 if is_done:
                     return
-            # What came of a body while it was refused may be too much to be sent again.
+            # The part of a body that arrived during the refusal may be too large to be sent again.
             if loop.time() >= give_up_at or not body.is_kept:
                 break
             with suppress(TimeoutError):
@@ -206,7 +207,7 @@ class Forwarder:
             for name in value.split(b",")
         }
         left_out = _NOT_SENT | (named - _END_TO_END)
-        # Of the client's version: what each allows differs.
+        # The client's HTTP version, because each version allows different things.
         version = scope["http_version"].encode()
         lines = [b"%s %s HTTP/%s" % (scope["method"].encode(), target, version)]
         for name, value in headers:
@@ -250,12 +251,12 @@ class _Exchange:
     async def run(
         self, start: bytes, longest_wait: float, is_there: Callable[[], Awaitable[bool]]
     ) -> bool:
-        """Send the request and pass on its response; False if that instance is not active.
+        """Send the request and pass on its response; return False if that instance is not active.
 
         Raises:
-            UpstreamSilent: it did not begin to respond within *longest_wait* seconds, is not
-                *there* any more, or takes nothing more.
-            UpstreamLost: the connection broke before there was a response.
+            UpstreamSilent: it did not begin to respond within *longest_wait* seconds, is no longer
+                *there*, or stopped reading.
+            UpstreamLost: the connection broke before a response came.
             ClientLeft: the client closed its connection.
         """
         upstream = self._upstream
@@ -299,7 +300,7 @@ class _Exchange:
         except UpstreamLost:
             if self._client is None:
                 raise
-            # The client must not take what it has for the whole.
+            # The client must not take a part of the response for the whole.
             self._client.abort()
             await asyncio.sleep(0)
 

@@ -1,6 +1,6 @@
-"""HTTP/1.1 connections to the active instance, as few bytes and steps as a standby can do with.
+"""HTTP/1.1 connections to the active instance, with as few bytes and steps as possible.
 
-Nothing is buffered beyond what a slow reader leaves unread, and that only up to a limit.
+Only what a slow reader leaves unread is buffered, and that only up to a limit.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Headers = list[tuple[bytes, bytes]]
 
 # In seconds; the active instance is near.
 _CONNECT_DEADLINE = 2.0
-# Bytes of a response that the client has not taken yet; beyond them the connection is not read.
+# Unread response bytes of a client beyond which the connection is not read.
 _MAX_UNSENT = 65_536
 _MAX_IDLE = 100
-# In seconds; one that is no longer active answers at once, or not at all.
+# In seconds; an instance that is no longer active answers at once, or not at all.
 _GRACE = 1.0
 # In seconds: for room to write, and between two parts of a response. A stream has a comment every
-# 15 s. What is between the instances may acknowledge all that it is sent, and pass on nothing.
+# 15 s. Devices between the instances may acknowledge everything and pass on nothing.
 _SILENCE = 45.0
-# In seconds: while a response does not begin, how often it is asked whether its instance is there,
-# and for how long. Twice in a row without an answer means that it is not.
+# In seconds: while a response has not begun, how often the instance is probed, and how long a probe
+# waits. Two probes without an answer mean that it is gone.
 _LOOK_INTERVAL = 10.0
 _LOOK_DEADLINE = 3.0
 _MISSES = 2
@@ -37,15 +37,15 @@ _LOOK = b"GET /livez HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n"
 
 
 class UpstreamLost(Exception):
-    """The connection broke, or the active instance is another one now."""
+    """The connection broke, or another instance is active now."""
 
 
 class UpstreamSilent(UpstreamLost):
-    """The connection is open, but nothing comes, or nothing more is taken."""
+    """The connection is open, but the other side sends nothing, or stopped reading."""
 
 
 class Upstream(asyncio.Protocol):
-    """One connection; one request at a time."""
+    """A connection with one request at a time."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -72,7 +72,7 @@ class Upstream(asyncio.Protocol):
         self._write(head)
 
     async def write(self, data: bytes) -> None:
-        """Send a part of its body, once there is room.
+        """Send a part of the body, once there is room.
 
         Raises:
             UpstreamLost: the connection broke.
@@ -86,12 +86,12 @@ class Upstream(asyncio.Protocol):
         self._write(data)
 
     async def respond(self, seconds: float, is_there: Callable[[], Awaitable[bool]]) -> None:
-        """Wait until `status` and `headers` are those of the response, for *seconds* at most.
+        """Wait up to *seconds* until `status` and `headers` are those of the response.
 
-        *is_there* is asked meanwhile whether the instance can be reached at all.
+        In the meantime, *is_there* probes whether the instance can be reached.
 
         Raises:
-            UpstreamLost: the connection broke before.
+            UpstreamLost: the connection broke before that.
             UpstreamSilent: nothing came.
         """
         loop = asyncio.get_running_loop()
@@ -104,15 +104,15 @@ class Upstream(asyncio.Protocol):
                 misses = 0 if await is_there() else misses + 1
 
     async def is_answering(self) -> bool:
-        """Whether anything comes; the caller has a deadline.
+        """Wait until anything arrives; the caller sets a deadline.
 
         Raises:
-            UpstreamLost: the connection broke before.
+            UpstreamLost: the connection broke before that.
         """
         return await self._arrives(_LOOK_DEADLINE)
 
     async def read(self) -> bytes:
-        """The next part of the body; empty at its end.
+        """Read the next part of the body; empty at its end.
 
         Raises:
             UpstreamLost: the connection broke before its end.
@@ -131,12 +131,12 @@ class Upstream(asyncio.Protocol):
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing more of the response is to be read."""
+        """Whether the response has been read to its end."""
         return self._is_complete and not self._chunks
 
     @property
     def is_open(self) -> bool:
-        """Whether something can be sent, as far as is known."""
+        """Whether requests can be sent, as far as known."""
         transport = self._transport
         return not (self.is_lost or transport is None or transport.is_closing())
 
@@ -146,7 +146,7 @@ class Upstream(asyncio.Protocol):
         return self._is_complete and self._keeps_alive and self.is_open
 
     def close(self) -> None:
-        """Close the connection; those who wait for it get UpstreamLost."""
+        """Close the connection; whoever waits for it gets UpstreamLost."""
         if self._transport is not None:
             self._transport.abort()
         self._lose()
@@ -157,7 +157,7 @@ class Upstream(asyncio.Protocol):
         self._transport.write(data)
 
     async def _arrives(self, seconds: float) -> bool:
-        """Whether something of the response comes within *seconds*."""
+        """Wait up to *seconds*; return whether a part of the response arrived."""
         if self.is_lost:
             raise self._loss()
         self._arrived = asyncio.get_running_loop().create_future()
@@ -171,7 +171,7 @@ class Upstream(asyncio.Protocol):
         return True
 
     def _silence(self) -> UpstreamLost:
-        """Close the connection, for nothing comes of it."""
+        """Close the connection, because nothing comes."""
         self._is_silent = True
         self.close()
         return self._loss()
@@ -191,7 +191,7 @@ class Upstream(asyncio.Protocol):
     # -- asyncio's callbacks -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's class is not a subclass
         # A response may take as long as it likes, if only the other end is there.
         notice_silence(transport)
 
@@ -200,7 +200,7 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._parser is None or self._is_complete:
-            self.close()  # nobody asked
+            self.close()  # nobody asked for it
             return
         try:
             self._parser.feed_data(data)
@@ -248,20 +248,20 @@ class Upstreams:
     """The connections to the active instance, kept open between requests."""
 
     def __init__(self, *, keep_alive: float) -> None:
-        """Do not use a connection again that was idle for *keep_alive* seconds."""
+        """Do not reuse a connection that was idle for *keep_alive* seconds."""
         self._keep_alive = keep_alive
         self._idle: deque[Upstream] = deque()
         self._open: set[Upstream] = set()
         self._grace: asyncio.TimerHandle | None = None
-        # Who answered when it was last asked whether it is there.
+        # The URL that answered the last probe, and when.
         self._answered, self._answered_at = "", 0.0
         self._tls: ssl.SSLContext | None = None
 
     async def connect(self, url: str) -> Upstream:
-        """A connection to *url*, an idle one if there is one.
+        """Return a connection to *url*, an idle one if possible.
 
         Raises:
-            OSError: there is none.
+            OSError: it cannot be opened.
         """
         loop = asyncio.get_running_loop()
         while self._idle:
@@ -273,7 +273,7 @@ class Upstreams:
         return await self._open_to(url)
 
     async def is_there(self, url: str) -> bool:
-        """Whether *url* answers, or did of late."""
+        """Whether *url* answers, or did so recently."""
         now = asyncio.get_running_loop().time()
         if self._answered == url and now - self._answered_at < _LOOK_INTERVAL:
             return True
@@ -283,7 +283,7 @@ class Upstreams:
         return True
 
     async def answers(self, url: str) -> bool:
-        """Whether *url* answers now what takes no time, on a new connection."""
+        """Whether *url* answers a quick request now, on a new connection."""
         upstream: Upstream | None = None
         try:
             async with asyncio.timeout(_LOOK_DEADLINE):
@@ -309,7 +309,7 @@ class Upstreams:
         return upstream
 
     def release(self, upstream: Upstream) -> None:
-        """Keep a connection whose response has ended; close it if it cannot be used again."""
+        """Keep a connection whose response has ended; close it if it cannot be reused."""
         if upstream.is_reusable and len(self._idle) < _MAX_IDLE:
             upstream.idle_since = asyncio.get_running_loop().time()
             self._idle.append(upstream)
@@ -321,9 +321,10 @@ class Upstreams:
         upstream.close()
 
     def keep_only(self, url: str | None) -> None:
-        """Close the connections to other instances: those in use when their grace has ended.
+        """Close the connections to other instances; those in use, after a grace period.
 
-        An instance that hands over still refuses what it was sent, which is then sent elsewhere.
+        An instance that hands over still refuses the requests sent to it; they are then sent
+        elsewhere.
         """
         others = {each for each in self._open if each.url != url}
         for upstream in others.intersection(self._idle):

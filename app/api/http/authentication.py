@@ -1,6 +1,6 @@
-"""Authentication of every request, and the scope that each route requires.
+"""Authenticates every request, and checks the scope that its route requires.
 
-Requests without a valid key are refused before anything of their body is read.
+Requests without a valid key are refused before their body is read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ADDRESS_RATE_LIMITED = "Too many requests without a valid API key came from thi
 
 
 def authenticate(scope: Scope, given: HeaderValues) -> Principal | Response:
-    """The principal of a request, or 401 or 429.
+    """Return the principal of a request, or a 401 or 429 response.
 
     Requests with a password are anonymous until their route has checked it.
     """
@@ -55,7 +55,7 @@ def authenticate(scope: Scope, given: HeaderValues) -> Principal | Response:
 
 
 class RequiredScope(SecurityBase):
-    """A route's required scope; in the OpenAPI document it is the route's security."""
+    """A route's required scope; in the OpenAPI document, the route's security."""
 
     def __init__(self) -> None:
         self.scheme_name = "key"
@@ -76,7 +76,7 @@ class RequiredScope(SecurityBase):
 
 
 async def require_unbound_key(request: Request) -> None:
-    """Raises KeyBoundToTenants if the key is bound to tenants: the request concerns others too."""
+    """Raise KeyBoundToTenants if the key is bound to tenants: the request affects others too."""
     principal: Principal = request.state.principal
     if principal.tenants is not None:
         request.app.state.authenticator.record_failure(
@@ -91,12 +91,12 @@ REQUIRE_OPERATE = Security(_REQUIRED_SCOPE, scopes=[KeyScope.OPERATE.value])
 REQUIRE_QUERY = Security(_REQUIRED_SCOPE, scopes=[KeyScope.QUERY.value])
 REQUIRE_ADMIN = Security(_REQUIRED_SCOPE, scopes=[KeyScope.ADMIN.value])
 REQUIRE_NODE = Security(_REQUIRED_SCOPE, scopes=[KeyScope.NODE.value])
-# In addition to a scope.
+# This is required in addition to a scope.
 REQUIRE_UNBOUND_KEY = Depends(require_unbound_key)
 
 
 def rate_limited(request: Request, wait: float, detail: str) -> Response:
-    """429: *wait* seconds have to pass."""
+    """Build a 429 response: the client must wait *wait* seconds."""
     headers = {"Retry-After": str(math.ceil(wait))}
     return problem_response(
         request, 429, "too-many-requests", detail, retryable=True, headers=headers

@@ -1,8 +1,8 @@
 """Limits of the query string and the body: their size, and JSON as the only media type.
 
-FastAPI's own limit answers in plain text, and a body of another type would be reported as malformed
-JSON. Neon's drivers name no type: what POST /sql gets is taken for JSON. A body whose length is not
-announced is counted while it is received, see `exchange`.
+FastAPI's own limit answers in plain text, and it would report a body of another type as malformed
+JSON. Neon's drivers send no media type, so POST /sql takes any body as JSON. A body without an
+announced length is counted while it is received, see `exchange`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.api.http.sql_protocol import SQL_PATH
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_QUERY_BYTES = 8192
-# To parse so many takes some ten milliseconds, and to check them as many.
+# Parsing this many takes some ten milliseconds, and checking them as long again.
 MAX_VALUES = 100_000
 BODY_TOO_LARGE = f"The body is larger than {MAX_BODY_BYTES} bytes."
 TOO_MANY_VALUES = (
@@ -31,9 +31,9 @@ TOO_MANY_VALUES = (
 _QUERY_TOO_LONG = f"The query string is longer than {MAX_QUERY_BYTES} bytes."
 _NOT_JSON = "The body must be UTF-8 JSON with one header Content-Type: application/json."
 _ENCODED = "The body must not have a Content-Encoding."
-# The parser of the standard library takes the square of the time for a longer one.
+# The standard library's parser takes time that grows with the square of the length.
 _LONGEST_MEDIA_TYPE = 200
-# What begins a value or a name, or comes before it.
+# The characters that begin a value or a name, or precede one.
 _MARKS = (b",", b":", b"[", b"{")
 
 
@@ -42,14 +42,14 @@ def has_body(headers: Headers) -> bool:
 
 
 def check_body(scope: Scope, given: HeaderValues) -> Response | None:
-    """413, 414 or 415 for a request whose query string or announced body is not taken."""
+    """Return 413, 414 or 415 if the query string or the announced body is not acceptable."""
     if len(scope["query_string"]) > MAX_QUERY_BYTES:
         return problem_response(Request(scope), 414, "uri-too-long", _QUERY_TOO_LONG)
     length = given.get(b"content-length", ("0",))[0]
     if length.isdecimal() and int(length[:20]) > MAX_BODY_BYTES:
         return problem_response(Request(scope), 413, "content-too-large", BODY_TOO_LARGE)
     is_empty = length == "0" and b"transfer-encoding" not in given
-    # A method that no route takes is refused whatever its body is.
+    # A method that no route accepts is refused whatever its body is.
     if is_empty or scope["method"] not in METHODS:
         return None
     if scope["path"] != SQL_PATH and not _is_json(given.get(b"content-type", ())):
@@ -60,7 +60,7 @@ def check_body(scope: Scope, given: HeaderValues) -> Response | None:
 
 
 def has_too_many_values(body: bytes) -> bool:
-    """Whether *body*, if it is JSON, has too many values and names; what is in a string is one."""
+    """Whether *body*, if it is JSON, has too many values and names; a string counts as one."""
     if sum(map(body.count, _MARKS)) <= MAX_VALUES:
         return False
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")

@@ -1,9 +1,9 @@
-"""The connections of HTTP clients: how many there may be, and how long each may keep us waiting.
+"""Connections of HTTP clients: how many there may be, and how long each may keep us waiting.
 
-A client gets a deadline for its headers and one for reading its response. When there are too many,
-the connection that is longest without a complete request is closed for the new one; one whose
-request is in progress, a stream included, is never closed for that. What nobody reads takes a
-bounded part of the memory: beyond it those are closed for which most is kept.
+A client has a deadline for sending its headers, and one for reading its response. If there are too
+many connections, a new one replaces the one that has been without a complete request for longest; a
+connection with a request in progress, streams included, is never replaced. Unread responses take a
+bounded amount of memory: beyond it, the connections with most unread bytes are closed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from enum import StrEnum
 from time import monotonic
 from typing import Protocol
 
-# How many may wait above the limit, and be answered above it: a probe must always get through.
+# How many may wait beyond the limit, and be answered beyond it: a probe must always get through.
 _SPARE = 8
 
 
 class CloseReason(StrEnum):
-    """Why we closed a connection before its client did."""
+    """Why we closed a client's connection."""
 
     HEADER_TIMEOUT = "header_timeout"
     SEND_TIMEOUT = "send_timeout"
@@ -31,12 +31,12 @@ class CloseReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientLimits:
-    """What clients may do.
+    """Limits for clients.
 
     Attributes:
         max_connections: None for as many as the file descriptors allow.
-        header_timeout: seconds for the headers of a request to arrive.
-        send_timeout: seconds without a byte being read of what is sent.
+        header_timeout: seconds within which the headers of a request must arrive.
+        send_timeout: seconds that a client may read nothing of its response.
         max_unsent: bytes that all clients together may leave unread.
         keep_alive: seconds between a response and the next request.
     """
@@ -49,33 +49,36 @@ class ClientLimits:
 
 
 class ClientConnection(Protocol):
-    """A connection, as far as it is counted here."""
+    """A connection, as far as limits need it."""
 
     @property
     def awaits_headers(self) -> bool:
-        """Whether the headers of a request have begun to come, or should have."""
+        """Whether request headers have begun to arrive, or should have."""
 
     @property
     def unsent_bytes(self) -> int:
-        """What waits for the client to read."""
+        """Bytes that wait for the client to read them."""
 
     def close_for(self, reason: CloseReason) -> None:
         """Close it at once."""
 
 
 class ClientConnections:
-    """Every connection, those without a complete request, and those that do not read."""
+    """All connections.
+
+    In addition, those without a complete request, and those that do not read.
+    """
 
     def __init__(self, limits: ClientLimits, limit: Callable[[], int]) -> None:
-        """Ask for the *limit* at each new connection, since it may change."""
+        """Call *limit* at each new connection, because it may change."""
         self._limits = limits
         self._limit = limit
         self._latest_limit = 0
         self.closed: Counter[CloseReason] = Counter()
         self._all: set[ClientConnection] = set()
-        # Those without a complete request, and since when; the longest first.
+        # Connections without a complete request, and since when; the longest first.
         self._waiting: dict[ClientConnection, float] = {}
-        # Those that do not read, how much they have not read, and since when.
+        # Connections that do not read, their unread bytes, and since when.
         self._stalled: dict[ClientConnection, tuple[int, float]] = {}
 
     @property
@@ -84,25 +87,24 @@ class ClientConnections:
 
     @property
     def serving(self) -> int:
-        """How many have a complete request without a response."""
+        """Number of connections with a complete request and no response yet."""
         return len(self._all) - len(self._waiting)
 
     @property
     def limit(self) -> int:
-        """How many there may be at this moment."""
+        """The present limit."""
         return self._limit()
 
     @property
     def is_overloaded(self) -> bool:
-        """Whether more requests are in progress than there may be connections."""
-        # The limit is another only after a change of a server's budget: all is not added up for
-        # each request.
+        """Whether there are more requests in progress than allowed connections."""
+        # The limit changes only with a server's budget: it is not computed for each request.
         return self.serving > self._latest_limit and self.serving > self._limit()
 
     def add(self, connection: ClientConnection) -> None:
-        """Count a new connection, for which another may have to go."""
+        """Count a new connection; another one may have to go."""
         limit = self._latest_limit = self._limit()
-        # While all are serving a few may still wait: a probe must not be closed for the next one.
+        # Even if all are serving, a few may wait: a probe must not be closed for the next one.
         if len(self._all) >= limit and len(self._waiting) >= _SPARE:
             self._close(next(iter(self._waiting)), CloseReason.EVICTED)
         self._all.add(connection)
@@ -116,7 +118,7 @@ class ClientConnections:
         self._stalled.pop(connection, None)
 
     def mark_waiting(self, connection: ClientConnection) -> None:
-        """From now on *connection* has no complete request."""
+        """From now on, *connection* has no complete request."""
         if connection in self._all:
             self._waiting.pop(connection, None)
             self._waiting[connection] = monotonic()
@@ -126,7 +128,7 @@ class ClientConnections:
         self._waiting.pop(connection, None)
 
     def mark_stalled(self, connection: ClientConnection) -> None:
-        """*connection* reads nothing of its response."""
+        """*connection* does not read its response."""
         if connection in self._all:
             self._stalled.setdefault(connection, (connection.unsent_bytes, monotonic()))
 
@@ -134,7 +136,7 @@ class ClientConnections:
         self._stalled.pop(connection, None)
 
     def close_late(self) -> None:
-        """Close connections past their deadline; call it about once a second."""
+        """Close connections beyond their deadlines; call it about once a second."""
         now = monotonic()
         for connection, since in tuple(self._waiting.items()):
             if now - since < self._limits.header_timeout:
@@ -154,7 +156,7 @@ class ClientConnections:
         self._close_largest()
 
     def _close_largest(self) -> None:
-        """Close those who read nothing until the others leave no more unread than they may."""
+        """Close connections that do not read until the unread bytes are within the limit."""
         unsent = {connection: connection.unsent_bytes for connection in self._stalled}
         surplus = sum(unsent.values()) - self._limits.max_unsent
         for connection in sorted(unsent, key=unsent.__getitem__, reverse=True):

@@ -1,9 +1,9 @@
 """Responses compressed with gzip, for clients that accept it.
 
-Only responses to GET, in one piece and not small. They show no secret and no data of tenants, so
-nothing can be guessed from their length (breachattack.com). One that must not be stored may show
-some, and is left alone. A compressed response is another representation of its resource and has a
-strong ETag of its own: the other one with `-gzip`.
+Only responses to GET that come in one piece and are not small. They contain no secrets and no data
+of tenants, so nothing can be guessed from their length (breachattack.com). A response with
+`no-store` may contain some, and is not compressed. A compressed response is another representation
+of its resource, with its own strong ETag: the plain one with the suffix `-gzip`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _TYPES = (b"application/json", b"application/openmetrics-text", b"text/plain")
 
 
 def accepts_gzip(given: HeaderValues) -> bool:
-    """Whether a request with these headers may get a compressed response."""
+    """Whether these request headers accept a compressed response."""
     values = given.get(b"accept-encoding")
     return values is not None and _names_gzip(",".join(values))
 
 
 @lru_cache(maxsize=256)
 def _names_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding takes gzip, by name or by `*`, with a weight above zero."""
+    """Whether an Accept-Encoding accepts gzip, by name or by `*`, with a weight above zero."""
     weights = {}
     for coding in header.lower().split(","):
         name, _, parameter = coding.partition(";")
@@ -45,7 +45,7 @@ def _names_gzip(header: str) -> bool:
 
 
 async def compress(body: bytes) -> bytes:
-    """*body* in gzip's format; the event loop is free meanwhile."""
+    """Compress *body* to gzip format without blocking the event loop."""
     if len(body) <= _MAX_INLINE:
         return zlib.compress(body, _LEVEL, _GZIP)
     return await asyncio.to_thread(zlib.compress, body, _LEVEL, _GZIP)
@@ -56,11 +56,11 @@ def encoded_etag(tag: bytes) -> bytes:
 
 
 class GzipSender:
-    """Sends a response, compressed if that is worth it."""
+    """Sends a response, compressed if that is worthwhile."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        # The beginning of a response, until its body comes.
+        # The start of a response, held until its body comes.
         self._start: Message | None = None
 
     async def send(self, message: Message) -> None:

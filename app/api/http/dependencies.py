@@ -1,4 +1,4 @@
-"""What routes depend on: objects of the service, the principal, and common parameters."""
+"""Dependencies of routes: objects of the service, the principal, and common parameters."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from app.pools.manager import TenantPoolManager
 Provided = TypeVar("Provided")
 
 LONGEST_LEASE_DEADLINE = 300
-"""Seconds that a request may let leases go on before they are cut."""
+"""The most seconds that a request may give leases before they are cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantDefaults:
-    """What a tenant gets that names no server or strategy; None: it must name one."""
+    """The defaults of a tenant that names no server or strategy; None: the tenant must name it."""
 
     server: str | None
     strategy: PoolStrategy
@@ -39,7 +39,7 @@ def provided(kind: type[Provided]) -> Any:  # noqa: ANN401 - FastAPI's, whose cl
     """The running service's object of this class; `app.main` puts it there."""
 
     async def get(request: Request) -> Provided | None:
-        # None before the service runs: invalid requests are refused all the same.
+        # None before the service runs; invalid requests are refused even then.
         found: Provided | None = request.app.state.provided.get(kind)
         return found
 
@@ -57,12 +57,12 @@ async def get_principal(request: Request) -> Principal:
 
 
 async def get_actor(principal: Annotated[Principal, Depends(get_principal)]) -> Actor:
-    """On whose behalf the request is, for the log and the audit trail."""
+    """The author of the request, for the log and the audit trail."""
     return Actor(name=principal.name, request_id=correlation_id.get())
 
 
 def name_in_path(of: str, example: str, *, alias: str | None = None) -> Any:  # noqa: ANN401 - as above
-    """The parameter of a path that is a name."""
+    """A path parameter that is a name."""
     return Path(
         alias=alias,
         description=f"{of}: 1 to 48 of a-z, 0-9 and inner hyphens.",
@@ -79,7 +79,7 @@ async def get_tenant_id(
     """The tenant in the path.
 
     Raises:
-        InvalidTenantId: it is reserved.
+        InvalidTenantId: the id is reserved.
         TenantNotFound: the principal cannot access it, whether or not it exists.
     """
     found = TenantId(tenant)
@@ -100,7 +100,7 @@ async def get_deadline(
         ),
     ] = 5.0,
 ) -> float:
-    """The leases' deadline; the request may take that much longer."""
+    """Return the deadline for leases; extend the request's deadline by it."""
     extend_deadline(request, deadline_seconds)
     return deadline_seconds
 

@@ -1,7 +1,7 @@
-"""Requests whose client has closed the connection: nobody reads the response.
+"""Handles requests whose client has closed the connection, so that nobody reads the response.
 
-A statement, and the wait for a connection to run it on, end with their client; a change of the
-service runs to its end. A half-closed connection counts as closed.
+A statement, and its wait for a connection, end with the client; a change of the service runs to its
+end. A half-closed connection counts as closed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-# nginx' number for it; only in the log.
+# nginx' status for it; only in the log.
 _CLIENT_CLOSED_REQUEST = 499
 
 _log = structlog.get_logger(__name__)
@@ -39,10 +39,10 @@ class Connection(Protocol):
 
     @property
     def has_whole_request(self) -> bool:
-        """Whether all of a request came that has no response yet."""
+        """Whether a request has completely arrived and has no response yet."""
 
     def notify_disconnect(self, callback: Callable[[], None] | None) -> None:
-        """Call back when the client disconnects, or now if it has; None for no longer."""
+        """Call *callback* when the client disconnects, or now if it has; None: stop that."""
 
     def abort(self) -> None:
         """Break the connection, so that the client does not take a part for the whole."""
@@ -51,8 +51,8 @@ class Connection(Protocol):
 class CancelOnDisconnect:
     """Cancels a block when the client of its request disconnects.
 
-    The block calls `run_to_the_end` once it must, as a commit must. Cancels as `asyncio.timeout`
-    does, without the cost of one.
+    The block calls `run_to_the_end` when it must not be cancelled any more, as during a commit. It
+    cancels like `asyncio.timeout`, without the cost of a timeout.
 
     Raises on leaving:
         ClientDisconnected: the block was cancelled.

@@ -1,7 +1,7 @@
-"""Errors as responses, RFC 9457 problem details: the table of HTTP statuses, and the one shape.
+"""Errors as RFC 9457 problem details: the table of HTTP statuses, and the format.
 
-Problem codes are those of `app/domain/errors.py`. Nothing of the input, of an exception's text or
-of a connection is echoed, except for the sentences of our own errors.
+Problem codes are those of `app/domain/errors.py`. Responses never echo the input, an exception's
+text or a connection's data; they contain only the sentences of our own errors.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ _STATUS: dict[type[errors.PoolkeeperError], int] = {
     errors.Unavailable: 503,
     errors.QueryTimeout: 504,
 }
-# Python's own words for these depend on its version.
+# Python's own phrases for these depend on its version.
 _TITLES = {413: "Content too large", 414: "URI too long", 422: "Unprocessable content"}
-# Every request may lack a key, be too large, or fail, also between two instances.
+# Every request may lack a key, be too large, or fail, including on its way between two instances.
 _EVERYWHERE = (400, 401, 403, 408, 413, 414, 415, 422, 429, 500, 502, 503, 504)
 METHODS = ("DELETE", "GET", "OPTIONS", "POST", "PUT")
 
-# What Postgres reports of a statement, by the letters of its protocol, and the most of each that is
-# shown: a tenant's own code may raise an error with megabytes in it.
+# The fields that Postgres reports about a statement, by the letters of its protocol, and the
+# longest part of each that is shown: a tenant's code may raise an error with megabytes.
 _DIAGNOSTICS = {
     "message_detail": "D",
     "schema_name": "s",
@@ -74,8 +74,8 @@ _DIAGNOSTICS = {
 }
 _LONGEST_DIAGNOSTIC = 4000
 
-# What a dry run says of a plan is an answer to a question, and no refused change. So is what a look
-# does not find: monitors that ask again and again would hide what was refused.
+# A dry run's refusal answers a question; no change was refused. The same holds for a GET that finds
+# nothing: monitors that repeat it would hide real refusals.
 _ANSWERS_OF_DRY_RUNS = frozenset({404, 409, 412, 422, 428})
 
 _log = structlog.get_logger(__name__)
@@ -135,13 +135,13 @@ class Problem(BaseModel):
 
     @classmethod
     def of(cls, status: int, code: str, detail: str, **more: Any) -> Self:
-        """The problem with this code; *more* are its other fields."""
+        """Build the problem with this code; *more* are its other fields."""
         kind, title = f"urn:poolkeeper:problem:{code}", status_title(status)
         return cls(type=kind, title=title, status=status, detail=detail, code=code, **more)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route: these problems, and those that every route may answer with."""
+    """The `responses` of a route: these problems, and those that every route may return."""
     return {
         status: {"model": Problem, "description": status_title(status)}
         for status in sorted({*statuses, *_EVERYWHERE})
@@ -166,7 +166,7 @@ def install(app: FastAPI) -> None:
 
 
 def validation_error(*place: str | int, code: str, detail: str) -> RequestValidationError:
-    """To raise: the value at *place* (`"body", "server"`) matches its schema, but is invalid."""
+    """Make an error: the value at *place* (`"body", "server"`) fits its schema, but is invalid."""
     return RequestValidationError([{"type": code, "loc": place, "msg": detail}])
 
 
@@ -181,7 +181,7 @@ def problem_response(
     fields: Mapping[str, str] | None = None,
     **more: Any,
 ) -> JSONResponse:
-    """The response with this problem; *fields* are what Postgres reported, by their letters."""
+    """Build the response with this problem; *fields* are Postgres' fields, by their letters."""
     problem = Problem.of(
         status,
         code,
@@ -213,7 +213,7 @@ def _diagnostics(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def _fields(problem: Problem, fields: Mapping[str, str]) -> Mapping[str, str | None]:
-    """The fields for a driver: what the problem says, and what Postgres reported."""
+    """The fields for a driver: from the problem, and from Postgres' report."""
     invalid = [f"{each.pointer}: {each.detail}" for each in problem.errors or ()]
     return {
         "C": problem.sqlstate,
@@ -225,8 +225,8 @@ def _fields(problem: Problem, fields: Mapping[str, str]) -> Mapping[str, str | N
 
 
 def _note(request: Request, problem: Problem) -> None:
-    """Remember why the request is refused; an internal error has a log line of its own."""
-    # A layer around the application has none.
+    """Remember why the request is refused; an internal error has its own log line."""
+    # A layer around the application has no state.
     app: FastAPI | None = request.scope.get("app")
     if app is None or problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return
@@ -238,7 +238,7 @@ def _note(request: Request, problem: Problem) -> None:
     manager: TenantPoolManager | None = app.state.provided.get(TenantPoolManager)
     is_known = manager is not None and named in manager.tenant_states
     principal: Principal | None = request.scope.get("state", {}).get("principal")
-    # Whoever knocks at another tenant's door must not fill that one's list.
+    # A caller that is refused access to another's tenant must not fill that tenant's list.
     is_of_tenant = is_known and principal is not None and principal.can_access(named)
     app.state.refusals.note(
         named if is_of_tenant else None,
@@ -253,7 +253,7 @@ def _note(request: Request, problem: Problem) -> None:
 
 
 def _kept_detail(problem: Problem) -> str:
-    """Why it was refused, without anybody's data."""
+    """The reason of the refusal, without anybody's data."""
     if problem.sqlstate:
         return f"SQLSTATE {problem.sqlstate}"
     if problem.errors:
@@ -305,7 +305,7 @@ def _pointer_step(part: str | int) -> str:
 
 
 def _echo(text: str) -> str:
-    """*text* from a caller: short and printable."""
+    """Return a caller's *text*, short and printable."""
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
         for letter in text[:_MAX_ECHO]
@@ -327,7 +327,7 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed(request: Request) -> list[str]:
-    """Every method that some route takes at this path; Starlette knows only the first route's."""
+    """All methods that any route accepts at this path; Starlette knows only the first route's."""
     allowed = [
         method
         for method in METHODS

@@ -1,8 +1,8 @@
 """Optimistic concurrency: a resource's generation as its ETag, and the preconditions of a change.
 
-Only reads and writes headers (RFC 9110, section 13). The catalog compares the generation once
-more, in the transaction that changes it. An ETag covers what is recorded, not the live numbers
-shown beside it.
+This only reads and writes headers (RFC 9110, section 13). The catalog compares the generation
+again, in the transaction that changes it. An ETag covers stored fields, not the live numbers shown
+beside them.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ IfNoneMatchHeader = Annotated[
 ]
 
 _ITEM = re.compile(r'[ \t]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')
-# A tenant's ETag also has its instance and its state; the state is no part of its generation, and
-# neither is the encoding in which the resource was sent.
+# A tenant's ETag also has its instance and its state. The state is not part of the generation;
+# neither is the encoding of a response.
 _OURS = re.compile(r'"(\d{1,18})(?:-([0-9a-f]{8}))?(?:-[a-z]+)?(?:-gzip)?"')
 
 
 def etag(generation: int, instance: str = "", state: str = "") -> str:
-    """The strong ETag of a version.
+    """Format the strong ETag of a version.
 
     Args:
-        generation: it starts anew when a resource is deleted and created again.
+        generation: it restarts when a resource is deleted and created again.
         instance: 8 hexadecimal digits that differ between two such resources; may be empty.
         state: the resource's state; may be empty.
     """
@@ -55,12 +55,12 @@ def etag(generation: int, instance: str = "", state: str = "") -> str:
 
 
 def instance_of(created_at: datetime) -> str:
-    """What tells a resource from a later one of the same name, whose generations begin anew."""
+    """Distinguish a resource from a later one of the same name, whose generations restart."""
     return blake2b(created_at.isoformat().encode(), digest_size=4).hexdigest()
 
 
 def parse_etags(header: str) -> list[str]:
-    """The ETags in a header's value; `*` alone stands for any.
+    """Parse the ETags in a header's value; `*` alone stands for any.
 
     Raises:
         HTTPException: 400, for anything else.
@@ -80,7 +80,7 @@ def parse_etags(header: str) -> list[str]:
 
 
 def matching_etag(header: str, tag: str) -> str | None:
-    """That of the ETags in *header* which stands for the same version as *tag*, in any encoding.
+    """Find the ETag in *header* for the same version as *tag*, in any encoding.
 
     Raises:
         HTTPException: 400, for anything else.
@@ -96,7 +96,7 @@ def matching_etag(header: str, tag: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preconditions:
-    """What a change expects of the current version.
+    """The conditions of a change on the current version.
 
     Attributes:
         if_match, if_none_match: the headers' values, several lines joined.
@@ -108,15 +108,15 @@ class Preconditions:
     required: bool
 
     def expected_generation(self, current: int | None, instance: str = "") -> int | None:
-        """The generation that the change is meant for. 0: none must exist. None: any.
+        """Return the generation to change. 0: the resource must not exist. None: any.
 
         Args:
             current: the current generation; None when the resource does not exist.
-            instance: see `etag`; an ETag without one stands for its generation alone.
+            instance: see `etag`; an ETag without one stands for the generation only.
 
         Raises:
             StaleVersion: the current version does not meet the preconditions.
-            PreconditionRequired: there are none, and there must be.
+            PreconditionRequired: a precondition is required and missing.
             HTTPException: 400, for malformed ETags, or both headers.
         """
         if self.if_match is not None and self.if_none_match is not None:
@@ -135,7 +135,7 @@ def _matching(etags: list[str], current: int | None, instance: str) -> int | Non
         raise StaleVersion("The resource does not exist.")
     if etags == ["*"]:
         return None
-    # Weak ETags never match here: they do not say which version was seen.
+    # Weak ETags never match here: they do not identify the version that was seen.
     if current not in {_generation(each, instance) for each in etags}:
         raise StaleVersion
     return current
@@ -161,7 +161,7 @@ async def get_preconditions(
     if_match: IfMatchHeader = None,
     if_none_match: IfNoneMatchHeader = None,
 ) -> Preconditions:
-    """The request's; a header of several lines is one list (RFC 9110, 5.3)."""
+    """Read the request's preconditions; a header with several lines is one list (RFC 9110, 5.3)."""
     headers = request.headers
     return Preconditions(
         if_match=if_match and ",".join(headers.getlist("if-match")),

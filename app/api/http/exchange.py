@@ -1,8 +1,8 @@
-"""One request and its response: their deadlines, the size of the body, the response's headers.
+"""A request and its response: their deadlines, the body's size, the response's headers.
 
-A body that arrives too slowly gets 408. Work that takes too long gets 504 and goes on to its end:
-a change cut off half-way would leave the catalog and the pools at odds, and everything below has
-deadlines of its own. A response that has begun, such as a stream, has no deadline here.
+A body that arrives too slowly gets 408. Work that takes too long gets 504 and continues to its end:
+a change aborted half-way would leave catalog and pools inconsistent, and all work has its own
+deadlines. A response that has begun, such as a stream, has no deadline here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Exchange:
         accepts_gzip: bool = False,
         more_headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """*more_headers*: of the response, whatever it is."""
+        """*more_headers*: headers of the response, whatever it is."""
         self._reservation: KeyReservation | None = None
         self._scope = scope
         self._receive = receive
@@ -57,11 +57,11 @@ class Exchange:
         self._timeout_response: asyncio.Task[None] | None = None
 
     def record_for(self, reservation: KeyReservation) -> None:
-        """Let *reservation*, of the request's idempotency key, keep what is sent."""
+        """Let *reservation*, of the request's idempotency key, record what is sent."""
         self._reservation = reservation
 
     def set_deadline(self, seconds: float) -> None:
-        """*seconds*: for the body to arrive, and as many from then for the response to begin."""
+        """Set the seconds for the body to arrive, and from then for the response to begin."""
         self._seconds = seconds
         self._due = self._loop.time() + seconds
         self._start_timer()
@@ -70,10 +70,10 @@ class Exchange:
         self._due += seconds
 
     async def receive(self) -> Message:
-        """The next message from the client.
+        """Receive the next message from the client.
 
         Raises:
-            HTTPException: 408 when it does not arrive in time, 413 when the body is too large.
+            HTTPException: 408 if it does not arrive in time, 413 if the body is too large.
         """
         if self._is_read:
             return await self._receive()
@@ -96,13 +96,13 @@ class Exchange:
             async with asyncio.timeout_at(self._due):
                 return await self._receive()
         except TimeoutError as error:
-            # The rest of the body may still come, so this connection is of no more use.
+            # The rest of the body may still come, so this connection cannot be used again.
             raise HTTPException(408, _BODY_TIMEOUT, {"Connection": "close"}) from error
         finally:
             self._is_reading = False
 
     async def send(self, message: Message) -> None:
-        """Pass the response on, unless it comes too late."""
+        """Pass the response on, unless it is too late."""
         if self._reservation is not None:
             self._reservation.record(message)
         if self._timeout_response is None:
@@ -111,7 +111,7 @@ class Exchange:
             await self._send_on(message)
 
     async def close(self) -> None:
-        """End the exchange; every response has been sent."""
+        """End the exchange, after the response was sent."""
         self._stop_timer()
         if self._reservation is not None:
             self._reservation.end()
@@ -119,7 +119,7 @@ class Exchange:
             await self._timeout_response
 
     def _start_timer(self) -> None:
-        """Start the timer unless it runs: it looks at what is due then."""
+        """Start the timer unless it runs; when it fires, it checks what is due."""
         if self._timer is None and not self._has_begun:
             self._timer = self._loop.call_at(self._due, self._expire)
 
@@ -139,7 +139,8 @@ class Exchange:
 
     async def _send_timeout(self) -> None:
         request = Request(self._scope)
-        # The change goes on: a retry would make it twice, unless its key marks it as the same.
+        # The change continues: a retry would make it twice, unless its idempotency key marks it as
+        # the same.
         is_safe = request.method in {"GET", "HEAD"} or "idempotency-key" in request.headers
         headers = {"Connection": "close"} | ({"Retry-After": "1"} if is_safe else {})
         response = problem_response(
@@ -148,7 +149,7 @@ class Exchange:
         await response(self._scope, self._receive, self._send_complete)
 
     async def _send_complete(self, message: Message) -> None:
-        """Send with the headers that every response has, and no body in response to HEAD."""
+        """Send with the headers that every response has, and without a body for HEAD."""
         if message["type"] == "http.response.start":
             headers = [*message["headers"], *self._more_headers]
             present = {name for name, _ in headers}
@@ -160,6 +161,6 @@ class Exchange:
 
 
 def extend_deadline(request: Request, seconds: float) -> None:
-    """Give this request *seconds* more: its caller, or the operator, allows it to take them."""
+    """Give this request *seconds* more, because its caller or the operator allows it."""
     exchange: Exchange = request.scope["state"]["exchange"]
     exchange.extend(seconds)

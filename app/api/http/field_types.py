@@ -1,7 +1,7 @@
-"""What request fields are made of: strict types, text that Postgres can store, bounded JSON.
+"""Types of request fields: strict types, text that Postgres can store, bounded JSON.
 
-Postgres stores no NUL in any text, and half of a surrogate pair cannot be encoded at all. Both
-are refused here, with their place.
+Postgres cannot store NUL in text, and half a surrogate pair cannot be encoded at all. Both are
+refused here, with their place.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from app.domain.tenant import TENANT_ID_PATTERN
 from app.text.printable import is_printable
 
 MAX_JSON_DEPTH = 32
-# More than any body has: beyond them one at least is unknown.
+# More fields than any body has: at least one of them is unknown.
 _MOST_FIELDS = 200
 _FIRST_YEAR, _LAST_YEAR = 2000, 2099
 
@@ -40,14 +40,14 @@ class RequestBody(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _check_few(cls, fields: object) -> object:
-        """Look at no more fields than can be known and reported: each would be an error."""
+        """Check only as many fields as may be known and reported: each would be an error."""
         if isinstance(fields, dict) and len(fields) > _MOST_FIELDS:
             return dict(islice(fields.items(), _MOST_FIELDS))
         return fields
 
 
 def examples(*documents: dict[str, Any]) -> ConfigDict:
-    """A model's configuration with examples for the OpenAPI document."""
+    """Configure a model with examples for the OpenAPI document."""
     return ConfigDict(json_schema_extra={"examples": list(documents)})
 
 
@@ -71,7 +71,7 @@ def _printable(text: str) -> str:
 
 
 def check_json(value: object) -> object:
-    """*value*, if Postgres can store all of its text, and it is neither too deep nor infinite.
+    """Check that Postgres can store all text in *value*, and that it is not too deep or infinite.
 
     Raises:
         PydanticCustomError
@@ -86,10 +86,10 @@ def check_json(value: object) -> object:
 
 
 def _levels(value: object) -> Iterator[list[object]]:
-    """*value*, then its parts, keys of objects included, then their parts, without recursion.
+    """Yield *value*, then its parts (keys of objects included), then their parts; no recursion.
 
-    A megabyte of JSON has half a million parts, so a level without lists and objects is not
-    searched for more.
+    A megabyte of JSON has half a million parts, so a level without lists and objects is the last
+    one searched.
     """
     level = [value]
     for _ in range(MAX_JSON_DEPTH):
@@ -109,7 +109,7 @@ def _levels(value: object) -> Iterator[list[object]]:
 
 
 def _not_a_number(given: object) -> object:
-    """Pydantic would take a number, or digits, for seconds since 1970."""
+    """Refuse numbers and digits, which pydantic would take for seconds since 1970."""
     if not isinstance(given, str) or "T" not in given.upper():
         raise PydanticCustomError("rfc3339", "A timestamp looks like 2026-07-14T12:00:00Z.")
     return given
@@ -125,7 +125,7 @@ def _in_utc(timestamp: datetime) -> datetime:
 
 Name = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
 Text = Annotated[str, AfterValidator(_storable)]
-# For what people read in lists and terminals.
+# Text that people read in lists and terminals.
 PrintableText = Annotated[Text, AfterValidator(_printable)]
 LabelKey = Annotated[PrintableText, Field(min_length=1, max_length=63, pattern=r"^[^:]+$")]
 LabelValue = Annotated[PrintableText, Field(max_length=256)]

@@ -1,10 +1,10 @@
 """Idempotency-Key: an action sent twice is done once and gets the same response both times.
 
-Responses are kept in memory for 24 hours: until a restart at most, the newest 1000 keys of each
-caller, 64 MiB of all callers together. Actions that work without the catalog thus work with a key
-too. Final responses are stored, refusals included; not those to requests that were never
-processed (400, 401, 422 …), should be retried (429) or failed (5xx): the same key tries again.
-Of a response with a password, only that there was one is kept.
+Responses are kept in memory for 24 hours, but not beyond a restart: the newest 1000 keys of each
+caller, and 64 MiB for all callers together. So actions that work without the catalog also work with
+a key. Final responses are stored, refusals included. Responses are not stored if the request was
+not processed (400, 401, 422 …), should be retried (429) or failed (5xx): then the same key tries
+again. For a response with a password, only the fact that it was sent is stored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from app.domain.errors import (
 RETENTION_SECONDS = 24 * 3600.0
 MAX_KEYS = 1000
 MAX_BODY_BYTES = 64 * 1024
-# Of all callers together.
+# For all callers together.
 MAX_TOTAL_BYTES = 64 * 1024 * 1024
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _INVALID_KEY = "Send one Idempotency-Key of 1 to 255 visible ASCII characters."
@@ -42,13 +42,13 @@ _SUCCESSES = frozenset({200, 201, 202, 204})
 _STORED_STATUSES = _SUCCESSES | {404, 409, 412}
 _STORED_HEADERS = frozenset({b"content-type", b"etag", b"location"})
 
-# A caller and the tenants they can access: a response shows no others.
+# A caller and the tenants they can access: a stored response shows no others.
 Owner = tuple[str, frozenset[str] | None]
 
 
 @dataclass(slots=True)
 class StoredResponse:
-    """A response to send again; *body* is None when it was not stored, for the reason *refusal*."""
+    """A response to send again; *body* is None if it was not stored, because of *refusal*."""
 
     status: int
     headers: dict[str, str]
@@ -66,16 +66,16 @@ class KeyedRequest:
 
 
 class ResponseStore:
-    """Every caller's requests by key, oldest first."""
+    """All callers' requests by key, oldest first."""
 
     def __init__(self) -> None:
         self.by_owner: defaultdict[Owner, OrderedDict[str, KeyedRequest]] = defaultdict(OrderedDict)
-        # The size of each stored response, in the order in which they were stored.
+        # The size of each stored response, in the order of storing.
         self._sizes: OrderedDict[tuple[Owner, str], int] = OrderedDict()
         self._bytes = 0
 
     def begin(self, owner: Owner, key: str, fingerprint: bytes) -> StoredResponse | None:
-        """The response to the same request before; None for a new request, which is in flight now.
+        """Return the stored response to the same request; None for a new request, now in flight.
 
         Raises:
             RequestInFlight, IdempotencyKeyReused, ReplayTooLarge, ReplayHoldsSecret
@@ -95,7 +95,7 @@ class ResponseStore:
         return before.response
 
     def end(self, owner: Owner, key: str, response: StoredResponse | None) -> None:
-        """Store the response to a request; without one, the key is free again."""
+        """Store the response to a request; without a response, the key is free again."""
         if response is None:
             del self.by_owner[owner][key]
             return
@@ -124,7 +124,7 @@ class ResponseStore:
 
 
 class ResponseReplayed(Exception):
-    """The request was answered before."""
+    """The request was already answered."""
 
     def __init__(self, response: StoredResponse) -> None:
         super().__init__()
@@ -132,10 +132,10 @@ class ResponseReplayed(Exception):
 
 
 class KeyReservation:
-    """One request's use of its key.
+    """A request's use of its idempotency key.
 
     Attributes:
-        has_secret: a success has a password, and is not to be stored.
+        has_secret: a successful response has a password and must not be stored.
     """
 
     def __init__(self, store: ResponseStore, owner: Owner, key: str) -> None:
@@ -150,7 +150,7 @@ class KeyReservation:
         """Reserve the key.
 
         Raises:
-            ResponseReplayed: the same request was answered before.
+            ResponseReplayed: the same request was already answered.
             RequestInFlight, IdempotencyKeyReused, ReplayTooLarge, ReplayHoldsSecret
         """
         stored = self._store.begin(self._owner, self._key, fingerprint)
@@ -159,7 +159,7 @@ class KeyReservation:
         self._is_active = True
 
     def record(self, message: Message) -> None:
-        """Keep what is sent, if it is to be stored."""
+        """Record a message that is sent, if the response is to be stored."""
         if not self._is_active:
             return
         if message["type"] == "http.response.start":
@@ -188,7 +188,10 @@ class KeyReservation:
 def reservation_for(
     store: ResponseStore, scope: Scope, given: HeaderValues
 ) -> KeyReservation | Response | None:
-    """What a request's key reserves once its route asks for it; 400 for an invalid one."""
+    """The reservation for a request's key, made when its route asks for it.
+
+    400 if the key is invalid.
+    """
     keys = given.get(b"idempotency-key")
     if keys is None:
         return None
@@ -223,13 +226,13 @@ async def reserve_key(
         body = await _canonical_body(request)
         query = sorted(request.query_params.multi_items())
         parts = [request.method, request.scope["path"], query, body]
-        # Where numbers keep their digits, they have a type of their own.
+        # Numbers that keep their digits have their own type.
         canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=repr)
         reservation.begin(hashlib.sha256(canonical.encode()).digest())
 
 
 async def _canonical_body(request: Request) -> object:
-    """What identifies the body: its JSON, but of a long one its bytes, which take no time."""
+    """Identify the body: by its JSON, or by its bytes if it is long, which takes no time."""
     body = await request.body()
     if len(body) > MAX_BODY_BYTES:
         return hashlib.sha256(body).hexdigest()
@@ -237,7 +240,7 @@ async def _canonical_body(request: Request) -> object:
 
 
 async def mark_secret(request: Request) -> None:
-    """Store no success of the request: a repetition gets 409 `replay-holds-secret`."""
+    """Do not store a successful response: a repetition gets 409 `replay-holds-secret`."""
     reservation: KeyReservation | None = request.scope["state"].get("reservation")
     if reservation is not None:
         reservation.has_secret = True

@@ -1,4 +1,4 @@
-"""Answers 503 to requests beyond the limit of connections, except to an orchestrator's probes."""
+"""Answers 503 to requests beyond the connection limit, except to an orchestrator's probes."""
 
 from __future__ import annotations
 

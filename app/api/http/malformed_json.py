@@ -1,10 +1,10 @@
-"""Why a body is no JSON that is taken, in words for people; nothing of the body is echoed."""
+"""Explains why a body is not valid JSON, without echoing it."""
 
 from __future__ import annotations
 
 import re
 
-# What jiter says, or begins with, and what that means.
+# The messages of jiter, or their beginnings, and their meaning.
 _REASONS = {
     "Detected duplicate key": "an object has the same key twice",
     "invalid unicode code point": "it is not UTF-8",
@@ -26,7 +26,7 @@ _PLACE = re.compile(r" at line (\d+) column (\d+)$")
 
 
 def malformed_json(message: str) -> str:
-    """A sentence for *message*, an error of jiter's."""
+    """Translate *message*, an error of jiter's, into a sentence."""
     if message == _EMPTY:
         return "The body is empty."
     reason = next((text for start, text in _REASONS.items() if message.startswith(start)), "")

@@ -1,7 +1,7 @@
-"""The one layer around every route: what is checked before it, and what each response has.
+"""The one layer around every route: the checks before it, and the headers of each response.
 
-A refusal is the first of its checks' and has a request ID. Nothing is read of a request without a
-key, and what is stored of a response is what its caller gets.
+The first failing check refuses the request; a refusal has a request ID. Without a valid key,
+nothing of the body is read. A stored response is exactly what its caller gets.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from app.api.http.strict_route import StrictRequest
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _HEAD = "HEAD"
 
-# Responds to a usual request of a route, whose path pattern has matched; None for any other.
+# Responds to an ordinary request of a route whose path pattern matched; returns None for others.
 DirectHandler = Callable[[StrictRequest], Awaitable[Response | None]]
-# By method; the path's groups are the parameters.
+# By method; the groups of the path are the parameters.
 DirectRoutes = Mapping[str, Sequence[tuple[re.Pattern[str], DirectHandler]]]
 
 
 class HttpLayer:
-    """Passes on what may reach a route, and responds to all else."""
+    """Passes valid requests on to routes, and answers all others."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class HttpLayer:
             await principal(scope, receive, exchange.send)
             return
         state["principal"] = principal
-        # Reset by hand: this runs for every request, and a context manager costs twice that.
+        # Reset by hand: this runs for every request, and a context manager costs twice as much.
         bound = bind_contextvars(actor=principal.name)
         try:
             if not (is_read and await send_cached(scope, given, exchange.send)):
@@ -117,7 +117,7 @@ class HttpLayer:
 
 
 async def _responded(handler: DirectHandler, request: StrictRequest) -> Response | None:
-    """The handler's response, or that to an error that it raised."""
+    """The handler's response, or the response to the error that it raised."""
     handlers: Mapping[Any, Callable[..., Awaitable[Response]]] = request.app.exception_handlers
     try:
         return await handler(request)
@@ -137,7 +137,7 @@ def _header_values(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, list[s
 
 
 def request_id_of(scope: Scope) -> str:
-    """The caller's, if it is one, else a new one."""
+    """The caller's request id if it is valid, else a new one."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    # Nothing is hidden by it, and the kernel's own randomness costs more than the rest of this.
+    # It hides nothing, and random numbers from the kernel cost more than the rest of this.
     return given.decode() if _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"

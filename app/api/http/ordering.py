@@ -1,7 +1,7 @@
-"""Lists in the order of a number, such as callers waiting: one page, and how many items there are.
+"""Lists sorted by a number, such as waiting callers: one page, and the number of items.
 
-The order changes while a list is read page by page. A cursor goes on after the last item's number;
-an offset shows a part at once, as a screen that scrolls needs it.
+The order may change while a client reads page by page. A cursor continues after the last item's
+number; an offset jumps to a part, as a scrolling screen needs it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Order(Generic[Row]):
     """A sort key of a list; ties are sorted by ID.
 
     Attributes:
-        name: as in requests; a minus puts the largest number first.
+        name: its name in requests; a minus sorts the largest number first.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Order(Generic[Row]):
     def page(
         self, rows: Iterable[Row], *, cursor: str | None, offset: int, limit: int
     ) -> tuple[Sequence[Row], str | None]:
-        """At most *limit* of *rows*, and the cursor of the next page if there are more.
+        """Return at most *limit* of *rows*, and the cursor of the next page if there are more.
 
         Raises:
             RequestValidationError: *cursor* is not one of this order.
@@ -55,7 +55,7 @@ class Order(Generic[Row]):
         def position(row: Row) -> tuple[float, str]:
             return sign * self.rank(row), self.id_of(row)
 
-        # Twice by one key: by pairs it takes five times as long, 30 ms for 10,000 rows.
+        # Sorting twice by one key: pairs take five times as long, 30 ms for 10,000 rows.
         ordered = sorted(rows, key=self.id_of)
         ordered.sort(key=lambda row: sign * self.rank(row))
         begin = offset if after is None else offset + bisect_right(ordered, after, key=position)
@@ -63,7 +63,7 @@ class Order(Generic[Row]):
         return paginate(found, limit, lambda row: (self.name, *position(row)))
 
     def _decode(self, cursor: str) -> tuple[float, str]:
-        """The rank and ID of the last item of the previous page."""
+        """The rank and ID of the last item on the previous page."""
         name, rank, id_ = decode_cursor(cursor, str, float, str)
         if name != self.name:
             detail = "The cursor belongs to another sort order."

@@ -1,7 +1,7 @@
 """Keyset cursors: where the next page of a list begins.
 
-A cursor is opaque to callers: base64url of a JSON array, the sort key of the last item they got.
-It stays valid while items come and go between two pages.
+A cursor is opaque to callers: base64url of a JSON array with the sort key of the last item. It
+stays valid while items come and go between two pages.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _LIMIT = 2**63
 
 
 def encode_cursor(*key: str | float) -> str:
-    """The cursor after the item with this sort key."""
+    """Encode a cursor after the item with this sort key."""
     text = json.dumps(key, separators=(",", ":"), ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, *kinds: type[str | int | float]) -> tuple[Any, ...]:
-    """The sort key in *cursor*, one value of each of these *kinds*.
+    """Decode the sort key in *cursor*, one value of each of *kinds*.
 
     Raises:
-        RequestValidationError: `encode_cursor` did not make it of such values.
+        RequestValidationError: `encode_cursor` did not make it from values of these kinds.
     """
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
@@ -57,7 +57,7 @@ def invalid_cursor() -> RequestValidationError:
 def paginate(
     items: Sequence[Item], limit: int, key: Callable[[Item], tuple[str | float, ...]]
 ) -> tuple[Sequence[Item], str | None]:
-    """The first *limit* of *items*, and the cursor of the next page if there are more."""
+    """Return the first *limit* of *items*, and the cursor of the next page if there are more."""
     page = items[:limit]
     return page, encode_cursor(*key(page[-1])) if len(items) > limit else None
 
@@ -65,13 +65,13 @@ def paginate(
 def page_of_names(
     names: Iterable[str], cursor: str | None, limit: int
 ) -> tuple[Sequence[str], str | None]:
-    """The first *limit* of *names* after *cursor*, sorted, and the cursor of the next page."""
+    """Return *limit* of *names* after *cursor*, sorted, and the cursor of the next page."""
     after = decode_cursor(cursor, str)[0] if cursor else ""
     return paginate(sorted(name for name in names if name > after), limit, lambda name: (name,))
 
 
 def _is_storable(part: str | float) -> bool:
-    """Whether Postgres can take it: no NUL, no infinity, no huge number."""
+    """Whether Postgres can store it: no NUL, no infinity, no huge number."""
     if isinstance(part, str):
         return part.isprintable()
     return abs(part) < _LIMIT

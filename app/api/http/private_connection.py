@@ -1,4 +1,4 @@
-"""Whether others could read along on a connection: passwords go over TLS, or stay on a machine."""
+"""Whether a connection is private: passwords need TLS, or must stay on the machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 
 def is_private(scheme: str, host: str | None) -> bool:
-    """Whether nobody else can read what goes to or comes from *host*; None: a Unix socket."""
+    """Whether nobody else can read the traffic with *host*; None: a Unix socket."""
     if scheme == "https" or host in {None, "localhost"}:
         return True
     try:

@@ -1,7 +1,7 @@
-"""HTTP on one connection: uvicorn's protocol, with bounds on what a client can make us keep.
+"""HTTP on one connection: uvicorn's protocol, with limits on what a client can make us buffer.
 
-The parser, httptools, has no limits of its own and would begin every request that a client sends
-ahead. So it gets one request at a time, and each head only once it is whole.
+The parser, httptools, has no limits, and would start every request that a client sends ahead. So it
+gets one request at a time, and each head only once it is complete.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from app.api.http.request_checks import (
     URI_TOO_LONG,
 )
 
-# Of each connection. The event loop would keep 64 KiB, which is a hundred events of a stream.
+# For each connection. The event loop's default is 64 KiB, which is a hundred events of a stream.
 _MAX_UNSENT_BYTES = 8192
-# Of chunks, parsed in one round of the event loop: tiny ones take some milliseconds.
+# The number of chunks parsed in one round of the event loop: tiny ones take some milliseconds.
 _PIECE_BYTES = 4096
-# Received while a request is in progress; beyond it the connection is not read.
+# The most bytes received while a request is in progress; beyond them the connection is not read.
 _MAX_HELD_BYTES = 65_536
-# With the longest path and query, the method and the version.
+# Includes the longest path and query, the method and the version.
 _MAX_REQUEST_LINE = MAX_PATH_BYTES + MAX_QUERY_BYTES + 64
 _NO_LINGERING = struct.pack("ii", 1, 0)
-# After a response to a request that is not whole: the client may notice only then.
+# After a response to an incomplete request: the client may notice it only after sending more.
 _LINGER_SECONDS = 2.0
 _RETRYABLE = frozenset({408, 503})
 _LATE = "The headers did not arrive in time."
@@ -56,7 +56,8 @@ _FULL = "All connections are in use."
 _OF_CONNECTION = frozenset({b"connection", b"transfer-encoding"})
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
-# Of our own; without it the parser would take what follows the head for another protocol's.
+# The upgrade header that we recognise; without it, the parser would take the following bytes for
+# another protocol's.
 _UPGRADE = re.compile(rb"(?i)\nupgrade:[^\n]*")
 _BEGINNING = re.compile(rb"[A-Za-z\r\n]")
 
@@ -72,7 +73,7 @@ _UNKNOWN_ENCODING = (
 _HEAD_TOO_LARGE = 431, "headers-too-large", HEADERS_TOO_LARGE
 _URI_TOO_LONG = 414, "uri-too-long", URI_TOO_LONG
 _AMBIGUOUS = 400, "ambiguous-length", AMBIGUOUS_LENGTH
-# What the parser says; all else is malformed.
+# Messages of the parser; everything else is malformed.
 _PARSER_REFUSALS = {
     "Duplicate Content-Length": _AMBIGUOUS,
     "Content-Length can't be present with Transfer-Encoding": _AMBIGUOUS,
@@ -83,7 +84,7 @@ _PARSER_REFUSALS = {
 
 
 class _Refused(Exception):
-    """Raised by a callback of the parser, which has read what we do not take."""
+    """A parser callback read something that we do not accept."""
 
     def __init__(self, refusal: _Refusal) -> None:
         super().__init__()
@@ -91,9 +92,9 @@ class _Refused(Exception):
 
 
 class _ResponseWriter:
-    """Writes the head of a response together with what follows it: one system call instead of two.
+    """Writes a response's head together with the following bytes: one system call instead of two.
 
-    Takes the place of the transport where uvicorn writes a response.
+    It replaces the transport while uvicorn writes a response.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class _ResponseWriter:
         loop: asyncio.AbstractEventLoop,
         close: Callable[[], None],
     ) -> None:
-        """*close* ends the connection, once all is written."""
+        """*close* ends the connection once everything is written."""
         self._transport = transport
         self._loop = loop
         self._close = close
@@ -129,10 +130,10 @@ class _ResponseWriter:
 
 
 class _Cycle(RequestResponseCycle):
-    """Uvicorn's cycle of a request and its response, which makes each line of a head once.
+    """Uvicorn's cycle of a request and its response, with cached header lines.
 
-    Nearly all of them are the same for all responses, and uvicorn searches each for what may not
-    be in it.
+    Nearly all lines are the same for all responses, and uvicorn checks each one for invalid
+    characters.
     """
 
     async def send(self, message: ASGISendEvent) -> None:
@@ -155,18 +156,18 @@ class _Cycle(RequestResponseCycle):
 
 @lru_cache(maxsize=256)
 def _line(name: bytes, value: bytes) -> bytes:
-    """Raises RuntimeError for what no header may hold."""
+    """Format a header line; raises RuntimeError for invalid characters."""
     if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
         raise RuntimeError("Invalid HTTP header.")
     return b"%b: %b\r\n" % (name.lower(), value)
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """HTTP, which buffers next to nothing for clients that do not read, or do not finish.
+    """HTTP that buffers almost nothing for clients that do not read, or do not finish a request.
 
-    A stream waits for them instead: a thousand slow readers of one cost little memory, and get its
-    latest event. While a request is in progress the connection is still read, so that its end is
-    noticed; what comes then belongs to the next request, and waits.
+    A stream waits for slow readers instead: a thousand of them cost little memory, and get the
+    latest event. During a request the connection is still read, so that its end is noticed; bytes
+    that come then belong to the next request, and wait.
     """
 
     def __init__(self, *arguments: Any, clients: ClientConnections, **options: Any) -> None:
@@ -178,8 +179,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_idle = True
         self._is_lingering = False
         self._on_disconnect: Callable[[], None] | None = None
-        # Of a request: whether its head, or one in chunks, is being parsed; what is left of a body
-        # of known length; and what came since the last byte of a body: head, chunk sizes, trailers.
+        # State of the request: whether its head, or a chunked body, is being parsed; the remaining
+        # bytes of a body of known length; and the bytes since the last byte of a body: head, chunk
+        # sizes, trailers.
         self._in_head = True
         self._in_chunks = False
         self._left_of_body = 0
@@ -205,7 +207,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._on_disconnect()
 
     def notify_disconnect(self, callback: Callable[[], None] | None) -> None:
-        """Call back when the client disconnects, or now if it has; None for no longer."""
+        """Call *callback* when the client disconnects, or now if it has; None: stop that."""
         self._on_disconnect = callback
         if callback is not None and self.cycle.disconnected:
             callback()
@@ -223,7 +225,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._parse()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, if it came already."""
+        """Continue with the next request, if it has already come."""
         self._is_idle = True
         self._clients.mark_waiting(self)
         super().on_response_complete()
@@ -233,14 +235,14 @@ class HttpProtocol(HttpToolsProtocol):
             self._parse()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Trailers would change the headers of a request that is in progress.
+        # Trailers would change the headers of a request in progress.
         if self._in_head:
             self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        """Begin a request, unless its head is one that two readers could see differently."""
+        """Start a request, unless two readers could interpret its head differently."""
         headers = dict(self.headers)
-        if self.parser.should_upgrade():  # CONNECT; there is no other without the header
+        if self.parser.should_upgrade():  # CONNECT; nothing else upgrades without the header
             raise _Refused(_UNKNOWN_METHOD)
         version = self.parser.get_http_version()
         hosts = sum(name == b"host" for name, _ in self.headers)
@@ -252,7 +254,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
         self.scope["state"]["connection"] = self
         super().on_headers_complete()
-        # It has not begun.
+        # It has not started.
         self.cycle.__class__ = _Cycle
         self.cycle.transport = _ResponseWriter(  # type: ignore[assignment]
             self.transport, self.loop, self._close
@@ -268,11 +270,11 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_head, self._in_chunks, self._framing_bytes = True, False, 0
-        # Uvicorn leaves it as it is when the response is complete already.
+        # If the response is already complete, uvicorn leaves it as it is.
         self.cycle.more_body = False
 
     def _parse(self) -> None:
-        """Parse a piece of what came, unless it has to wait until a request has its response."""
+        """Parse a piece of what arrived, unless it must wait until a request has its response."""
         self._next_parse = None
         left = _PIECE_BYTES
         while left > 0 and not (self.has_whole_request or self._is_over):
@@ -296,14 +298,14 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def _next_piece(self) -> bytes:
-        """What may be parsed next, which never goes beyond the end of a request."""
+        """The next piece to parse; it never extends beyond the end of a request."""
         if self._in_head:
             return self._next_head()
         if not self._in_chunks:
             piece = self._take(self._left_of_body)
             self._left_of_body -= len(piece)
             return piece
-        # A request ends with a line; that may be one of its body as well.
+        # A request ends with a line; the same line may also be a part of its body.
         piece = self._take(self._held.find(b"\n", 0, _PIECE_BYTES) + 1 or _PIECE_BYTES)
         self._framing_bytes += len(piece)
         return (
@@ -311,7 +313,7 @@ class HttpProtocol(HttpToolsProtocol):
         )
 
     def _next_head(self) -> bytes:
-        """A whole head; nothing while it is not whole, or if it never will be."""
+        """A complete head; nothing if it is incomplete, or can never be complete."""
         if not _BEGINNING.match(self._held):
             return self._refuse_head(_MALFORMED) if self._held else b""
         headers = self._held.find(b"\n") + 1
@@ -341,10 +343,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._clients.mark_reading(self)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Strangers must not fill the log; the request is handled as HTTP."""
+        """Ignore it: strangers must not fill the log; the request is handled as HTTP."""
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - a problem says it instead
-        """Refuse what cannot be parsed; uvicorn calls this while it handles the parser's error."""
+        """Refuse malformed requests; uvicorn calls this while it handles the parser's error."""
         error = sys.exception()
         if isinstance(error, httptools.HttpParserInvalidMethodError):
             refusal = _UNKNOWN_METHOD
@@ -361,7 +363,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif reason is CloseReason.REFUSED:
             self._refuse(503, "overloaded", _FULL)
         if self.unsent_bytes:
-            # It will not be read: the kernel must drop it as well.
+            # The rest will not be read: the kernel must drop it too.
             connection = self.transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
             self.transport.abort()
@@ -370,17 +372,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def has_whole_request(self) -> bool:
-        """Whether all of a request came that has no response yet."""
+        """Whether a request has completely arrived and has no response yet."""
         cycle = self.cycle
         return cycle is not None and not (cycle.response_complete or cycle.more_body)
 
     @property
     def _has_full_body(self) -> bool:
-        """Whether more of a body came than is kept for the application to read."""
+        """Whether more of a body arrived than is kept for the application to read."""
         return self.cycle is not None and len(self.cycle.body) > HIGH_WATER_LIMIT
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
-        """Respond without the application, unless a response has begun; and close."""
+        """Respond without the application, unless a response has begun; then close."""
         if self._is_over:
             return
         cycle = self.cycle
@@ -390,11 +392,11 @@ class HttpProtocol(HttpToolsProtocol):
         if is_between:
             self._linger()
         else:
-            self.transport.close()  # which the application hears of
+            self.transport.close()  # the application is told
 
     @property
     def _is_over(self) -> bool:
-        """Whether nothing that comes is looked at any more."""
+        """Whether received bytes are ignored from now on."""
         return self._is_lingering or self.transport.is_closing()
 
     def _close(self) -> None:
@@ -405,7 +407,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _linger(self) -> None:
-        """Close the connection, but let the client send on for a moment.
+        """Close the connection, but let the client keep sending for a moment.
 
         Otherwise the kernel resets it, and the client may lose the response (RFC 9112, 9.6).
         """

@@ -1,6 +1,6 @@
-"""Why requests were refused: one log line each, and the latest of each tenant in memory.
+"""Refused requests: one log line each, and the latest of each tenant in memory.
 
-A flood of one tenant hides no other tenant's refusals, and cannot fill the log.
+A flood from one tenant neither hides other tenants' refusals nor fills the log.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 # Enough to see a pattern; 1000 tenants take about 20 MB.
 _MOST_KEPT = 50
 _MOST_TENANTS = 1000
-# Log lines of one tenant per minute: every refusal of an ordinary incident, and no flood.
+# Log lines of one tenant per minute: every refusal of an ordinary incident, but no flood.
 _MOST_LOGGED = 60
 _WINDOW_SECONDS = 60.0
 
@@ -31,7 +31,7 @@ class Refusal:
 
     Attributes:
         id: grows with each refusal, from 1.
-        tenant: in whose path the request was; None if that is no tenant that the caller can access.
+        tenant: the tenant in the request's path; None if the caller cannot access such a tenant.
         actor: name of the API key; None before authentication.
     """
 
@@ -49,7 +49,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class _Trace:
-    """The latest refusals of one tenant, and how many were logged in this minute."""
+    """The latest refusals of one tenant, and the number logged in this minute."""
 
     latest: deque[Refusal] = field(default_factory=lambda: deque(maxlen=_MOST_KEPT))
     window_ends: float = 0.0
@@ -63,7 +63,7 @@ class Refusals:
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._ids = count(1)
-        # The tenant refused longest ago comes first.
+        # The tenant with the oldest latest refusal comes first.
         self._traces: OrderedDict[str | None, _Trace] = OrderedDict()
 
     def note(self, tenant: str | None, **fields: object) -> None:
@@ -77,7 +77,7 @@ class Refusals:
         self._log(refusal, trace)
 
     def latest(self, before_id: int | None = None) -> Iterator[Refusal]:
-        """Newest first; only those older than *before_id*, if given."""
+        """Newest first; only those before *before_id*, if given."""
         for refusal in heapq.merge(
             *(reversed(trace.latest) for trace in self._traces.values()),
             key=lambda refusal: -refusal.id,

@@ -1,9 +1,9 @@
-"""Checks that refuse a request before anything of it is read.
+"""Checks that refuse a request before its body is read.
 
 They refuse ambiguous lengths, huge headers, foreign hosts and changes from pages of other sites:
 
-* A proxy that finds another end of a request than we do would send us the rest of it as somebody
-  else's request (RFC 9112, 11.2). Nothing on such a connection can be trusted, so it is closed.
+* If a proxy finds another end of a request than we do, it would send us the rest as somebody else's
+  request (RFC 9112, 11.2). Such a connection cannot be trusted, so it is closed.
 * A browser lets `evil.example` talk to whatever address its owner gives it, 127.0.0.1 included
   (DNS rebinding); the Host header gives it away. Starlette's own middleware answers in plain
   text and does not parse IPv6 addresses.
@@ -41,7 +41,7 @@ _SAME_SITE = frozenset({"none", "same-origin"})
 
 
 def check_framing(scope: Scope, given: HeaderValues) -> Response | None:
-    """400, 414 or 431 for a request without a clear end, or with too long a head."""
+    """Return 400, 414 or 431 for a request without a clear end, or with too long a head."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     if _is_ambiguous(given, scope["http_version"]):
         status, code, detail = 400, "ambiguous-length", AMBIGUOUS_LENGTH
@@ -55,9 +55,9 @@ def check_framing(scope: Scope, given: HeaderValues) -> Response | None:
 
 
 class TrustedHosts:
-    """400 for a Host header that is not one of *names*.
+    """Refuses with 400 a Host header that is not among *names*.
 
-    A name is taken as it is, `*.example.com` stands for every name below, `*` for all.
+    A name stands for itself, `*.example.com` for every name below it, `*` for all.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -78,9 +78,9 @@ class TrustedHosts:
 
 
 def check_origin(scope: Scope, given: HeaderValues) -> Response | None:
-    """403 for a change that a browser sends for a page of another site.
+    """Return 403 for a change that a browser sends on behalf of another site's page.
 
-    Programs that are no browsers send none of these headers and pass.
+    Other programs send none of these headers, and pass.
     """
     if scope["method"] in _SAFE_METHODS or _is_same_origin(given):
         return None
@@ -101,8 +101,8 @@ def _is_same_origin(given: HeaderValues) -> bool:
     sites = given.get(b"sec-fetch-site")
     if sites:
         return _SAME_SITE.issuperset(sites)
-    # Browsers send no Sec-Fetch-Site to a host that is neither this machine nor has TLS. Behind a
-    # proxy the scheme may differ.
+    # Browsers send no Sec-Fetch-Site to a remote host without TLS. Behind a proxy the scheme may
+    # differ.
     if not (origins := given.get(b"origin")):
         return True
     host = given.get(b"host", ("",))[0].lower()

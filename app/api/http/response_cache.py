@@ -1,8 +1,8 @@
-"""Responses made of the latest snapshot: rendered once, sent to every dashboard that asks the same.
+"""Responses from the latest snapshot: rendered once, sent to all dashboards with the same request.
 
-`send_cached` answers before any route is looked for. A request that is new or unusual goes on
-to its route, which stores its response here. When many dashboards wait for a new snapshot, the
-first of those that ask the same has it rendered.
+`send_cached` answers before routing. A new or unusual request goes on to its route, which stores
+its response here. When many dashboards wait for a new snapshot, the first of each kind of request
+has it rendered.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from app.api.http.compression import MIN_BYTES, accepts_gzip, compress, encoded_
 from app.api.http.request_checks import HeaderValues
 from app.control.monitoring.snapshot import Snapshot, Snapshots
 
-# Per snapshot; beyond it responses are rendered for each request.
+# For each snapshot; beyond it, responses are rendered for each request.
 MAX_BYTES = 16 * 1024 * 1024
-# Fields that hold a snapshot's age; they are put in front of what is stored.
+# Fields with a snapshot's age; they are put before the stored body.
 AGE_FIELDS = {"age_seconds", "stale"}
 _JSON = (b"content-type", b"application/json")
 # Requests with one of these headers are left to the route.
@@ -37,7 +37,7 @@ CacheKey = tuple[str, bytes, frozenset[str] | None]
 
 @dataclass(slots=True)
 class CachedResponse:
-    """A body without its age, and the same as it was last sent."""
+    """A body without its age, and the body that was last sent."""
 
     content: bytes
     age: int = -1
@@ -55,17 +55,17 @@ class CachedResponse:
             self._compression = None
 
     async def compressed(self) -> bytes:
-        """The body in gzip's format; compressed once for all who wait for it."""
+        """The body in gzip format; compressed once for all that wait for it."""
         if self._compression is None:
             self._compression = asyncio.create_task(compress(self.body), name="response: compress")
         return await asyncio.shield(self._compression)
 
 
 class ResponseCache:
-    """The snapshots that responses are made of, and the responses made of the latest one."""
+    """The snapshots for responses, and the responses rendered from the latest one."""
 
     def __init__(self, snapshots: Snapshots, stale_after: float) -> None:
-        """*stale_after*: seconds from which a snapshot is reported as stale."""
+        """*stale_after*: seconds after which a snapshot is reported as stale."""
         self._snapshots = snapshots
         self._stale_after = stale_after
         self._of: Snapshot | None = None
@@ -73,11 +73,11 @@ class ResponseCache:
         self._bytes = 0
 
     async def snapshot(self) -> Snapshot:
-        """A snapshot that shows every change made before this call."""
+        """Return a snapshot that shows every change made before this call."""
         return self._snapshots.fresh or await self._snapshots.current()
 
     def invalidate(self) -> None:
-        """Note a change: the next response is made of a new snapshot."""
+        """Note a change: the next response is rendered from a new snapshot."""
         self._snapshots.invalidate()
 
     def is_stale(self, age: float) -> bool:
@@ -88,9 +88,9 @@ class ResponseCache:
         return {"as_of": snapshot.as_of, "age_seconds": age, "stale": self.is_stale(age)}
 
     async def get(self, key: CacheKey) -> CachedResponse | None:
-        """What was answered to *key*, if the current snapshot was asked that before.
+        """The stored response to *key*, if the current snapshot has one.
 
-        Waits for a new snapshot only where the one before was asked the same.
+        It waits for a new snapshot only if the previous one had a response to *key*.
         """
         if key not in self._responses:
             return None
@@ -109,7 +109,10 @@ class ResponseCache:
         *,
         exclude: set[str] | None = None,
     ) -> Response:
-        """*model*, made of *snapshot*, as a response; its items without the fields of *exclude*."""
+        """Render *model*, from *snapshot*, as a response.
+
+        Its items without the fields in *exclude*.
+        """
         without: dict[str, object] = dict.fromkeys(AGE_FIELDS, True)
         if exclude:
             without["items"] = {"__all__": exclude}
@@ -141,7 +144,7 @@ def cache_key(scope: Scope) -> CacheKey:
 
 
 async def send_cached(scope: Scope, given: HeaderValues, send: Send) -> bool:
-    """Send the cached response to a request, if there is one that its principal may read."""
+    """Send the cached response to a request, if there is one and its principal may read it."""
     response = await _cached(scope, given)
     if response is None:
         return False

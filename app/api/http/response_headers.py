@@ -1,12 +1,12 @@
-"""Headers that every response has.
+"""Headers of every response.
 
-A response's own headers win: the documentation page has its own policy. No response but that of
-`/sql` has a CORS header, so no page of another site can read one.
+A response's own headers win: the documentation page has its own policy. Only responses of `/sql`
+have a CORS header, so pages of other sites cannot read any other response.
 """
 
 from __future__ import annotations
 
-# Responses are data, never pages, except for the documentation and the page.
+# Responses are data, never pages, except Swagger UI and the page at `/`.
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

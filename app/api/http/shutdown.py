@@ -1,4 +1,4 @@
-"""What clients hear while the server stops: to close their connections, or that it cut them off."""
+"""Tells clients of a stopping server to close their connections, or that they were cut off."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _CUT_OFF = "The service is stopping; the outcome of the request is unknown."
 class ShutdownResponder:
     """Asks clients to close their connections once the server is stopping.
 
-    Uvicorn does so only for connections it knew when the signal came; one accepted in that
-    moment would otherwise go on bringing new requests until they are cut off.
+    Uvicorn does so only for connections that it knew when the signal came. A connection accepted in
+    that moment would otherwise keep bringing new requests until they are cut off.
     """
 
     def __init__(self, app: ASGIApp, is_stopping: Callable[[], bool]) -> None:
@@ -26,7 +26,10 @@ class ShutdownResponder:
         self._is_stopping = is_stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on; while stopping add a header, and answer those who are cut off."""
+        """Pass everything on.
+
+        While stopping, add a header, and answer requests that are cut off.
+        """
         has_begun = False
 
         async def send_closing(message: MutableMapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""`?fields=`: lists whose items have only some of their fields; the others are not rendered.
+"""`?fields=`: lists whose items have only the requested fields; others are not rendered.
 
-Every list takes it, by `StrictRoute`; a route whose responses are cached selects fields itself.
+Every list has it, by `StrictRoute`; a route with cached responses selects the fields itself.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ FieldsQuery = Annotated[
         examples=["pool_id,waiting"],
     ),
 ]
-# A history has the same points of nodes.
+# A history has the same points for nodes.
 _LISTS = ("items", "on_nodes")
 _EXCLUDED = "excluded"
 
-# What pydantic leaves out of a page; None: nothing.
+# The fields that pydantic leaves out of a page; None: none.
 Exclusion = Mapping[str, Mapping[str, set[str]]] | None
 
 
@@ -41,18 +41,18 @@ class SparsePage(BaseModel):
 
 
 def item_model(page: object, name: str = "items") -> type[BaseModel] | None:
-    """The model of the items of a *page*, if that is the model of a list of that *name*."""
+    """The model of the items of *page*, if that has a list of that *name*."""
     items = getattr(page, "model_fields", {}).get(name)
     return None if items is None else get_args(items.annotation)[0]
 
 
 def selects_fields(endpoint: Callable[..., Any]) -> bool:
-    """Whether a route selects fields itself."""
+    """Whether a route selects the fields itself."""
     return "fields" in signature(endpoint).parameters
 
 
 def excluded_fields(fields: str | None, model: type[BaseModel]) -> set[str] | None:
-    """The fields of *model* that were not requested; None: all were.
+    """The fields of *model* that were not requested; None if all were requested.
 
     Raises:
         RequestValidationError: *model* has no such field.
@@ -68,7 +68,7 @@ def excluded_fields(fields: str | None, model: type[BaseModel]) -> set[str] | No
 
 
 def exclusion_of(page: type[BaseModel]) -> Callable[..., Awaitable[Exclusion]]:
-    """A dependency: what the request's `fields` leave out of the model *page* of a list."""
+    """Create a dependency: the fields that a request leaves out of the list model *page*."""
     found = ((name, item_model(page, name)) for name in _LISTS)
     models = {name: model for name, model in found if model is not None}
 
@@ -87,13 +87,13 @@ def exclusion_of(page: type[BaseModel]) -> Callable[..., Awaitable[Exclusion]]:
 def selecting(
     endpoint: Callable[..., Awaitable[BaseModel]], exclusion: Callable[..., Awaitable[Exclusion]]
 ) -> Callable[..., Awaitable[BaseModel | Response]]:
-    """The *endpoint* of a list that renders itself what `fields` selects of its page."""
+    """Wrap the *endpoint* of a list, so that it renders only the requested fields."""
 
     @wraps(endpoint)
     async def select(**parameters: Any) -> BaseModel | Response:
         excluded: Exclusion = parameters.pop(_EXCLUDED)
         page = await endpoint(**parameters)
-        # To render it takes about as long as to make it: the event loop has its turn in between.
+        # Rendering takes about as long as building it: in between, the event loop has its turn.
         await asyncio.sleep(0)
         if excluded is None:
             return page

@@ -1,4 +1,4 @@
-"""Who asks by POST /sql: the application credential in the connection string of a header."""
+"""The login of POST /sql: the application credential in the connection string of a header."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ _WRONG_DATABASE = "The database in the connection string is not the tenant of th
 
 
 async def log_in(request: Request, connection_string: str) -> ApplicationCredential | Response:
-    """The credential in *connection_string*, or why it is refused.
+    """Return the credential in *connection_string*, or the response that refuses it.
 
-    From then on the request is its credential's: in the log, in refusals and for its rate limit.
+    From then on the request counts as the credential's: in the log, in refusals and for its rate
+    limit.
 
     Raises:
-        TooManyLogins: too many others are being checked.
+        TooManyLogins: too many other passwords are being checked.
     """
     found = _CONNECTION_STRING.fullmatch(connection_string)
     if found is None:

@@ -1,8 +1,8 @@
-"""What is different about POST /sql, whose protocol is Neon's: its errors, and who may call it.
+"""The specifics of POST /sql, which has Neon's protocol: its errors, and who may call it.
 
-Its drivers read errors as Postgres' fields, from responses with the status 400; all other errors
-they show as they are. It has a password instead of an API key, and pages of other sites may call it
-if the operator names them.
+Its drivers read errors as Postgres' fields from responses with the status 400; they show other
+responses as they are. It uses a password instead of an API key, and pages of other sites may call
+it if the operator lists them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 SQL_PATH = "/sql"
 
-# By problem code; those of statements come with their own.
+# SQLSTATEs by problem code; errors of statements come with their own.
 _SQLSTATES = {
     "active-lost": "08007",
     "catalog-unavailable": "57P03",
@@ -56,11 +56,11 @@ _SQLSTATES = {
     "validation-failed": "22023",
     "wrong-database": "28000",
 }
-# Of a request that is no request of the protocol: protocol_violation.
+# For a request that does not follow the protocol: protocol_violation.
 _OTHER = "08P01"
-# Of sessions, as Postgres sees it: they do not begin, or are over.
+# Severity FATAL: sessions that, as Postgres sees it, do not begin or have ended.
 _FATAL_CLASSES = ("08", "28", "53", "57P")
-# What Postgres reports besides code and message, by the letters of its protocol.
+# Fields that Postgres reports besides code and message, by the letters of its protocol.
 _FIELDS = {
     "detail": "D",
     "hint": "H",
@@ -77,7 +77,7 @@ _FIELDS = {
     "line": "L",
     "routine": "R",
 }
-# A tenant's own code may raise an error with megabytes in it.
+# A tenant's code may raise an error with megabytes.
 _LONGEST_FIELD = 4000
 _METHODS = "POST"
 _HEADERS = (
@@ -92,7 +92,7 @@ PREFLIGHT_HEADERS = {
     "Access-Control-Allow-Headers": _HEADERS,
     "Access-Control-Max-Age": "7200",
 }
-"""In the response to OPTIONS: without an allowed origin, browsers do not go on."""
+"""Headers of the response to OPTIONS: without an allowed origin, browsers stop there."""
 
 
 class PostgresError(BaseModel):
@@ -134,7 +134,7 @@ class PostgresError(BaseModel):
 
 
 def takes_postgres_errors(scope: Scope, status: int) -> bool:
-    """Whether the client of a request that failed is a driver, and the failure not our own."""
+    """Whether the client of a failed request is a driver, and the failure is not our own."""
     return (
         scope["path"] == SQL_PATH
         and scope["method"] == "POST"
@@ -145,9 +145,9 @@ def takes_postgres_errors(scope: Scope, status: int) -> bool:
 def postgres_error(
     code: str, message: str, *, fields: Mapping[str, str | None], headers: Mapping[str, str]
 ) -> JSONResponse:
-    """The response to a driver.
+    """Build the error response for a driver.
 
-    *code* is that of the problem; *fields* are Postgres', by the letters of its protocol.
+    *code* is the problem code; *fields* are Postgres' fields, by the letters of its protocol.
     """
     sqlstate = fields.get("C") or _SQLSTATES.get(code, _OTHER)
     fatal = sqlstate != _OTHER and sqlstate.startswith(_FATAL_CLASSES)
@@ -172,9 +172,9 @@ class AllowedOrigins:
     def headers(
         self, scope: Scope, given: Mapping[bytes, Sequence[str]]
     ) -> list[tuple[bytes, bytes]]:
-        """Of the response to a page of an allowed site; empty for any other request.
+        """The headers for a page of an allowed site; empty for any other request.
 
-        Responses are never stored, so that caches need not know that they vary.
+        Responses are never cached, so a `Vary` header is not needed.
         """
         origins = given.get(b"origin")
         if not origins or scope["path"] != SQL_PATH or len(origins) > 1:

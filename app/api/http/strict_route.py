@@ -1,6 +1,6 @@
-"""What all routes of /v1 share: strict input, idempotency keys, ETags, and `?fields=` of lists.
+"""The common features of all /v1 routes: strict input, idempotency keys, ETags, and `?fields=`.
 
-A body is parsed once, by a parser that takes only what RFC 8259 calls interoperable: UTF-8, each
+A body is parsed once, by a parser that accepts only what RFC 8259 calls interoperable: UTF-8, each
 key once, no NaN, no lone surrogates, bounded numbers and nesting. An unknown or repeated parameter
 is refused, not ignored: `?dryrun=true` must not delete.
 """
@@ -43,7 +43,7 @@ from app.api.http.sparse_fields import (
 FloatMode = Literal["float", "lossless-float"]
 
 _OK = 200
-# A longer body is parsed in a turn of the event loop of its own.
+# A longer body is parsed in its own turn of the event loop.
 _LONG_BODY = 64 * 1024
 _EMPTY: tuple[object, ...] = (None, {})
 
@@ -54,9 +54,9 @@ class StrictRequest(Request):
     _is_given_again = False
 
     def __init__(self, scope: Scope, receive: Receive, float_mode: FloatMode = "float") -> None:
-        """*float_mode*: what numbers with a fraction become, see `StrictRoute`.
+        """*float_mode*: the type of numbers with a fraction, see `StrictRoute`.
 
-        Where they keep their digits, strangers may send any values: those are bounded.
+        If they keep their digits, callers may send any value, so the number of values is limited.
         """
         super().__init__(scope, receive)
         self._float_mode = float_mode
@@ -76,7 +76,7 @@ class StrictRequest(Request):
         return self._body
 
     async def receive_again(self) -> Message:
-        """Like `receive`, but begins with the body if that was read already."""
+        """Like `receive`, but it begins with the body if that was already read."""
         if not self._is_given_again and hasattr(self, "_body"):
             self._is_given_again = True
             return {"type": "http.request", "body": self._body, "more_body": False}
@@ -107,7 +107,7 @@ class StrictRequest(Request):
 
 
 async def refuse_unknown_parameters(request: Request) -> None:
-    """Raises 422 for query parameters that the route does not have, or has only once."""
+    """Raise 422 for unknown query parameters, and for repeated ones that may occur only once."""
     given = Counter(name for name, _ in request.query_params.multi_items())
     if not given:
         return
@@ -143,7 +143,7 @@ class StrictRoute(APIRoute):
     """A route of /v1.
 
     Attributes:
-        float_mode: what numbers with a fraction become: floats, or jiter's with all their digits.
+        float_mode: the type of numbers with a fraction: float, or jiter's type with all digits.
     """
 
     float_mode: FloatMode = "float"
@@ -172,14 +172,15 @@ class StrictRoute(APIRoute):
         if PreconditionsDep in hints.values():
             problems += [412, 428]
         options["responses"] = dict(sorted((problem_responses(*problems) | responses).items()))
-        # After the route's own: without permission, nothing is revealed about its parameters.
+        # After the route's own dependencies: without permission, a caller learns nothing about
+        # parameters.
         options["dependencies"] = [*(options.get("dependencies") or ()), *common]
         options["operation_id"] = endpoint.__name__
         super().__init__(path, endpoint, **options)
         self.query_parameters = _query_parameters(self.dependant)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, given a strict request; its response gets an ETag."""
+        """FastAPI's handler with a strict request; its response gets an ETag."""
         handler = super().get_route_handler()
         takes_body = self.body_field is not None
 
@@ -198,7 +199,10 @@ class StrictRoute(APIRoute):
 
 
 async def _change(request: Request, response: Coroutine[Any, Any, Response]) -> Response:
-    """Await *response*; the next request of its caller shows what it did, even if it failed."""
+    """Await *response*.
+
+    Then the next request of the caller shows the change, even after a failure.
+    """
     try:
         return await response
     finally:
@@ -208,13 +212,13 @@ async def _change(request: Request, response: Coroutine[Any, Any, Response]) -> 
 
 
 async def _refuse_content(request: StrictRequest) -> None:
-    """An empty object does no harm; anything else was meant to have an effect."""
+    """An empty object is harmless; anything else was meant to have an effect."""
     if await request.json() not in _EMPTY:
         raise validation_error("body", code="unexpected_body", detail="This request takes no body.")
 
 
 def _conditional(request: Request, response: Response) -> Response:
-    """*response* with its ETag, or 304 if the caller has that version."""
+    """Return *response* with its ETag, or 304 if the caller has that version."""
     tag = response.headers.get("etag")
     if tag is None and isinstance(response, StreamingResponse):
         return response
@@ -227,7 +231,7 @@ def _conditional(request: Request, response: Response) -> Response:
 
 
 def _query_parameters(dependant: Dependant) -> dict[str, bool]:
-    """The names of a route's query parameters, and whether each may be given several times."""
+    """The names of a route's query parameters, and whether each may occur several times."""
     return {
         field.alias: get_origin(field.field_info.annotation) is list
         for field in get_flat_params(dependant)

@@ -1,4 +1,4 @@
-"""The statements of a request, in one transaction of a tenant's."""
+"""Runs the statements of a request in one transaction of a tenant."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ async def run_statements(
     isolation_level: IsolationLevel | None = None,
     deferrable: bool = False,
 ) -> tuple[list[Result], float]:
-    """Run *statements* within *timeout* seconds; their results, and the seconds that they took.
+    """Run *statements* within *timeout* seconds; return their results, and the seconds used.
 
-    They end with their client, unless the commit has begun.
+    If the client disconnects, they are cancelled, unless the commit has begun.
 
     Raises:
-        PoolkeeperError: as a lease and a query do.
+        PoolkeeperError: from the lease or the query.
         ClientDisconnected
     """
     query = Query(statements, timeout=timeout)

@@ -282,7 +282,7 @@ def _of_metrics(body: EvaluateBody, advisor: AdvisorLoop) -> PoolSizingRecommend
 
 
 def _tried(body: EvaluateBody, settings: AdvisorSettings) -> AdvisorSettings:
-    """*settings* with the changes to try."""
+    """Return *settings* with the changes to try."""
     tried = body.config.applied_to(replace(settings, rule=body.rule or settings.rule))
     demand = tried.demand
     if body.late_ms is not None:

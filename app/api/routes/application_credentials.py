@@ -1,4 +1,4 @@
-"""Credentials of applications: list, show, create and revoke them. A password is shown once."""
+"""Credentials of applications: list, show, create and revoke. A password is shown once."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ async def revoke_credential(
 
 
 def _fields(credential: ApplicationCredential) -> dict[str, Any]:
-    """What anybody may see of it who manages the tenant."""
+    """The fields that everyone who manages the tenant may see."""
     return {
         "name": credential.name,
         "user": credential.user,

@@ -136,7 +136,7 @@ async def list_events(  # noqa: PLR0917 - one parameter per filter
             among=principal.tenants,
         )
     except CatalogUnavailable:
-        if cursor:  # the next page is in the catalog alone
+        if cursor:  # only the catalog has the next page
             raise
         shown = (each for each in outbox.pending if origin in {None, Origin.of(each.actor)})
         pending = islice(_matching(shown, filters, since, principal), limit)
@@ -155,7 +155,7 @@ def _matching(
     since: datetime | None,
     principal: Principal,
 ) -> Iterable[AuditEvent]:
-    """The events in memory that match, newest first."""
+    """The matching events in memory, newest first."""
     for event in reversed(tuple(pending)):
         shown = EventView.of(event)
         matches = all(value in (None, getattr(shown, name)) for name, value in filters.items())

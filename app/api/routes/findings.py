@@ -1,4 +1,4 @@
-"""Findings by cause, of the isolation audit and on nodes: one often concerns many tenants."""
+"""Findings by cause, of the isolation audit and on nodes: one cause often affects many tenants."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from app.control.nodes.fleet import Fleet
 from app.domain.isolation_checks import AuditCheck, Finding, Severity
 
 _RANKS = (Severity.CRITICAL, Severity.WARNING, Severity.NOT_CHECKED)
-# Tenants after which other requests get a turn.
+# Other requests get a turn after this many tenants.
 _SLICE = 500
-# Beyond so many causes, others of the same check and severity are one item.
+# Beyond this many causes, other causes of the same check and severity become one item.
 _MOST_CAUSES = 100
 
 _Cause = tuple[Severity, AuditCheck, str | None, str]
@@ -103,7 +103,7 @@ async def list_findings(
 
 
 def _first(finding: Finding, key: _Cause, principal: Principal) -> FindingView:
-    """The view of a finding with which no tenant is counted yet."""
+    """The view of a finding before any tenant is counted."""
     _, _, server, _ = key
     return FindingView(
         check=finding.check,
@@ -118,7 +118,7 @@ def _first(finding: Finding, key: _Cause, principal: Principal) -> FindingView:
 
 
 def _on_nodes(fleet: Fleet, principal: Principal, named: int) -> Iterator[FindingView]:
-    """The nodes with a vulnerable pooler; for a key of tenants, those that serve one of them."""
+    """The nodes with a vulnerable pooler; for a tenant-bound key, those that serve its tenants."""
     own = principal.tenants
     for name, node in sorted(fleet.nodes.items()):
         if not node.vulnerabilities:

@@ -30,15 +30,15 @@ from app.domain.isolation_checks import Severity
 from app.domain.leadership import InstanceState, key_refusal
 from app.pools.manager import TenantPoolManager
 
-# A poll or an audit may be skipped twice before it is late.
+# A poll or an audit may be skipped twice before it counts as late.
 _INTERVALS = 3
-# Seconds that one audit of a server's tenants may take.
+# The seconds that one audit of a server's tenants may take.
 _AUDIT_DEADLINE = 20.0
-# Anybody may ask: expensive checks run at most this often, in seconds.
+# Anybody may ask, so expensive checks run at most this often, in seconds.
 _CACHE_SECONDS = 1.0
 # Of the tenants with a critical finding, this many are named.
 _MAX_NAMES = 5
-# Findings after which other requests get a turn.
+# Other requests get a turn after this many findings.
 _SLICE = 500
 
 # These routes take no input and raise no expected error.
@@ -78,7 +78,7 @@ class Readiness(BaseModel):
 
     @classmethod
     def of(cls, results: list[ReadinessCheck], principal: Principal) -> Self:
-        """What *principal* may see of the results."""
+        """The results, as far as *principal* may see them."""
         if not principal.can_read_all:
             results = [result.model_copy(update={"detail": None}) for result in results]
         is_ready = all(result.ok for result in results if result.required)
@@ -101,9 +101,9 @@ class StandbyReadiness:
         *,
         is_stopping: bool = False,
     ) -> None:
-        """Ask *election*, and once a second at most whether this instance *reaches* the active one.
+        """Ask *election*, and at most once a second whether this instance *reaches* the active one.
 
-        *is_stopping*: it is to be sent no requests, though it may be active still.
+        *is_stopping*: whether it should get no more requests, although it may still be active.
         """
         self._election = election
         self._reaches_active = reaches_active
@@ -128,7 +128,7 @@ class StandbyReadiness:
         ]
 
     async def _check_active_instance(self) -> ReadinessCheck:
-        """Not required: while this instance cannot forward, it can still take over."""
+        """Not required: an instance that cannot forward can still take over."""
         async with self._lock:
             if monotonic() - self._asked_at >= _CACHE_SECONDS:
                 self._is_reached = self._election.is_serving or await self._reaches_active()
@@ -153,7 +153,10 @@ class ServiceReadiness:
         max_poll_age: float,
         audit_interval: float,
     ) -> None:
-        """*max_poll_age*: seconds after which polls are late; *audit_interval*: between audits."""
+        """*max_poll_age*: seconds after which polls are late.
+
+        *audit_interval*: seconds between audits.
+        """
         self._manager = manager
         self._catalog = catalog
         self._poller = poller
@@ -257,12 +260,12 @@ class ServiceReadiness:
 
 
 def max_poll_age(interval: float, deadline: float) -> float:
-    """Seconds after which polls are late, given those between two and of one at most."""
+    """Seconds after which polls are late, from their *interval* and the *deadline* of one."""
     return _INTERVALS * interval + deadline
 
 
 async def get_checks(request: Request) -> ReadinessChecks:
-    """The checks of this instance, as it is now."""
+    """The checks of this instance in its present state."""
     readiness: ReadinessChecks = request.app.state.readiness
     return readiness
 

@@ -24,7 +24,7 @@ from app.domain.wait import Wait
 from app.pools.callers import Caller, CallerState, callers, redacted, slot_callers
 from app.pools.tenant_state import TenantState
 
-# After so many callers other tasks get a turn.
+# Other tasks get a turn after this many callers.
 _SLICE = 1000
 
 router = APIRouter(prefix="/v1/leases", tags=["pools"], route_class=StrictRoute)
@@ -182,7 +182,7 @@ def _view(
 
 
 def _after(cursor: str, order: LeaseOrder) -> tuple[float, str, float]:
-    """The place of the last caller of the previous page."""
+    """The position of the last caller on the previous page."""
     of_order, rank, tenant, since = decode_cursor(cursor, str, float, str, float)
     if of_order != order:
         raise invalid_cursor()

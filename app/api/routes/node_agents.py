@@ -1,7 +1,7 @@
-"""What agents of nodes ask and say; `app.domain.nodes.documents` describes it.
+"""The routes for agents of nodes; `app.domain.nodes.documents` describes them.
 
-It is between an agent and a service of the same package, and no part of the documented API. The
-configuration has passwords: it is sent over TLS only, except to this machine, and stored nowhere.
+They connect an agent and a service of the same package, and are not part of the documented API. The
+configuration has passwords: it is sent over TLS only, except to this machine, and never stored.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from app.domain.nodes.report import NodeReport
 from app.domain.nodes.report_changes import MOST_ENTRIES
 
 _NOT_STORED = {"Cache-Control": "no-store"}
-# Entries that are written at once, and bytes of a report that are read at once; more in a thread,
-# which gives way to the others.
+# The number of entries written at once, and bytes of a report read at once; larger ones use a
+# thread, which leaves the event loop free.
 _FEW = 100
 _SMALL = 16_384
-# Of what is wrong with a report.
+# The longest description of a malformed report.
 _LONGEST_REASON = 200
 
 FeedDep = Annotated[NodeFeed, provided(NodeFeed)]
 
 
 async def require_private_connection(request: Request) -> None:
-    """Raises TlsRequired where others could read along."""
+    """Raise TlsRequired if others could read the traffic."""
     if not is_private(request.url.scheme, request.client and request.client.host):
         raise TlsRequired
 
@@ -84,7 +84,7 @@ router = APIRouter(
 
 @router.post("/session")
 async def begin_node_session(node: OwnNodeDep, fleet: FleetDep, feed: FeedDep) -> Response:
-    """Another agent of the node begins."""
+    """Start the session of another agent of the node."""
     await feed.refresh()
     session = NodeSession(node=node.name, session=await fleet.begin_session(node))
     return JSONResponse(as_document(session), status.HTTP_201_CREATED, _NOT_STORED)
@@ -99,7 +99,7 @@ async def get_node_configuration(
     *,
     wait_seconds: Annotated[float, Query(ge=0, le=LONGEST_POLL, allow_inf_nan=False)] = 0.0,
 ) -> Response:
-    """The configuration, once it is another than the agent has."""
+    """Return the configuration once it differs from the agent's."""
     configuration = feed.latest(node)
     header = ",".join(request.headers.getlist("if-none-match"))
     if configuration is not None and header:
@@ -107,7 +107,7 @@ async def get_node_configuration(
         if matching_etag(header, etag(version)) is not None:
             extend_deadline(request, wait_seconds)
             await feed.wait(node, version, wait_seconds)
-            # It may have been deleted meanwhile.
+            # It may have been deleted in the meantime.
             node = fleet.node(node.name)
             if node.version == version:
                 headers = {**_NOT_STORED, "ETag": etag(version)}
@@ -127,7 +127,7 @@ async def get_node_configuration(
 async def report_of_node(
     request: Request, node: OwnNodeDep, fleet: FleetDep, body: Annotated[dict[str, Any], Body()]
 ) -> Response:
-    """What the node does now; the answer is what it may have."""
+    """Take in the node's report; the answer has its allotments."""
     try:
         if len(await request.body()) > _SMALL:
             report = await asyncio.to_thread(from_document, NodeReport, body)

@@ -1,4 +1,4 @@
-"""The password of a tenant's login role: rotate it. It is never shown, and never accepted."""
+"""The password of a tenant's login role: rotate it. It is never shown and never accepted."""
 
 from __future__ import annotations
 

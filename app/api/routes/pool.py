@@ -1,7 +1,7 @@
 """One tenant's pool: open or resize it, show it, operate on it, evict it.
 
-A shared pool serves other tenants too. What touches it through one of them needs `scope=pool`
-and a key that is bound to no tenants; each response says how many tenants it touched.
+A shared pool serves other tenants too. Changing it through one of them needs `scope=pool` and a key
+that is not bound to tenants; each response says how many tenants were affected.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class PoolRequest:
     """A request for an operation on the pool of one tenant.
 
     Attributes:
-        whole_pool: all tenants of a shared pool are meant.
+        whole_pool: whether it concerns all tenants of a shared pool.
     """
 
     manager: TenantPoolManager
@@ -100,7 +100,7 @@ class PoolRequest:
 
     @property
     def pool(self) -> dict[str, Any]:
-        """The fields of a response that say which pool was operated on."""
+        """The fields of a response that identify the pool."""
         pool_id = self.state.tenant.spec.pool_id
         return {"pool_id": pool_id, "tenants": self.manager.tenant_count(pool_id)}
 
@@ -121,10 +121,10 @@ async def get_pool_request(
         Query(description="`pool`: the request concerns all tenants of a shared pool."),
     ] = PoolScope.TENANT,
 ) -> PoolRequest:
-    """What operations on a pool are given.
+    """Collect the input of an operation on a pool.
 
     Raises:
-        KeyBoundToTenants: a shared pool is more than the tenants that the key is bound to.
+        KeyBoundToTenants: the key is bound to tenants, but a shared pool has others.
     """
     pool_request = PoolRequest(
         manager=manager,

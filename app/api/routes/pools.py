@@ -145,7 +145,7 @@ async def list_pools(
                 row,
                 principal,
                 tenants=row.tenants if principal.tenants is None else served[row.pool_id],
-                # A shared pool has no tenant of its name.
+                # No tenant has a shared pool's name.
                 wait=own.wait if (own := snapshot.tenants.get(row.pool_id)) else None,
                 recommendation=advisor.open_recommendations.get(row.pool_id),
                 stale=not snapshot.catalog_available,

@@ -54,7 +54,8 @@ router = APIRouter(prefix="/v1/tenants/{tenant}/query", tags=["query"], route_cl
 _NOT_SENT = "Postgres has not seen the statement and may refuse it."
 _TO_WRITE = 'To write, send "read_only": false.'
 _SEVERAL = "Send several statements as `statements`, in place of `sql`."
-# How Postgres refuses several: code and function, for its message may be in any language.
+# How Postgres refuses several statements: code and function, because its message may be in any
+# language.
 _REFUSED_SEVERAL = ("42601", "exec_parse_message")
 
 
@@ -227,7 +228,7 @@ async def run_query(
 
 
 async def respond_directly(request: StrictRequest) -> Response | None:
-    """Respond like `run_query` to a request without parameters that is in order; None otherwise."""
+    """Respond like `run_query` to a valid request without parameters; None for others."""
     objects = request.app.state.provided
     principal: Principal = request.scope["state"]["principal"]
     if request.scope["query_string"] or KeyScope.QUERY not in principal.scopes or not objects:
@@ -305,7 +306,7 @@ async def _respond(
 
 
 def _check_statements(body: QueryBody) -> None:
-    """Raises RequestValidationError unless there is either one statement or a list of them."""
+    """Raise RequestValidationError unless there is either one statement or a list of statements."""
     if body.statements is None:
         if body.sql is None:
             raise validation_error("body", "sql", code="missing", detail="Field required.")
@@ -318,7 +319,7 @@ def _check_statements(body: QueryBody) -> None:
 
 
 def _check_allowed(state: TenantState, limits: QueryLimits) -> TenantState:
-    """*state*, unless its tenant may not be queried."""
+    """Return *state* if its tenant may be queried; raise otherwise."""
     refusal = limits.refusal(state.tenant.spec)
     if refusal is not None:
         raise UntrustedSqlOnSharedRole(refusal)
@@ -326,7 +327,7 @@ def _check_allowed(state: TenantState, limits: QueryLimits) -> TenantState:
 
 
 def _response(results: list[StatementResult], took: float, *, is_batch: bool) -> Response:
-    """The response; the rows are JSON already, perhaps megabytes of it."""
+    """Build the response; the rows are already JSON, perhaps megabytes."""
     duration = to_json(round(took * 1000, 3))
     if is_batch:
         documents = b",".join(_document(each, b"") for each in results)
@@ -358,7 +359,7 @@ def _document(result: StatementResult, more: bytes) -> bytes:
 
 
 def _bounds(body: QueryBody, limits: QueryLimits) -> tuple[float, int]:
-    """The timeout and the maximum number of rows of this statement."""
+    """The timeout and the maximum number of rows."""
     timeout = limits.timeout if body.timeout_seconds is None else body.timeout_seconds
     max_rows = limits.max_rows if body.max_rows is None else body.max_rows
     for field, value, limit in (

@@ -1,4 +1,4 @@
-"""Readiness of the active instance, whichever instance is asked."""
+"""Readiness of the active instance, whichever instance gets the request."""
 
 from __future__ import annotations
 

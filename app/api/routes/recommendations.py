@@ -61,7 +61,7 @@ RecommendationId = Annotated[
 async def _require_access(
     recommendation_id: RecommendationId, catalog: CatalogDep, principal: PrincipalDep
 ) -> None:
-    """Raises RecommendationNotFound if it is for a pool that the principal cannot access."""
+    """Raise RecommendationNotFound if it is about a pool that the principal cannot access."""
     if principal.tenants is not None:
         await _accessible(recommendation_id, catalog, principal)
 
@@ -182,7 +182,7 @@ async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
             among=principal.tenants,
         )
     except CatalogUnavailable:
-        if status not in (None, RecommendationStatus.OPEN):  # in the catalog alone
+        if status not in (None, RecommendationStatus.OPEN):  # the catalog has all others
             raise
         found = _open(advisor, principal, tenant=tenant, pool=pool, before=before)
         stale = True
@@ -257,7 +257,7 @@ def _open(
     pool: str | None,
     before: tuple[datetime, UUID] | None,
 ) -> tuple[Recommendation, ...]:
-    """The open ones that match, sorted as by the catalog."""
+    """The open ones that match, in the catalog's order."""
     found = [
         each
         for each in advisor.open_recommendations.values()

@@ -41,7 +41,7 @@ _TURNED_OFF = "POST /sql is turned off here (sql_endpoint)."
 
 
 class _Body(BaseModel):
-    """Further fields are ignored, as by the protocol's own server."""
+    """Other fields are ignored, as the protocol's own server does."""
 
     model_config = ConfigDict(strict=True)
 
@@ -190,19 +190,19 @@ router.add_api_route(
         400: {"model": PostgresError, "description": "Bad request"},
         500: problem_responses()[500],
     },
-    # Its key is the password.
+    # The password is its key.
     openapi_extra={"security": []},
 )
 
 
 @router.options(SQL_PATH, include_in_schema=False)
 async def preflight() -> Response:
-    """Tells browsers what pages of other sites may send, if theirs is allowed at all."""
+    """Tell browsers what pages of other sites may send, if their site is allowed."""
     return Response(status_code=204, headers=PREFLIGHT_HEADERS)
 
 
 async def respond_directly(request: StrictRequest) -> Response:
-    """The response to a request, of whose body nothing is read before the password is checked."""
+    """Respond to a request; its body is not read before the password is checked."""
     state = request.app.state
     if not state.serves_sql:
         return problem_response(request, 403, "sql-turned-off", _TURNED_OFF)

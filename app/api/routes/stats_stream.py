@@ -27,7 +27,7 @@ from app.api.views.stats import stats_event
 from app.control.monitoring.snapshot import Snapshot, Snapshots
 from app.domain.errors import TooManyStreams
 
-# Between two events, a comment at this interval shows both ends that the other is alive.
+# Between two events, a comment at this interval shows each side that the other is alive.
 _KEEP_ALIVE_SECONDS = 15.0
 _KEEP_ALIVE = b": keep-alive\n\n"
 _EVENTS_PER_SECOND = 2000
@@ -53,14 +53,14 @@ class StatsStreams:
         self._rendered: dict[frozenset[str] | None, bytes] = {}
 
     def limit_to(self, limit: int) -> None:
-        """Lower the limit to *limit*: other requests need connections, too."""
+        """Lower the limit to *limit*, because other requests need connections, too."""
         self._limit = min(self._limit, limit)
 
     def register(self, principal: Principal) -> None:
         """Count a stream of *principal*, until `unregister`.
 
         Raises:
-            TooManyStreams: there are too many, or too many of this key.
+            TooManyStreams: there are too many streams, or too many with this key.
         """
         if self.open >= self._limit:
             raise TooManyStreams(f"{self.open} streams are open; try again later.")
@@ -79,7 +79,7 @@ class StatsStreams:
     async def events(
         self, authenticator: Authenticator, authorization: list[str]
     ) -> AsyncIterator[bytes]:
-        """The events of one stream, until its key loses its permission or the service stops."""
+        """The events of a stream, until its key loses its permission or the service stops."""
         snapshot: Snapshot | None = await self._snapshots.current()
         while snapshot is not None:
             principal = authenticator.authenticate(authorization)
@@ -120,7 +120,8 @@ class EventStream(StreamingResponse):
         self._principal = principal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Registered only here: a request that ends before its response begins would stay for ever.
+        # Registered only here: a request that ends before its response begins would never
+        # unregister.
         self._streams.register(self._principal)
         try:
             await super().__call__(scope, receive, send)

@@ -41,7 +41,8 @@ from app.pools.tenant_state import TenantState
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=StrictRoute)
 
-# A deletion waits for nodes no longer: they let nobody in by then, whatever they have yet to read.
+# A deletion waits for nodes no longer: by then they let nobody in, whatever they still have to
+# read.
 _NODES_SECONDS = 1.0
 
 ViewsDep = Annotated[TenantViews, provided(TenantViews)]
@@ -294,7 +295,7 @@ async def provision_tenant(
 
 
 def tenant_etag(tenant: Tenant) -> str:
-    """The ETag of what is recorded of *tenant*: its declaration's generation, and its state.
+    """The ETag of *tenant*'s stored fields: its declaration's generation, and its state.
 
     A later tenant of the same name starts at generation 1 again, but has another uid.
     """

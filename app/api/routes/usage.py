@@ -1,4 +1,4 @@
-"""Usage: which tenants held connections for how long, over any period that is stored."""
+"""Usage: which tenants held connections, and for how long, over any stored period."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def list_usage(
     after = None
     if cursor:
         since, until, after = _decoded(cursor, sort)
-        # The same period on every page, whatever the time is meanwhile.
+        # Every page has the same period, whatever the time is.
         start, end = start or since, end or until
     end = end or now
     start = start or end - timedelta(days=1)
@@ -175,7 +175,7 @@ async def list_usage(
 
 
 def _decoded(cursor: str, sort: UsageOrder) -> tuple[datetime, datetime, tuple[float, str]]:
-    """The period of a list, and where its last page ended."""
+    """The period of a list, and where its previous page ended."""
     of_sort, start, end, rank, place = decode_cursor(cursor, str, float, float, float, str)
     if of_sort != sort:
         raise invalid_cursor()

@@ -1,7 +1,7 @@
 """Metrics of nodes for Prometheus, as last reported: 16 series a node, and 3 for each server.
 
-Labels are names of nodes and servers and words of ours: none is a tenant. What is estimated of
-tenants on nodes is in the API alone.
+Labels are names of nodes and servers and our own words, never tenants. Only the API has estimates
+of tenants on nodes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Pushes the metrics of pools to an OpenTelemetry collector after each poll.
 
-For installations with a collector and no Prometheus. Needs the extra `otel`, so it is imported
-only when it is used. The instruments are OpenTelemetry's for database clients; a pool in their
-sense is all pools of one strategy on one server.
+This is for installations with a collector but no Prometheus. It needs the extra `otel`, so it is
+imported only when used. The instruments are OpenTelemetry's for database clients; their "pool"
+means all pools of one strategy on one server.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _INSTRUMENTS = {
     "db_client_connection_use_time_seconds": ("use_time", "s"),
 }
 _SINCE_START = otel.AggregationTemporality.CUMULATIVE
-# Of one push with its retries; the next poll brings newer figures.
+# For one push with its retries; the next poll has newer numbers.
 _TIMEOUT_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
@@ -48,7 +48,10 @@ _log = structlog.get_logger(__name__)
 
 class OtlpExporter:
     def __init__(self, endpoint: str) -> None:
-        """Push to *endpoint*; headers, certificates and the like come from `OTEL_…` variables."""
+        """Push to *endpoint*.
+
+        Headers, certificates and other options come from `OTEL_…` variables.
+        """
         self._exporter = OTLPMetricExporter(endpoint, timeout=_TIMEOUT_SECONDS)
         self._resource = Resource.create(
             {"service.name": "poolkeeper", "service.version": __version__}
@@ -108,7 +111,7 @@ def _metric(family: Family, times: dict[str, Any]) -> otel.Metric:
 
 
 def _histograms(family: Family, times: dict[str, Any]) -> Iterator[otel.HistogramDataPoint]:
-    """One point for each set of labels, whose buckets are not cumulative as Prometheus' are."""
+    """One point for each set of labels; its buckets are not cumulative, unlike Prometheus'."""
     for attributes, samples in groupby(family.samples, _attributes):
         by_name: dict[str, list[Sample]] = {}
         for each in samples:

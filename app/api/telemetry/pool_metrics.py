@@ -1,7 +1,7 @@
 """Metrics of pools and tenants for Prometheus: rendered once per poll, in a thread, and cached.
 
-Everything that grows with the number of pools and tenants is here; what is read at the moment of
-a scrape is in `service_metrics.py`. A counter is added in `app/domain/counters.py` alone.
+Everything that grows with the number of pools and tenants is here; metrics that are read at each
+scrape are in `service_metrics.py`. To add a counter, edit only `app/domain/counters.py`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Exposition:
     """The latest prepared snapshot, rendered in the formats that scrapers ask for."""
 
     def __init__(self, most_tenants: int, always: Collection[str]) -> None:
-        """Give *most_tenants* tenants series of their own, and *always* these."""
+        """Give *most_tenants* tenants their own series, and always the tenants in *always*."""
         self._series = TenantSeries(most_tenants, always)
         self._lock = asyncio.Lock()
         self._families: SnapshotCollector | None = None
@@ -55,9 +55,9 @@ class Exposition:
         self.snapshot: Snapshot | None = None
 
     async def prepare(self, snapshot: Snapshot) -> None:
-        """Render *snapshot* ahead of the next scrape, in the format of the last one.
+        """Render *snapshot* before the next scrape, in the format of the last scrape.
 
-        Until that is done, scrapes get the snapshot before.
+        Until that is done, scrapes get the previous snapshot.
         """
         async with self._lock:
             if self.snapshot is not None and self.snapshot.sequence >= snapshot.sequence:
@@ -74,7 +74,7 @@ class Exposition:
         return self._families.collect() if self._families else iter(())
 
     async def render(self, encode: Encoder, content_type: str) -> bytes:
-        """The latest prepared snapshot in this format; empty before the first."""
+        """Render the latest prepared snapshot in this format; empty before the first."""
         self._usual = encode, content_type
         if content_type not in self._bytes:
             async with self._lock:
@@ -148,8 +148,8 @@ def _pools(snapshot: Snapshot) -> Iterator[Metric]:
         waiting[row.server, str(row.strategy)] += row.stats.metrics.waiting_requests
         if row.pause is not None:
             states[row.server, str(row.strategy), str(row.state)] += 1
-    # As OpenTelemetry's exporters write its names for Prometheus, although promtool objects to a
-    # gauge that ends in _count.
+    # OpenTelemetry's exporters use this name for Prometheus, although promtool objects to a gauge
+    # that ends in _count.
     name = "db_client_connection"
     by_state = "Connections by state: idle, or used by a lease."
     yield gauge(f"{name}_count", by_state, (*_GROUP, "state"), connections)

@@ -1,7 +1,7 @@
-"""Metrics of the service itself and of its servers, read at the moment of a scrape.
+"""Metrics of the service itself and of its servers, read at each scrape.
 
 Metrics of pools and tenants, as of the last poll, are in `pool_metrics.py`, those of nodes in
-`node_metrics.py`. No server is asked.
+`node_metrics.py`. Scrapes query no server.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ServiceCollector(Collector):
         election: Election,
         fleet: Fleet,
     ) -> None:
-        """*state*: the application's, with its authenticator, clients and abandoned requests."""
+        """*state*: of the application, with its authenticator, clients and abandoned requests."""
         self._state = state
         self._manager = manager
         self._lock_guards = lock_guards

@@ -1,7 +1,7 @@
-"""Prometheus series of single tenants: of the busiest ones only, since series are expensive.
+"""Prometheus series of single tenants: only of the busiest, because series are expensive.
 
-The tenants with the highest demand for their limit have series of their own, and those that the
-operator named; all others are summed up as one more tenant, `_other`.
+The tenants with the highest demand relative to their limit have their own series, and so have those
+that the operator named; all others are summed up as one more tenant, `_other`.
 
 The counters of `_other` count what tenants do while they are part of it. So they never fall when
 tenants come and go, and everything is counted in exactly one series.
@@ -27,10 +27,10 @@ _NOTHING = Counters()
 
 
 class TenantSeries:
-    """Selects the tenants that have series, and counts what the others did."""
+    """Selects the tenants with series, and counts what the others did."""
 
     def __init__(self, most: int, always: Collection[str]) -> None:
-        """Select *most* tenants, and *always* these."""
+        """Select *most* tenants, and always those in *always*."""
         self._most = most
         self._always = frozenset(always)
         self._before: dict[str, Counters] = {}
@@ -72,7 +72,7 @@ class TenantSeries:
 
 
 def _rank(tenant: TenantSnapshot) -> tuple[float, int, int, str]:
-    """Sorts by demand relative to the limit, then callers waiting, then failures; most first."""
+    """Sort by demand relative to the limit, then waiting callers, then failures; most first."""
     gauges, counters = tenant.stats.metrics, tenant.stats.counters
     demand = (gauges.active_connections + gauges.waiting_requests) / tenant.max_size
     failures = counters.timeouts + counters.rejected + counters.connect_failures

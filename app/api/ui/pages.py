@@ -1,7 +1,7 @@
-"""The page at `/` and Swagger UI at `/docs`, from this package's files alone.
+"""The page at `/` and Swagger UI at `/docs`, from this package's files only.
 
-Both use the public API like any other client. No request leaves the machine for them, and their
-content security policies forbid it.
+Both use the public API like any other client. They need no request to other hosts, and their
+content security policies forbid any.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def page() -> FileResponse:
 
 @router.get("/page/{asset:path}")
 async def page_asset(asset: str) -> FileResponse:
-    # Revalidated each time, so that an upgrade shows at once.
+    # Revalidated each time, so that an upgrade is visible at once.
     return _asset("page", asset, "no-cache")
 
 

@@ -116,7 +116,7 @@ class AdviceView(BaseModel):
 
     @classmethod
     def of(cls, latest: PoolAdvice, principal: Principal) -> AdviceView:
-        """Without the name of any pool that the principal cannot access."""
+        """Show it without names of pools that the principal cannot access."""
         advice = latest.advice
         is_of_others = advice.reason_code is ReasonCode.HELD_FOR_TRIAL and principal.tenants
         return cls(

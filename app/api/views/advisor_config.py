@@ -1,4 +1,4 @@
-"""The configuration of both rules in requests and responses, made from their declarations."""
+"""The configuration of both rules in requests and responses, generated from their declarations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PoolSizeNumber = Annotated[int, Field(ge=1, le=MAX_POOL_SIZE)]
 
 
 def _optional(value: ConfigValue, rule: str) -> tuple[Any, Any]:
-    """A field that keeps the present value when left out."""
+    """A field that keeps its present value if omitted."""
     bounds = {"gt" if value.exclusive else "ge": value.kind(value.least)}
     if value.kind is float:
         bounds |= {"allow_inf_nan": False}
@@ -65,11 +65,11 @@ class AdvisorConfigBody(_Values):
     )
 
     def applied_to(self, settings: AdvisorSettings) -> AdvisorSettings:
-        """*settings* with these values for its rule.
+        """Return *settings* with these values for its rule.
 
         Raises:
-            RequestValidationError: one belongs to the other rule.
-            InvalidInput: they do not fit together.
+            RequestValidationError: a value belongs to the other rule.
+            InvalidInput: the values do not fit together.
         """
         given = self.model_dump(exclude_none=True)
         for name in given.keys() - _NAMES[settings.rule]:

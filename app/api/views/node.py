@@ -1,4 +1,4 @@
-"""A node as the API shows it: what was declared, what it reports, and what it may have."""
+"""A node in the API: its declaration, its report, and its allotments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.domain.nodes.report import EntryReport
 from app.domain.nodes.wait_estimate import WaitEstimate
 from app.domain.nodes.weaknesses import weaknesses
 
-# Of what an agent says.
+# The longest text from an agent.
 _LONGEST_TEXT = 1000
 
 
@@ -84,7 +84,7 @@ class NodeView(BaseModel):
 
     @classmethod
     def of(cls, node: TrackedNode, problem: str) -> Self:
-        """*problem*: what keeps it from its work; empty: nothing."""
+        """*problem*: what keeps it from working; empty if nothing."""
         declared, latest = node.declared, node.latest
         report = latest.report if latest else None
         configuration = node.configuration
@@ -159,7 +159,10 @@ class NodeEntryView(BaseModel):
 
     @classmethod
     def of(cls, node: TrackedNode, tenant: str, *, patience: float) -> Self | None:
-        """None while the node has not reported it; who waits over *patience* seconds is late."""
+        """None while the node has not reported it.
+
+        Callers that wait over *patience* seconds are late.
+        """
         latest = node.latest
         entry = latest.entries.get(tenant) if latest else None
         return None if entry is None else cls(**_entry(node, entry, patience))
@@ -172,7 +175,7 @@ class NodeTenantView(NodeEntryView):
 
     @classmethod
     def of_entry(cls, node: TrackedNode, entry: EntryReport, *, patience: float) -> Self:
-        """Who waits over *patience* seconds is late."""
+        """Callers that wait over *patience* seconds are late."""
         return cls(tenant=entry.name, **_entry(node, entry, patience))
 
 

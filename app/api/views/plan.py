@@ -1,4 +1,4 @@
-"""`?dry_run=true`: the plan of an operation instead of its execution."""
+"""`?dry_run=true`: shows the plan of an operation instead of executing it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class OperationRequest:
     response: Response
 
     async def run(self, operation: Operation[Any, R], show: Callable[[R], V]) -> V | PlanView:
-        """Execute *operation* and show what it did; in a dry run show its plan."""
+        """Execute *operation* and show its result; in a dry run, show its plan."""
         if not self.dry_run:
             return show(await operation)
         plan: Plan = await operation.plan()

@@ -1,6 +1,6 @@
-"""A pool as the API shows it: its desired state and its actual state.
+"""A pool in the API: its desired and its actual state.
 
-Read from memory alone, so that it can be shown while the catalog is unreachable.
+It is read from memory only, so that it can be shown while the catalog is unreachable.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class PoolSummary(_PoolNow):
 
     @classmethod
     def of(cls, manager: TenantPoolManager, pool_id: str) -> PoolSummary | None:
-        """The pool of that id; None if it is just closed."""
+        """The pool with that id; None if it has just closed."""
         desired, metrics = manager.desired.get(pool_id), manager.pool_metrics(pool_id)
         pause, state = desired.pause if desired else None, manager.pool_state(pool_id)
         if state is PoolState.CLOSED and not metrics.waiting_requests:
@@ -253,7 +253,7 @@ class PoolViews:
     def show(
         self, tenant: TenantState, principal: Principal, *, pool: Pool | None = None
     ) -> PoolView:
-        """The pool that serves *tenant*: *pool* if known, open or not."""
+        """Show the pool that serves *tenant*, open or not; *pool* if known."""
         manager, spec = self._manager, tenant.tenant.spec
         now = snapshot_pool(
             manager,
@@ -281,7 +281,7 @@ class PoolViews:
         return view
 
     def on_nodes(self, tenant: TenantState) -> list[NodeEntryView]:
-        """The tenant on each node that reports it, by name of the node."""
+        """The tenant on each node that reports it, by node name."""
         nodes = sorted(self._fleet.nodes.values(), key=lambda node: node.name)
         patience = self._advisor.settings.demand.patience_seconds
         shown = (NodeEntryView.of(node, tenant.tenant.spec.id, patience=patience) for node in nodes)

@@ -1,7 +1,7 @@
-"""What a statement may be, wherever one is sent.
+"""Limits of statements, wherever they are sent.
 
 A megabyte of JSON has room for half a million parameters, or a hundred thousand statements. They
-are not looked at one by one, which would hold up everybody for a second.
+are not checked one by one, which would block all callers for a second.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from app.api.http.field_types import JsonValue, Text, check_json
 
-# Of statements in a request, and of parameters of a statement.
+# The most statements in a request, and the most parameters of a statement.
 _MOST = 1000
 
 Statement = TypeVar("Statement")
 
 
 def _check_length(values: object) -> object:
-    """Refuse a list that is too long before any of its items is looked at."""
+    """Refuse a list that is too long before any of its items is checked."""
     if isinstance(values, list) and len(values) > _MOST:
         context = {"field_type": "List", "max_length": _MOST, "actual_length": len(values)}
         raise PydanticKnownError("too_long", context)
@@ -28,7 +28,7 @@ def _check_length(values: object) -> object:
 
 
 def _check_at_once(values: object, check_each: ValidatorFunctionWrapHandler) -> object:
-    """Check all parameters together; each by itself only to say which of them is refused."""
+    """Check all parameters together; check each one only to report which is refused."""
     if isinstance(values, list):
         try:
             return check_json(values)

@@ -1,4 +1,4 @@
-"""Statistics as the API shows them: a tenant's, and the whole service's."""
+"""Statistics in the API: those of a tenant, and of the whole service."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def show_stats(
 
 
 def show_totals(snapshot: Snapshot, only: frozenset[str] | None) -> ServiceTotals:
-    """All pools together, or *only* what these tenants hold and did."""
+    """All pools together, or, with *only*, what these tenants hold and did."""
     if only is None:
         service = snapshot.service
         return ServiceTotals(**_totals(service.counters, service.metrics))
@@ -248,7 +248,7 @@ def show_nodes(fleet: Fleet) -> NodeTotals:
 
 
 def stats_event(snapshot: Snapshot, only: frozenset[str] | None) -> StatsEvent:
-    """The event for *snapshot*; its totals cover all tenants, or *only* these."""
+    """The event for *snapshot*; its totals cover all tenants, or with *only*, these."""
     return StatsEvent(
         as_of=snapshot.as_of,
         sequence=snapshot.sequence,

@@ -1,6 +1,6 @@
-"""A tenant as the API shows it: what was declared, how far it is provisioned, what serves it.
+"""A tenant in the API: its declaration, its provisioning, and the pool that serves it.
 
-Read from memory alone, so that it can be shown while the catalog is unreachable.
+It is read from memory only, so that it can be shown while the catalog is unreachable.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class QueryLimits:
     allowed_on_shared: bool
 
     def refusal(self, spec: TenantSpec) -> str | None:
-        """Why a tenant may not use the endpoint; None if it may."""
+        """Say why a tenant may not use the endpoint; None if it may."""
         if not spec.is_shared or self.allowed_on_shared:
             return None
         return (

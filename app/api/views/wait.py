@@ -1,4 +1,4 @@
-"""What callers wait for, as the API shows it."""
+"""What callers wait for, in the API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.domain.wait import Wait, WaitCause
 
 
 class WaitView(BaseModel):
-    """What callers wait for: the first of all limits that binds."""
+    """What callers wait for: the first limit that binds."""
 
     model_config = ConfigDict(from_attributes=True)
 
