@@ -1,1 +1,1 @@
-"""The process: server, logs, garbage collector, secret key, topology."""
+"""The process: HTTP server, logs, garbage collector, secret key, topology, life of an instance."""

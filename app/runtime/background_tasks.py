@@ -1,4 +1,4 @@
-"""What the service does by itself, and how often."""
+"""The background tasks of the service, and their intervals."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _CHECK_INTERVAL = 5.0
 _RETENTION_INTERVAL = 10.0
 _EMBEDDED_INTERVAL = 1.0
 _LOCK_GUARD_INTERVAL = 0.25
-# Less than an unused admin connection stays open: a login costs more than the look at a server.
+# Shorter than an unused admin connection stays open: a login costs more than a look at the server.
 _FLEET_INTERVAL = 0.8
-# A revoked credential is out of a node's configuration so soon.
+# A revoked credential leaves the nodes' configurations within this time.
 _FEED_INTERVAL = 0.5
 _LOADS_PER_OBSERVATION = 3
 _MIN_LOAD_INTERVAL = 1.0
@@ -33,7 +33,7 @@ def start_background_tasks(
     embedded: EmbeddedPostgres | None,
     otlp: OtlpExporter | None,
 ) -> None:
-    """Start what the service does by itself.
+    """Start the service's background tasks.
 
     - loop lag: measures how late the event loop is
     - poll: measures pools, stores samples, evicts idle pools, advises; publishes the snapshot

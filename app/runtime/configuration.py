@@ -1,4 +1,4 @@
-"""The settings in the form in which the service's objects take them."""
+"""Converts the settings into the arguments of the service's objects."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from app.api.telemetry.otlp import OtlpExporter
 
 _KEY_BYTES = 32
-# Seconds in which a response that is due reaches a standby.
+# Seconds within which a due response reaches a standby.
 _RESPONSE_MARGIN = 5.0
-# Hexadecimal digits: enough to tell settings apart.
+# Number of hexadecimal digits: enough to distinguish settings.
 _FINGERPRINT = 16
 
 
@@ -73,7 +73,7 @@ def pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
 
 
 def instance(settings: Settings) -> Instance:
-    """This process, as other instances know it.
+    """Describe this process to other instances.
 
     Raises:
         SettingsError: the secret key cannot be read.
@@ -96,7 +96,7 @@ def instance(settings: Settings) -> Instance:
 
 
 def forwarded_client(settings: Settings) -> ForwardedClient:
-    """What signs the clients of forwarded requests.
+    """Create the signer of forwarded requests' clients.
 
     Raises:
         SettingsError: the secret key cannot be read.
@@ -159,7 +159,10 @@ def retention(settings: Settings) -> dict[Resolution, timedelta]:
 
 
 def trusted_hosts(settings: Settings) -> list[str]:
-    """Beyond this machine API keys are required, which protect against other sites' pages."""
+    """The allowed Host headers.
+
+    Beyond this machine all are: API keys protect against other sites' pages.
+    """
     if settings.trusted_hosts is not None:
         return settings.trusted_hosts
     return [*LOOPBACK_NAMES, settings.host] if settings.is_loopback else ["*"]
@@ -173,7 +176,7 @@ def tenant_defaults(settings: Settings, servers: Mapping[str, Server]) -> Tenant
 
 
 def server_addresses(servers: Mapping[str, Server]) -> dict[str, ServerAddress]:
-    """Where nodes reach each server: as this process does."""
+    """The addresses at which nodes reach each server: the same as for this process."""
     addresses = {}
     for name, server in servers.items():
         login, mode = server.admins.login, "disable"
@@ -193,9 +196,9 @@ def query_limits(settings: Settings) -> QueryLimits:
 
 
 def longest_wait(settings: Settings) -> float:
-    """Seconds after which the response to any request has begun, as its deadlines have it.
+    """Seconds within which the response to any request begins, according to its deadlines.
 
-    A body may take as long to arrive as its response to begin.
+    A body may take as long to arrive as its response may take to begin.
     """
     query = settings.query_timeout_seconds + settings.acquire_timeout_seconds
     longer = max(query, LONGEST_LEASE_DEADLINE, LONGEST_POLL)
@@ -203,13 +206,13 @@ def longest_wait(settings: Settings) -> float:
 
 
 def load_or_create_secret_key(data_dir: Path) -> bytes:
-    """The key from which tenants' login passwords are derived, when the operator gives none.
+    """Load the key from which tenants' login passwords are derived, if the operator sets none.
 
-    Created once in *data_dir*, with mode 600. If it is lost, every tenant must be provisioned
+    It is created once in *data_dir*, with mode 600. If it is lost, every tenant must be provisioned
     again to get a new password.
 
     Raises:
-        OSError: it can be neither read nor written, or is damaged.
+        OSError: it cannot be read or written, or is damaged.
     """
     path = data_dir / "secret-key"
     if not path.exists():
@@ -223,7 +226,7 @@ def load_or_create_secret_key(data_dir: Path) -> bytes:
 
 
 def otlp_exporter(settings: Settings) -> OtlpExporter | None:
-    """What pushes metrics, where an endpoint is configured.
+    """Create the exporter of metrics, if an endpoint is configured.
 
     Raises:
         SettingsError: the extra `otel` is not installed.
@@ -231,7 +234,7 @@ def otlp_exporter(settings: Settings) -> OtlpExporter | None:
     if settings.otlp_endpoint is None:
         return None
     try:
-        from app.api.telemetry.otlp import OtlpExporter  # noqa: PLC0415 - what it needs is an extra
+        from app.api.telemetry.otlp import OtlpExporter  # noqa: PLC0415 - it is an extra
     except ModuleNotFoundError as error:
         raise SettingsError(f"otlp_endpoint needs the extra poolkeeper[otel]: {error}.") from error
     return OtlpExporter(str(settings.otlp_endpoint))

@@ -1,21 +1,21 @@
-"""File descriptors: as many as the system allows, and how many of them HTTP clients may take."""
+"""File descriptors: uses as many as the system allows, and limits those of HTTP clients."""
 
 from __future__ import annotations
 
 import resource
 
-# More is of no use to one process, and some systems allow a billion.
+# More is useless for one process, and some systems allow a billion.
 _MAX_DESCRIPTORS = 65_536
-# What is neither a client's connection nor in a server's budget: the catalog, logins, files, and
-# connections that are accepted before others are closed for them.
+# For everything except clients and server budgets: the catalog, logins, files, and connections that
+# are accepted before others are closed for them.
 _RESERVE = 100
-# Clients get this part of all at least, even if the budgets alone would need more.
+# Clients get at least this share, even if the budgets alone would need more.
 _MIN_SHARE = 4
 _MAX_CLIENTS = 10_000
 
 
 def raise_descriptor_limit() -> int:
-    """Raise this process's soft limit as far as it may; return the limit."""
+    """Raise this process's soft limit as far as allowed; return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -25,5 +25,5 @@ def raise_descriptor_limit() -> int:
 
 
 def max_clients(limit: int, budgets: int) -> int:
-    """How many clients may connect, when *limit* descriptors also serve *budgets* connections."""
+    """How many clients may connect when *limit* descriptors also serve *budgets* connections."""
     return min(_MAX_CLIENTS, max(limit // _MIN_SHARE, limit - budgets - _RESERVE))

@@ -1,7 +1,7 @@
-"""The life of one instance: it stands by, becomes active, runs the service and stops.
+"""The life of an instance: it stands by, becomes active, runs the service and stops.
 
-It stops in reverse: background tasks, then pools, then what they depend on, an embedded Postgres
-last. How instances agree which one is active: `app.control.leadership`.
+It stops in reverse order: background tasks, then pools, then their dependencies, an embedded
+Postgres last. `app.control.leadership` decides which instance is active.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ from app.runtime.topology import Topology, start_topology
 from app.runtime.wiring import Service, build_service
 from app.settings import Settings, SettingsError
 
-# In seconds. Requests had their time before pools are closed; leases left then are cut soon.
+# In seconds. By the time pools are closed, requests have had their time; remaining leases are soon
+# cut.
 _LAST_LEASES_DEADLINE = 1.0
-# A killed predecessor's lock may linger that long.
+# A killed predecessor's lock may last this long.
 _LOCK_PATIENCE = 5.0
-# A server that has not answered by then is waited for in the background.
+# Servers that have not answered by then are awaited in the background.
 _FIRST_CONTACT_DEADLINE = 10.0
 
-# Each is one sentence for the operator.
+# Each has one sentence for the operator.
 STARTUP_ERRORS = (PoolkeeperError, EmbeddedPostgresError, SettingsError, InvalidKeyFile, OSError)
 
 _log = structlog.get_logger(__name__)
@@ -58,7 +59,7 @@ def startup_error_message(refusal: BaseException) -> str:
 
 @asynccontextmanager
 async def only_instance(settings: Settings) -> AsyncIterator[Service]:
-    """The service of the only instance, from a started Postgres to its background tasks.
+    """Run the service of an only instance, from a started Postgres to its background tasks.
 
     Raises:
         EmbeddedPostgresError, CatalogUnavailable, CatalogInUse, SettingsError: it cannot start.
@@ -76,7 +77,7 @@ async def only_instance(settings: Settings) -> AsyncIterator[Service]:
 async def one_of_several(
     app: FastAPI, settings: Settings, on_active: Callable[[Service], None]
 ) -> AsyncIterator[None]:
-    """An instance among others: active at once if no other one is, else as soon as that ends.
+    """Run one of several instances: active at once if no other is, else when that one ends.
 
     Raises:
         CatalogUnavailable, CatalogInUse, CatalogUnusable, SettingsError: it cannot start.
@@ -103,7 +104,7 @@ async def one_of_several(
 
 
 def _standby_ended(app: FastAPI, standby: asyncio.Task[None]) -> None:
-    """The instance is active now; if it could not become so, the process ends."""
+    """Handle the end of standing by: the instance is active, or the process must end."""
     if standby.cancelled() or (error := standby.exception()) is None:
         return
     is_expected = isinstance(error, STARTUP_ERRORS)
@@ -116,9 +117,9 @@ def _standby_ended(app: FastAPI, standby: asyncio.Task[None]) -> None:
 async def _candidate(
     settings: Settings, keys: Callable[[], str] = str
 ) -> AsyncIterator[tuple[Topology, Election]]:
-    """What an instance needs in order to become active; releases leadership at the end.
+    """Provide what an instance needs to become active; release leadership at the end.
 
-    *keys*: the fingerprint of its API keys, if there are other instances.
+    *keys*: the fingerprint of its API keys, if there can be other instances.
     """
     async with AsyncExitStack() as stack:
         instance = configuration.instance(settings)
@@ -143,7 +144,7 @@ async def _candidate(
 async def _active_instance(
     settings: Settings, postgres: Topology, election: Election, takeover: Takeover
 ) -> AsyncIterator[Service]:
-    """The service of the active instance, from its catalog to its background tasks."""
+    """Run the service of the active instance, from its catalog to its background tasks."""
     async with AsyncExitStack() as stack:
         catalog = Catalog(
             postgres.catalog, epoch=takeover.epoch, deadline=settings.catalog_timeout_seconds
@@ -175,7 +176,8 @@ async def _active_instance(
         start_background_tasks(settings, service, postgres.embedded, otlp)
         if settings.node == "auto":
             await stack.enter_async_context(local_node(settings, service))
-        # Last: from then on requests come, and routes get their objects in the same turn.
+        # This comes last: then requests come, and routes get their objects in the same turn of the
+        # loop.
         election.begin_serving()
         yield service
 
@@ -189,7 +191,7 @@ async def _start_servers(service: Service, predecessor: str | None) -> None:
 
 
 async def _finished(task: asyncio.Task[None], deadline: float) -> None:
-    """Wait at most *deadline* seconds for *task*, which goes on after that; raises its error."""
+    """Wait up to *deadline* seconds for *task*, which continues after that; raise its error."""
     done, _ = await asyncio.wait({task}, timeout=deadline)
     for each in done:
         await each

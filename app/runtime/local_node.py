@@ -1,6 +1,6 @@
-"""The PgBouncer node in the service's own process, for people who just start it.
+"""The PgBouncer node in the service's own process, for people who just try the service.
 
-Its agent asks the service's objects instead of HTTP. The service works without it.
+Its agent calls the service's objects instead of HTTP. The service also works without it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def local_node(settings: Settings, service: Service) -> AsyncIterator[None]:
-    """A node beside *service* for a block, if there is a PgBouncer; it ends with the block."""
+    """Run a node beside *service* for a block, if there is a PgBouncer."""
     try:
         engine, store = await asyncio.to_thread(_build, settings)  # it runs a program
         await _declare(settings, service)
@@ -70,7 +70,7 @@ async def _run(runner: NodeRunner, settings: Settings) -> None:
 def _build(settings: Settings) -> tuple[PgBouncer, NodeStore]:
     account = Account.choose()
     directory = settings.data_dir / "node"
-    # PgBouncer can be given one file for all servers.
+    # PgBouncer can be given one CA file for all servers.
     [authorities, *_] = [each.tls_ca_file for each in settings.servers.values()] or [None]
     pooler = PoolerSettings(
         address=_HOST,
@@ -82,7 +82,7 @@ def _build(settings: Settings) -> tuple[PgBouncer, NodeStore]:
 
 
 async def _declare(settings: Settings, service: Service) -> None:
-    """Let the service know the node, where applications find it."""
+    """Declare the node, with the address at which applications find it."""
     address = f"{_HOST}:{settings.node_port}"
     known = service.fleet.nodes.get(NAME)
     if known is None or known.declared.spec.address != address:
@@ -90,7 +90,7 @@ async def _declare(settings: Settings, service: Service) -> None:
 
 
 class LocalControlPlane:
-    """The service in this process, as the agent of its node sees it: an agent's `ControlPlane`."""
+    """The service in this process, as an agent's `ControlPlane`."""
 
     def __init__(self, fleet: Fleet, feed: NodeFeed) -> None:
         self._fleet = fleet

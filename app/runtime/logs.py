@@ -1,7 +1,7 @@
-"""Logging: structlog's events and the libraries' records take one way to stderr.
+"""Logging: structlog's events and the libraries' records go to stderr in one format.
 
-One JSON event a line, or text for a person at a terminal. No local variable of a failed function
-is ever written: it could hold a password.
+That is one JSON event per line, or text for a person at a terminal. Local variables of a failed
+function are never written: they could hold a password.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _MULTILINE_KEYS = ("event", "exception", "stack")
 
 LogFormat = Literal["auto", "json", "console"]
 
-# Uvicorn installs handlers of its own; its records take the common way instead.
+# Uvicorn installs its own handlers; its records use the common ones instead.
 _WITH_OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error")
-# They log each statement or request at INFO.
+# These loggers log each statement or request at INFO.
 _VERBOSE = ("alembic", "asyncio", "httpcore", "httpx", "sqlalchemy", "uvicorn.access")
 
 
@@ -105,7 +105,7 @@ def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """An event without control characters; JSON escapes them by itself."""
+    """Remove control characters from an event; JSON escapes them anyway."""
     return {key: _shown(key, value) for key, value in event.items()}
 
 
@@ -126,11 +126,11 @@ def _printable_traceback(out: TextIO, exc_info: ExcInfo) -> None:
 
 
 def _indented(text: str) -> str:
-    """Indented, so that no line of a message looks like an event of its own."""
+    """Indent *text*, so that no line of a message looks like an event."""
     return printable_lines(text).replace("\n", "\n    ")
 
 
 def _without_colours(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Without uvicorn's second copy of the message, for coloured terminals."""
+    """Drop uvicorn's second copy of the message, which is for coloured terminals."""
     event.pop("color_message", None)
     return event

@@ -1,4 +1,4 @@
-"""One instance among others: it stands by, is active, and hands over when the process stops."""
+"""One of several instances: it stands by, becomes active, and hands over when it stops."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from app.control.leadership.election import Election
 from app.domain.leadership import Takeover
 from app.settings import Settings
 
-# All that a task awaits has a deadline of its own, but a library may lose a cancellation.
+# Everything that a task awaits has a deadline, but a library may lose a cancellation.
 _END_DEADLINE = 10.0
-# In seconds: how much of the time for requests is for those that came after the signal.
+# In seconds: the part of the time for requests that those after the signal get.
 _LAST_REQUESTS = 1.0
 
 _log = structlog.get_logger(__name__)
 
 
 class Replica:
-    """One instance among others."""
+    """An instance among several."""
 
     def __init__(
         self, app: FastAPI, settings: Settings, election: Election, forwarder: Forwarder
     ) -> None:
-        """Until it is active, *app* has a forwarder and the readiness of a standby."""
+        """Until it is active, *app* has a forwarder and the readiness checks of a standby."""
         self._app = app
         self._settings = settings
         self._election = election
@@ -46,10 +46,10 @@ class Replica:
         serve: Callable[[AsyncExitStack, Takeover], Awaitable[None]],
         on_standby_ended: Callable[[asyncio.Task[None]], None],
     ) -> None:
-        """Become active now if no other instance is, else as soon as that ends.
+        """Become active now if no other instance is, else when that one ends.
 
-        *serve* starts the service and leaves its end to a stack; *on_standby_ended* is called once
-        this instance no longer stands by, whatever became of it.
+        *serve* starts the service, and registers its end with a stack. *on_standby_ended* is called
+        once this instance no longer stands by, for whatever reason.
 
         Raises:
             CatalogUnavailable, CatalogInUse, CatalogUnusable: it can neither serve nor stand by.
@@ -69,9 +69,10 @@ class Replica:
     async def hand_over(self) -> None:
         """Let another instance take over, if there is one, and forward to it for a while.
 
-        Meanwhile this one is not ready, so that proxies send their requests elsewhere. Requests in
-        progress end first. While those that were there at the signal do, others are served still:
-        only then are they held until the other instance is active, and wait for no long one.
+        During that time this one is not ready, so that proxies send requests elsewhere. Requests in
+        progress end first. While those from before the signal are running, new ones are still
+        served. After that, new requests are held until the other instance is active, so they never
+        wait for a long request.
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + self._settings.shutdown_delay_seconds
@@ -97,7 +98,7 @@ class Replica:
         await asyncio.sleep(ends_at - loop.time())
 
     async def close(self) -> None:
-        """Stop the service, if it runs here, and stand by no longer."""
+        """Stop the service, if it runs here, and stop standing by."""
         await _end(self._standby)
         await _end(self._following)
         await self._service.aclose()

@@ -1,6 +1,6 @@
 """Serves the application until SIGTERM or Ctrl-C, with uvicorn on uvloop.
 
-Then it takes no new work, requests in hand get until the deadline, and the exit status is 0.
+Then it accepts no new work, requests in progress have until the deadline, and the exit status is 0.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from app.api.http.shutdown import ShutdownResponder
 from app.runtime.file_descriptors import max_clients, raise_descriptor_limit
 from app.runtime.gc_tuning import tuned_gc
 
-# Clients that the kernel lets wait to be accepted, and how many are accepted in one round of the
-# event loop: in the next round others are closed for them, and until then all need descriptors.
+# The kernel's queue of clients to accept, and the number accepted in one round of the event loop:
+# in the next round others are closed for them, and until then all need descriptors.
 _BACKLOG = 2048
 _ACCEPTED_AT_ONCE = 16
 _TICKS_PER_SECOND = 10
-# Fewer are soon used up by dashboards and callers.
+# With fewer, dashboards and callers soon use up all connections.
 _FEW_CLIENTS = 200
 _MALFORMED = "Invalid HTTP request received."
 
@@ -41,10 +41,10 @@ _log = structlog.get_logger(__name__)
 
 
 class ProcessStatus(IntEnum):
-    """How the process of the service ends.
+    """The exit status of the service's process.
 
-    LEADERSHIP_LOST: another instance has become the active one; started again, this one stands by.
-    It is EX_TEMPFAIL of sysexits.h.
+    LEADERSHIP_LOST: another instance has become active; when started again, this one stands by. It
+    is EX_TEMPFAIL in sysexits.h.
     """
 
     STOPPED = 0
@@ -64,7 +64,7 @@ def run_server(
     shutdown_seconds: float,
     limits: ClientLimits,
 ) -> ProcessStatus:
-    """Run *app* with *serve* until SIGTERM or Ctrl-C; how it ended."""
+    """Run *app* with *serve* until SIGTERM or Ctrl-C; return the exit status."""
     # FastAPI builds routes and document on first use, which would block the event loop.
     app.openapi()
     clients = ClientConnections(limits, partial(_limit, app, limits, raise_descriptor_limit()))
@@ -92,7 +92,7 @@ def run_server(
     ):
         try:
             runner.run(serve(server))
-        except SystemExit:  # uvicorn exits this way if it did not start; it has logged why
+        except SystemExit:  # uvicorn exits this way if it could not start; it has logged the reason
             return ProcessStatus.FAILED
     return _exit_status(app) if server.started else ProcessStatus.FAILED
 
@@ -109,7 +109,7 @@ def _exit_status(app: FastAPI) -> ProcessStatus:
 
 
 class HttpServer(uvicorn.Server):
-    """Uvicorn, which ends endless streams at shutdown and closes connections of late clients."""
+    """Uvicorn that ends endless streams at shutdown, and closes connections of late clients."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, clients: ClientConnections) -> None:
         super().__init__(config)
@@ -117,9 +117,9 @@ class HttpServer(uvicorn.Server):
         self._clients = clients
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, with the kernel's queue longer than what is accepted at once.
+        """Listen, with a kernel queue longer than the number accepted at once.
 
-        The service starts only where that can be done.
+        The service starts only if this is possible.
         """
         if sockets is None:
             await self._check_address()
@@ -152,7 +152,7 @@ class HttpServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def main_loop(self) -> None:
-        """Serve until a signal, and then until another instance has taken over."""
+        """Serve until a signal comes, and then until another instance has taken over."""
         await super().main_loop()
         hand_over = getattr(self._app.state, "hand_over", None)
         if hand_over is not None:
@@ -175,7 +175,7 @@ class HttpServer(uvicorn.Server):
 
 
 def _limit(app: FastAPI, limits: ClientLimits, descriptors: int) -> int:
-    """How many clients may connect, given what the servers' connections need."""
+    """How many clients may connect, given the needs of the servers' connections."""
     service = getattr(app.state, "service", None)
     servers = service.manager.servers.values() if service is not None else ()
     most = max_clients(descriptors, sum(server.budget.limit for server in servers))
@@ -186,10 +186,10 @@ def _limit(app: FastAPI, limits: ClientLimits, descriptors: int) -> int:
 
 @contextmanager
 def _repetitions_unlogged(app: FastAPI) -> Iterator[None]:
-    """Keep out of the log what is reported elsewhere.
+    """Keep events out of the log that are reported elsewhere.
 
-    The application's refusal to start, which uvicorn would repeat as a traceback, and malformed
-    requests: they are counted, and strangers must not fill the log.
+    These are the application's refusal to start, which uvicorn would repeat as a traceback, and
+    malformed requests: they are counted, and strangers must not fill the log.
     """
 
     def is_news(record: logging.LogRecord) -> bool:
@@ -207,9 +207,9 @@ def _repetitions_unlogged(app: FastAPI) -> Iterator[None]:
 
 @contextmanager
 def handle_stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGTERM and Ctrl-C end the block in order; yields a function that says whether one came.
+    """Let SIGTERM and Ctrl-C end the block cleanly; yield a function that says whether one came.
 
-    Uvicorn raises them again once it has stopped.
+    Uvicorn raises them again after it has stopped.
     """
     received: list[int] = []
     before = {

@@ -1,6 +1,6 @@
-"""From settings to servers: the declared ones, the catalog's, or an embedded one started here.
+"""From settings to servers: the declared ones and the catalog's, or an embedded one.
 
-Owns nothing after that: `app.runtime.lifecycle` decides who starts and stops what.
+After that it owns nothing: `app.runtime.lifecycle` starts and stops everything.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from app.settings import (
 from app.wire import Login, Tls
 
 CATALOG_CONNECTIONS = CONNECTIONS + 1
-"""Of the catalog on its server: its pool, and the connection with the service's lock."""
+"""The catalog's connections to its server: its pool, and the connection with the service's lock."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """Tenants' servers, the catalog, and our own Postgres if there is one."""
+    """The tenants' servers, the catalog, and the embedded Postgres, if there is one."""
 
     servers: Mapping[str, Server]
     catalog: CatalogAddress
@@ -53,13 +53,13 @@ async def start_topology(
     client: str = "poolkeeper",
     may_connect: Callable[[], bool] = lambda: True,
 ) -> Topology:
-    """The declared servers, or the embedded one, started and stopped with *stack*.
+    """Create the declared servers, or start the embedded one, which *stack* stops.
 
     Args:
-        settings: name the servers and the catalog.
+        settings: define the servers and the catalog.
         stack: stops an embedded server.
-        client: begins the name of each connection of the service's own.
-        may_connect: whether servers may be used now.
+        client: prefix of the names of the service's own connections.
+        may_connect: returns whether servers may be used now.
 
     Raises:
         EmbeddedPostgresError, SettingsError: it cannot be started, or a secret cannot be read.
@@ -139,7 +139,10 @@ def _login(name: str, endpoint: ServerSettings | CatalogSettings) -> dict[str, A
 
 
 def _tls(name: str, endpoint: Endpoint) -> Tls:
-    """How TLS is spoken with *name*, never with a file that asyncpg finds in a home directory."""
+    """How to use TLS with server *name*.
+
+    Never with a file that asyncpg finds in a home directory.
+    """
     if endpoint.tls != "verify-full" and not endpoint.is_local:
         _log.warning("connections are not protected", to=name, tls=endpoint.tls)
     match endpoint.tls:
@@ -153,7 +156,7 @@ def _tls(name: str, endpoint: Endpoint) -> Tls:
         case "verify-full":
             try:
                 return ssl.create_default_context(cafile=endpoint.tls_ca_file)
-            except OSError as error:  # an SSLError is one, too
+            except OSError as error:  # an SSLError is an OSError, too
                 raise SettingsError(
                     f"Cannot use {endpoint.tls_ca_file}: {error.strerror}."
                 ) from error

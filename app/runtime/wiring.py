@@ -1,4 +1,4 @@
-"""The service of the active instance: every object, wired; nothing runs yet."""
+"""The service of the active instance: creates and connects all objects; starts nothing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from app.settings import Settings
 
 
 class Service:
-    """Every object around a manager and a catalog; they know nothing before `load`."""
+    """All objects around a manager and a catalog; they are empty before `load`."""
 
     def __init__(
         self,
@@ -149,10 +149,10 @@ class Service:
         self.descriptions = Descriptions()
 
     async def load(self) -> None:
-        """Learn what the catalog has; at start.
+        """Load the catalog's content, at start.
 
         Raises:
-            CatalogUnavailable: it was not reached.
+            CatalogUnavailable: the catalog could not be reached.
         """
         await self.rotation.load()
         await self.declarations.load()
@@ -163,7 +163,10 @@ class Service:
         await self.node_feed.refresh()
 
     def end_streams(self) -> None:
-        """End what clients wait for without an end of its own: the process stops. Safe twice."""
+        """End all waits of clients that have no end of their own: the process stops.
+
+        Safe to call twice.
+        """
         self.snapshots.close()
         self.node_feed.close()
 
@@ -171,10 +174,10 @@ class Service:
 async def build_service(
     settings: Settings, postgres: Topology, catalog: Catalog, election: Election
 ) -> Service:
-    """The service with what the catalog knows, on servers that are not contacted yet.
+    """Build the service with the catalog's content; its servers are not contacted yet.
 
     Raises:
-        CatalogUnavailable: the catalog was not reached.
+        CatalogUnavailable: the catalog could not be reached.
     """
     role_passwords = configuration.role_passwords(settings)
     manager = TenantPoolManager(

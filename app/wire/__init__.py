@@ -1,6 +1,6 @@
-"""The way to any Postgres server: the one place where asyncpg is asked to connect.
+"""Connections to any Postgres server: the only place where asyncpg connects.
 
-Knows addresses and logins as plain values; must not know whose they are, nor why.
+It knows addresses and logins as plain values; it must not know whose they are, or why.
 """
 
 from app.wire.connect import OnAbandonedLogin, connect

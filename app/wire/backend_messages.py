@@ -1,4 +1,4 @@
-"""What a server sends about a statement: how the messages of the extended query protocol are read.
+"""Parses the messages that a server sends in the extended query protocol.
 
 See "Message Formats" in Postgres' manual, section 55.7.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 from struct import Struct, unpack_from
 from typing import NamedTuple
 
-# Read a number of columns, the length of a value, and what follows the name of a column.
+# Parse a number of columns, the length of a value, and the fields after a column's name.
 _count, _signed, _field = (Struct(each).unpack_from for each in ("!H", "!i", "!IhIhi"))
 _FATAL = frozenset({"FATAL", "PANIC"})
 
 
 class ServerError(Exception):
-    """An ErrorResponse, its fields by their letters; see Postgres' manual, section 55.8."""
+    """An ErrorResponse: its fields by their letters; see Postgres' manual, section 55.8."""
 
     def __init__(self, fields: dict[str, str]) -> None:
         super().__init__(fields.get("M", ""))
@@ -29,8 +29,8 @@ class ResultField(NamedTuple):
     """A column of a result.
 
     Attributes:
-        table, column: where its values are from: a table's oid and a column's number, or 0.
-        oid, size, modifier: of its type.
+        table, column: the origin of its values: a table's oid and a column's number, or 0.
+        oid, size, modifier: properties of its type.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ResultField(NamedTuple):
 
 
 def column_values(row: bytes) -> list[bytes | None]:
-    """The values in a row, in the format that `bind` asked for."""
+    """The values in a row, in the format requested by `bind`."""
     found: list[bytes | None] = []
     at = 2
     for _ in range(_count(row)[0]):

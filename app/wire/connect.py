@@ -1,7 +1,8 @@
-"""Opens a connection: every parameter is given, and the server is checked until we are logged in.
+"""Opens a connection: all parameters are explicit, and the server is checked during the login.
 
-Without a DSN, and with nothing left for asyncpg to look up: no variable, password file, service
-file or certificate of this machine has a say. Must not judge what its errors mean to whom.
+There is no DSN, and nothing is left for asyncpg to look up: variables, password files, service
+files and certificates of this machine have no effect. It does not judge what its errors mean for
+callers.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from app.wire.resolver import Address
 
 OnAbandonedLogin = Callable[[asyncio.Task[asyncpg.Connection]], None]
 
-# A pooler gives each transaction, or each client, another session: settings of a login are silently
-# lost there, and so are locks, and what a borrower or tenant must not leave to the next one. It is
-# detected by what it does, not by its name.
+# A pooler gives each transaction, or each client, another session. There, settings of a login are
+# silently lost, and so are locks and other state that must not pass to the next borrower or tenant.
+# A pooler is detected by its behaviour, not by its name.
 _MARK = "poolkeeper.session"
 _QUERY = f"select pg_backend_pid() as pid, current_setting('{_MARK}', true) as mark"
 # The prepared statement is unknown there, or another one has its name.
@@ -48,7 +49,7 @@ _POOLER = (
     "Give the address of the Postgres server behind it."
 )
 
-# What asyncpg raises when it reads what no server should have sent.
+# asyncpg raises these when it reads what no server should send.
 _UNREADABLE = (BufferError, LookupError, UnicodeDecodeError)
 
 
@@ -62,17 +63,18 @@ async def connect(
     """Log in within *timeout* seconds.
 
     Args:
-        login: where, and as whom.
-        timeout: for everything, in seconds; as long again to find out whether it is `direct`.
+        login: server and role.
+        timeout: for the whole login, in seconds; the same time again for the check whether it is
+            `direct`.
         command_timeout: default for every statement, in seconds.
-        on_abandoned: gets each login that is given up while the server may still work on it, and
-            has to end it. Without it, the connection is dropped.
+        on_abandoned: gets each login that timed out while the server may still work on it, and must
+            end it. Without it, the connection is dropped.
 
     Raises:
-        ServerRejected: the server is not who it should be, or misbehaves.
-        ConnectTimeout, LoginTimeout: it did not answer, or not finish the login, in time.
+        ServerRejected: the server is not the expected one, or misbehaves.
+        ConnectTimeout, LoginTimeout: it did not answer, or did not finish the login, in time.
         LocalFailure: this machine cannot connect.
-        OSError, asyncpg.InterfaceError, asyncpg.PostgresError: as asyncpg raises them.
+        OSError, asyncpg.InterfaceError, asyncpg.PostgresError: from asyncpg.
     """
     mark = secrets.token_hex(8)
     if login.direct:
@@ -119,7 +121,7 @@ async def _connect(
         "gsslib": "gssapi",
         "timeout": None,
         "command_timeout": command_timeout,
-        # From PostgreSQL 14 on the server reports it by itself: no further round trip.
+        # From PostgreSQL 14 on, the server reports this by itself, without another round trip.
         "target_session_attrs": SessionAttribute.primary if login.primary else SessionAttribute.any,
         "server_settings": dict(login.settings),
     }
@@ -158,7 +160,7 @@ async def _refuse_pooler(connection: asyncpg.Connection, mark: str, timeout: flo
     """Check that the session is our own, and has the *mark* of its login.
 
     Raises:
-        ServerRejected: what answers is no session of Postgres' own.
+        ServerRejected: the session does not belong to this connection alone.
     """
     is_direct = False
     try:
@@ -187,7 +189,7 @@ async def _addresses(login: Login, timeout: float) -> list[Address]:
 def _timeout_error(
     running: Iterable[_LoginAttempt], timeout: float
 ) -> ConnectTimeout | LoginTimeout:
-    """What it means that *running* logins are not done after *timeout* seconds."""
+    """The error for *running* logins that are not done after *timeout* seconds."""
     attempts = list(running)
     if any(each.has_answered for each in attempts):
         return LoginTimeout(
@@ -221,7 +223,7 @@ class _LoginAttempt:
     async def _connect(self) -> asyncpg.Connection:
         loop = self.loop
         try:
-            return await asyncpg.connect(  # noqa: TID251 - here, and nowhere else
+            return await asyncpg.connect(  # noqa: TID251 - only here
                 **self._arguments,
                 loop=cast("asyncio.AbstractEventLoop", loop),
                 connection_class=WireConnection,
@@ -236,7 +238,7 @@ class _LoginAttempt:
                 raise ServerRejected(str(loop.violation)) from loop.violation
             if (ours := local_failure(error)) is not None:
                 raise ours from error
-            # asyncpg raises no subclass where the server answers our request for TLS with no.
+            # asyncpg raises no subclass if the server refuses our request for TLS.
             if self._arguments["ssl"] and type(error) is ConnectionError:
                 raise ServerRejected("The server does not offer TLS.") from error
             raise
@@ -247,7 +249,7 @@ class _LoginAttempt:
 
 
 def _is_local(peer: object) -> bool:
-    """Whether the other end of a connection, a Unix socket's or an address, is on this machine."""
+    """Whether the other end of a connection, a Unix socket or an address, is on this machine."""
     if isinstance(peer, tuple):
         return _is_loopback(peer[0])
     return isinstance(peer, str | bytes)
@@ -271,7 +273,7 @@ class _HandshakeGuard(Interceptor):
         connected = cast("asyncio.Transport", transport)
         self.guard(connected)
         if self._loop.may_go_on():
-            # It sends the first message of the login, which may be all that a server asks for.
+            # asyncpg sends the first message of the login, which may be all that a server asks for.
             self._driver.connection_made(connected)
         else:
             connected.abort()
@@ -300,13 +302,13 @@ class _HandshakeGuard(Interceptor):
 
 
 def _looked_at(answer: asyncio.Future[bool]) -> None:
-    """Have asyncio not report a failure that nobody asked for."""
+    """Mark a failure as retrieved, so that asyncio does not report it."""
     if not answer.cancelled():
         answer.exception()
 
 
 class _GuardedLoop:
-    """The event loop as asyncpg sees it while it connects: it knows one address, and guards it."""
+    """The event loop as asyncpg sees it while connecting: it knows one address, and guards it."""
 
     def __init__(
         self,
@@ -354,17 +356,18 @@ class _GuardedLoop:
         self.speaks_tls = True
         transport = await self.loop.start_tls(*args, server_hostname=server_hostname)
         self._tls_transport = transport
-        # A later handshake is for the cancellation of a statement.
+        # A later handshake is one to cancel a statement.
         if self.handshake is None and not self.may_go_on():
             raise ConnectionAbortedError
         if transport is not None:
-            # asyncpg sets its protocol at once, and what came with the handshake would reach it.
+            # asyncpg sets its protocol at once, and bytes that came with the handshake would reach
+            # it.
             transport.pause_reading()
             self.loop.call_soon(self._guard, transport)
         return transport
 
     def abort_tls(self) -> None:
-        """End a failed login at once: asyncpg closes it, which over TLS waits for the server."""
+        """End a failed login at once: asyncpg would close it, and over TLS wait for the server."""
         if self._tls_transport is not None:
             self._tls_transport.abort()
 
@@ -378,7 +381,7 @@ class _GuardedLoop:
             made.append(driver)
             if isinstance(driver, Protocol):
                 return _HandshakeGuard(driver, self)
-            # asyncpg asks for TLS first; a login that is given up never looks at the answer.
+            # asyncpg asks for TLS first; an abandoned login never reads the answer.
             answer: asyncio.Future[bool] | None = getattr(driver, "on_data", None)
             if answer is not None:
                 answer.add_done_callback(_looked_at)
@@ -393,5 +396,6 @@ class _GuardedLoop:
         protocol = transport.get_protocol()
         if isinstance(protocol, Protocol):
             _HandshakeGuard(protocol, self).guard(transport)
-        # A request to cancel waits for nothing but the end, which asyncio tells only who reads.
+        # A cancel request waits only for the end of its connection, which asyncio reports only to
+        # readers.
         transport.resume_reading()

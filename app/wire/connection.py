@@ -1,8 +1,8 @@
-"""A connection that cancels its statements where it is, not where its host name leads by then.
+"""A connection that sends cancel requests to its own server's address.
 
-Touches asyncpg's private names: it looks the name up once more for each cancellation, and may
-then ask another server. asyncpg's version is pinned; `tests/wire/test_cancel.py` tells when an
-upgrade changes one of them.
+asyncpg itself resolves the host name again for each cancel request, and may then ask another
+server. This file uses asyncpg's private names. asyncpg's version is pinned;
+`tests/wire/test_cancel.py` fails when an upgrade changes one of them.
 """
 
 # mypy: disable-error-code="attr-defined,no-untyped-call,arg-type,misc"
@@ -20,12 +20,12 @@ from asyncpg.protocol import Protocol as AsyncpgProtocol
 
 from app.wire.handshake import Handshake
 
-# For the request alone, in seconds; the statement's own end has the caller's deadlines.
+# For the request alone, in seconds; the end of the statement has the caller's deadlines.
 _CANCEL_DEADLINE = 5.0
 
 
 class PinnedLoop(Protocol):
-    """An event loop that connects to one address only, whatever it is asked for.
+    """An event loop that connects to one address only, whatever address is requested.
 
     Attributes:
         handshake: the login that it guarded last.
@@ -36,11 +36,11 @@ class PinnedLoop(Protocol):
 
 
 class WireConnection(asyncpg.Connection):
-    """A connection that, once it is open, lives in the real event loop.
+    """A connection that uses the real event loop once it is open.
 
     Attributes:
         custom_codecs: the types whose codecs were changed: name and schema, by oid.
-        scram_iterations: how often its login stretched the password, None without SCRAM.
+        scram_iterations: the SCRAM iterations of its login; None without SCRAM.
     """
 
     __slots__ = ("_pinned_loop", "custom_codecs", "scram_iterations")
@@ -59,7 +59,7 @@ class WireConnection(asyncpg.Connection):
         self.custom_codecs: dict[int, tuple[str, str]] = {}
 
     async def _introspect_type(self, typename: str, schema: str) -> asyncpg.Record:
-        # Every way to change a codec begins with this, and nothing else does.
+        # Every change of a codec begins with this, and nothing else does.
         found: asyncpg.Record = await super()._introspect_type(typename, schema)
         self.custom_codecs[found["oid"]] = (typename, schema)
         return found
@@ -83,7 +83,7 @@ class WireConnection(asyncpg.Connection):
             if cancel_waiter is not None:
                 await asyncio.shield(cancel_waiter)
         except asyncio.CancelledError:
-            # Its connection is being closed, as in asyncpg; the waiter gets its result below.
+            # As in asyncpg, its connection is being closed; the waiter gets its result below.
             pass
         except (OSError, asyncpg.InterfaceError):
             # Whether the statement ended is unknown.
@@ -96,7 +96,7 @@ class WireConnection(asyncpg.Connection):
 
 
 class Interceptor(asyncio.Protocol):
-    """Reads a transport in place of asyncpg, to which all but the data passes."""
+    """Reads a transport in place of asyncpg; events other than data go to asyncpg."""
 
     def __init__(self, driver: asyncio.Protocol) -> None:
         self._driver = driver

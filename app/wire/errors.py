@@ -1,6 +1,6 @@
-"""Why no connection was opened; each class says whose trouble it is.
+"""Errors of connecting; each class says where the cause is.
 
-Each text is ours, says why and quotes nothing of the server.
+Each text is our own, says why, and quotes nothing from the server.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 
-# What this machine lacks or forbids, whatever the server is like.
+# Errors that mean that this machine lacks or forbids something, whatever the server is like.
 _LOCAL = frozenset(
     {
         errno.EACCES,
@@ -30,11 +30,11 @@ class ConnectError(Exception):
 
 
 class ServerRejected(ConnectError, ConnectionError):
-    """We do not talk to this server as it is."""
+    """We do not use this server in its present state."""
 
 
 class ServerIsStandby(ServerRejected):
-    """It takes no writes."""
+    """The server accepts no writes."""
 
 
 class ConnectTimeout(ConnectError, TimeoutError):
@@ -42,15 +42,15 @@ class ConnectTimeout(ConnectError, TimeoutError):
 
 
 class LoginTimeout(ConnectError, TimeoutError):
-    """Something answered and did not finish in time: the login, or a lookup before it."""
+    """The peer answered, but did not finish the login, or a lookup before it, in time."""
 
 
 class LocalFailure(ConnectError, ConnectionError):
-    """This machine cannot connect now; that says nothing about the server."""
+    """This machine cannot connect now; this says nothing about the server."""
 
 
 def local_failure(error: Exception) -> LocalFailure | None:
-    """What *error*, raised while connecting, means if this machine is the cause."""
+    """Translate *error*, raised while connecting, if this machine is the cause; else None."""
     if isinstance(error, socket.gaierror):
         is_system = error.errno == socket.EAI_SYSTEM
         reason = "system error" if is_system else str(error.strerror or error.errno)

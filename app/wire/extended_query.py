@@ -1,10 +1,10 @@
-"""Postgres' extended query protocol on a connection of asyncpg's: text goes in, text comes out.
+"""Postgres' extended query protocol on an asyncpg connection: text in, text out.
 
-asyncpg makes Python's values of everything, and those do not hold all that Postgres' do; it has a
-batch of rows in memory before anybody sees its size; and a COPY leaves it waiting. While an
-`ExtendedQuery` is entered, the connection's transport is read here instead, message by message,
-unnoticed by asyncpg. See "Message Flow" and "Message Formats" in Postgres' manual, chapter 55.
-Must not judge what a statement or its failure means to whom.
+asyncpg converts everything to Python values, which cannot represent all of Postgres' values; it
+keeps a batch of rows in memory before its size is known; and a COPY leaves it waiting. While an
+`ExtendedQuery` is entered, this file reads the connection's transport instead, message by message,
+unnoticed by asyncpg. See "Message Flow" and "Message Formats" in Postgres' manual, chapter 55. It
+does not judge what a statement or its failure means for callers.
 """
 
 # mypy: disable-error-code="attr-defined"
@@ -35,29 +35,29 @@ from app.wire.frontend_messages import (
 )
 from app.wire.reply import Reply
 
-# The most that is kept of an error, and of the description of a statement.
+# The most that is kept of an error, and of a statement's description.
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_DESCRIPTION_BYTES = 4 * 1024 * 1024
-# Encodings that asyncpg fails over, for Python lacks them.
+# Encodings with which asyncpg fails, because Python lacks them.
 _UNKNOWN_ENCODINGS = frozenset({"EUC_TW", "MULE_INTERNAL"})
-# Of a cancel request, in seconds.
+# The deadline of a cancel request, in seconds.
 _CANCEL_DEADLINE = 5.0
 _HEADER = 5
 _DATA_ROW, _COMMAND_COMPLETE, _READY = b"DCZ"
 _ERROR, _PARAMETERS, _COLUMNS, _SETTING, _CLOSE_COMPLETE, _COPY_OUT = b"EtTS3H"
-# Of what they say nothing is kept: ParseComplete, BindComplete, NoData, PortalSuspended,
-# EmptyQueryResponse; nor of what a COPY sends.
+# Nothing of these is kept: ParseComplete, BindComplete, NoData, PortalSuspended,
+# EmptyQueryResponse, and the data of a COPY.
 _SILENT = frozenset(b"12nsId")
-# Of the last statement before an ending all that completes it counts; of what follows, only that
-# the ending has begun.
+# For the last statement before an ending, every message that completes it counts; of the rest, only
+# that the ending has begun.
 _COMPLETIONS = frozenset(b"sI")
 _SILENT_IN_CHECK = _SILENT | frozenset(b"CDTN")
 _SILENT_IN_ENDING = _SILENT | frozenset(b"DTN")
-# Errors, notices, notifications and what a COPY sends.
+# Errors, notices, notifications and the data of a COPY.
 _BRIEF = frozenset(b"ENAd")
-# Of a flood one piece is read in each round of the event loop; uvloop would read 32 of 256 KB.
+# Each round of the event loop reads one piece of a flood; uvloop would read 32 pieces of 256 KB.
 _FLOOD_BYTES = 32 * 1024
-# Reads the head of a message: its kind and its length.
+# Parses the head of a message: its kind and its length.
 _header = Struct("!BI").unpack_from
 
 
@@ -67,11 +67,11 @@ class CopyAttempted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What ends a lease, sent together with its statement.
+    """The end of a lease, sent together with its statement.
 
     Attributes:
-        check: a statement, run only if all before it succeeded.
-        statements: run after it in any case, in one round of the simple protocol.
+        check: a statement that runs only if everything before it succeeded.
+        statements: these run after it in any case, in one round of the simple protocol.
     """
 
     check: str
@@ -79,13 +79,13 @@ class Ending:
 
 
 class ExtendedQuery(Interceptor):
-    """Reads a connection for a block; leave it only after every exchange has its reply.
+    """Reads a connection inside a block; leave it only after every exchange has its reply.
 
-    If a cancellation leaves it earlier, the server is asked to cancel too, and what still comes is
-    discarded; asyncpg reads again once the server is done.
+    If a cancellation leaves it earlier, the server is asked to cancel too, and remaining messages
+    are discarded; asyncpg reads again once the server is done.
 
     Attributes:
-        has_ending_begun: whether the first statement of an ending was run, whatever became of the
+        has_ending_begun: whether the first statement of an ending ran, whatever happened to the
             others.
 
     Raises:
@@ -102,7 +102,7 @@ class ExtendedQuery(Interceptor):
         self._max_row_bytes = self._room = 0
         self._reply = Reply()
         self._answered: asyncio.Future[Reply] | None = None
-        # Of `begin`: how many statements are to be completed yet, and what comes after them.
+        # For `begin`: how many statements must still complete, and what comes after them.
         self._beginning = 0
         self._begun: asyncio.Future[None] | None = None
         self._awaited: asyncio.Future[Reply] | None = None
@@ -131,10 +131,10 @@ class ExtendedQuery(Interceptor):
         self._hand_back()
 
     async def exchange(self, *messages: bytes, max_row_bytes: int = 0) -> Reply:
-        """Send *messages* and wait for the reply, of whose rows up to *max_row_bytes* are kept.
+        """Send *messages* and wait for the reply; up to *max_row_bytes* of its rows are kept.
 
         Raises:
-            ServerError: the server refused one of them, and did not look at the rest.
+            ServerError: the server refused one of them, and ignored the rest.
             CopyAttempted: one of them is a COPY.
             OSError: the connection is gone.
         """
@@ -157,14 +157,13 @@ class ExtendedQuery(Interceptor):
         ending: Ending | None = None,
         cancels_excess: bool = False,
     ) -> None:
-        """Read the connection from now on, and run *statements*, if any: between each two is "; ".
+        """Read the connection from now on, and run *statements*, if any, separated by "; ".
 
-        *messages* are sent with them, and the server looks at them only if all statements
-        succeeded; `receive` their reply inside a block. If this fails, the connection is left
-        again.
+        *messages* are sent with them; the server processes them only if all statements succeeded.
+        `receive` their reply inside a block. If this fails, asyncpg reads the connection again.
 
-        An *ending* is sent too, and `wait_ended` tells what became of it. With *cancels_excess* the
-        server is asked to stop at the first row that cannot be kept.
+        An *ending* is sent too, and `wait_ended` returns its outcome. With *cancels_excess*, the
+        server is asked to cancel at the first row that cannot be kept.
 
         Raises:
             ServerError: one of the statements failed.
@@ -199,18 +198,18 @@ class ExtendedQuery(Interceptor):
             raise
 
     async def receive(self) -> Reply:
-        """The reply to what `begin` has sent; raises as `exchange`."""
+        """Return the reply to the messages of `begin`; raises as `exchange` does."""
         if self._awaited is None:
             raise ConnectionResetError("Nothing was sent.")
         return await self._reply_of(self._awaited)
 
     @property
     def has_reply(self) -> bool:
-        """Whether `receive` needs no wait."""
+        """Whether `receive` returns without waiting."""
         return self._awaited is not None and self._awaited.done()
 
     async def wait_ended(self) -> None:
-        """Wait until the statements of the ending were run, inside a block or after it.
+        """Wait until the statements of the ending have run, inside a block or after it.
 
         Raises:
             ServerError: one of its statements failed.
@@ -222,7 +221,7 @@ class ExtendedQuery(Interceptor):
 
     @property
     def reply(self) -> Reply:
-        """The latest reply, also of what failed, but for that of an ending."""
+        """The latest reply, including a failed one, but not that of an ending."""
         return self._finished
 
     async def _reply_of(self, answered: asyncio.Future[Reply]) -> Reply:
@@ -230,7 +229,7 @@ class ExtendedQuery(Interceptor):
             reply: Reply = await answered
         except asyncio.CancelledError:
             if self._answered is answered:
-                # It was cancelled with us, and the reply is still to come.
+                # It was cancelled with us, and its reply is still to come.
                 self._answered = asyncio.get_running_loop().create_future()
                 self._cancel()
             raise
@@ -242,15 +241,15 @@ class ExtendedQuery(Interceptor):
         return reply
 
     async def wait_idle(self, seconds: float) -> None:
-        """Wait until the server is done with what was cancelled; cut the connection otherwise."""
+        """Wait until the server is done with cancelled work; terminate the connection otherwise."""
         waiting = [each for each in (self._answered, self._cancelled) if each is not None]
-        # A request to cancel that is still under way might meet the next statement.
+        # A cancel request that is still under way might hit the next statement.
         pending = (await asyncio.wait(waiting, timeout=seconds))[1] if waiting else ()
         if pending:
             self._connection.terminate()
 
     def data_received(self, data: bytes) -> None:
-        """Take the messages that are complete, and skip what is not kept."""
+        """Process complete messages, and skip those that are not kept."""
         if len(data) < _FLOOD_BYTES:
             self._take_piece(data)
         else:
@@ -258,7 +257,7 @@ class ExtendedQuery(Interceptor):
             self._take_pieces(data)
 
     def _take_pieces(self, data: bytes) -> None:
-        """Take a flood, of which only a piece may hold the event loop."""
+        """Process a flood piece by piece, so that each piece blocks the event loop only briefly."""
         self._take_piece(data[:_FLOOD_BYTES])
         loop, rest = asyncio.get_running_loop(), data[_FLOOD_BYTES:]
         if rest:
@@ -278,13 +277,13 @@ class ExtendedQuery(Interceptor):
             self._buffer += data
             del self._buffer[: self._take_complete(self._buffer)]
         else:
-            # Nearly always whole messages come, which need no copy.
+            # Nearly always whole messages arrive, which need no copy.
             self._buffer += data[self._take_complete(data) :]
         if self._is_left:
             self._hand_back()
 
     def _take_complete(self, data: bytes | bytearray) -> int:
-        """Take the messages at the beginning of *data* that are complete; where they end."""
+        """Process the complete messages at the beginning of *data*; return where they end."""
         at, size = 0, len(data)
         while size - at >= _HEADER:
             kind, length = _header(data, at)
@@ -298,7 +297,7 @@ class ExtendedQuery(Interceptor):
             most = self._room if kind == _DATA_ROW else _max_bytes(kind)
             if end - body > most:
                 if kind == _ERROR and size - body < most:
-                    break  # its beginning says what it is
+                    break  # its beginning identifies it
                 self._take_beginning(kind, bytes(data[body : body + max(0, most)]))
                 self._skip = max(0, end - size)
                 at = min(end, size)
@@ -319,7 +318,7 @@ class ExtendedQuery(Interceptor):
         super().connection_lost(exc)
         answered, self._answered = self._answered, None
         lost = ConnectionResetError("The server hung up, or does not speak Postgres.")
-        # The event loop's own error may quote what came.
+        # The event loop's own error may quote received data.
         lost.__cause__ = exc
         if self._begun is not None and not self._begun.done():
             self._begun.set_exception(self._reply.error or lost)
@@ -330,12 +329,12 @@ class ExtendedQuery(Interceptor):
         for each in (answered, self._ended):
             if each is not None and not each.done():
                 each.set_exception(lost)
-                each.exception()  # it may be that nobody waits any more
+                each.exception()  # perhaps nobody waits any more
 
     def _take_beginning(self, kind: int, body: bytes) -> None:
-        """Keep of a message that is too long what may be kept."""
+        """Keep the permitted part of a message that is too long."""
         if kind == _DATA_ROW:
-            # No row after it is kept either, however small.
+            # No later row is kept either, however small.
             self._reply.is_truncated, self._room = True, -1
             if self._cancels_excess:
                 self._cancel()
@@ -360,8 +359,8 @@ class ExtendedQuery(Interceptor):
             reply.error = ServerError(error_fields(body))
         elif kind in b"GW":
             reply.is_copy = True
-            # The server ignores the Sync that was sent if it waits for data to copy, but not if it
-            # failed before, by a trigger perhaps. Only the CloseComplete tells which it was.
+            # The server ignores the Sync that was sent if it waits for COPY data, but not if it
+            # failed before, perhaps by a trigger. Only the CloseComplete tells which it was.
             self._ends_copy = True
             self._transport.write(COPY_FAIL + SYNC + close() + SYNC)
         elif kind == _CLOSE_COMPLETE:
@@ -371,7 +370,7 @@ class ExtendedQuery(Interceptor):
             self._cancel()
 
     def _complete(self, command_tag: str | None) -> None:
-        """A statement was executed, one of those of `begin` perhaps; None if rows are left."""
+        """Note an executed statement, perhaps one of those of `begin`; None if rows are left."""
         self._reply.command_tag = command_tag
         if self._beginning:
             self._beginning -= 1
@@ -383,7 +382,7 @@ class ExtendedQuery(Interceptor):
             self._reply.is_executed, self._silent = True, _SILENT_IN_CHECK
 
     def _take_setting(self, message: bytes) -> None:
-        """Pass it to asyncpg too, which has to know the encoding."""
+        """Pass the setting to asyncpg too, which must know the encoding."""
         name, _, value = message[_HEADER:-1].decode("utf-8", "replace").partition("\0")
         self._reply.parameter_status[name] = value
         if value not in _UNKNOWN_ENCODINGS:
@@ -398,14 +397,14 @@ class ExtendedQuery(Interceptor):
                 self._answered, self._reply, self._room = self._ended, Reply(), 0
                 self._silent = _SILENT_IN_ENDING
         if self._beginning and self._begun is not None and not self._begun.done():
-            # All statements come to their end, unless one of them fails.
+            # All statements run to their end, unless one fails.
             self._begun.set_exception(reply.error or ConnectionResetError("No answer."))
         self._beginning = 0
         if answered is not None and not answered.done():
             answered.set_result(reply)
 
     def _hand_back(self) -> None:
-        """Let asyncpg read again, unless something is still to come that is not for it."""
+        """Let asyncpg read again, unless messages are still to come that are not for it."""
         if self._answered is not None or self._skip or self._is_handed_back:
             return
         self._is_handed_back = True
@@ -415,7 +414,7 @@ class ExtendedQuery(Interceptor):
             self._buffer.clear()
 
     def _cancel(self) -> None:
-        """Ask the server, on a connection of its own, to cancel what it does; once."""
+        """Ask the server, over another connection, to cancel the present work; once."""
         if self._cancelled is not None:
             return
         self._cancelled = asyncio.get_running_loop().create_future()
@@ -424,9 +423,10 @@ class ExtendedQuery(Interceptor):
 
 @lru_cache(maxsize=256)
 def _executions(statements: str) -> tuple[bytes, int]:
-    """The messages that run *statements*, and how many those are.
+    """Make the messages that run *statements*; return them and the number of statements.
 
-    Not as a simple query: after one that failed, the server would go on with what follows.
+    They do not use the simple protocol: after a failed statement, the server would continue with
+    the next messages.
     """
     each = statements.split("; ")
     return b"".join(map(_execution, each)), len(each)
@@ -437,5 +437,5 @@ def _execution(statement: str) -> bytes:
 
 
 def _max_bytes(kind: int) -> int:
-    """How long a message of this kind, no row, may be to be kept whole."""
+    """How long a message of this kind, except rows, may be to be kept whole."""
     return _MAX_ERROR_BYTES if kind in _BRIEF else _MAX_DESCRIPTION_BYTES

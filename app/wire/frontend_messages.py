@@ -1,4 +1,4 @@
-"""What a client sends to have a statement executed: messages of the extended query protocol.
+"""Builds the messages with which a client executes statements in the extended query protocol.
 
 See "Message Formats" in Postgres' manual, section 55.7.
 """
@@ -21,7 +21,7 @@ def parse(sql: str, *, name: str = "", types: Sequence[int] = ()) -> bytes:
 
 
 def simple_query(statements: str) -> bytes:
-    """Run *statements*, whatever became of those before; no Sync is needed after them."""
+    """Run *statements*, whatever happened to those before; no Sync is needed after them."""
     return _message(b"Q", _text(statements))
 
 
@@ -49,12 +49,12 @@ def bind(
 
 
 def execute(*, portal: str = "", max_rows: int = 0) -> bytes:
-    """Run a portal until it returned *max_rows*, or to its end."""
+    """Run a portal to its end, or until it has returned *max_rows*."""
     return _message(b"E", _text(portal) + max_rows.to_bytes(4, "big"))
 
 
 def close(name: str = "", *, portal: str = "") -> bytes:
-    """Close a prepared statement or a portal, if there is one of that name."""
+    """Close a prepared statement or a portal, if there is one with that name."""
     return _message(b"C", b"P" + _text(portal) if portal else b"S" + _text(name))
 
 

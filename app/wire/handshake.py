@@ -1,9 +1,9 @@
-"""Checks what a server sends before we are logged in.
+"""Checks everything that a server sends during a login.
 
-asyncpg trusts any server: it would hash a password as often as the server asks, in the event
-loop, keep a message of 2 GiB, and send a password in clear. So every message of a login passes
-here first. Bytes that are no UTF-8 are replaced: before a server knows our encoding, it reports
-errors in its own. Pure: bytes in, bytes out.
+asyncpg trusts any server: it would hash a password as often as the server asks, in the event loop,
+keep a message of 2 GiB, and send a password in clear text. So every message of a login passes
+through here first. Bytes that are not UTF-8 are replaced: before a server knows our encoding, it
+reports errors in its own. Pure: bytes in, bytes out.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import re
 import struct
 
 MAX_BYTES = 65_536
-"""For a whole login; a usual one takes about 600 bytes, and libpq refuses errors over 30 000."""
+"""Of a whole login; a usual login takes about 600 bytes, and libpq refuses errors over 30 000."""
 
 MAX_MESSAGES = 1_000
-"""For a whole login; a usual one takes about 20. Notices of a login trigger are among them."""
+"""Of a whole login; a usual login takes about 20. Notices of a login trigger count too."""
 
 MAX_SCRAM_ITERATIONS = 100_000
-"""Of SCRAM's hash; PostgreSQL's default is 4096, and 100 000 take about 40 ms of processor time."""
+"""The most SCRAM iterations; PostgreSQL's default is 4096, and 100 000 take about 40 ms."""
 
 _HEADER = struct.Struct("!ci")
 _CODE = struct.Struct("!i")
 _ITERATIONS = re.compile(rb",i=([0-9]{1,10})(?:,|\Z)")
 
-# The requests for authentication, by their codes in the protocol.
+# The authentication requests, by their codes in the protocol.
 _OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12
 _NAMES = {_CLEARTEXT: "in clear", _MD5: "as MD5"}
-# What may follow what: nothing twice, and no AuthenticationOk before the server has proved itself.
+# The allowed order: nothing twice, and no AuthenticationOk before the server has proved itself.
 _FOLLOWS: dict[int | None, tuple[int, ...]] = {
     None: (_OK, _SASL, _CLEARTEXT, _MD5),
     _SASL: (_SASL_CONTINUE,),
@@ -36,10 +36,10 @@ _FOLLOWS: dict[int | None, tuple[int, ...]] = {
     _CLEARTEXT: (_OK,),
     _MD5: (_OK,),
 }
-# The messages before and after AuthenticationOk, and their shapes: asyncpg fails at any other.
+# The messages before and after AuthenticationOk, and their formats: asyncpg fails at any other.
 _FIELDS = re.compile(rb"\0|[^\0](?:[^\0]|\0(?!\0))*\0\0")
 _BEFORE_OK = {b"R": re.compile(rb"(?s:.{4,})"), b"E": _FIELDS, b"N": _FIELDS}
-# They may hold text in the server's encoding, which is not always UTF-8.
+# These may contain text in the server's encoding, which is not always UTF-8.
 _WITH_TEXT = (b"E", b"N", b"S")
 _AFTER_OK = {
     b"E": _FIELDS,
@@ -51,21 +51,21 @@ _AFTER_OK = {
 
 
 class ProtocolViolation(Exception):
-    """The server sent what no server may send; the text is ours and quotes nothing of it."""
+    """The server broke the protocol; the text is our own and quotes nothing from the server."""
 
 
 class Handshake:
-    """One login, followed message by message.
+    """A login, followed message by message.
 
     Attributes:
         is_done: whether the server is ready for statements.
-        scram_iterations: how often the password was stretched, None without SCRAM.
+        scram_iterations: the SCRAM iterations; None without SCRAM.
     """
 
     def __init__(self, *, is_verified: bool, is_local: bool) -> None:
-        """Begin, with a server that TLS has verified or not, on this machine or not.
+        """Start; *is_verified*: TLS has verified the server; *is_local*: it is on this machine.
 
-        One on this machine may let us in without a password.
+        A server on this machine may let us in without a password.
         """
         self._is_local = is_local
         self._is_verified = is_verified
@@ -77,14 +77,14 @@ class Handshake:
 
     @property
     def has_answered(self) -> bool:
-        """Whether a whole message came."""
+        """Whether a complete message has arrived."""
         return self._messages > 0
 
     def feed(self, data: bytes) -> bytes:
-        """Check what the server sent next; return the complete messages, in UTF-8, for asyncpg.
+        """Check the next *data*; return the complete messages, in UTF-8, for asyncpg.
 
         Raises:
-            ProtocolViolation: it must not reach asyncpg.
+            ProtocolViolation: the data must not reach asyncpg.
         """
         self._bytes += len(data)
         if self._bytes > MAX_BYTES:

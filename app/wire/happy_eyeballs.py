@@ -1,8 +1,8 @@
-"""Happy Eyeballs (RFC 8305): connects to the first of a server's addresses that works.
+"""Happy Eyeballs (RFC 8305): connects to the first working address of a server.
 
-The next address is tried when one has failed, or has been silent for a moment. What is raced is
-the whole login, for a listener may accept connections and never answer, and a standby answers and
-is of no use. While one that has answered is at work, no further one is tried.
+The next address is tried when one has failed, or has been silent for a moment. The whole login is
+raced: a listener may accept connections and never answer, and a standby answers but is useless.
+While a server that has answered is at work, no further address is tried.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import asyncpg
 
 from app.wire.errors import LocalFailure, ServerIsStandby, ServerRejected
 
-# "Connection Attempt Delay" of RFC 8305, section 5, in seconds.
+# The "Connection Attempt Delay" of RFC 8305, section 5, in seconds.
 _STAGGER = 0.25
 
 
@@ -25,7 +25,7 @@ class LoginAttempt(Protocol):
 
     @property
     def has_answered(self) -> bool:
-        """Whether the server has sent a whole message."""
+        """Whether the server has sent a complete message."""
 
     async def run(self) -> asyncpg.Connection:
         """Log in."""
@@ -41,13 +41,14 @@ async def first_success(
     timeout_error: Callable[[Iterable[A]], Exception],
     on_abandoned: Callable[[asyncio.Task[asyncpg.Connection], A], None] | None = None,
 ) -> tuple[asyncpg.Connection, A]:
-    """The first connection that one of *attempts* opens, and which; the others are abandoned.
+    """Return the first connection that opens, and its attempt; abandon the others.
 
     Args:
-        attempts: in the order in which to try them; at least one.
-        timeout: for all of them together, in seconds.
-        timeout_error: makes the error of those that are still running then.
-        on_abandoned: gets each that is running when none has succeeded; without it, `abandon` does.
+        attempts: the attempts in order; at least one.
+        timeout: seconds for all of them together.
+        timeout_error: makes the error for the attempts that are still running then.
+        on_abandoned: gets each attempt that is still running if none has succeeded; by default
+            `abandon`.
 
     Raises:
         Exception: the most informative error of the attempts, or *timeout_error*.
@@ -79,13 +80,13 @@ async def first_success(
                 break
         raise max(errors, key=_weight)
     finally:
-        # Not awaited: a cancellation meanwhile would lose the connection that is returned.
+        # Not awaited: a cancellation would lose the connection that is returned.
         for task, attempt in running.items():
             give_up(task, attempt)
 
 
 def abandon(task: asyncio.Task[asyncpg.Connection], _: object = None) -> None:
-    """Cancel an attempt; a connection that it opens all the same is closed."""
+    """Cancel an attempt; if it opens a connection anyway, close it."""
     task.add_done_callback(_close)
     task.cancel()
 
@@ -96,7 +97,7 @@ def _close(task: asyncio.Task[asyncpg.Connection]) -> None:
 
 
 def _weight(error: BaseException) -> int:
-    """How much it says about the server: a standby says nothing about the primary."""
+    """How much the error says about the server: a standby's says nothing about the primary."""
     match error:
         case ServerIsStandby():
             return 0

@@ -1,4 +1,4 @@
-"""What a connection needs: where a Postgres is, and who logs in."""
+"""A login: where a Postgres server is, and who logs in."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Tls = ssl.SSLContext | Literal[False]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """Everything one connection needs.
+    """Everything that a connection needs.
 
     Attributes:
         host: name or address, or the directory of a Unix socket.
-        password: proved by SCRAM; sent only to a server that TLS has verified.
-        tls: how TLS is spoken, or False for not at all; there is no fallback to plain text.
+        password: used in SCRAM; sent only to a server that TLS has verified.
+        tls: how to use TLS, or False for no TLS; there is no fallback to plain text.
         settings: server settings fixed for the connection's life.
-        primary: whether a standby, which takes no writes, is refused.
-        direct: whether a pooler is refused, which takes a round trip.
-        resolver: finds the addresses of the host; the first at which a login succeeds is taken.
-        may_go_on: asked before each step of the login, which breaks off when it may not.
+        primary: whether to refuse a standby, which accepts no writes.
+        direct: whether to refuse a pooler; the check takes a round trip.
+        resolver: finds the addresses of the host; the first successful login wins.
+        may_go_on: called before each step of the login; the login ends if it returns False.
     """
 
     host: str
@@ -40,7 +40,7 @@ class Login:
     may_go_on: Callable[[], bool] = field(default=lambda: True, repr=False)
 
     def for_database(self, database: str) -> Self:
-        """The same login into another database."""
+        """The same login to another database."""
         return replace(self, database=database)
 
     @property

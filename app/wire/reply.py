@@ -1,4 +1,4 @@
-"""What the server sent in response to the messages of the extended query protocol."""
+"""A server's reply to messages of the extended query protocol."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from dataclasses import dataclass, field
 
 from app.wire.backend_messages import ResultField, ServerError, parameter_types, result_fields
 
-# More rows than this become one value, for each takes memory of its own.
+# More rows than this become one value, because each value takes memory.
 _ROWS_IN_PIECE = 1000
 _LENGTH_BYTES = 4
 
 
 @dataclass(slots=True)
 class Reply:
-    """What the server sent up to ReadyForQuery; of a statement that is described, since then.
+    """The messages up to ReadyForQuery; for a described statement, those since its description.
 
     Attributes:
-        parameter_description: of the statement, as it came; empty before it is described.
-        row_description: the same, None if it returns no rows.
-        rows: the last of the rows that were kept, each as it came: see `column_values`. They are
-            all, unless there are many; then see `take_rows`.
-        is_truncated: whether rows came that were too large to be kept, and are not in *rows*.
+        parameter_description: the statement's raw ParameterDescription; empty before it is
+            described.
+        row_description: its raw RowDescription; None if it returns no rows.
+        rows: the last kept rows, unparsed: see `column_values`. These are all rows, unless there
+            are many; then see `take_rows`.
+        is_truncated: whether rows arrived that were too large to keep, and are missing in *rows*.
         command_tag: the command tag once it is complete.
         is_copy: whether it is a COPY to or from its client.
-        is_executed: whether it was executed, to its end or to the number of rows asked for; known
-            only before an ending.
-        transaction_status: of the transaction: I for none, T for open, E for failed.
-        parameter_status: the settings that the server reported to have changed.
+        is_executed: whether it was executed, to its end or to the requested number of rows; only
+            known before an ending.
+        transaction_status: I for no transaction, T for an open one, E for a failed one.
+        parameter_status: settings that the server reported as changed.
     """
 
     parameter_description: bytes = b""
@@ -43,7 +44,7 @@ class Reply:
     _pieces: list[bytes] = field(default_factory=list)
 
     def keep(self, row: bytes) -> None:
-        """Keep a row, as it came."""
+        """Keep a row, unparsed."""
         self.rows.append(row)
         if len(self.rows) == _ROWS_IN_PIECE:
             self._pieces.append(_joined(self.rows))
@@ -51,11 +52,11 @@ class Reply:
 
     @property
     def row_count(self) -> int:
-        """How many rows are kept."""
+        """The number of kept rows."""
         return len(self._pieces) * _ROWS_IN_PIECE + len(self.rows)
 
     def take_rows(self) -> Iterator[list[bytes]]:
-        """All rows that are kept, some at a time: they are gone then."""
+        """Yield all kept rows, some at a time, and drop them."""
         pieces, self._pieces = self._pieces, []
         pieces.reverse()
         while pieces:

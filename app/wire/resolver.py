@@ -1,8 +1,8 @@
-"""The addresses of a host name, looked up without blocking the event loop.
+"""Resolves host names without blocking the event loop.
 
-The system's lookup blocks, for minutes if a name server is silent. So each runs in a thread of its
-own, one for a name at a time: there are never more threads than names, a name that hangs delays no
-other, and the end of the process waits for none of them.
+The system's lookup blocks, for minutes if a name server is silent. So each lookup runs in its own
+thread, one at a time for each name. There are never more threads than names, a hanging name delays
+no other, and the end of the process waits for no thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 
 class Address(NamedTuple):
-    """One address of a host, as the kernel takes it."""
+    """An address of a host, as the kernel accepts it."""
 
     family: socket.AddressFamily
     host: str
@@ -30,7 +30,7 @@ Lookup = Callable[[str, int], list[Address]]
 
 
 def system_lookup(host: str, port: int) -> list[Address]:
-    """Ask the operating system; blocks.
+    """Ask the operating system; this blocks.
 
     Raises:
         socket.gaierror: the name does not exist, or no name server answers.
@@ -44,16 +44,16 @@ def system_lookup(host: str, port: int) -> list[Address]:
 
 
 class Resolver:
-    """Finds the addresses of hosts, the one that worked last first."""
+    """Finds the addresses of hosts; the one that last worked comes first."""
 
     def __init__(self, lookup: Lookup = system_lookup) -> None:
-        """Look names up with *lookup*, which may block and runs in threads."""
+        """Look up names with *lookup*, which may block and runs in threads."""
         self._lookup = lookup
         self._pending: dict[tuple[str, int], Future[list[Address]]] = {}
         self._preferred: dict[tuple[str, int], Address] = {}
 
     async def addresses(self, host: str, port: int) -> list[Address]:
-        """Where *host* is, in the order in which to try; raises what `system_lookup` raises."""
+        """Return *host*'s addresses, in the order to try; raises what `system_lookup` raises."""
         if (literal := _literal(host, port)) is not None:
             return [literal]
         found: list[Address] = await asyncio.wrap_future(self._lookup_of(host, port))
@@ -65,11 +65,11 @@ class Resolver:
         self._preferred[host, port] = address
 
     def _lookup_of(self, host: str, port: int) -> Future[list[Address]]:
-        """The pending lookup of a name, started if there is none."""
+        """Return the pending lookup of a name; start one if there is none."""
         pending = self._pending.get((host, port))
         if pending is None:
             pending = Future()
-            # A caller that stops waiting must not cancel it for the others.
+            # A caller that stops waiting must not cancel it for others.
             pending.set_running_or_notify_cancel()
             thread = Thread(
                 target=self._run, args=(host, port, pending), name=f"look up {host}", daemon=True
@@ -96,7 +96,7 @@ class Resolver:
 
 
 def interleave_families(addresses: Iterable[Address]) -> list[Address]:
-    """Each address once, the families in turn (RFC 8305, section 4)."""
+    """Return each address once, alternating between families (RFC 8305, section 4)."""
     families: dict[int, dict[Address, None]] = {}
     for address in addresses:
         families.setdefault(address.family, {})[address] = None
@@ -112,5 +112,5 @@ def _literal(host: str, port: int) -> Address | None:
     return Address(socket.AF_INET if version == 4 else socket.AF_INET6, host, port)  # noqa: PLR2004
 
 
-# Of the process: a name has one lookup at a time.
+# One for the process, so that each name has one lookup at a time.
 SYSTEM_RESOLVER = Resolver()

@@ -1,11 +1,11 @@
-"""Peers that fall silent: the kernel ends a connection whose other end is no longer there."""
+"""TCP keepalive: the kernel closes a connection whose peer is gone."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 
-# Half a minute without an answer to probes or data; what a system lacks of these is left out.
+# Half a minute without an answer to probes or data; options that a system lacks are left out.
 _SILENCE = {
     "TCP_KEEPIDLE": 15,
     "TCP_KEEPINTVL": 5,
@@ -15,13 +15,13 @@ _SILENCE = {
 
 
 def notice_silence(transport: asyncio.BaseTransport | None) -> None:
-    """Have the kernel end a connection whose peer is silent, so that nobody hangs on it.
+    """Let the kernel close a connection whose peer is silent, so that nobody waits for it.
 
     Raises:
-        OSError: the socket takes no such option, or is closed.
+        OSError: the socket has no such option, or is closed.
     """
     connected = transport.get_extra_info("socket") if transport is not None else None
-    # The other end of a Unix socket cannot fall silent without its kernel, which is ours.
+    # The other end of a Unix socket is on our own kernel, and cannot fall silent.
     if connected is None or connected.family == socket.AF_UNIX:
         return
     # uvloop's own error would be a ValueError.
