@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from heapq import heapify, heappop, heappush, heapreplace
-from itertools import count
+from itertools import count, islice
 from time import monotonic
 
 from app.pools.connection import PooledConnection
@@ -92,6 +92,17 @@ class _Line:
     unexpected: Waiter | None = None
     place: _Place | None = None
     is_stale: bool = False
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether `unexpected`, or a caller that it stands behind, has given up."""
+        if self.unexpected is None:
+            return False
+        # No generator: this runs on every lease.
+        for waiter in islice(self.callers, self.expected + 1):  # noqa: SIM110
+            if waiter.future.done():
+                return True
+        return False
 
     def first(self, beyond: int = 0) -> Waiter | None:
         """The first caller that still waits, skipping *beyond* others."""
@@ -259,8 +270,11 @@ class WaitQueue:
             self._forget(connection)
         line = self._leading()
         own = self._lines.get(returning)
-        if own is not None and own is not line and self._precedes(own, line):
-            line = own
+        if own is not None and own is not line:
+            if own.is_outdated:
+                self._place(own)
+            if self._precedes(own, line):
+                line = own
         if line is None:
             return None
         waiter = line.unexpected
@@ -299,7 +313,7 @@ class WaitQueue:
         self._place_stale()
         if len(self._lines) == 1:
             [line] = self._lines.values()
-            if line.unexpected is not None and line.unexpected.future.done():
+            if line.is_outdated:
                 self._place(line)
             able = line.unexpected is not None and line.tenant.has_room_for(line.expected + 1)
             return line if able else None
@@ -310,7 +324,7 @@ class WaitQueue:
             if line.place is not place:
                 heappop(order)
                 continue
-            if line.unexpected is None or line.unexpected.future.done():
+            if line.unexpected is None or line.is_outdated:
                 heappop(order)
                 self._place(line)
                 continue

@@ -207,6 +207,23 @@ def test_who_has_come_since_and_uses_much_less_goes_before_whom_was_expected(
     assert served(queue, queue.unexpect(connections[1])) is late
 
 
+def test_what_was_expected_for_a_caller_that_gave_up_is_expected_for_the_next(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    busy = account("busy")
+    leases(busy, clock, 3)
+    first, second = comes(busy), comes(busy)
+    assert queue.expect(a_connection(), busy) is first
+    first.future.cancel()
+    assert queue.expect(a_connection(), busy) is None
+    other = comes(account("other"))
+    third = comes(busy)
+    assert queue.expect(a_connection(), busy) is other
+    second.future.cancel()
+    assert queue.expect(a_connection(), busy) is None
+    assert queue.next(busy) is third
+
+
 def test_whoever_is_expected_is_served_by_any_other_connection_meanwhile(
     queue: WaitQueue, comes: Newcomer, clock: Clock
 ) -> None:
