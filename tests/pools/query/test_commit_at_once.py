@@ -21,6 +21,8 @@ LATER = "create table later (id int unique deferrable initially deferred)"
 # Its commit fails as a failed check of the context does.
 DIVIDES_AT_COMMIT = "declare c cursor with hold for select 1 / (random() * 0)::int"
 FAILING_RESET = "CLOSE ALL; SELECT 1/0"
+# Seconds. A million rows take long on a busy machine.
+PATIENCE = 300
 
 
 @pytest.fixture
@@ -37,9 +39,9 @@ async def manager(database: Database, scrub_roles: None) -> AsyncIterator[Tenant
 async def tell(manager: TenantPoolManager, sql: str) -> list[list[str]]:
     """The rows of a statement."""
     statement = TextStatement(sql, (), as_arrays=True, raw_text=True, is_alone=True)
-    query = Query([statement], timeout=30)
+    query = Query([statement], timeout=PATIENCE)
     assert query.ends_at_once(read_only=False)
-    async with manager.lease("acme", statement_timeout=30, work=query) as connection:
+    async with manager.lease("acme", statement_timeout=PATIENCE, work=query) as connection:
         [result] = await query.run(connection)
     rows: list[list[str]] = json.loads(b"[%b]" % b",".join(result.rows))
     return rows
