@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -15,10 +17,11 @@ from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.provisioning import lock_of_role
 from app.domain.audit import RECONCILER
 from app.domain.desired_state import DesiredPool, Pause, PoolChange
-from app.domain.errors import ServerUnavailable
+from app.domain.errors import PoolLimitReached, ServerUnavailable
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId
 from app.pools import admin_connections
+from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.locks import inherited
@@ -267,3 +270,49 @@ def desired_pool(name: str) -> DesiredPool:
     return DesiredPool(
         pool_id=name, size=PoolSize(), pause=None, generation=1, updated_at=datetime.now(UTC)
     )
+
+
+async def test_a_password_set_while_the_catalog_goes_away_is_recorded_later(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
+    rotate_password = isolation.rotate_password
+
+    async def rotate_in_an_outage(*arguments: Any, **options: Any) -> None:
+        await rotate_password(*arguments, **options)
+        await control.proxy.cut()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(isolation, "rotate_password", rotate_in_an_outage)
+        await control.rotation.rotate(control.state("acme"), PERSON)
+    async with control.manager.lease("acme") as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await control.proxy.pass_through()
+    [wanted] = await control.catalog.password_versions.load()
+    assert not wanted.applied
+    assert (await control.reconciler.run_once()).rotations_finished == 1
+    [applied] = await control.catalog.password_versions.load()
+    assert applied == replace(wanted, applied=True)
+
+
+async def test_a_pool_that_cannot_converge_keeps_no_other_from_it(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("full", "kept"):
+        await control.tenant(name)
+        await control.catalog.pools.save(name, PoolSize(min_size=1, max_size=3), pause=None)
+    await control.load()
+    open_pool = control.manager.open_pool
+
+    async def no_slot_for_one(state: TenantState, timeout: float) -> Pool:
+        if state is control.state("full"):
+            raise PoolLimitReached
+        return await open_pool(state, timeout)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(control.manager, "open_pool", no_slot_for_one)
+        assert (await control.reconciler.run_once()).steps == 1
+    assert control.manager.find("kept") is not None
+    assert (await control.reconciler.run_once()).steps == 1
+    assert control.manager.find("full") is not None

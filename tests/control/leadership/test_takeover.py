@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from math import inf
 
@@ -15,6 +16,7 @@ from app.domain.tenant import PoolStrategy
 from app.pools import driver
 from app.pools.isolation import PerTenantIsolation
 from app.pools.manager import TenantPoolManager
+from tests.fixtures.clock import Clock
 from tests.fixtures.pools import provisioned, tenant
 from tests.fixtures.turns import counted_turns
 from tests.fixtures.waiting import eventually
@@ -75,3 +77,17 @@ async def test_others_have_their_turn_while_it_looks_at_all_tenants(
         await start_servers(manager, trust, "gone")
     assert turns.calls >= 350
     assert turns.most <= 100
+
+
+async def test_no_server_is_used_before_the_predecessor_trusts_itself_no_longer(
+    manager: TenantPoolManager,
+) -> None:
+    server, clock = manager.servers["local"], Clock()
+    trust = Trust(inf, clock=clock)
+    trust.begin(after=0.2)
+    takeover = asyncio.create_task(start_servers(manager, trust, None))
+    await eventually(lambda: server.last_error is not None)
+    assert "active before" in str(server.last_error)
+    await takeover
+    assert server.last_error is None
+    assert server.is_available

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
+from app.control.pools import role_limits
 from app.domain.desired_state import PoolChange
 from app.domain.errors import (
     BudgetExceeded,
@@ -17,6 +20,8 @@ from app.domain.errors import (
 )
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
+from app.pools.isolation.repair import Repair
+from app.pools.server import Server
 from tests.fixtures.control import PERSON, Control, spec_of
 from tests.fixtures.waiting import eventually
 
@@ -147,3 +152,23 @@ async def test_a_draining_pool_is_not_declared_until_it_is_closed(control: Contr
         with pytest.raises(PoolDraining):
             await control.pool_operations.put(control.state("acme"), PoolChange(max_size=9), PERSON)
     assert "acme" not in control.manager.desired
+
+
+async def test_a_role_limit_that_postgres_refuses_fails_no_resize(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+
+    async def refused(_: Server, repairs: Sequence[Repair]) -> Sequence[Repair]:
+        return repairs
+
+    with monkeypatch.context() as patched, capture_logs() as logged:
+        patched.setattr(role_limits, "repair", refused)
+        outcome = await control.pool_operations.put(
+            control.state("acme"), PoolChange(max_size=7), PERSON
+        )
+    assert outcome.pool is not None
+    assert outcome.pool.size.max_size == 7
+    assert [one["role"] for one in logged if one["event"] == "connection limit not set"] == [
+        "tenant_acme"
+    ]

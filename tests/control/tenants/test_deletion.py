@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.domain.desired_state import PoolChange
-from app.domain.errors import (
-    TenantNotFound,
-)
-from tests.fixtures.control import PERSON, Control
+from app.domain.errors import StaleVersion, TenantNotFound
+from tests.fixtures.control import PERSON, Control, spec_of
 
 
 async def test_a_deleted_tenant_is_gone_but_its_data_stays(control: Control) -> None:
@@ -56,3 +54,15 @@ async def test_a_deletion_records_what_it_closed(control: Control) -> None:
     await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
     [event] = await control.catalog.audit_log.page(action="tenant.deleted")
     assert event.after == {"closed": 1, "cut": 0}
+
+
+async def test_a_tenant_is_not_deleted_that_has_changed_since_it_was_seen(
+    control: Control,
+) -> None:
+    seen = await control.tenant("acme")
+    await control.declarations.put(spec_of("acme", weight=2), PERSON)
+    with pytest.raises(StaleVersion):
+        await control.deletions.delete(
+            control.state("acme"), PERSON, deadline=0, expected_generation=seen.generation
+        )
+    assert not control.state("acme").tenant.deleting
