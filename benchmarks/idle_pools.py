@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import monotonic, perf_counter, thread_time
 
-from app.control.background import yield_to_loop
+from app.control.time_slices import yield_to_loop
 from app.domain.desired_state import DesiredPool
 from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy

@@ -7,10 +7,8 @@ failed tick is logged and tried again.
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from time import monotonic
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -18,8 +16,6 @@ import structlog
 T = TypeVar("T")
 
 _JITTER = 0.05
-# The longest time in seconds that long work may block the event loop, without its current step.
-_SLICE_SECONDS = 0.002
 
 _log = structlog.get_logger(__name__)
 
@@ -125,48 +121,3 @@ class BackgroundTasks:
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
-
-
-async def yield_to_loop() -> None:
-    """Let other tasks run before the next slice, and collect the slice's garbage.
-
-    Most objects of a slice survive until the next round replaces them. So the garbage collector
-    would run rarely, and then scan a whole round at once: 50 ms for ten thousand pools. Collecting
-    after each slice keeps pauses short. Survivors are frozen, and `app.runtime.gc_tuning` thaws
-    them. The collection comes first, so that garbage of other tasks is not frozen.
-    """
-    gc.collect()
-    gc.freeze()
-    await asyncio.sleep(0)
-
-
-class TimeSlices:
-    """Long work in slices of 2 ms; other tasks run between slices.
-
-    Attributes:
-        worked: seconds spent in slices, without the time of other tasks.
-    """
-
-    def __init__(self) -> None:
-        """Start the first slice."""
-        self.worked = 0.0
-        self._began = monotonic()
-
-    async def end_step(self) -> None:
-        """Call this after each step: it calls `yield_to_loop` if the slice is over."""
-        if monotonic() - self._began > _SLICE_SECONDS:
-            await self.end()
-
-    async def end(self) -> None:
-        """End the slice, and start another once other tasks had their turn."""
-        self.worked += monotonic() - self._began
-        await yield_to_loop()
-        self._began = monotonic()
-
-
-async def in_slices(items: Iterable[T], size: int) -> AsyncIterator[T]:
-    """Yield *items*, with a turn for the event loop after each *size* of them."""
-    for count, item in enumerate(items, start=1):
-        yield item
-        if count % size == 0:
-            await asyncio.sleep(0)

@@ -13,13 +13,13 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.control.audit_events import AuditOutbox
-from app.control.background import in_slices
 from app.control.pools.convergence import PoolConvergence
 from app.control.pools.unsaved_changes import UnsavedChanges
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.verifier_renewal import VerifierRenewal
+from app.control.time_slices import in_slices
 from app.domain.audit import RECONCILER
 from app.domain.errors import CatalogUnavailable, PoolkeeperError
 from app.pools.manager import TenantPoolManager

@@ -13,8 +13,8 @@ from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import ManagerDep, PrincipalDep, provided
 from app.api.http.strict_route import StrictRoute
-from app.control.background import in_slices
 from app.control.nodes.fleet import Fleet
+from app.control.time_slices import in_slices
 from app.domain.isolation_checks import AuditCheck, Finding, Severity
 
 _RANKS = (Severity.CRITICAL, Severity.WARNING, Severity.NOT_CHECKED)

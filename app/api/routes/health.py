@@ -21,10 +21,11 @@ from app.api.http.dependencies import PrincipalDep
 from app.api.http.error_responses import problem_responses
 from app.api.http.strict_route import StrictRequest
 from app.catalog.catalog import Catalog
-from app.control.background import Supervisor, in_slices
+from app.control.background import Supervisor
 from app.control.leadership.election import Election
 from app.control.monitoring.isolation_audit import findings_of, oldest_audit_age
 from app.control.monitoring.poller import Poller
+from app.control.time_slices import in_slices
 from app.domain.errors import CatalogUnavailable
 from app.domain.isolation_checks import Severity
 from app.domain.leadership import InstanceState, key_refusal

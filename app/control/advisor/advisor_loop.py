@@ -25,8 +25,8 @@ from app.control.advisor.observer import Observer
 from app.control.advisor.placement import PlacementAdvisor
 from app.control.advisor.recommendation_applier import changes_size, clamped
 from app.control.advisor.recommendation_store import RecommendationStore
-from app.control.background import TimeSlices
 from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.time_slices import TimeSlices
 from app.domain.advisor import (
     PoolSizingRecommendation,
     ReasonCode,

@@ -7,8 +7,8 @@ from collections import defaultdict
 
 import structlog
 
-from app.control.background import in_slices
 from app.control.leadership.trust import Trust
+from app.control.time_slices import in_slices
 from app.domain.leadership import admin_name, client_name
 from app.pools.manager import TenantPoolManager
 from app.pools.orphaned_backends import Predecessor

@@ -10,9 +10,9 @@ from time import monotonic
 
 import structlog
 
-from app.control.background import TimeSlices
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.control.pools.operations import CheckReport
+from app.control.time_slices import TimeSlices
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 

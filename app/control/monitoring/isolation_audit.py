@@ -20,8 +20,8 @@ import structlog
 
 from app.control import audit_events
 from app.control.audit_events import AuditOutbox
-from app.control.background import in_slices
 from app.control.pools.role_limits import RoleLimits
+from app.control.time_slices import in_slices
 from app.domain.audit import ISOLATION_AUDIT, AuditEvent
 from app.domain.errors import ProvisioningFailed, Unavailable
 from app.domain.isolation_checks import (

@@ -19,10 +19,10 @@ from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.audit_events import AuditOutbox
-from app.control.background import TimeSlices
 from app.control.monitoring.node_samples import NodeSamples
 from app.control.monitoring.sampler import Sampler
 from app.control.monitoring.snapshot import Snapshot, Snapshots
+from app.control.time_slices import TimeSlices
 from app.domain.audit import POLLER
 from app.domain.errors import CatalogUnavailable
 from app.domain.history import SERVICE, PoolSample, Resolution, tenant_of

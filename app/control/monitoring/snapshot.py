@@ -16,8 +16,8 @@ from itertools import chain
 from time import monotonic
 
 from app.catalog.catalog import Catalog
-from app.control.background import TimeSlices
 from app.control.monitoring.isolation_audit import findings_of
+from app.control.time_slices import TimeSlices
 from app.domain.counters import Counters
 from app.domain.desired_state import Pause
 from app.domain.eviction import EvictionReason

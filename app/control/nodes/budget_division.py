@@ -11,11 +11,11 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from app.control.background import in_slices
 from app.control.nodes.demand import Demand
 from app.control.nodes.stored_liabilities import StoredLiabilities
 from app.control.nodes.tracked_node import TrackedNode
 from app.control.nodes.unexplained_backends import UnexplainedBackends
+from app.control.time_slices import in_slices
 from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.division import Holder, divide
 from app.pools.manager import TenantPoolManager

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from time import monotonic
 
-from app.control.background import in_slices
 from app.control.nodes.fleet import NUMBERS_OF_EPOCH, Fleet
 from app.control.nodes.tracked_node import TrackedNode
 from app.control.tenants.application_credentials import ApplicationCredentials
+from app.control.time_slices import in_slices
 from app.domain.application_credential import ApplicationCredential
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLogin, NodeServer

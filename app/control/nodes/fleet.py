@@ -15,7 +15,6 @@ from time import monotonic
 import structlog
 
 from app.catalog.catalog import Catalog
-from app.control.background import in_slices
 from app.control.nodes.budget_division import BudgetDivision
 from app.control.nodes.node_loads import NodeLoads
 from app.control.nodes.size_split import SizeSplit
@@ -23,6 +22,7 @@ from app.control.nodes.stored_liabilities import StoredLiabilities
 from app.control.nodes.tracked_node import TrackedNode
 from app.control.nodes.unexplained_backends import UnexplainedBackends
 from app.control.tenants.application_credentials import ApplicationCredentials
+from app.control.time_slices import in_slices
 from app.domain.errors import CatalogUnavailable, NodeNotFound
 from app.domain.nodes.declaration import DeclaredNode
 from app.domain.nodes.documents import ReportAnswer

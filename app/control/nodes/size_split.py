@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from app.control.background import TimeSlices
 from app.control.nodes.split_tenant import PROCESS, SplitTenant
 from app.control.nodes.tracked_node import TrackedNode
+from app.control.time_slices import TimeSlices
 from app.domain.nodes.report import EntryReport
 from app.domain.nodes.split import Place, split
 from app.pools.manager import TenantPoolManager

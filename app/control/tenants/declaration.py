@@ -6,8 +6,8 @@ from functools import partial
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
-from app.control.background import in_slices
 from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.time_slices import in_slices
 from app.domain.audit import Actor, AuditEvent
 from app.domain.desired_state import Tenant
 from app.domain.errors import ImmutableField, ServerNotFound, TenantDeleting

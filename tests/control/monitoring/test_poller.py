@@ -8,7 +8,7 @@ from time import monotonic
 
 import pytest
 
-from app.control import background
+from app.control import time_slices
 from app.control.monitoring import poller
 from app.domain.eviction import EvictionReason
 from app.domain.history import SERVICE, on_nodes
@@ -25,7 +25,7 @@ from tests.fixtures.reporting import entry
 async def test_a_poll_samples_open_pools_and_the_tenants_inside_a_shared_one(
     control: Control, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(background, "_SLICE_SECONDS", -1.0 if at_once == 1 else 60.0)
+    monkeypatch.setattr(time_slices, "_SLICE_SECONDS", -1.0 if at_once == 1 else 60.0)
     monkeypatch.setattr(poller, "_BATCH", 2 * at_once)
     await control.tenant("own")
     await control.tenant("guest", PoolStrategy.SHARED)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.control import background
+from app.control import time_slices
 from app.control.monitoring import snapshot as snapshot_module
 from app.control.monitoring.snapshot import Snapshot
 from tests.fixtures.app import Api, ApiWith, ok
@@ -28,7 +28,7 @@ async def test_a_change_while_one_is_taken_is_in_the_next(
 ) -> None:
     for name in ("acme", "globex", "hooli", "initech"):
         ok(await api.client.put(f"/v1/tenants/{name}", json={}), 201)
-    monkeypatch.setattr(background, "_SLICE_SECONDS", -1.0)
+    monkeypatch.setattr(time_slices, "_SLICE_SECONDS", -1.0)
     monkeypatch.setattr(snapshot_module, "_REST_FACTOR", 0)
     before = (await taken(api)).sequence
     api.service.snapshots.invalidate()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.control import background
-from app.control.background import TimeSlices, yield_to_loop
+from app.control import time_slices
+from app.control.time_slices import TimeSlices, yield_to_loop
 
 
 class Ring:
@@ -42,7 +42,7 @@ async def test_what_was_given_up_is_freed_before() -> None:
 
 async def test_others_run_once_a_slice_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     now, others = 100.0, 0
-    monkeypatch.setattr(background, "monotonic", lambda: now)
+    monkeypatch.setattr(time_slices, "monotonic", lambda: now)
 
     async def count_turns() -> None:
         nonlocal others, now
