@@ -255,15 +255,8 @@ class PoolViews:
     ) -> PoolView:
         """Show the pool that serves *tenant*, open or not; *pool* if known."""
         manager, spec = self._manager, tenant.tenant.spec
-        now = snapshot_pool(
-            manager,
-            spec.pool_id,
-            spec.server,
-            spec.strategy,
-            recorder=manager.recorder(tenant),
-            pool=pool or manager.find(spec.pool_id),
-            at=monotonic(),
-        )
+        pool = pool or manager.find(spec.pool_id)
+        now = snapshot_pool(manager, pool or tenant, at=monotonic())
         waits = now.stats.metrics.waiting_requests > 0 and not spec.is_shared
         advice = self._advisor.latest_advice.get(spec.pool_id)
         share = self._fleet.sizes.here(spec.pool_id)

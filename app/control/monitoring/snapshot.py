@@ -29,7 +29,6 @@ from app.pools.event_loop_lag import EventLoopLag
 from app.pools.leak_detection import LeakSuspect
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
-from app.pools.recorder import Recorder
 from app.pools.server import ServerState
 from app.pools.tenant_state import TenantState
 from app.pools.totals import Totals
@@ -279,16 +278,8 @@ class _SnapshotBuilder:
         pools = self._before.pools if self._before else {}
         for pool in self._open:
             if pool.state is not PoolState.CLOSED:
-                shown = snapshot_pool(
-                    self._manager,
-                    pool.pool_id,
-                    pool.server.name,
-                    pool.config.strategy,
-                    recorder=pool.recorder,
-                    pool=pool,
-                    at=self._at,
-                    before=pools.get(pool.pool_id),
-                )
+                before = pools.get(pool.pool_id)
+                shown = snapshot_pool(self._manager, pool, at=self._at, before=before)
                 self._pools[pool.pool_id] = shown
                 self._active[shown.server] += shown.stats.metrics.active_connections
             yield
@@ -296,16 +287,8 @@ class _SnapshotBuilder:
         for pool_id in self._maybe_closed:
             state = self._manager.tenant_state_for_pool(pool_id)
             if pool_id not in self._pools and state is not None:
-                spec = state.tenant.spec
                 self._closed[pool_id] = snapshot_pool(
-                    self._manager,
-                    pool_id,
-                    spec.server,
-                    spec.strategy,
-                    recorder=self._manager.recorder(state),
-                    pool=None,
-                    at=self._at,
-                    before=closed.get(pool_id),
+                    self._manager, state, at=self._at, before=closed.get(pool_id)
                 )
             yield
         tenants = self._before.tenants if self._before else {}
@@ -384,20 +367,24 @@ class _SnapshotBuilder:
 
 def snapshot_pool(
     manager: TenantPoolManager,
-    pool_id: str,
-    server: str,
-    strategy: PoolStrategy,
+    of: Pool | TenantState,
     *,
-    recorder: Recorder,
-    pool: Pool | None,
     at: float,
     before: PoolSnapshot | None = None,
 ) -> PoolSnapshot:
-    """Take a snapshot of a pool at *at*, monotonic seconds; reuse *before* if nothing has changed.
+    """Take a snapshot of a pool; reuse *before* if nothing has changed.
 
     Args:
-        pool: None while it is closed.
+        of: the pool; while it is not open, one of its tenants.
+        at: the present time, in monotonic seconds.
     """
+    if isinstance(of, Pool):
+        pool, pool_id, recorder = of, of.pool_id, of.recorder
+        server, strategy = of.server.name, of.config.strategy
+    else:
+        spec = of.tenant.spec
+        pool, pool_id, recorder = None, spec.pool_id, manager.recorder(of)
+        server, strategy = spec.server, spec.strategy
     metrics, desired = manager.pool_metrics(pool_id), manager.desired.get(pool_id)
     wanted = manager.desired_size(pool_id, strategy)
     state = pool.state if pool else manager.pool_state(pool_id)
