@@ -118,6 +118,7 @@ class Service:
             observer=self.observer,
             store=store,
             auto_apply=self.auto_apply,
+            is_changing=locks.is_held,
         )
 
         self.snapshots = Snapshots(manager, catalog, lag)

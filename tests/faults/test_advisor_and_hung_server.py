@@ -49,7 +49,7 @@ async def test_a_server_that_hangs_delays_no_tick_and_its_pool_is_resized_later(
                 control.advisor_loop._due = 0.0
                 await control.poller.run_once()
             # The ticks are over, and the role's limit cannot be raised yet.
-            await eventually(lambda: control.desired_pool_state.is_changing("acme"))
+            await eventually(lambda: control.locks.is_held("acme"))
             assert pool.size.max_size == 5
             [applied] = await control.catalog.recommendations.page()
             assert applied.status is RecommendationStatus.APPLIED

@@ -8,7 +8,7 @@ The rules are in `app.domain.advisor`. Nothing here waits for a tenant's server.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -92,14 +92,16 @@ class AdvisorLoop:
         observer: Observer,
         store: RecommendationStore,
         auto_apply: AutoApply,
+        is_changing: Callable[[str], bool],
     ) -> None:
-        """*settings* are in force until others are stored."""
+        """*settings* are in force until others are stored; *is_changing*: whether a pool is now."""
         self._catalog = catalog
         self._manager = manager
         self._pools = pools
         self._observer = observer
         self._store = store
         self._auto_apply = auto_apply
+        self._is_changing = is_changing
         self._settings = settings
         self._placement = PlacementAdvisor(manager, is_on_nodes=pools.is_on_nodes)
         self._advisors: dict[str, ServerAdvisor[Any]] = {}
@@ -266,7 +268,7 @@ class AdvisorLoop:
     ) -> None:
         """Close an open recommendation that is now impossible or contradicts *advice*."""
         found = self._store.open.get(pool.pool_id)
-        if found is None or not self._new_left or self._auto_apply.is_changing(pool.pool_id):
+        if found is None or not self._new_left or self._is_changing(pool.pool_id):
             return
         is_growth = found.advice.action is ScalingAction.SCALE_UP
         if (is_growth and found.advice.new_size > limit) or advice.contradicts(found.advice):
@@ -278,7 +280,7 @@ class AdvisorLoop:
     ) -> tuple[int, str | None]:
         """Apply the advice if the mode says so; else store it, unless it is already open."""
         state = self._manager.tenant_state_for_pool(pool.pool_id)
-        if state is None or self._auto_apply.is_changing(pool.pool_id):
+        if state is None or self._is_changing(pool.pool_id):
             return 0, "another change of the pool is in progress"
         if self._store.find_dismissed(pool.pool_id, advice, pool.size.max_size):
             return 0, "it was dismissed recently"

@@ -70,10 +70,6 @@ class AutoApply:
                     age = (now - event.at).total_seconds()
                     self._operations.note_resize_by_hand(event.pool, monotonic() - age)
 
-    def is_changing(self, pool_id: str) -> bool:
-        """Whether another change of the pool is in progress; nothing here waits for it."""
-        return self._applier.is_changing(pool_id)
-
     async def apply(self, recommendation: Recommendation, state: TenantState) -> str | None:
         """Apply *recommendation* unless something blocks it; return the reason, or None if applied.
 

@@ -95,10 +95,6 @@ class RecommendationApplier:
 
         return Operation(plan=plan, execute=execute, lock=lock)
 
-    def is_changing(self, pool_id: str) -> bool:
-        """Whether another change of the pool is in progress."""
-        return self._desired.is_changing(pool_id)
-
     async def auto_apply(self, recommendation: Recommendation, state: TenantState) -> None:
         """Set the recommended size on behalf of the advisor; the pool follows later.
 

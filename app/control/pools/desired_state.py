@@ -198,10 +198,6 @@ class DesiredPoolState:
             self._unsaved.keep(transition.desired, transition.event)
             return transition.desired, False
 
-    def is_changing(self, pool_id: str) -> bool:
-        """Whether a change of the pool's desired state is being stored or applied."""
-        return self._locks.is_held(pool_id)
-
     def lock(self, spec: TenantSpec) -> Callable[[], AbstractAsyncContextManager[None]]:
         return partial(self._locks.hold, spec.pool_id)
 
