@@ -27,8 +27,8 @@ from app.domain.leadership import TRUST_SECONDS, Takeover, client_name
 from app.embedded import EmbeddedPostgresError
 from app.runtime import configuration
 from app.runtime.background_tasks import start_background_tasks
+from app.runtime.handover import Handover
 from app.runtime.local_node import local_node
-from app.runtime.replica import Replica
 from app.runtime.server import stop_process
 from app.runtime.topology import Topology, start_topology
 from app.runtime.wiring import Service, build_service
@@ -90,17 +90,17 @@ async def one_of_several(
             keep_alive=settings.keep_alive_seconds / 2,
             longest_wait=configuration.longest_wait(settings),
         )
-        replica = Replica(app, settings, election, forwarder)
+        handover = Handover(app, settings, election, forwarder)
 
         async def serve(stack: AsyncExitStack, takeover: Takeover) -> None:
             active = _active_instance(settings, postgres, election, takeover)
             on_active(await stack.enter_async_context(active))
 
         try:
-            await replica.start(serve, partial(_standby_ended, app))
+            await handover.start(serve, partial(_standby_ended, app))
             yield
         finally:
-            await replica.close()
+            await handover.close()
 
 
 def _standby_ended(app: FastAPI, standby: asyncio.Task[None]) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from app.runtime import lifecycle, replica
+from app.runtime import handover, lifecycle
 from app.runtime.wiring import Service
 from app.settings import Settings
 from tests.fixtures.app import Api, ApiWith, endpoint, ok
@@ -64,7 +64,7 @@ async def test_requests_come_once_routes_have_what_they_depend_on(
 async def test_an_instance_ends_although_its_standby_loses_the_cancellation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replica, "_END_DEADLINE", 0.05)
+    monkeypatch.setattr(handover, "_END_DEADLINE", 0.05)
     goes_on = asyncio.Event()
 
     async def stand_by() -> None:
@@ -75,7 +75,7 @@ async def test_an_instance_ends_although_its_standby_loses_the_cancellation(
     standby = asyncio.create_task(stand_by())
     await asyncio.sleep(0)
     async with asyncio.timeout(60):
-        await replica._end(standby)
+        await handover._end(standby)
     assert not standby.done()
     goes_on.set()
     await standby

@@ -1,4 +1,4 @@
-"""One of several instances: it stands by, becomes active, and hands over when it stops."""
+"""The handover between instances: one stands by, takes over, and hands over when it stops."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _LAST_REQUESTS = 1.0
 _log = structlog.get_logger(__name__)
 
 
-class Replica:
-    """An instance among several."""
+class Handover:
+    """One of several instances, from standing by to handing over."""
 
     def __init__(
         self, app: FastAPI, settings: Settings, election: Election, forwarder: Forwarder

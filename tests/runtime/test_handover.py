@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.forwarding.forwarded_client import ForwardedClient
 from app.api.forwarding.forwarder import Forwarder
 from app.domain.leadership import InstanceState
-from app.runtime.replica import Replica
+from app.runtime.handover import Handover
 from app.runtime.server import HttpServer
 from tests.fixtures.waiting import eventually
 
@@ -84,10 +84,10 @@ async def test_requests_are_served_until_those_before_the_signal_have_ended() ->
     election, app = Election(), SimpleNamespace(state=SimpleNamespace(service=None))
     forwarder = Forwarder(election, ForwardedClient(b"secret"), keep_alive=2.0, longest_wait=180.0)  # type: ignore[arg-type]
     settings = SimpleNamespace(shutdown_delay_seconds=0.0, shutdown_seconds=180.0)
-    replica = Replica(app, settings, election, forwarder)  # type: ignore[arg-type]
+    handover = Handover(app, settings, election, forwarder)  # type: ignore[arg-type]
     requests = Requests(forwarder)
     long_one = await requests.begin()
-    stopping = asyncio.create_task(replica.hand_over())
+    stopping = asyncio.create_task(handover.hand_over())
 
     async def is_ready() -> bool:
         return all(check.ok for check in await app.state.readiness.run())
@@ -107,24 +107,24 @@ async def test_requests_are_served_until_those_before_the_signal_have_ended() ->
     await stopping
     assert election.resigned.is_set()
     await asyncio.gather(*requests.tasks)
-    await replica.close()
+    await handover.close()
 
 
 async def test_who_loses_the_leadership_while_it_stops_hands_nothing_over() -> None:
     election, app = Election(), SimpleNamespace(state=SimpleNamespace(service=None))
     forwarder = Forwarder(election, ForwardedClient(b"secret"), keep_alive=2.0, longest_wait=180.0)  # type: ignore[arg-type]
     settings = SimpleNamespace(shutdown_delay_seconds=0.0, shutdown_seconds=180.0)
-    replica = Replica(app, settings, election, forwarder)  # type: ignore[arg-type]
+    handover = Handover(app, settings, election, forwarder)  # type: ignore[arg-type]
     requests = Requests(forwarder)
     request = await requests.begin()
-    stopping = asyncio.create_task(replica.hand_over())
+    stopping = asyncio.create_task(handover.hand_over())
     await asyncio.sleep(0)
     election.lost = RuntimeError()
     request.set()
     await stopping
     assert not election.resigned.is_set()
     await asyncio.gather(*requests.tasks)
-    await replica.close()
+    await handover.close()
 
 
 async def test_late_clients_are_closed_while_an_instance_hands_over() -> None:
