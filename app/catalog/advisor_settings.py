@@ -14,7 +14,7 @@ from app.domain.audit import AuditEvent
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.tenant import AdvisorMode
 
-# Of the only row.
+# The key of the only row.
 _ID = 1
 
 
@@ -24,7 +24,7 @@ class StoredAdvisorSettings(Store):
         self._rows = VersionedTable(database, advisor)
 
     async def load(self) -> AdvisorSettings | None:
-        """What was saved last; None before anything was."""
+        """Load the settings; None before the first change."""
         rows = await self._database.fetch(select(advisor))
         return _settings(rows[0]) if rows else None
 
@@ -37,7 +37,7 @@ class StoredAdvisorSettings(Store):
     ) -> AdvisorSettings:
         """Replace the settings; an identical write keeps the generation and records nothing.
 
-        As `VersionedTable.write`; the own generation of *settings* is ignored.
+        Works like `VersionedTable.write`; the generation in *settings* is ignored.
 
         Raises:
             StaleVersion: the generation is not the expected one.
@@ -64,9 +64,9 @@ def _settings(row: RowMapping) -> AdvisorSettings:
         hysteresis=PoolPressureMonitorConfig(**config["hysteresis"]),
         generation=row["generation"],
     )
-    if "demand" not in config:  # stored when there was no such rule
+    if "demand" not in config:  # stored by a version without that rule
         return settings
-    # What another version knew and this one does not is left out.
+    # Values that this version does not know are left out.
     known = DemandConfig.__dataclass_fields__
     demand = {key: value for key, value in config["demand"].items() if key in known}
     return replace(

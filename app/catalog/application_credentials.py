@@ -1,4 +1,4 @@
-"""Credentials of applications; each change is stored with its audit event, a use without one."""
+"""Credentials of applications; each change is stored with its audit event, uses without one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = application_credentials.c
 
 class StoredApplicationCredentials(Store):
     async def load(self) -> tuple[ApplicationCredential, ...]:
-        """All of them, by tenant and name."""
+        """Load all of them, by tenant and name."""
         statement = select(application_credentials).order_by(_COLUMNS.tenant, _COLUMNS.name)
         return await self._database.load(statement, _credential)
 
@@ -35,8 +35,8 @@ class StoredApplicationCredentials(Store):
     ) -> ApplicationCredential:
         """Create a credential.
 
-        One of the same name is replaced: it is of a request whose commit was not confirmed, and so
-        nobody got its password.
+        An existing one of that name is replaced: its commit was not confirmed, so nobody got its
+        password.
         """
         fresh = {
             "verifier": verifier,
@@ -56,7 +56,7 @@ class StoredApplicationCredentials(Store):
             return _credential(row)
 
     async def save_uses(self, used: Sequence[ApplicationCredential]) -> None:
-        """Store when *used* were last used, unless they were revoked meanwhile."""
+        """Store when *used* were last used, unless they were revoked in the meantime."""
         statement = (
             update(application_credentials)
             .where(
@@ -79,7 +79,7 @@ class StoredApplicationCredentials(Store):
             await connection.execute(statement, values)
 
     async def delete(self, credential: ApplicationCredential, *, event: AuditEvent) -> None:
-        """Delete it; the second time nothing changes."""
+        """Delete it; the second time, nothing changes."""
         this = (_COLUMNS.tenant == credential.tenant, _COLUMNS.name == credential.name)
         async with self._database.transaction() as connection:
             gone = await connection.execute(delete(application_credentials).where(*this))

@@ -23,7 +23,7 @@ async def record(connection: AsyncConnection, *recorded: AuditEvent) -> None:
 
 class AuditLog(Store):
     async def append(self, recorded: Sequence[AuditEvent]) -> None:
-        """Store events of changes outside the catalog, all or none."""
+        """Store events of changes outside the catalog: all or none."""
         async with self._database.transaction() as connection:
             await record(connection, *recorded)
 
@@ -40,9 +40,9 @@ class AuditLog(Store):
         limit: int = 100,
         among: Collection[str] | None = None,
     ) -> tuple[AuditEvent, ...]:
-        """The newest events that match all that is given, newest first.
+        """Return the events that match all filters, newest first.
 
-        *before_id* is the last one of the page before; *among* are tenants.
+        *before_id* is the last event of the previous page; *among* are tenants.
         """
         columns = events.c
         equal = {"tenant": tenant, "pool": pool, "action": action, "actor": actor}

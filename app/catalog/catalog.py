@@ -1,7 +1,7 @@
-"""The catalog: what the service remembers in a Postgres database of its own.
+"""The catalog: the service's own data, in its own Postgres database.
 
-Rows in, domain values out; one file per noun. Whether something should change, and what follows
-from it, is decided elsewhere.
+Rows in, domain values out; one file per noun. Other packages decide what should change, and what
+follows from a change.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from app.catalog.usage_reports import UsageReports
 class Catalog:
     """Everything that outlives the service, by noun.
 
-    Nothing connects before the first operation. Each operation is one transaction under one
-    deadline; it raises CatalogUnavailable while the catalog is unreachable. A commit whose response
-    was lost may have happened: repeating the operation is safe.
+    It connects at the first operation. Each operation is one transaction with one deadline; it
+    raises CatalogUnavailable while the catalog is unreachable. If the response to a commit is lost,
+    the commit may have happened; repeating the operation is safe.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Catalog:
     ) -> None:
         """Use the migrated catalog at *address*, with *deadline* seconds for each operation.
 
-        Write in *epoch* only; see `Database`.
+        Write only in *epoch*; see `Database`.
         """
         self._database = Database(address, epoch=epoch, deadline=deadline)
         self.tenants = Tenants(self._database)
@@ -56,10 +56,10 @@ class Catalog:
         return self._database.available
 
     async def ping(self) -> None:
-        """Ask whether the catalog answers, and so bring `available` up to date.
+        """Check whether the catalog answers, and update `available`.
 
         Raises:
-            CatalogUnavailable: it does not.
+            CatalogUnavailable: it does not answer.
         """
         async with self._database.reading() as connection:
             await connection.execute(select(1))

@@ -1,7 +1,7 @@
-"""Access to the catalog's database: address, engine, deadline, and what counts as an outage.
+"""Access to the catalog's database: address, engine, deadlines, and what counts as an outage.
 
-The one place that classifies errors of SQLAlchemy, asyncpg and the operating system: an outage
-becomes CatalogUnavailable, everything else is a bug and propagates.
+Only this file classifies errors of SQLAlchemy, asyncpg and the operating system: an outage becomes
+CatalogUnavailable; every other error is a bug and propagates.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ T = TypeVar("T")
 CONNECTIONS = 4
 
 _CANCELLED = "57014"
-# Connection lost, login refused, database missing, out of resources, server going down, its
-# disk failing; then a deadlock, a lock timeout, a cancelled statement: as (classes of) SQLSTATE.
-# The last is a write on a standby that is still addressed as the primary.
+# SQLSTATEs, or their classes: connection lost, login refused, database missing, out of resources,
+# server shutting down, disk failure; then deadlock, lock timeout, cancelled statement. The last is
+# a write on a standby that is still addressed as the primary.
 _OUTAGES = ("08", "28", "3D", "53", "55000", "57P", "58", "40P01", "55P03", _CANCELLED, "25006")
-# "POOL": the class of this service's advisory locks, in a database of its own.
+# "POOL": the class of this service's advisory locks, in its own database.
 LOCK_CLASS = 0x504F4F4C
 
-# Made into objects between two turns of the event loop.
+# The number of rows converted to objects between two turns of the event loop.
 _ROWS = 100
-# Of the deadline, for one statement of a report: it is over before the catalog counts as away.
+# The share of the deadline for one statement of a report: it ends before the catalog counts as
+# away.
 _REPORT_SHARE = 0.8
 _REPORT_TIMEOUT = "The report was not ready within {:g} s: ask for a shorter period."
 
 
 def fence(epoch: int) -> Select[tuple[int]]:
-    """What a transaction that writes begins with: no row if another epoch has begun.
+    """The first query of a transaction that writes: no row if another epoch has begun.
 
-    The row stays as it is until the transaction ends: a takeover changes its key, and so waits.
+    It locks the row until the transaction ends: a takeover changes the row's key, so it waits.
     """
     found = select(leadership.c.epoch).where(leadership.c.epoch == epoch)
     return found.with_for_update(read=True, key_share=True)
@@ -54,17 +55,17 @@ def fence(epoch: int) -> Select[tuple[int]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogAddress(wire.Login):
-    """Address and login of the catalog's database; *client* begins the name of each connection."""
+    """Address and login of the catalog's database; *client* is the prefix of connection names."""
 
     primary: bool = False
     direct: bool = True
     client: str = "poolkeeper"
 
     def named(self, application_name: str) -> Self:
-        """The same for a connection of that name."""
+        """The same address for a connection with that name."""
         settings = {
             "application_name": application_name,
-            # The server notices within 25 s that this process is gone, and releases its locks.
+            # Within 25 s the server notices that this process is gone, and releases its locks.
             "tcp_keepalives_idle": "10",
             "tcp_keepalives_interval": "5",
             "tcp_keepalives_count": "3",
@@ -72,7 +73,7 @@ class CatalogAddress(wire.Login):
         return replace(self, settings=settings)
 
     def engine(self, *, timeout: float, **options: Any) -> AsyncEngine:
-        """An engine that neither logs nor quotes the values of a statement."""
+        """Create an engine that neither logs nor quotes the values of statements."""
         return create_async_engine(
             f"{dialect.NAME}://",
             connect_args={
@@ -92,10 +93,10 @@ class Database:
     def __init__(
         self, address: CatalogAddress, *, epoch: int | None = None, deadline: float = 3.0
     ) -> None:
-        """One operation may take *deadline* seconds in all.
+        """One operation may take *deadline* seconds in total.
 
         Closing a connection that no longer answers may take two seconds more. Without an *epoch*
-        writes are not fenced: who writes is the only one for other reasons.
+        writes are not fenced: then something else ensures that there is one writer.
         """
         self._deadline = deadline
         self._fence = fence(epoch) if epoch is not None else None
@@ -108,7 +109,7 @@ class Database:
             pool_timeout=deadline,
             pool_pre_ping=True,
         )
-        # On the same connections; Postgres refuses a write that nobody fenced.
+        # It uses the same connections; Postgres refuses a write that is not fenced.
         self._reader = self._writer.execution_options(postgresql_readonly=True)
 
     @property
@@ -118,12 +119,12 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Commit what is written inside, or nothing of it.
+        """Commit everything that is written inside, or nothing.
 
-        The next epoch begins after the commit, or has begun and nothing is written.
+        The next epoch begins after the commit; if it has already begun, nothing is written.
 
         Raises:
-            CatalogUnavailable: when the catalog was not reached, or not within the deadline.
+            CatalogUnavailable: the catalog could not be reached, or not within the deadline.
             LeadershipLost: another instance has become the active one.
         """
         async with self._begin(self._writer) as connection:
@@ -138,7 +139,7 @@ class Database:
         """A transaction that only reads.
 
         Raises:
-            CatalogUnavailable: when the catalog was not reached, or not within the deadline.
+            CatalogUnavailable: the catalog could not be reached, or not within the deadline.
         """
         async with self._begin(self._reader) as connection:
             yield connection
@@ -148,8 +149,8 @@ class Database:
         """A transaction that only reads, but many rows; one at a time.
 
         Raises:
-            CatalogUnavailable: when the catalog was not reached.
-            QueryTimeout: it, or those before it, took too long. The catalog is not away then.
+            CatalogUnavailable: the catalog could not be reached.
+            QueryTimeout: it, or earlier reports, took too long. The catalog does not count as away.
         """
         timeout = self._deadline * _REPORT_SHARE
         too_late = QueryTimeout(_REPORT_TIMEOUT.format(timeout))
@@ -188,9 +189,9 @@ class Database:
             raise
 
     async def load(self, statement: Executable, make: Callable[[RowMapping], T]) -> tuple[T, ...]:
-        """What *make* makes of each row that *statement* reads; raises as `reading` does.
+        """Convert each row that *statement* reads with *make*; raises as `reading` does.
 
-        There may be as many as tenants: the event loop has its turn in between.
+        There may be as many rows as tenants: the event loop has its turn in between.
         """
         made: list[T] = []
         async with self.reading() as connection:
@@ -200,7 +201,10 @@ class Database:
         return tuple(made)
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
-        """The rows that *statement* reads, alone in a transaction; raises as `reading` does."""
+        """Return the rows that *statement* reads in its own transaction.
+
+        Raises as `reading` does.
+        """
         async with self.reading() as connection:
             return (await connection.execute(statement)).mappings().all()
 
@@ -210,7 +214,7 @@ class Database:
 
 
 class Store:
-    """What the catalog has of one noun. Every method may raise CatalogUnavailable."""
+    """The part of the catalog for one noun. Every method may raise CatalogUnavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -244,7 +248,7 @@ def is_outage(error: Exception) -> bool:
     match error:
         case OSError() | NoFreeConnection():  # a TimeoutError is an OSError
             return True
-        # The latter is raised on a connection that broke off in the middle of a message.
+        # The latter is raised on a connection that broke in the middle of a message.
         case asyncpg.InterfaceError() | asyncpg.InternalClientError():
             return True
         case DBAPIError() if error.connection_invalidated or is_login_error(error):

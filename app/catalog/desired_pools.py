@@ -17,7 +17,7 @@ from app.domain.pool import PoolSize
 from app.domain.recommendation import Recommendation
 
 AppliedRecommendation = tuple[Recommendation, AuditEvent]
-"""A recommendation, closed as applied, and the event of that."""
+"""A recommendation that is closed as applied, and its event."""
 
 
 class DesiredPools(Store):
@@ -26,7 +26,7 @@ class DesiredPools(Store):
         self._rows = VersionedTable(database, pools)
 
     async def load(self) -> tuple[DesiredPool, ...]:
-        """All of them, by id."""
+        """Load all of them, by id."""
         statement = select(pools).order_by(pools.c.pool_id)
         return await self._database.load(statement, _desired_pool)
 
@@ -42,16 +42,17 @@ class DesiredPools(Store):
     ) -> tuple[DesiredPool, bool]:
         """Store a pool's desired state; an identical write changes and records nothing.
 
-        As `VersionedTable.write`; returns what is desired now, and whether the row is new.
+        Works like `VersionedTable.write`; returns the present desired state, and whether the row is
+        new.
 
         Args:
-            pause: since when and by whom it is paused; None if it is not.
-            event: None if the change was recorded before.
-            applied: the recommendation behind the change, recorded in the same transaction.
+            pause: when and by whom it was paused; None if it is not paused.
+            event: None if the change has already been recorded.
+            applied: the recommendation that caused the change, recorded in the same transaction.
 
         Raises:
             StaleVersion: the generation is not the expected one.
-            RecommendationClosed: the recommendation was closed before.
+            RecommendationClosed: the recommendation was already closed.
         """
         paused = {"paused_at": pause and pause.since, "paused_by": pause and pause.by}
         saved = await self._rows.write(

@@ -1,4 +1,4 @@
-"""How SQLAlchemy speaks to the catalog: as to any Postgres, with fewer round trips."""
+"""SQLAlchemy's dialect for the catalog: that of any Postgres, with fewer round trips."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _IS_LOST = (
 class CatalogDialect(PGDialect_asyncpg):
     """Checks a connection before each use in one round trip instead of three.
 
-    The other two are for poolers, and none is between the service and its catalog.
+    The other two are needed with poolers only, and there is none between service and catalog.
     """
 
     supports_statement_cache = True
 
     def do_ping(self, dbapi_connection: Any) -> bool:  # noqa: ANN401 - SQLAlchemy's, untyped
-        """Whether the connection still works; a new one takes its place otherwise."""
+        """Check whether the connection still works; if not, a new one replaces it."""
         try:
             dbapi_connection.run_async(lambda connection: connection.execute("SELECT 1"))
         except _IS_LOST:

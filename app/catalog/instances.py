@@ -8,13 +8,13 @@ from app.catalog.database import Store
 from app.catalog.tables import instances, leadership
 from app.domain.leadership import ABANDONED_AFTER, InstanceRecord
 
-# What has not been seen for longer has ended; what ended in order is no longer registered.
+# An instance not seen for longer has ended; one that stopped cleanly is no longer registered.
 _RECENT = text(f"interval '{ABANDONED_AFTER} seconds'")
 
 
 class Instances(Store):
     async def load(self) -> tuple[InstanceRecord, ...]:
-        """Those that run, as far as is known, the active one first, then by start."""
+        """Load the instances that run, as far as known: the active one first, then by start."""
         held = (leadership.c.holder == instances.c.id) & ~leadership.c.released
         columns = (
             instances.c.id,

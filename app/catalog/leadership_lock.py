@@ -1,7 +1,7 @@
 """Leadership in the catalog: an advisory lock, the record of its holder, and the instances.
 
-The lock belongs to one connection and falls with it; the record says since when, in which epoch
-and for how long. What follows from them is decided elsewhere.
+The lock belongs to one connection and is released when it ends. The record has the holder, the
+epoch and the last renewal. Other packages decide what follows from them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND granted AND (classid, objid, objsubid) = ($1, $2, 2)
   AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
-# The column of keys is newer than the table, and this is read before the schema is migrated.
+# The column `keys` is newer than the table, and this is read before the schema is migrated.
 _READ = """
 SELECT epoch, holder, leadership.url, released, renewed_at::text AS renewal, secret_key, servers,
        to_jsonb(instances) ->> 'keys' AS keys,
@@ -62,7 +62,7 @@ _OTHERS = """
 SELECT id, url, version, secret_key, servers FROM instances
 WHERE id <> $1 AND seen_at > clock_timestamp() - make_interval(secs => $2)
 """
-# By one clock, however the machines' differ: one that has crashed was not seen since.
+# Measured by one clock, however the machines' clocks differ: a crashed instance was not seen since.
 _HAS_NAMESAKE = """
 SELECT EXISTS (
     SELECT FROM instances AS own JOIN instances AS older USING (url)
@@ -78,10 +78,10 @@ WHERE datname = current_database() AND usename = current_user AND pid <> pg_back
 
 
 class Leadership:
-    """One instance's part in it. Every method may raise CatalogUnavailable.
+    """One instance's access to leadership. Every method may raise CatalogUnavailable.
 
     Attributes:
-        epoch: the one that this instance began; None before.
+        epoch: the epoch that this instance started; None before that.
         disconnected: set while the connection is lost.
     """
 
@@ -97,7 +97,7 @@ class Leadership:
         self._connection: asyncpg.Connection | None = None
         self._has_lock = False
         self._registered_keys: str | None = None
-        # The renewal and what else is asked take turns on the connection.
+        # Renewals and other queries take turns on the connection.
         self._turn = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -105,11 +105,11 @@ class Leadership:
 
     @property
     def is_held(self) -> bool:
-        """Whether the lock is held, as far as is known without a query."""
+        """Whether the lock is held, as far as known without a query."""
         return self._has_lock and self._connection is not None and not self._connection.is_closed()
 
     async def try_lock(self) -> bool:
-        """Take the lock if it is free; whether this instance has it."""
+        """Take the lock if it is free; return whether this instance has it."""
         async with self._exchange() as connection:
             return await self._try_lock(connection)
 
@@ -130,11 +130,11 @@ class Leadership:
                         f"The catalog is in use by {name} (back-end {holder['pid']}). Stop that"
                         " one, or give both a POOLKEEPER_ADVERTISE_URL, so that one stands by."
                     )
-                # Our own, of a connection that broke off without the server's noticing.
+                # It is our own, of a connection that broke without the server noticing.
                 await connection.execute("SELECT pg_terminate_backend($1, 1000)", holder["pid"])
 
     async def read(self) -> LeadershipRecord | None:
-        """The record; None in a catalog of a version before it, or that is not ours to read."""
+        """Read the record; None in an older catalog, or in one that is not ours to read."""
         async with self._exchange() as connection:
             try:
                 row = await connection.fetchrow(_READ)
@@ -143,16 +143,16 @@ class Leadership:
         return _record(row)
 
     async def register(self, keys: str = "") -> None:
-        """Let the catalog know that this instance is there; *keys* is that fingerprint now.
+        """Record that this instance is running; *keys* is the present fingerprint of its API keys.
 
-        If Postgres refuses that, or somebody locks the table, the leadership lock stays held.
+        If Postgres refuses this, or somebody locks the table, the leadership lock stays held.
         """
         refused: asyncpg.PostgresError | None = None
         async with self._exchange() as connection:
             try:
                 async with connection.transaction():
                     await self._register(connection, keys)
-            except asyncpg.SyntaxOrAccessError:  # until the first migration
+            except asyncpg.SyntaxOrAccessError:  # this is so until the first migration
                 return
             except asyncpg.PostgresError as error:
                 if connection.is_closed() or not is_outage(error):
@@ -164,7 +164,8 @@ class Leadership:
 
     async def _register(self, connection: asyncpg.Connection, keys: str) -> None:
         instance = self._instance
-        # Before the deadline of the exchange, with which the connection would end, and the lock.
+        # Before the deadline of the exchange, which would close the connection and release the
+        # lock.
         patience = f"SET LOCAL statement_timeout = {round(self._deadline * 1000 / 3)}"
         await connection.execute(patience)
         await connection.execute(
@@ -176,7 +177,7 @@ class Leadership:
             await connection.execute(_SET_KEYS, instance.id, keys)
 
     async def others(self, *, within: float) -> tuple[Instance, ...]:
-        """Other instances that were seen in the last so many seconds."""
+        """Other instances that were seen within the last *within* seconds."""
         async with self._exchange() as connection:
             try:
                 rows = await connection.fetch(_OTHERS, self._instance.id, within)
@@ -185,7 +186,7 @@ class Leadership:
         return tuple(Instance(**dict(row)) for row in rows)
 
     async def has_namesake(self) -> bool:
-        """Whether an instance of the same URL had started before this one, and still runs."""
+        """Whether another running instance with this one's URL started before it."""
         async with self._exchange() as connection:
             try:
                 return bool(await connection.fetchval(_HAS_NAMESAKE, self._instance.id))
@@ -193,10 +194,10 @@ class Leadership:
                 return False
 
     async def count_failovers(self, new: int) -> int:
-        """Add *new* ones to those so far; how many they are then.
+        """Add *new* failovers to the count, and return it.
 
         Raises:
-            LeadershipLost: another instance has become the active one.
+            LeadershipLost: another instance has become active.
         """
         async with self._exchange() as connection:
             failovers: int | None = await connection.fetchval(
@@ -207,18 +208,18 @@ class Leadership:
         return failovers
 
     async def end_connections(self, holder: str) -> None:
-        """End all connections of an instance to the catalog, its open transactions with them."""
+        """Terminate all connections of an instance to the catalog, with their transactions."""
         async with self._exchange() as connection:
             while not await connection.fetchval(_END, client_name(holder)):
                 pass
 
     async def begin_epoch(self) -> Takeover | None:
-        """Begin the next epoch, once writes of the epoch before have ended; needs the lock.
+        """Start the next epoch once writes of the previous one have ended; this needs the lock.
 
-        None in a catalog of a version before it.
+        Returns None in an older catalog.
 
         Raises:
-            CatalogUnavailable: the lock was lost meanwhile, with its connection.
+            CatalogUnavailable: the lock was lost in the meantime, with its connection.
         """
         record = await self.read()
         if record is None:
@@ -242,10 +243,10 @@ class Leadership:
         )
 
     async def renew(self) -> None:
-        """Renew the record; after an outage take the lock again before.
+        """Renew the record; after an outage, take the lock again first.
 
         Raises:
-            CatalogInUse: another instance has become the active one.
+            CatalogInUse: another instance has become active.
         """
         if not self.is_held:
             await self.lock()
@@ -255,9 +256,9 @@ class Leadership:
             raise CatalogInUse("Another instance has taken over this catalog.")
 
     async def release(self, *, in_order: bool = True) -> None:
-        """End the epoch, if one was begun, and release the lock. Safe at any time and twice.
+        """End the epoch, if one was started, and release the lock. Safe at any time, even twice.
 
-        Unless it ends *in_order*, its successor cleans up as after a crash.
+        Unless it ends *in_order*, the successor cleans up as after a crash.
         """
         connection, self._connection = self._connection, None
         has_lock, self._has_lock = self._has_lock, False
@@ -265,7 +266,7 @@ class Leadership:
         self._registered_keys = None
         if connection is None:
             return
-        # On any error asyncpg cuts the connection, and the lock falls with it.
+        # On any error asyncpg closes the connection, which releases the lock.
         try:
             async with asyncio.timeout(self._deadline):
                 if in_order and has_lock and epoch is not None:
@@ -292,7 +293,7 @@ class Leadership:
 
     @asynccontextmanager
     async def _exchange(self) -> AsyncIterator[asyncpg.Connection]:
-        """The connection for a block, which has one deadline; after an outage it is another."""
+        """Use the connection for a block with one deadline; after an outage, open another."""
         try:
             with translate_outages():
                 async with asyncio.timeout(self._deadline), self._turn:

@@ -1,7 +1,7 @@
-"""Bring the catalog's database to the schema this version knows, or back.
+"""Migrates the catalog's database to this version's schema, or back.
 
-The scripts are alembic's, in `alembic/` at the top of a checkout and beside this file in an
-installed package. Nothing here configures logging.
+The alembic scripts are in `alembic/` at the top of a checkout, and beside this file in an installed
+package. Nothing here configures logging.
 """
 
 from __future__ import annotations
@@ -46,40 +46,41 @@ _ANOTHER_VERSION = (
 async def migrate(
     address: CatalogAddress, *, epoch: int | None = None, deadline: float = 60.0
 ) -> None:
-    """Apply missing migrations, all or none; of several services that start at once one does it.
+    """Apply missing migrations, all or none; if several services start at once, one does it.
 
     Args:
-        address: of a database whose user can create tables in it.
-        epoch: in which this may be done; None where there is none yet, or no instance runs.
+        address: a database whose user can create tables in it.
+        epoch: the epoch in which this may run; None if there is none yet, or no instance runs.
         deadline: seconds for everything, including the wait for another migration.
 
     Raises:
-        CatalogUnavailable: the catalog was not reached, or not within the deadline.
+        CatalogUnavailable: the catalog could not be reached, or not within the deadline.
         LeadershipLost: another epoch has begun.
-        CatalogUnusable: no catalog can live there, or its schema is none that this version knows.
+        CatalogUnusable: the database cannot hold a catalog, or this version does not know its
+            schema.
     """
     await run_scripts(address, _upgrade, epoch=epoch, deadline=deadline, is_complete=True)
 
 
 def _upgrade(config: Config) -> None:
-    """Nothing is to be done at most starts: then the scripts are not loaded."""
+    """Run alembic's upgrade; at most starts nothing is needed, and the scripts are not loaded."""
     context = MigrationContext.configure(config.attributes["connection"])
     if context.get_current_revision() != max(_revisions()):
         command.upgrade(config, "head")
 
 
 def check_revision(revision: str | None) -> None:
-    """Make sure that this version knows the catalog's schema, or that there is none yet.
+    """Check that this version knows the catalog's schema, or that there is none yet.
 
     Raises:
-        CatalogUnusable: it does not.
+        CatalogUnusable: it does not know the schema.
     """
     if revision is not None and revision not in _revisions():
         raise CatalogUnusable(_ANOTHER_VERSION.format(f"revision {revision} is unknown"))
 
 
 async def check_database(address: CatalogAddress, *, deadline: float = 10.0) -> ServerFacts:
-    """Make sure that a catalog can live there, and change nothing; raises like `migrate`."""
+    """Check that a catalog can live there, without changing anything; raises like `migrate`."""
 
     def check(connection: Connection) -> ServerFacts:
         facts = check_server(connection)
@@ -100,11 +101,11 @@ async def run_scripts(
     epoch: int | None = None,
     is_complete: bool = False,
 ) -> None:
-    """Let *action* run alembic's scripts; raises like `migrate`."""
+    """Run *action* on alembic's scripts; raises like `migrate`."""
 
     def run(connection: Connection) -> None:
         facts = check_server(connection)
-        # Held until the transaction ends, in which all the scripts run.
+        # Held until the end of the transaction, in which all the scripts run.
         connection.execute(select(func.pg_advisory_xact_lock(LOCK_CLASS, _MIGRATION_LOCK)))
         if epoch is not None and connection.execute(fence(epoch)).one_or_none() is None:
             raise LeadershipLost
@@ -131,7 +132,7 @@ async def run_scripts(
 
 @cache
 def _revisions() -> frozenset[str]:
-    """Those of this version; each script's name begins with its own."""
+    """The revisions of this version; each script's name begins with its revision."""
     scripts = (_scripts() / "versions").glob("*.py")
     return frozenset(each.name.partition("_")[0] for each in scripts)
 

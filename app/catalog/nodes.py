@@ -1,4 +1,4 @@
-"""Nodes as they were declared, and the most connections that each can have."""
+"""Declared nodes, and the most connections that each can have."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Nodes(Store):
         self._rows = VersionedTable(database, nodes)
 
     async def load(self) -> tuple[DeclaredNode, ...]:
-        """All of them, by name."""
+        """Load all of them, by name."""
         return await self._database.load(select(nodes).order_by(nodes.c.name), _node)
 
     async def save(
@@ -38,7 +38,7 @@ class Nodes(Store):
     ) -> tuple[DeclaredNode, bool]:
         """Create or change a node; an identical write keeps the generation and records nothing.
 
-        As `VersionedTable.write`; returns the node as it is now, and whether it was created.
+        Works like `VersionedTable.write`; returns the present node, and whether it was created.
 
         Raises:
             StaleVersion: its generation is not the expected one.
@@ -53,7 +53,7 @@ class Nodes(Store):
         return _node(saved.row), saved.created
 
     async def delete(self, name: str, *, event: AuditEvent) -> None:
-        """Delete it with its liabilities; the second time nothing changes."""
+        """Delete it with its liabilities; the second time, nothing changes."""
         async with self._database.transaction() as connection:
             gone = await connection.execute(delete(nodes).where(nodes.c.name == name))
             owed = node_liabilities
@@ -62,12 +62,12 @@ class Nodes(Store):
                 await record(connection, event)
 
     async def load_liabilities(self) -> Liabilities:
-        """The most connections that each node can have of each server."""
+        """Load the most connections that each node can have of each server."""
         rows = await self._database.fetch(select(node_liabilities))
         return {(row["node"], row["server"]): row["connections"] for row in rows}
 
     async def save_liabilities(self, liabilities: Liabilities) -> None:
-        """Store these; others stay as they are."""
+        """Store these liabilities; others stay as they are."""
         values = [
             {"node": node, "server": server, "connections": connections}
             for (node, server), connections in sorted(liabilities.items())

@@ -1,7 +1,7 @@
-"""Which version of its password each login role has; never a password.
+"""The password version of each login role; never a password.
 
-A row stays when its tenant is gone: a later tenant of the same name does not get back a
-password that was rotated away.
+A row stays after its tenant is deleted, so a later tenant of the same name never gets a password
+that was rotated away.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _VERSION = (_COLUMNS.server, _COLUMNS.role, _COLUMNS.version, _COLUMNS.applied)
 
 class PasswordVersions(Store):
     async def load(self) -> tuple[PasswordVersion, ...]:
-        """All versions but the first."""
+        """Load all versions except first ones."""
         return await self._database.load(select(*_VERSION), lambda row: PasswordVersion(**row))
 
     async def advance(self, server: str, role: str, *, event: AuditEvent) -> PasswordVersion:
-        """Set the next version for *role* as desired, and not yet applied.
+        """Set the next version for *role* as desired and not yet applied.
 
-        A version that Postgres may not have is skipped: whether it has it is unknown.
+        A version that is not known to be applied is skipped, because Postgres may have it or not.
         """
         first = {"server": server, "role": role, "version": 2, "applied": False}
         grown = {

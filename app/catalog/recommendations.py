@@ -1,4 +1,4 @@
-"""Stored recommendations; each subject has at most one that is open."""
+"""Stored recommendations; each subject has at most one open recommendation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from app.domain.recommendation import (
     RecommendationStatus,
 )
 
-# Fields that are stored as they are.
+# Fields that are stored unchanged.
 _PLAIN = (
     *("id", "pool_id", "tenant", "rule", "max_size"),
     *("created_at", "expires_at", "closed_at", "closed_by"),
@@ -44,7 +44,10 @@ _PLAIN_OF_ADVICE = ("current_size", "new_size", "reason", "evidence", "wanted")
 
 class Recommendations(Store):
     async def add(self, recommendation: Recommendation) -> tuple[AuditEvent, ...]:
-        """Store an open one, which supersedes the open one of its subject; the event of that."""
+        """Store an open one.
+
+        It supersedes the open one of its subject. Return the event of that.
+        """
         async with self._database.transaction() as connection:
             superseded = _supersede(recommendation, ADVISOR, recommendation.created_at)
             events = await _close(superseded, ADVISOR, connection)
@@ -52,7 +55,7 @@ class Recommendations(Store):
         return events
 
     async def extend(self, recommendation: Recommendation) -> None:
-        """Store when an open one expires, if it is still open."""
+        """Store a new expiry time of a recommendation, if it is still open."""
         column = recommendations.c
         change = (
             update(recommendations)
@@ -63,7 +66,7 @@ class Recommendations(Store):
             await connection.execute(change)
 
     async def get(self, recommendation_id: UUID) -> Recommendation:
-        """One of them, open or not.
+        """Return a recommendation, open or closed.
 
         Raises:
             RecommendationNotFound: there is none with this id.
@@ -81,9 +84,9 @@ class Recommendations(Store):
         limit: int = 100,
         among: Collection[str] | None = None,
     ) -> tuple[Recommendation, ...]:
-        """The newest that match all that is given, newest first.
+        """Return the recommendations that match all filters, newest first.
 
-        *before* is `created_at` and `id` of the last one of the page before; *among* are tenants.
+        *before* is `created_at` and `id` of the last one on the previous page; *among* are tenants.
         """
         columns = recommendations.c
         equal = {columns.status: status, columns.pool_id: pool_id, columns.tenant: tenant}
@@ -101,11 +104,11 @@ class Recommendations(Store):
         return await self._database.load(statement, _recommendation)
 
     async def close(self, closed: Recommendation, *, event: AuditEvent | None = None) -> None:
-        """Store that an open one is *closed*; *event* is recorded in the same transaction.
+        """Store that an open one is *closed*; record *event* in the same transaction.
 
         Raises:
             RecommendationNotFound: there is none with this id.
-            RecommendationClosed: it was closed before.
+            RecommendationClosed: it was already closed.
         """
         column = recommendations.c
         change = (
@@ -120,7 +123,7 @@ class Recommendations(Store):
                 await record(connection, event)
 
     async def dismissed(self, now: datetime) -> tuple[Recommendation, ...]:
-        """Those dismissed that would not have expired by *now*, oldest first."""
+        """Load dismissed ones that would not have expired by *now*, oldest first."""
         column = recommendations.c
         statement = (
             select(recommendations)
@@ -134,7 +137,7 @@ class Recommendations(Store):
         return await self._database.load(statement, _recommendation)
 
     async def expire(self, now: datetime, *, limit: int) -> tuple[AuditEvent, ...]:
-        """Close those that expired by *now*, *limit* at most; the events of that."""
+        """Close at most *limit* of those that have expired by *now*; return the events."""
         column = recommendations.c
         is_open = column.status == RecommendationStatus.OPEN
         some = select(column.id).where(is_open, column.expires_at <= now).limit(limit)
@@ -150,10 +153,10 @@ class Recommendations(Store):
 async def record_applied(
     applied: Recommendation, event: AuditEvent, connection: AsyncConnection
 ) -> None:
-    """Store an *applied* recommendation, open until now or new, in the transaction of its change.
+    """Store an *applied* recommendation, open or new, in the transaction of its change.
 
     Raises:
-        RecommendationClosed: it was closed before.
+        RecommendationClosed: it was already closed.
     """
     column = recommendations.c
     await _close(_supersede(applied, event.actor, event.at), event.actor, connection)
@@ -177,7 +180,7 @@ async def record_applied(
 async def _close(
     change: Update, actor: Actor, connection: AsyncConnection
 ) -> tuple[AuditEvent, ...]:
-    """Close with *change*, in the name of *actor*, and record an event of each."""
+    """Close recommendations with *change* on behalf of *actor*, and record an event for each."""
     rows = await connection.execute(change.returning(recommendations))
     events = tuple(_recommendation(row).closing_event(actor) for row in rows.mappings())
     await record(connection, *events)
@@ -185,7 +188,7 @@ async def _close(
 
 
 def _supersede(recommendation: Recommendation, actor: Actor, at: datetime) -> Update:
-    """Close what else is open for the subject of *recommendation*."""
+    """Close any other open recommendation for the subject of *recommendation*."""
     column = recommendations.c
     is_about = column.pool_id == recommendation.pool_id
     if recommendation.kind is RecommendationKind.PLACEMENT:
@@ -203,7 +206,7 @@ def _supersede(recommendation: Recommendation, actor: Actor, at: datetime) -> Up
 
 
 def _undo_growth(pool_id: str) -> Update:
-    """Mark the growth that was applied to a pool last as undone, if there is one."""
+    """Mark the latest growth applied to a pool as undone, if there is one."""
     column = recommendations.c
     last = (
         select(column.id)

@@ -1,7 +1,7 @@
-"""Requirements of the catalog's database, checked at start; and why a login was refused.
+"""Checks the requirements of the catalog's database at start, and explains refused logins.
 
-Each problem is a sentence for the operator. After the login the server is trusted and its messages
-are quoted; before that only its codes are read.
+Each problem is a sentence for the operator. After the login the server is trusted, and its messages
+are quoted; before that, only its codes are used.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from app.catalog.tables import metadata
 from app.domain.errors import CatalogUnusable
 
 OLDEST_VERSION = 14
-"""PostgreSQL's; see docs/operations.md."""
+"""The oldest PostgreSQL version; see docs/operations.md."""
 
 _INSUFFICIENT_PRIVILEGE = "42501"
 _READ_ONLY = "25006"
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
-# By SQLSTATE, while logging in.
+# By SQLSTATE, during a login.
 _LOGIN_REASONS = {
     "08003": "the server closes the connection",
     "28P01": "the password is wrong, or the role does not exist",
@@ -61,7 +61,10 @@ where datname = current_database() and grantee = 0 and pg_has_role(datdba, 'USAG
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """What a server says of itself; names are quoted where SQL needs it, *version* is the major."""
+    """What a server reports about itself.
+
+    Names are quoted if SQL needs it, *version* is the major one.
+    """
 
     version: int
     encoding: str
@@ -74,7 +77,7 @@ class ServerFacts:
 
 
 def login_reason(error: BaseException) -> str | None:
-    """Why a login failed or nothing answered; None if unknown."""
+    """Say why a login failed or nothing answered; None if unknown."""
     match error:
         case DBAPIError():
             if getattr(_cause(error), "sqlstate", None) == _READ_ONLY:
@@ -101,7 +104,7 @@ def is_login_error(error: DBAPIError) -> bool:
 
 
 def check_server(connection: Connection) -> ServerFacts:
-    """Make sure that a catalog can live where *connection* leads; what was found there.
+    """Check that the server of *connection* can hold a catalog; return its facts.
 
     Raises:
         CatalogUnusable: it cannot.
@@ -151,17 +154,17 @@ def unmet_requirement(facts: ServerFacts) -> str | None:
 
 
 def check_rights(connection: Connection, facts: ServerFacts) -> None:
-    """Make sure that the catalog's tables are there, or can be made.
+    """Check that the catalog's tables exist, or can be created.
 
     Raises:
-        CatalogUnusable: neither is so.
+        CatalogUnusable: neither is true.
     """
     if not connection.execute(_HAS_TABLES_OR_CAN_MAKE_THEM).scalar_one():
         raise _no_right_to_create(facts)
 
 
 def check_tables(connection: Connection, facts: ServerFacts) -> None:
-    """Make sure that the migrated catalog is what the code believes, and may be used.
+    """Check that the migrated catalog has the expected tables, and that they may be used.
 
     Raises:
         CatalogUnusable: a table lacks rights.
@@ -177,15 +180,15 @@ def check_tables(connection: Connection, facts: ServerFacts) -> None:
                 f"Role {facts.role} lacks {rights} on the catalog's table {table.name}."
                 f" Run: GRANT {rights} ON {table.name} TO {facts.role};"
             )
-    # Postgres looks their columns up, and reads no row.
+    # Postgres looks up their columns, and reads no row.
     connection.execute(select(*(select(table).limit(0).exists() for table in tables)))
 
 
 def close_to_public(connection: Connection) -> None:
-    """Let only roles with a grant of their own enter the catalog's database, if we own it.
+    """If we own the catalog's database, let only roles with their own grant connect to it.
 
-    Postgres opens a new database to everyone, and so does a restored one. The isolation audit
-    reports one that belongs to somebody else.
+    Postgres opens every new database to everyone, restored ones included. If it belongs to somebody
+    else, the isolation audit reports it.
     """
     database = connection.execute(_OWN_AND_OPEN).scalar_one_or_none()
     if database is not None:
@@ -193,7 +196,7 @@ def close_to_public(connection: Connection) -> None:
 
 
 def unusable_catalog(error: DBAPIError, facts: ServerFacts) -> CatalogUnusable:
-    """A migration that failed, or a table that is missing."""
+    """Explain a failed migration, or a missing table."""
     cause = _cause(error)
     said = str(getattr(cause, "message", None) or "a statement fails")
     if getattr(cause, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
@@ -212,12 +215,12 @@ def _no_right_to_create(facts: ServerFacts, reason: str = "") -> CatalogUnusable
 
 
 def _cause(error: DBAPIError) -> BaseException:
-    """The asyncpg error; SQLAlchemy wraps it twice."""
+    """The asyncpg error, which SQLAlchemy wraps twice."""
     return (error.orig and error.orig.__cause__) or error
 
 
 def _refusal(error: BaseException) -> str:
-    """Why a login failed; of a server that is not trusted yet, the code at most."""
+    """Say why a login failed; for a server that is not trusted yet, with its code at most."""
     state = str(getattr(error, "sqlstate", None))
     code = f"SQLSTATE {state}" if state.isascii() and state.isalnum() else "an error"
     return login_reason(error) or f"the server answers {code} to the login"

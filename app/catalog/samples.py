@@ -1,6 +1,6 @@
 """Stored samples: written in bulk, downsampled, read as a history, deleted.
 
-Four tables, one for each resolution; each is made from the next finer one by SQL alone.
+There are four tables, one for each resolution; SQL alone builds each one from the next finer one.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ _OF_LEASES = ("wait_p95_ms", "wait_p99_ms", "hold_p95_ms")
 _PERCENTILES = (*_OF_LEASES, "connect_p95_ms")
 _ORIGIN: ColumnElement[datetime] = literal_column("timestamptz '2000-01-01 00:00:00Z'")
 _CTID: ColumnElement[Any] = literal_column("ctid")
-# After so many points the event loop has its turn.
+# The event loop has its turn after this many points.
 _POINTS = 500
-# A sample of many polls covers at most one minute, and is stored under the time of the last poll.
+# A sample of many polls covers at most one minute, and is stored with the time of the last poll.
 _LONGEST_RUN = timedelta(minutes=1)
 # If the clock is wrong, one deletion removes no more than this.
 _MAX_DELETED = timedelta(minutes=2)
@@ -66,7 +66,7 @@ _MAX_DELETED = timedelta(minutes=2)
 
 class Samples(Store):
     async def add(self, measured: Sequence[PoolSample]) -> None:
-        """Store samples; those of a subject and time stored already are skipped."""
+        """Store samples; skip those whose subject and time are already stored."""
         if not measured:
             return
         statement = insert(samples).on_conflict_do_nothing()
@@ -76,10 +76,10 @@ class Samples(Store):
     async def downsample(self, resolution: Resolution, until: datetime) -> datetime:
         """Downsample the next interval of *resolution* before *until* that has samples.
 
-        One transaction. Repeat it until it returns *until*; repeating it after an interruption
-        counts nothing twice.
+        This is one transaction. Repeat it until it returns *until*; repeating it after an
+        interruption counts nothing twice.
 
-        *until* is the start of such an interval, before which everything is stored. Returns the
+        *until* is the start of an interval, and everything before it must be stored. Returns the
         time before which everything is downsampled now.
         """
         source, target = SAMPLE_TABLES[resolution.finer], SAMPLE_TABLES[resolution]
@@ -109,10 +109,10 @@ class Samples(Store):
     async def query_history(
         self, subject: str, *, start: datetime, end: datetime, step: float
     ) -> History:
-        """The samples from *start* to *end* (excluded) in steps of *step* seconds, oldest first.
+        """Read the samples from *start* to *end* (excluded) in steps of *step* seconds, in order.
 
-        Steps start at whole multiples of *step*, so a later query moves no point; the first one
-        may start before *start*. Steps without a poll are left out.
+        Steps start at whole multiples of *step*, so later queries have the same points; the first
+        step may start before *start*. Steps without a poll are left out.
         """
         async with self._database.reading() as connection:
             oldest, newest = await _time_ranges(connection, subject, end)
@@ -125,7 +125,7 @@ class Samples(Store):
                 select(at, *_downsampled(rows)).group_by(at).order_by(at)
             )
         names = tuple(found.keys())
-        # Rows by name would cost more than the query.
+        # Rows with names would cost more than the query.
         points: list[HistoryPoint] = []
         for part in found.partitions(_POINTS):
             points += [_point(**dict(zip(names, row, strict=True))) for row in part]
@@ -137,7 +137,7 @@ class Samples(Store):
     ) -> int:
         """Delete up to *limit* of the oldest samples, all older than *time*; return how many.
 
-        No more than the oldest two minutes go, or the oldest hour: should the clock be wrong,
+        It deletes no more than the oldest two minutes, or the oldest hour: if the clock is wrong,
         little is lost before it is right again.
         """
         table = SAMPLE_TABLES[resolution]
@@ -155,7 +155,7 @@ class Samples(Store):
 
 
 def _downsampled(rows: FromClause) -> list[Label[Any]]:
-    """Columns of *rows* aggregated: gauges weighted by polls, growth summed, maxima of the rest."""
+    """Aggregate columns of *rows*: gauges weighted by polls, growth summed, maxima of the rest."""
     polls = func.sum(rows.c.polls)
     return [
         cast(polls, Integer).label("polls"),
@@ -188,7 +188,7 @@ async def _time_ranges(
 
 
 def _rows(resolution: Resolution, start: datetime, end: datetime, subject: str) -> Select[Any]:
-    """One subject's rows of one table; raw samples of several polls become one row a poll."""
+    """A subject's rows in one table; a raw sample of several polls becomes one row per poll."""
     table = SAMPLE_TABLES[resolution]
     own = table.c.subject == subject
     values = [table.c[name] for name in (*_GAUGES, *_COUNTERS, *_PERCENTILES)]
@@ -209,13 +209,13 @@ def _rows(resolution: Resolution, start: datetime, end: datetime, subject: str) 
 
 
 def _max_waiting(rows: FromClause) -> ColumnElement[int]:
-    """Most callers waiting at one poll; raw samples have no column for it."""
+    """The most waiting callers at one poll; raw samples have no column for it."""
     known: ColumnElement[int] | None = rows.c.get("waiting_requests_max")
     return rows.c.waiting_requests if known is None else known
 
 
 def _point(polls: int, **rest: Any) -> HistoryPoint:
     if not (rest["acquired"] or rest["timeouts"] or rest["connection_seconds"]):
-        # What was measured in their window is of leases before this step.
+        # The percentiles' window had only leases from before this step.
         rest |= dict.fromkeys(_OF_LEASES)
     return HistoryPoint(samples=polls, **rest)

@@ -1,7 +1,7 @@
 """The catalog's tables, as SQLAlchemy Core sees them.
 
-Shapes only: what is written to them and when is decided by the files beside this one, and how
-a database gets them by the migrations in `alembic/`. A test fails when the two disagree.
+Only their definitions: the other files of this package write them, and the migrations in `alembic/`
+create them. A test fails if the two disagree.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ tenants = Table(
     Column("deleting", Boolean, nullable=False, server_default=text("false")),
     _time_of_insert("created_at"),
     _time_of_insert("updated_at"),
-    # None: as for the whole service.
+    # None: the mode of the whole service.
     Column("advisor_mode", Text),
     _one_of("strategy", PoolStrategy),
     _one_of("advisor_mode", AdvisorMode),
@@ -87,7 +87,7 @@ pools = Table(
     Column("warmup_size", Integer, nullable=False),
     _generation(),
     _time_of_insert("updated_at"),
-    # Null while it is not paused.
+    # Null if it is not paused.
     Column("paused_at", DateTime(timezone=True)),
     Column("paused_by", Text),
     CheckConstraint("min_size BETWEEN 0 AND max_size", name="min_size"),
@@ -139,7 +139,7 @@ node_liabilities = Table(
     metadata,
     Column("node", Text, primary_key=True),
     Column("server", Text, primary_key=True),
-    # At least as many as the node can have: it is written before it grows.
+    # At least as many as the node can have: it is written before an allotment grows.
     Column("connections", Integer, nullable=False),
     CheckConstraint("connections >= 0", name="connections"),
 )
@@ -147,7 +147,7 @@ node_liabilities = Table(
 leadership = Table(
     "leadership",
     metadata,
-    # There is one row. The epoch is its key: a takeover changes it, and so waits for writes that
+    # There is one row. Its key is the epoch: a takeover changes it, and so waits for writes, which
     # hold it by FOR KEY SHARE; a renewal does not.
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
     Column("holder", Text),
@@ -155,7 +155,7 @@ leadership = Table(
     _time_of_insert("acquired_at"),
     _time_of_insert("renewed_at"),
     Column("released", Boolean, nullable=False, server_default=text("true")),
-    # How many epochs began after an instance that failed.
+    # Number of epochs that began after an instance had failed.
     Column("failovers", BigInteger, nullable=False, server_default=text("0")),
 )
 
@@ -165,10 +165,10 @@ instances = Table(
     Column("id", Text, primary_key=True),
     Column("url", Text),
     Column("version", Text, nullable=False),
-    # Fingerprints of what all instances must have in common.
+    # Fingerprints of settings that all instances must share.
     Column("secret_key", Text, nullable=False),
     Column("servers", Text, nullable=False),
-    # Of the API keys, which may change while an instance runs.
+    # Fingerprint of the API keys, which may change while an instance runs.
     Column("keys", Text),
     _time_of_insert("started_at"),
     _time_of_insert("seen_at"),
@@ -177,7 +177,7 @@ instances = Table(
 advisor = Table(
     "advisor",
     metadata,
-    # There is one advisor for the whole service, and so one row.
+    # The service has one advisor, so there is one row.
     Column("id", SmallInteger, primary_key=True, autoincrement=False),
     Column("rule", Text, nullable=False),
     Column("mode", Text, nullable=False),
@@ -253,7 +253,7 @@ recommendations = Table(
 
 
 def _samples(name: str, gauge: type[Integer | REAL[float]], *extra: Column[object]) -> Table:
-    """Make a table of samples, its columns in an order that needs no padding."""
+    """Create a table of samples; the order of its columns needs no padding."""
     return Table(
         name,
         metadata,
@@ -272,8 +272,8 @@ def _samples(name: str, gauge: type[Integer | REAL[float]], *extra: Column[objec
         Column("wait_p99_ms", REAL),
         Column("hold_p95_ms", REAL),
         Column("connect_p95_ms", REAL),
-        # A poll's rows have the same time, which a B-tree keeps once: 7 bytes a row. A
-        # BRIN would be smaller, but never narrows again once new rows take deleted ones' pages.
+        # All rows of a poll have the same time, which a B-tree stores once: 7 bytes a row. A BRIN
+        # would be smaller, but never narrows again once new rows reuse the pages of deleted ones.
         Index(None, "at"),
     )
 

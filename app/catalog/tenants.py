@@ -21,7 +21,7 @@ class Tenants(Store):
         self._rows = VersionedTable(database, tenants)
 
     async def load(self) -> tuple[Tenant, ...]:
-        """All of them, by id."""
+        """Load all of them, by id."""
         return await self._database.load(select(tenants).order_by(tenants.c.id), _tenant)
 
     async def save(
@@ -29,7 +29,7 @@ class Tenants(Store):
     ) -> tuple[Tenant, bool]:
         """Create or change a tenant; an identical write keeps the generation and records nothing.
 
-        As `VersionedTable.write`; returns the tenant as it is now, and whether it was created.
+        Works like `VersionedTable.write`; returns the present tenant, and whether it was created.
 
         Raises:
             StaleVersion: its generation is not the expected one.
@@ -45,7 +45,7 @@ class Tenants(Store):
         return _tenant(saved.row), saved.created
 
     async def mark_provisioned(self, tenant: TenantId, *, event: AuditEvent) -> Tenant:
-        """Remember that its database objects exist; the second time nothing changes.
+        """Record that its database objects exist; the second time, nothing changes.
 
         Raises:
             TenantNotFound: there is no such tenant.
@@ -54,7 +54,7 @@ class Tenants(Store):
         return await self._mark(tenant, fresh, event, provisioned_at=func.now())
 
     async def mark_deleting(self, tenant: TenantId, *, event: AuditEvent) -> Tenant:
-        """Remember that it is to be deleted; the second time nothing changes.
+        """Record that it is being deleted; the second time, nothing changes.
 
         Raises:
             TenantNotFound: there is no such tenant.
@@ -62,7 +62,7 @@ class Tenants(Store):
         return await self._mark(tenant, not_(tenants.c.deleting), event, deleting=True)
 
     async def delete(self, tenant: TenantId, *, event: AuditEvent) -> None:
-        """Delete it with its credentials, desired pool and open recommendations; or do nothing."""
+        """Delete it with its credentials, desired pool and open recommendations, if it exists."""
         advice, credentials = recommendations.c, application_credentials
         async with self._database.transaction() as connection:
             gone = await connection.execute(delete(tenants).where(tenants.c.id == tenant))

@@ -1,4 +1,4 @@
-"""Who held connections for how long over a period, summed up from the stored samples."""
+"""Usage reports: who held connections, and for how long, summed up from stored samples."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from app.domain.tenant import PoolStrategy, shared_pool_id
 from app.domain.usage_report import Grouping, UsageGroup, UsageOrder, UsageReport, UsageSums
 
 _SUMS = ("connection_seconds", "leases", "timeouts")
-# Of a sum of seconds; the order in which rows are added shows in the digits after them.
+# The precision of a sum of seconds: later digits depend on the order in which rows are added.
 _DECIMALS = 3
 
 
 class UsageReports(Store):
-    """Makes reports. May raise CatalogUnavailable, and QueryTimeout for too long a period."""
+    """Builds reports. May raise CatalogUnavailable, and QueryTimeout for too long a period."""
 
     async def make(
         self,
@@ -52,12 +52,13 @@ class UsageReports(Store):
         limit: int,
         among: Collection[str] | None = None,
     ) -> UsageReport:
-        """Up to *limit* groups of those that used connections from *start* to *end*.
+        """Return up to *limit* groups of tenants that used connections from *start* to *end*.
 
         Args:
             start, end: see `stored_period`.
-            label: whose values are the groups, if *grouping* is LABEL.
-            after: measure, times the order's sign, and place of the last group of the page before.
+            label: the label whose values are the groups, if *grouping* is LABEL.
+            after: the measure times the order's sign, and the place, of the last group on the
+                previous page.
             among: count only these tenants.
         """
         async with self._database.reporting() as connection:
@@ -94,7 +95,7 @@ async def _stored_period(connection: AsyncConnection, start: datetime, end: date
 
 
 def _by_tenant(period: Period, among: Collection[str] | None) -> FromClause:
-    """What each tenant used; pools of several tenants are left out."""
+    """The usage of each tenant; pools of several tenants are left out."""
     parts = []
     for resolution, start, end in period.parts:
         columns = SAMPLE_TABLES[resolution].c

@@ -1,6 +1,6 @@
 """Tables of desired state: each row has a generation that counts its changes.
 
-One class writes all of them, so that all treat If-Match, repetition and races alike.
+One class writes all of them, so that If-Match, repetitions and races work the same everywhere.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from app.catalog.database import Database
 from app.domain.audit import AuditEvent
 from app.domain.errors import CatalogUnavailable, ImmutableField, StaleVersion
 
-# Unconfirmed creations that are remembered of a table; a client repeats a request soon.
+# The number of unconfirmed creations that are remembered for a table; clients soon repeat a
+# request.
 _MOST = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteResult:
-    """A row after the write, and what the write did."""
+    """A row after a write, and what the write did."""
 
     row: RowMapping
     created: bool
@@ -33,12 +34,12 @@ class WriteResult:
 
 
 class VersionedTable:
-    """Optimistic writes of one table with a `generation` and an `updated_at`."""
+    """Optimistic writes of a table with the columns `generation` and `updated_at`."""
 
     def __init__(self, database: Database, table: Table) -> None:
         self._database = database
         self._table = table
-        # Keys of rows whose creation may have been committed, though the response was lost.
+        # Keys of rows whose creation may have been committed, although the response was lost.
         self._unconfirmed: dict[Any, None] = {}
 
     async def write(
@@ -50,21 +51,21 @@ class VersionedTable:
         expected_generation: int | None,
         also: Callable[[AsyncConnection], Awaitable[None]] | None = None,
     ) -> WriteResult:
-        """Insert the row, change it, or leave an identical one alone, in a transaction.
+        """Insert the row, change it, or leave an identical one unchanged, in one transaction.
 
-        The row stays locked until the transaction ends: of two callers that expect the same
-        generation, the second one finds another.
+        The row stays locked until the transaction ends: if two callers expect the same generation,
+        the second finds another one.
 
         Args:
-            fixed: columns set once, among them the primary key.
-            values: columns that may change; a change makes the generation grow by one.
-            event: recorded in the same transaction, if anything changes.
+            fixed: columns that are set once, the primary key included.
+            values: columns that may change; a change increments the generation.
+            event: recorded in the same transaction if anything changes.
             expected_generation: 0: the row must not exist; None: no version check.
-            also: done in the same transaction, whether anything changes or not.
+            also: runs in the same transaction, whether or not anything changes.
 
         Raises:
-            StaleVersion: the row's generation is not the expected one, and this write did not make
-                it.
+            StaleVersion: the row's generation is not the expected one, and this write did not
+                create it.
             ImmutableField: the row has another value in one of the *fixed* columns.
         """
         [key] = (fixed[column.name] for column in self._table.primary_key)
@@ -83,10 +84,10 @@ class VersionedTable:
     async def _creation(
         self, key: object, expected_generation: int | None
     ) -> AsyncIterator[int | None]:
-        """Around a write's transaction: the generation that it is to expect, None for any.
+        """Wrap a write's transaction; yield the generation that it must expect, None for any.
 
-        Nobody knows of a creation without a response, and reads do not show it either: it can be
-        repeated, also by who creates and never changes.
+        A creation whose response was lost can be repeated, even by a caller that only creates and
+        never changes: nobody knows about it yet.
         """
         is_repetition = expected_generation == 0 and key in self._unconfirmed
         try:
@@ -133,10 +134,10 @@ async def _write(
 
 
 def _is_repetition(row: RowMapping, written: Mapping[str, Any], expected: int | None) -> bool:
-    """Whether *row* is what the same write made of the *expected* generation.
+    """Whether *row* is the result of the same write on the *expected* generation.
 
-    The response to its commit may have been lost: then that one is all that its caller knows. Of
-    several who create the row, still only one does.
+    The response to its commit may have been lost, so that its caller knows only the expected
+    generation. If several create the row, still only one succeeds.
     """
     if not expected:
         return False
@@ -147,7 +148,7 @@ def _is_repetition(row: RowMapping, written: Mapping[str, Any], expected: int | 
 async def _insert_or_lock(
     connection: AsyncConnection, table: Table, values: Mapping[str, Any]
 ) -> RowMapping | None:
-    """Insert the row and return it; lock an existing one without changing it."""
+    """Insert the row and return it; lock an existing row without changing it."""
     key = [column.name for column in table.primary_key]
     statement = (
         insert(table)

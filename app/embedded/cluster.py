@@ -1,7 +1,7 @@
-"""Postgres' own files: where they are, how they are created and configured.
+"""A cluster's files: where they are, how they are created and configured.
 
-Root never writes inside a cluster, which belongs to an unprivileged user; what root writes for
-Postgres lies beside it. Running servers belong to postmaster.
+Root never writes inside a cluster, which belongs to an unprivileged user; files that root writes
+for Postgres are beside it. `postmaster` handles running servers.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from app.embedded.errors import EmbeddedPostgresError
 from app.embedded.os_user import OsUser
 
 INITDB_SECONDS = 120.0
-"""Half a second on a laptop; a slow network disk with fsync may take a minute."""
+"""Half a second on a laptop; with fsync on a slow network disk it may take a minute."""
 
 INCOMPLETE_PREFIX = "postgres.new-"
-"""Of directories in which a cluster is being created, or was when the service died."""
+"""The prefix of directories in which a cluster is being created, or was when the service died."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -33,8 +33,8 @@ _LOCKS = 102_400
 _LOOPBACK_ONLY = ("listen_addresses = '127.0.0.1'", "unix_socket_directories = ''", "ssl = off")
 
 _QUIET_LOG = (
-    # Tenants get their own errors. Here they would fill the disk, and a failed statement may hold
-    # a password.
+    # Tenants get their own errors. In the log they would fill the disk, and a failed statement may
+    # contain a password.
     "log_min_messages = log",
     "log_min_error_statement = panic",
     "log_checkpoints = off",
@@ -45,12 +45,12 @@ _QUIET_LOG = (
 
 _MODEST = (
     "timezone = 'UTC'",
-    # A vanished client frees its connection soon, not when its statement ends.
+    # A client that vanished frees its connection soon, not only when its statement ends.
     "client_connection_check_interval = '1s'",
     "shared_buffers = '64MB'",
     "max_wal_size = '256MB'",
     "io_method = 'sync'",
-    # Nothing replicates from here.
+    # No standby replicates from this server.
     "wal_level = 'minimal'",
     "max_wal_senders = 0",
     "max_logical_replication_workers = 0",
@@ -59,7 +59,7 @@ _MODEST = (
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster's place, the user that owns it and the programs that serve it."""
+    """A cluster's directory, the user that owns it, and the programs that serve it."""
 
     base_directory: Path
     os_user: OsUser
@@ -72,18 +72,18 @@ class Cluster:
 
     @property
     def configuration(self) -> Path:
-        """The file that stands for postgresql.conf."""
+        """The file used as postgresql.conf."""
         return self.base_directory / "postgres.conf"
 
     def exists(self) -> bool:
-        """Whether it was created, completely."""
+        """Whether it was created completely."""
         return self.directory.is_dir()
 
     async def create(self, password: str, *, durable: bool) -> None:
-        """Run initdb beside the final place and move the result there once it is complete.
+        """Run initdb beside the final place, and move the complete result there.
 
         Raises:
-            EmbeddedPostgresError: initdb failed, with what it said.
+            EmbeddedPostgresError: initdb failed; the message has its output.
         """
         half = Path(tempfile.mkdtemp(prefix=INCOMPLETE_PREFIX, dir=self.base_directory))
         try:
@@ -95,7 +95,7 @@ class Cluster:
                 f"--pgdata={half / 'postgres'}",
                 f"--pwfile={half / 'password'}",
                 *("--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8"),
-                # Collation and case rules of Postgres' own: the same on every machine.
+                # Postgres' own collation and case rules are the same on every machine.
                 *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
                 *(() if durable else ("--no-sync",)),
                 deadline_seconds=INITDB_SECONDS,
@@ -107,7 +107,7 @@ class Cluster:
             shutil.rmtree(half, ignore_errors=True)
 
     async def remove_incomplete(self) -> None:
-        """Remove what a killed service left, each time: its initdb may have outlived it."""
+        """Remove the leftovers of a killed service, each time: its initdb may have outlived it."""
         await asyncio.to_thread(self._remove_half_made)
 
     def _remove_half_made(self) -> None:
@@ -119,7 +119,7 @@ class Cluster:
         """Set the superuser's password without the old one; no server may be running.
 
         Raises:
-            EmbeddedPostgresError: Postgres could not be started alone on the cluster.
+            EmbeddedPostgresError: Postgres could not be started in single-user mode.
         """
         finished = await self.os_user.run(
             *(self.binaries.postgres, "--single", "-D", self.directory),
@@ -133,7 +133,7 @@ class Cluster:
             )
 
     def configure(self, *, port: int, max_connections: int, durable: bool) -> None:
-        """Write the whole configuration, so that changed settings count from this start."""
+        """Write the whole configuration, so that changed settings take effect at this start."""
         lines = [
             "# Written by poolkeeper at each start; changes made here are lost.",
             *_LOOPBACK_ONLY,
@@ -151,23 +151,23 @@ class Cluster:
 
 
 def _locks_per_transaction(max_connections: int) -> int:
-    """A lock table for 100,000 locks, some 40 MB, of 64 (Postgres' default) to 1024 a session.
+    """Locks per session for a table of 100,000, some 40 MB: 64 (Postgres' default) to 1024.
 
-    Postgres sizes the table for this many locks in each of its sessions.
+    Postgres sizes the table for this number of locks in each session.
     """
     return max(64, min(1024, _LOCKS // max_connections))
 
 
 def shared_base_directory(data_dir: Path, *, shared_root: Path) -> Path:
-    """Where root's cluster goes when Postgres' user cannot enter `data_dir`."""
+    """The place of root's cluster if Postgres' user cannot enter `data_dir`."""
     return shared_root / hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
 
 
 async def locate_cluster(data_dir: Path, *, package: Path, shared_root: Path) -> Cluster:
     """Find the cluster of a data directory, or the place where to create it.
 
-    That is `<data_dir>/postgres`; and where the user cannot enter `data_dir`, a directory of its
-    own under `shared_root`. A cluster stays where it was created.
+    That is `<data_dir>/postgres`; if the user cannot enter `data_dir`, a directory under
+    `shared_root`. A cluster stays where it was created.
 
     Raises:
         EmbeddedPostgresError: no user, no programs, or no place that the user can enter.

@@ -18,7 +18,7 @@ _LOCK = "lock"
 
 
 def write_private_file(path: Path, text: str) -> None:
-    """Write a file that its owner alone may read: all or nothing, also if the machine crashes.
+    """Write a file that only its owner may read: all or nothing, even if the machine crashes.
 
     Raises:
         OSError: it cannot be written; then nothing has changed.
@@ -38,7 +38,7 @@ def write_private_file(path: Path, text: str) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    """Bring the names in it to the disk, where its file system can."""
+    """Write the directory's entries to the disk, if its file system can."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with suppress(OSError):
@@ -48,7 +48,7 @@ def _sync_directory(path: Path) -> None:
 
 
 def new_password() -> str:
-    """256 random bits, in letters that need no quoting anywhere."""
+    """Create a password: 256 random bits, in letters that need no quoting anywhere."""
     return secrets.token_hex(32)
 
 
@@ -62,9 +62,9 @@ class DataDirectory:
         self._lock: int | None = None
 
     def lock(self) -> None:
-        """Make the directory, if missing, and keep other services out of it until `unlock()`.
+        """Create the directory if missing, and lock it against other services until `unlock()`.
 
-        The kernel drops the lock with the process, however it ends, so it never goes stale.
+        The kernel releases the lock when the process ends, however it ends, so it never goes stale.
 
         Raises:
             EmbeddedPostgresError: another service holds it; the message says which.
@@ -88,7 +88,7 @@ class DataDirectory:
         self._lock = file
 
     def unlock(self) -> None:
-        """Let the next service in. Safe twice.
+        """Let the next service in. Safe to call twice.
 
         The file stays: removing it would let two services lock two files of the same name,
         unless its directory goes with it.
@@ -98,7 +98,7 @@ class DataDirectory:
             self._lock = None
 
     def read_password(self) -> str | None:
-        """The stored password; None when there is none, or not one of ours."""
+        """The stored password; None if there is none, or it is not one of ours."""
         try:
             password = self._password_file.read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
@@ -107,17 +107,17 @@ class DataDirectory:
         return password if re.fullmatch(r"[0-9a-f]{64}", password) else None
 
     def store_password(self, password: str) -> None:
-        """Keep it for the next start, and for a person who wants to look inside."""
+        """Store it for the next start, and for a person who wants to look inside."""
         write_private_file(self._password_file, password)
 
     def begin_log(self) -> None:
-        """Begin a new log, so that it does not grow without end; the last one explains a crash."""
+        """Start a new log, so that it does not grow for ever; the previous one explains a crash."""
         if self.log_file.exists():
             self.log_file.replace(self.path / "postgres.log.previous")
         self.log_file.touch(mode=0o600)
 
     def delete(self) -> None:
-        """Delete all that is in it, and the lock last: no other service may start in between."""
+        """Delete everything in it, the lock last: no other service may start in between."""
         for entry in self.path.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)

@@ -1,4 +1,4 @@
-"""What a new server needs before others may connect: its two databases, closed to PUBLIC."""
+"""Prepares a new server before others may connect: creates two databases, closed to PUBLIC."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,12 +11,12 @@ from app.embedded.errors import EmbeddedPostgresError
 
 CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 60.0
-"""For one statement; creating a database copies some 8 MB and writes them out."""
+"""For one statement; creating a database copies some 8 MB and writes them to disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedAddress:
-    """Where the embedded server listens, and how its superuser gets in."""
+    """The address of the embedded server, and the login of its superuser."""
 
     host: str
     port: int
@@ -27,7 +27,7 @@ class EmbeddedAddress:
 
 
 async def create_databases(address: EmbeddedAddress) -> None:
-    """Create the databases that are missing, and revoke PUBLIC's right to connect.
+    """Create missing databases, and revoke PUBLIC's right to connect.
 
     Raises:
         EmbeddedPostgresError: the server refuses.

@@ -1,7 +1,7 @@
-"""EmbeddedPostgres: one private server for the life of one service.
+"""EmbeddedPostgres: a private server for the life of one service.
 
-Holds the order of things: lock the directory, end what a killed service left, create what is
-missing, launch, prepare; and the same backwards. Each step is another file's.
+This file has the order of steps: lock the directory, end what a killed service left, create what is
+missing, launch, prepare; and the same backwards. Other files carry out the steps.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ from app.embedded.postmaster import FAST_SECONDS, Postmaster
 HOST = "127.0.0.1"
 
 MAX_LAUNCHES = 20
-"""Launches before giving up on a port, or on a crashed server's last processes."""
+"""Launches before it gives up on a port, or on a crashed server's last processes."""
 
 RELAUNCH_PAUSE_SECONDS = 0.25
-"""Between two launches while such processes live; they end as soon as they notice."""
+"""The pause between two launches while such processes live; they end as soon as they notice."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -38,9 +38,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class EmbeddedPostgres:
     """A Postgres server of our own under a data directory.
 
-    The directory holds `lock`, `postgres-password`, `postgres.log`, `postgres.conf` and the cluster
-    in `postgres/`. One task at a time may call its methods; the event loop may be another one each
-    time.
+    The directory contains `lock`, `postgres-password`, `postgres.log`, `postgres.conf`, and the
+    cluster in `postgres/`. One task at a time may call the methods, each time in any event loop.
     """
 
     def __init__(
@@ -55,13 +54,13 @@ class EmbeddedPostgres:
         """Nothing happens before `start()`.
 
         Args:
-            data_dir: made if missing; one service at a time can use it.
-            max_connections: of the server; a change counts from the next start.
-            durable: False for tests: faster, and what was committed survives a crash of
-                Postgres, but not one of the machine.
-            package: where the wheel's package is; found by itself.
-            shared_root: for root only: where programs and clusters go which Postgres'
-                unprivileged user cannot reach at their own place.
+            data_dir: created if missing; one service at a time can use it.
+            max_connections: the server's setting; a change takes effect at the next start.
+            durable: False for tests: faster; commits survive a crash of Postgres, but not of the
+                machine.
+            package: the directory of the wheel's package; found automatically.
+            shared_root: for root only: the place of programs and clusters that Postgres'
+                unprivileged user cannot access in their own place.
         """
         self._directory = DataDirectory(data_dir)
         self._max_connections = max_connections
@@ -78,14 +77,14 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int | None:
-        """The server's process while started, else None."""
+        """The server's process id while it is started, else None."""
         return None if self._postmaster is None else self._postmaster.pid
 
     async def start(self) -> EmbeddedAddress:
-        """Bring the server up, whatever state a killed service left it in. Safe twice.
+        """Start the server, whatever state a killed service left it in. Safe to call twice.
 
         Raises:
-            EmbeddedPostgresError: it cannot be; nothing is left running.
+            EmbeddedPostgresError: it cannot be started; nothing is left running.
         """
         if self._address is not None:
             return self._address
@@ -110,7 +109,7 @@ class EmbeddedPostgres:
     async def stop(self) -> None:
         """End the server (fast, at a deadline immediately), then unlock the directory.
 
-        Safe twice and before start. Takes 5 seconds as a rule at most, 21 at worst.
+        Safe to call twice, and before start. Usually it takes at most 5 seconds, at worst 21.
 
         Raises:
             EmbeddedPostgresError: the server does not end.
@@ -122,10 +121,10 @@ class EmbeddedPostgres:
         self._directory.unlock()
 
     async def remove(self) -> None:
-        """Stop, then delete the cluster, wherever it is, and the data directory with all in it.
+        """Stop, then delete the cluster, wherever it is, and the data directory with its content.
 
-        Safe before start, twice, and after a service that was killed. Root's copy of the
-        programs stays: other services run it.
+        Safe before start, to call twice, and after a killed service. Root's copy of the programs
+        stays: other services run it.
 
         Raises:
             EmbeddedPostgresError: another service uses the directory, or it cannot be deleted.
@@ -154,13 +153,13 @@ class EmbeddedPostgres:
             await self.stop()
 
     async def restart_if_crashed(self) -> bool:
-        """Launch the server again if it ended by itself; whether that was needed.
+        """Launch the server again if it ended by itself; return whether that was needed.
 
-        After a failure or a cancellation the next call goes on from there; the directory stays
-        ours until `stop()`.
+        After a failure or a cancellation the next call continues; the directory stays locked until
+        `stop()`.
 
         Raises:
-            EmbeddedPostgresError: it did not come up this time.
+            EmbeddedPostgresError: it did not start this time.
         """
         postmaster, cluster, address = self._postmaster, self._cluster, self._address
         if postmaster is None or cluster is None or address is None or postmaster.is_running():
@@ -172,10 +171,10 @@ class EmbeddedPostgres:
         return True
 
     async def restart(self, mode: Literal["fast", "immediate"] = "fast") -> EmbeddedAddress:
-        """Stop and launch again, on the same port if it is still free. Needs a started server.
+        """Stop and launch again, on the same port if it is still free. The server must be started.
 
         Raises:
-            EmbeddedPostgresError: it was not started, or does not come up again and is stopped.
+            EmbeddedPostgresError: it was not started, or does not start again and is stopped.
         """
         if self._postmaster is None or self._cluster is None or self._address is None:
             raise EmbeddedPostgresError("the embedded Postgres is not started")
@@ -186,7 +185,7 @@ class EmbeddedPostgres:
         return self._address
 
     async def _ensure_cluster(self, cluster: Cluster) -> str:
-        """Create the cluster or learn its superuser's password; the password."""
+        """Create the cluster or read its superuser's password; return the password."""
         stored = self._directory.read_password()
         password = stored or new_password()
         if not cluster.exists():
@@ -194,7 +193,7 @@ class EmbeddedPostgres:
         elif stored is None:
             self._configure(cluster, port=_free_port())
             await cluster.reset_password(password)
-        # Stored after the cluster knows it: a service killed in between sets another one.
+        # Stored after the cluster has it: a service killed in between sets another one.
         if stored is None:
             self._directory.store_password(password)
         return password
@@ -244,10 +243,10 @@ class EmbeddedPostgres:
 
 
 def _free_port() -> int:
-    """A port without a listener.
+    """Find a port without a listener.
 
-    Taken below the range from which systems choose ports for outgoing connections, so that no
-    such connection uses it while the server restarts.
+    It is below the range from which systems choose ports for outgoing connections, so that no such
+    connection uses it while the server restarts.
     """
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as probe:

@@ -1,7 +1,7 @@
-"""The operating system user that Postgres runs as, and what that user can reach.
+"""The operating system user that runs Postgres, and what that user can access.
 
-Postgres refuses to run as root, so root runs it as an unprivileged user. Only short-lived programs
-are started here; the server itself belongs to postmaster.
+Postgres refuses to run as root, so root runs it as an unprivileged user. This file starts only
+short-lived programs; `postmaster` runs the server.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from typing import Self
 from app.embedded.errors import EmbeddedPostgresError
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-"""Of Postgres' programs: no PG* variable of the operator may reach them."""
+"""The environment of Postgres' programs: no PG* variable of the operator may reach them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletedProgram:
-    """A program that ended: its exit status, and what it wrote to both outputs."""
+    """A program that ended: its exit status, and its output on both streams."""
 
     status: int
     output: str
@@ -30,7 +30,7 @@ class CompletedProgram:
 
 @dataclass(frozen=True, slots=True)
 class OsUser:
-    """The user that runs Postgres; `uid` and `gid` are None where that is our own."""
+    """The user that runs Postgres; `uid` and `gid` are None for our own user."""
 
     name: str
     uid: int | None = None
@@ -38,7 +38,7 @@ class OsUser:
 
     @classmethod
     def choose(cls, existing_cluster: Path | None) -> Self:
-        """Our own user; under root the owner of an existing cluster, else postgres or nobody.
+        """Choose our own user; for root, the owner of an existing cluster, or postgres, or nobody.
 
         Raises:
             EmbeddedPostgresError: there is no such user, or the cluster is another user's.
@@ -67,7 +67,7 @@ class OsUser:
 
     @property
     def extra_groups(self) -> list[int] | None:
-        """None to keep ours; a user that we switch to has none."""
+        """None to keep our groups; a user that we switch to has none."""
         return None if self.uid is None else []
 
     def chown(self, path: Path) -> None:
@@ -80,13 +80,13 @@ class OsUser:
         deadline_seconds: float,
         stdin: bytes = b"",
     ) -> CompletedProgram:
-        """Run a program to its end; none of its processes is left when this returns or raises.
+        """Run a program to its end; when this returns or raises, none of its processes is left.
 
         Raises:
             EmbeddedPostgresError: it did not end before the deadline.
             OSError: this user cannot run it.
         """
-        # Uvloop starts no process as another user. This returns once the program runs.
+        # Uvloop cannot start a process as another user. This returns once the program runs.
         process = subprocess.Popen(  # noqa: ASYNC220 - see above
             argv,
             stdin=subprocess.PIPE,
@@ -123,5 +123,5 @@ class OsUser:
         return finished.status == 0
 
     async def can_enter(self, directory: Path) -> bool:
-        """Whether the user gets into a directory through all of its parents."""
+        """Whether the user can enter a directory through all its parents."""
         return await self.can_run("/bin/sh", "-c", 'cd -- "$1"', "sh", directory)

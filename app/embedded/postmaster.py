@@ -1,6 +1,6 @@
-"""One running server process: launching it, waiting for it, ending it.
+"""A running server process: launches it, waits for it, ends it.
 
-It is a plain child process, not asyncio's, so that it may outlive the event loop.
+It is a plain child process, not one of asyncio, so that it may outlive the event loop.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from app.embedded.errors import EmbeddedPostgresError
 from app.embedded.os_user import ENVIRONMENT
 
 READY_SECONDS = 60.0
-"""A second as a rule; after a crash Postgres first replays what it had not written."""
+"""Usually a second; after a crash Postgres first replays its log."""
 
 FAST_SECONDS = 5.0
-"""For a fast shutdown: Postgres ends the sessions and writes everything."""
+"""For a fast shutdown: Postgres ends the sessions and writes everything to disk."""
 
 IMMEDIATE_SECONDS = 8.0
-"""For an immediate shutdown: Postgres itself kills what does not end in 5."""
+"""For an immediate shutdown: Postgres itself kills processes that do not end in 5 seconds."""
 
 POLL_SECONDS = 0.02
 """Between two checks of a process."""
@@ -64,10 +64,11 @@ class Postmaster:
 
     @classmethod
     def find_orphan(cls, directory: Path) -> Self | None:
-        """The server that a killed service left running on a cluster, if any.
+        """Find the server that a killed service left running on a cluster.
 
-        Pids are reused, above all in containers, so a pid file that names some other process is
-        removed: Postgres would refuse to start because of it. Without /proc Postgres decides.
+        Process ids are reused, especially in containers, so a pid file with the id of another
+        process is removed: Postgres would refuse to start because of it. Without /proc, Postgres
+        decides.
         """
         file = directory / "postmaster.pid"
         if not Path("/proc/self/cmdline").exists():
@@ -88,11 +89,11 @@ class Postmaster:
             command = Path(f"/proc/{self.pid}/cmdline").read_bytes()
         except OSError:
             return False
-        # Everyone may read a command line; for more, root in a container lacks the capability.
+        # Everyone may read a command line; to read more, root in a container lacks the capability.
         return b"\0-D\0%b\0" % os.fsencode(self._directory) in command
 
     async def wait_until_ready(self) -> bool:
-        """Wait until it takes connections; False if it ended instead.
+        """Wait until it accepts connections; return False if it ended instead.
 
         Raises:
             EmbeddedPostgresError: neither happened before the deadline.
@@ -116,9 +117,9 @@ class Postmaster:
         return False
 
     async def stop(self, *, fast_seconds: float = FAST_SECONDS) -> None:
-        """End the server: fast, then immediately, then by force. Safe when it has ended.
+        """End the server: fast, then immediately, then by force. Safe after it has ended.
 
-        A fast shutdown may take *fast_seconds*; 0 begins with the immediate one.
+        A fast shutdown may take *fast_seconds*; 0 starts with the immediate one.
 
         Raises:
             EmbeddedPostgresError: it outlived even SIGKILL, which only a hung disk can cause.
@@ -139,7 +140,7 @@ class Postmaster:
             return False
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
-            os.kill(self.pid, signal.SIGCONT)  # a stopped process reads no other signal
+            os.kill(self.pid, signal.SIGCONT)  # a stopped process handles no other signal
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.is_running():  # noqa: ASYNC110 - another process sets no event

@@ -1,1 +1,1 @@
-"""Text that people read, safe and in width. Imports nothing of the project."""
+"""Text for people: safe to print, fitted to a width. It imports nothing of the project."""

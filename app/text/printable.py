@@ -1,7 +1,7 @@
-"""Text of others for terminals: no control sequence takes effect, and no character is invisible.
+"""Makes text of others safe to print: no control sequence takes effect, no character is invisible.
 
-Everything that reaches a terminal or a log for people passes here: labels, names, messages of a
-server.
+Everything that reaches a terminal or a log for people passes through this: labels, names, messages
+of a server.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from io import TextIOWrapper
 
 from app.text.wrapping import terminal_width, wrapped
 
-# C0, DEL and C1; marks, overrides and isolates of writing direction; line separators; characters
-# without width; lone surrogates. The joiners of Indic, Persian and emoji stay.
+# C0, DEL and C1; marks, overrides and isolates of writing direction; line separators; zero-width
+# characters; lone surrogates. The joiners of Indic scripts, Persian and emoji stay.
 _UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
     r"\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
-# As wide as what they replace, so that tables stay aligned.
+# As wide as the replaced character, so that tables stay aligned.
 _SUBSTITUTES = {"→": ">", "…": ".", "█": "#", "░": "."}
 
 
 def is_printable(text: str) -> bool:
-    """Whether *text* holds nothing that `printable` would escape."""
+    """Whether `printable` would leave *text* unchanged."""
     return _UNPRINTABLE.search(text) is None
 
 
 def printable(text: str) -> str:
-    r"""*text* on one line, its control and invisible characters escaped: `\x1b`, `\u202e`."""
+    r"""Put *text* on one line and escape control and invisible characters: `\x1b`, `\u202e`."""
     return _UNPRINTABLE.sub(_escaped, text)
 
 
 def printable_lines(text: str) -> str:
-    """*text* like `printable`, but of several lines, such as a traceback."""
+    """Like `printable`, but for several lines, such as a traceback."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def printable_json(document: str) -> str:
-    """The same JSON *document*, with control and invisible characters escaped.
+    """Escape control and invisible characters in a JSON *document*.
 
-    Line breaks and tabs outside of strings stay; inside, JSON has escaped them already.
+    Line breaks and tabs outside strings stay; inside strings, JSON has already escaped them.
     """
     return _UNPRINTABLE.sub(lambda found: _in_json(found[0]), document)
 
 
 def allow_any_encoding() -> None:
-    """Let standard output and error accept all text, whatever their encoding."""
+    """Let standard output and error accept any text, whatever their encoding."""
     codecs.register_error("poolkeeper", _nearest)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -56,7 +56,7 @@ def allow_any_encoding() -> None:
 
 
 def print_error(sentence: str) -> None:
-    """Say on standard error why a command fails."""
+    """Print on standard error why a command fails."""
     text, width = f"poolkeeper: {printable_lines(sentence)}", terminal_width(sys.stderr)
     for line in text.split("\n"):
         for part in [line] if width is None else wrapped(line, width):
@@ -78,7 +78,7 @@ def _in_json(sign: str) -> str:
 
 
 def _nearest(error: UnicodeError) -> tuple[str, int]:
-    """What replaces characters that an encoding lacks; a handler of `codecs`."""
+    """An error handler of `codecs`: replaces characters that an encoding lacks."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]

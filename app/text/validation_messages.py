@@ -1,4 +1,4 @@
-"""What pydantic says of an invalid value, in words for people who do not write Python."""
+"""Translates pydantic's errors into words for people who do not write Python."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 _NUMBER, _WHOLE_NUMBER = "Must be a number.", "Must be a whole number."
 _TIME = "Must be a time such as 2026-07-14T12:00:00Z."
 _OBJECT = "Must be an object of names and values."
-# By the kind of the error; in braces what its context says.
+# By the kind of error; braces refer to values in its context.
 _PLAIN = {
     "missing": "Must be given.",
     "extra_forbidden": "There is no such field.",
@@ -50,10 +50,10 @@ _EMPTY = "Must not be empty."
 
 
 def validation_message(problem: Mapping[str, Any], forms: Mapping[str, str] | None = None) -> str:
-    """One sentence about an item of `ValidationError.errors()`, which has its context.
+    """Make one sentence from an item of `ValidationError.errors()`, with its context.
 
-    Values that people gave are not in it. *forms* has a sentence for each pattern that is known.
-    An item without the limit that its kind is about is one of ours: it has its own sentence.
+    It does not contain the given value. *forms* has a sentence for each known pattern. An item
+    without the limit that its kind needs is one of our own errors: it has its own sentence.
     """
     if problem["type"] == "too_long" and problem.get("ctx", {}).get("field_type") == "Value":
         problem = {**problem, "type": "string_too_long"}
@@ -71,5 +71,5 @@ def validation_message(problem: Mapping[str, Any], forms: Mapping[str, str] | No
 
 
 def _short(value: object) -> object:
-    """A limit such as 60.0 as people write it."""
+    """Format a limit such as 60.0 as people write it."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,4 +1,4 @@
-"""How text fits a terminal. Imports nothing of the project, so that the client may use it."""
+"""Fits text to a terminal. It imports nothing of the project, so that the client may use it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import TextIO
 
 
 def terminal_width(stream: TextIO) -> int | None:
-    """Columns of the terminal; None for a pipe or a file, where nothing is shortened or wrapped."""
+    """The terminal's width in columns.
+
+    None for a pipe or a file, where nothing is shortened or wrapped.
+    """
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
 def cell_width(text: str) -> int:
-    """How many columns of a terminal a text takes: East Asian characters take two."""
+    """The width of a text in terminal columns: East Asian characters take two."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len  # noqa: PLC0415 - most text is ASCII
@@ -22,7 +25,7 @@ def cell_width(text: str) -> int:
 
 
 def shortened(text: str, width: int) -> str:
-    """*text* in at most *width* columns, with an ellipsis if something is left out."""
+    """Shorten *text* to at most *width* columns, with an ellipsis if something is left out."""
     if cell_width(text) <= width:
         return text
     text = text[:width]
@@ -32,10 +35,9 @@ def shortened(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int, *, breaks_words: bool = False) -> Sequence[str]:
-    """*text* in lines of at most *width* columns, with its indentation, broken between words.
+    """Wrap *text* to lines of at most *width* columns, between words, keeping its indentation.
 
-    A word that is longer is a line of its own, so that it can be copied; with *breaks_words*, it is
-    broken.
+    A longer word gets its own line, so that it can be copied; with *breaks_words*, it is broken.
     """
     body = text.lstrip(" ")
     indentation = " " * (len(text) - len(body))
@@ -54,7 +56,7 @@ def wrapped(text: str, width: int, *, breaks_words: bool = False) -> Sequence[st
 
 
 def _pieces(word: str, width: int) -> Iterator[str]:
-    """*word*, in pieces of at most *width* columns; a wide character is never broken."""
+    """Split *word* into pieces of at most *width* columns; a wide character is never split."""
     while cell_width(word) > width:
         piece = word[:width]
         while len(piece) > 1 and cell_width(piece) > width:
