@@ -1,4 +1,4 @@
-"""The agent of a node: it runs a connection pooler beside it as the service wants it.
+"""The agent of a node: it runs a connection pooler as the service tells it.
 
-It imports the domain alone, so that a node needs no settings, no catalog and no server of its own.
+It imports only the domain, so that a node needs no settings, no catalog and no server of its own.
 """

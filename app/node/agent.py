@@ -1,7 +1,6 @@
-"""The agent: it looks at its pooler, decides who may have connections, and does that; repeatedly.
+"""The agent: it observes its pooler, decides who may have connections, acts, and repeats that.
 
-Everything it decides is in `app.domain.nodes`. It keeps to the latest answer when the service
-is away.
+Its decisions are in `app.domain.nodes`. While the service is away, it keeps to the latest answer.
 """
 
 from __future__ import annotations
@@ -23,29 +22,30 @@ from app.node.errors import CannotRender, NodeError, NotInForce
 from app.node.tracked_entries import TrackedEntries
 from app.node.tracked_entry import TrackedEntry
 
-# In seconds. A RELOAD stalls all clients of PgBouncer, for 28 ms where it has 1,000 entries, and
-# the shorter the fewer it has. So does the time between two: clients stall for 0.3 % of it at most,
-# and a node with few entries is up to date at once. What revokes a credential, or lets clients go
-# on that wait for nothing else, does not wait so long.
+# In seconds. A RELOAD stalls all clients of PgBouncer: for 28 ms with 1,000 entries, shorter with
+# fewer. So the interval depends on that time: clients stall for at most 0.3 % of it, and a node
+# with few entries is up to date at once. Changes that revoke a credential, or that waiting clients
+# need, do not wait this long.
 RELOAD_INTERVAL = 10.0
 RELOAD_ENTRIES = 1000
 URGENT_INTERVAL = 0.5
-# Clients of an entry that disappears may end their transactions for so long.
+# Clients of an entry that is removed have this long to end their transactions.
 LEAVE_SECONDS = 10.0
 # Postgres notices soon that a pooler was killed (`connect_query`), and ends its back-ends. An agent
-# that starts another one waits for so long, because many take a while.
+# that starts another pooler waits this long, because ending many takes a while.
 LINGER_SECONDS = 1.5
-# Entries that are reported between two turns of the event loop, which may be the service's.
+# Entries reported between two turns of the event loop, which may be the service's.
 _SLICE = 500
 
 
 class Agent:
-    """One node's agent. `start()` first; then `look()` ten times a second.
+    """The agent of a node: call `start()` first, then `look()` ten times a second.
 
     Attributes:
-        configuration: what the node is to do; allotments and pauses in it are obeyed at once.
-        version: of the configuration that the pooler has; 0 before the first.
-        problem: why the pooler does not have the latest configuration; empty: it has, or will.
+        configuration: the node's configuration; its allotments and pauses take effect at once.
+        version: version of the configuration that the pooler has; 0 before the first.
+        problem: why the pooler does not have the latest configuration; empty if it has, or soon
+            will.
     """
 
     def __init__(
@@ -57,12 +57,11 @@ class Agent:
         left: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Run *engine* by *configuration*.
+        """Run *engine* with *configuration*.
 
         Args:
-            accepted_at: when the last report was sent that the service accepted, by *clock*; now
-                if None.
-            left: the most connections that an earlier agent's pooler may have had, by server.
+            accepted_at: when the last accepted report was sent, by *clock*; None: now.
+            left: the most connections that an earlier agent's pooler may still have, by server.
         """
         self._engine = engine
         self._clock = clock
@@ -71,9 +70,9 @@ class Agent:
         self._entries = TrackedEntries()
         self._accepted_at = clock() if accepted_at is None else accepted_at
         self._applied_at = float("-inf")
-        # Whether the pooler has another configuration; None: it has not been compared.
+        # Whether the pooler has another configuration; None: not compared yet.
         self._is_pending: bool | None = None
-        # What the pooler has; None: that of an earlier agent.
+        # The pooler's configuration; None: that of an earlier agent.
         self._in_force: NodeConfiguration | None = None
         self._paused: frozenset[str] = frozenset()
         self._is_known = False
@@ -81,20 +80,20 @@ class Agent:
         self._totals: Mapping[str, EntryTotals] = {}
         self._backends: Mapping[str, Collection[int]] = {}
         self._census = Census()
-        # Servers whose allotment has shrunk, and others wait for a report that says so.
+        # Servers whose allotment has shrunk; others wait for a report of that.
         self._shrinking: set[str] = set()
-        # Likewise entries that have become smaller.
+        # Likewise, entries that have become smaller.
         self._shrunk: set[str] = set()
         # Whether clients wait for their entry's turn.
         self._do_clients_wait = False
-        # Connections of a pooler that ended, by server, and until when Postgres may have them.
+        # Connections of an ended pooler, by server, and until when Postgres may have them.
         self._left, self._left_until = dict(left or {}), float("inf")
-        # Of each entry that is wanted, and of those that the pooler has still.
+        # All entries that are wanted, or that the pooler still has.
         self._server_of: dict[str, str] = {}
         self._take(configuration)
 
     def configure(self, configuration: NodeConfiguration) -> bool:
-        """Take in what the service sent; whether it changes anything. Older parts do not."""
+        """Take in a configuration; return whether it changes anything. Older parts do not."""
         merged = newest(self.configuration, configuration)
         before = self.configuration
         if merged == before:
@@ -125,11 +124,11 @@ class Agent:
             del self._server_of[name]
 
     def allot(self, allotments: Mapping[str, Allotment]) -> bool:
-        """Take in the allotments of an answer; whether one is new."""
+        """Take in the allotments of an answer; return whether one is new."""
         return self.configure(self.configuration.with_allotments(allotments))
 
     def accepted(self, sent_at: float) -> None:
-        """The service has accepted the report of *sent_at*, and its answer was taken in."""
+        """Note that the service accepted the report of *sent_at*; its answer was taken in."""
         self._accepted_at = max(self._accepted_at, sent_at)
 
     async def start(self) -> None:
@@ -155,7 +154,7 @@ class Agent:
         await self._read_back()
 
     async def look(self) -> None:
-        """Measure, and open and close entries; put a new configuration in force when it is time.
+        """Measure, open and close entries, and apply a new configuration when it is time.
 
         Raises:
             NodeError: the pooler is away, or refuses. The next look begins by reading back.
@@ -174,7 +173,7 @@ class Agent:
             raise
 
     async def _read_back(self) -> None:
-        """Learn what is open, and how large, from the pooler itself."""
+        """Read from the pooler itself which entries are open, and their sizes."""
         self._entries.read_back(await self._engine.read_back(), self._clock())
         self._note_leaving()
         self._is_known = True
@@ -186,13 +185,13 @@ class Agent:
     # -- the configuration -----------------------------------------------------------------------
 
     async def _apply_if_due(self) -> None:
-        """Put the configuration in force, if none was of late and what is open fits in it."""
+        """Apply the configuration, if none was applied recently and open entries fit into it."""
         wanted = self.configuration
         try:
             if self._is_pending is None:
                 differs = await self._engine.differs(wanted)
                 if self.configuration is not wanted:
-                    return  # the next look compares the one that has come meanwhile
+                    return  # the next look compares the newer one
                 self._is_pending = differs
             if not (self._is_pending or self._engine.is_outdated()):
                 self._is_applied(wanted)
@@ -204,7 +203,8 @@ class Agent:
             self._applied_at = self._clock()
             await self._engine.apply(chosen)
         except (CannotRender, NotInForce) as error:
-            # What the pooler has goes on. This one is tried again, in case others mend it.
+            # The pooler keeps its present configuration. This one is tried again, in case someone
+            # fixes the cause.
             self.problem = str(error)
             self._applied_at = self._clock()
             if self.configuration is wanted:
@@ -213,7 +213,7 @@ class Agent:
                 await self._read_back()
             return
         await self._read_back()
-        # What was opened by the sizes before, after the last look.
+        # Entries opened with the previous sizes, after the last look.
         await self._measure()
         self._is_applied(chosen)
         if self.configuration is not chosen:
@@ -230,7 +230,7 @@ class Agent:
             self.version = configuration.version
 
     def _due(self, wanted: NodeConfiguration) -> NodeConfiguration | None:
-        """What is to be applied now: all that is wanted, what of it cannot wait, or nothing."""
+        """The configuration to apply now: all of it, the urgent part of it, or None."""
         waited = self._clock() - self._applied_at
         fits = all(map(self._fits, wanted.servers))
         if waited >= self._interval and fits and self._have_left():
@@ -245,12 +245,12 @@ class Agent:
 
     @property
     def _interval(self) -> float:
-        """Seconds between two RELOADs that could wait."""
+        """Seconds between two RELOADs that are not urgent."""
         scaled = RELOAD_INTERVAL * len(self._entries) / RELOAD_ENTRIES
         return min(RELOAD_INTERVAL, max(URGENT_INTERVAL, scaled))
 
     def _fits(self, server: str) -> bool:
-        """Whether the sizes to come of what is open are no larger, or fit in the allotment."""
+        """Whether the new sizes of open entries are no larger, or fit into the allotment."""
         gated = self._gated(server)
         grows = any(
             entry.state is EntryState.OPEN and entry.size > self._entries[entry.name].size
@@ -259,7 +259,7 @@ class Agent:
         return not grows or committed(gated) <= self._allotted(server)
 
     def _have_left(self) -> bool:
-        """Whether the entries that disappear have no connections, or had their time."""
+        """Whether the entries to remove have no connections, or had their time."""
         latest = self._clock() - LEAVE_SECONDS
         return all(
             tracked.state is not EntryState.OPEN
@@ -290,9 +290,9 @@ class Agent:
             await self._engine.open(*actions.open)
 
     async def _cut_strangers(self) -> None:
-        """Cut clients who may not be there.
+        """Cut clients that may no longer be connected.
 
-        They logged in before their credential was revoked, or began to and took their time.
+        They logged in, or began to, before their credential was revoked.
         """
         if self._in_force is None or not self._census.is_due(self._clock()):
             return
@@ -303,28 +303,28 @@ class Agent:
                 self._entries.enter(name, EntryState.CLOSING, self._clock())
 
     def _servers(self) -> list[str]:
-        """Those of the configuration, and those that only entries have which disappear."""
+        """The servers in the configuration, and those of entries that will be removed."""
         known = self.configuration.servers
         leaving = {self._server_of.get(tracked.name) for tracked in self._leaving()}
         return [*known, *sorted(each for each in leaving if each and each not in known)]
 
     def _allotted(self, server: str) -> int:
-        """Connections that entries may have now."""
+        """The connections that entries may have now."""
         known = self.configuration.servers.get(server)
         return max(0, known.allotment.connections - self._lingering(server)) if known else 0
 
     def _lingering(self, server: str) -> int:
-        """Connections that a pooler left behind, and Postgres may still have."""
+        """Connections that an ended pooler left behind, and that Postgres may still have."""
         return self._left.get(server, 0) if self._clock() < self._left_until else 0
 
     def _gated(self, server: str) -> list[GatedEntry]:
-        """Entries of a server that have, or want, connections."""
+        """The entries of a server that have connections, or want some."""
         is_fenced = self._is_fenced
         staying = [
             tracked.gated(
                 size=self.configuration.size_of(entry),
                 weight=entry.weight,
-                # One that is resumed with another password waits until that is in force.
+                # A resumed entry with another password waits until that is in force.
                 allowed=entry.size > 0
                 and not (is_fenced or entry.paused or entry.name in self._paused),
             )
@@ -334,14 +334,14 @@ class Agent:
         leaving = [
             tracked.gated(size=tracked.size, weight=1, allowed=False)
             for tracked in self._leaving()
-            # One that is not known may be of any server.
+            # An unknown entry may belong to any server.
             if tracked.has_or_wants_connections
             and self._server_of.get(tracked.name, server) == server
         ]
         return staying + leaving
 
     def _served(self, names: Iterable[str]) -> list[tuple[NodeEntry, TrackedEntry]]:
-        """Those of these entries that are wanted, and the pooler has."""
+        """Those of these entries that are wanted and that the pooler has."""
         return [
             (self._wanted[name], self._entries[name])
             for name in names
@@ -349,7 +349,7 @@ class Agent:
         ]
 
     def _leaving(self) -> list[TrackedEntry]:
-        """Entries of the pooler that are wanted no more."""
+        """Entries of the pooler that are no longer wanted."""
         return [self._entries[name] for name in self._leaving_names]
 
     @property
@@ -359,10 +359,10 @@ class Agent:
     # -- reports ---------------------------------------------------------------------------------
 
     async def report(self, session: int, sequence: int, *, problem: str = "") -> NodeReport:
-        """What the service should know now.
+        """Make a report for the service.
 
-        While the pooler does not answer, that is what was last known, and the *problem*: it opens
-        nothing by itself.
+        While the pooler does not answer, it has the last known state and the *problem*: the pooler
+        opens nothing by itself.
         """
         if not problem:
             try:
@@ -370,7 +370,7 @@ class Agent:
                 self._backends = await self._engine.backends()
             except NodeError as error:
                 problem = str(error)
-        # Of thousands that have changed together, each is made in its turn, and kept.
+        # If thousands have changed together, their reports are made one by one, and kept.
         for number, served in enumerate(self._served(self._wanted), start=1):
             self._entry_report(*served)
             if number % _SLICE == 0:
@@ -401,7 +401,7 @@ class Agent:
 
     @property
     def is_report_due(self) -> bool:
-        """Whether something smaller is in force that is not reported: others wait for that."""
+        """Whether something smaller is in force but not reported: others wait for that."""
         return self._is_shrunk or any(
             committed(self._gated(server)) <= self._allotted(server) for server in self._shrinking
         )
@@ -419,7 +419,7 @@ class Agent:
 
     @property
     def is_pressed(self) -> bool:
-        """Whether others wait for what the next look does."""
+        """Whether others wait for the effect of the next look."""
         return self._do_clients_wait or bool(self._shrinking)
 
     def _server_report(self, server: str) -> ServerReport:
@@ -431,7 +431,7 @@ class Agent:
         )
 
     def _backends_of(self, server: str) -> frozenset[int]:
-        """Also of entries that disappear."""
+        """Includes entries that will be removed."""
         return frozenset(
             pid
             for name, pids in self._backends.items()

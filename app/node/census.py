@@ -1,7 +1,7 @@
-"""Who is logged in, looked at now and then, and who of them may not be there.
+"""A census: which users are logged in, taken now and then, and which of them may no longer be.
 
-A credential that is revoked is refused from then on. But its clients may be logged in, or have
-begun to: PgBouncer goes by the verifier that it knew when they began.
+A revoked credential is refused from then on. But its clients may be logged in, or be logging in:
+PgBouncer uses the verifier that it knew when the login began.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.rollout import revoked
 
-# In seconds. Where there are many clients a census is expensive.
+# In seconds. With many clients, a census is expensive.
 _INTERVAL = 10.0
 _CLOSE_INTERVAL = 1.0
-# A login takes no longer: `client_login_timeout`, and a few censuses.
+# The longest login: `client_login_timeout`, and a few censuses.
 _LOGIN_SECONDS = 20.0
 
 
@@ -23,12 +23,12 @@ class Census:
 
     def __init__(self) -> None:
         self._clients: Mapping[str, Collection[str]] = {}
-        # Users who may be logged in with a password that was replaced.
+        # Users that may be logged in with a replaced password.
         self._suspects: Mapping[str, Collection[str]] = {}
         self._next = self._watched_until = float("-inf")
 
     def begin(self, before: NodeConfiguration | None, after: NodeConfiguration, now: float) -> None:
-        """*after* is in force; *before* was, None: it is not known."""
+        """Note that *after* is in force; *before* was (None: unknown)."""
         self._suspects = revoked(before, after) if before else {}
         if self._suspects or not before:
             self._next, self._watched_until = now, now + _LOGIN_SECONDS
@@ -39,7 +39,7 @@ class Census:
     def take(
         self, clients: Mapping[str, Collection[str]], in_force: NodeConfiguration, now: float
     ) -> Mapping[str, Collection[str]]:
-        """Take in who is logged in; the users who may not be there, by entry."""
+        """Take in the logged-in users; return those that may not be connected, by entry."""
         self._clients = clients
         self._next = now + (_CLOSE_INTERVAL if now < self._watched_until else _INTERVAL)
         suspects, self._suspects = self._suspects, {}
@@ -55,5 +55,5 @@ class Census:
 
     @property
     def users(self) -> frozenset[str]:
-        """All users who are logged in."""
+        """All logged-in users."""
         return frozenset(user for users in self._clients.values() for user in users)

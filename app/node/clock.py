@@ -1,4 +1,4 @@
-"""Time since the machine started, which goes on while it is suspended and through new agents."""
+"""Seconds since the machine started; they also count while it is suspended, and across agents."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def boot_time() -> float:
-    """Seconds since the machine started, those in which it was suspended included."""
+    """Seconds since the machine started, including suspended time."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def boot_id() -> str:
-    """Which start of the machine that was."""
+    """Identifies the present start of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -1,8 +1,8 @@
 """A connection to PgBouncer's console: simple queries over its Unix socket.
 
-Drivers do not fit: the console has no extended query protocol, and asyncpg needs it. PgBouncer
-takes the user `pgbouncer` without a password, over the Unix socket, from a process of its own user
-id. The kernel tells it the *effective* one at the time of connecting.
+Drivers do not fit: the console has no extended query protocol, and asyncpg needs it. Over the Unix
+socket, PgBouncer lets the user `pgbouncer` in without a password if the process has PgBouncer's own
+user id. The kernel reports the *effective* user id at the time of connecting.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ from app.node.polled_rows import PolledRows
 
 T = TypeVar("T")
 
-# Of a connect or an answer, in seconds. A RELOAD of 5,000 entries takes a third of a second.
+# The deadline of a connect or an answer, in seconds. A RELOAD of 5,000 entries takes a third of a
+# second.
 DEADLINE_SECONDS = 10.0
 
 _PROTOCOL = 196_608
 _STARTUP = b"user\0pgbouncer\0database\0pgbouncer\0\0"
 _PEER_CREDENTIALS = struct.Struct("iII")
 _READ_BYTES = 1 << 18
-# Rows that are read between two turns of the event loop, which may be the service's.
+# Rows read between two turns of the event loop, which may be the service's.
 _SLICE = 500
-# The end of what a SHOW command shows, and of any answer. No text in a row can look like the first.
+# The ends of a SHOW command's answer, and of any answer. No text in a row can look like the first.
 _SHOWN = b"C\0\0\0\x09SHOW\0Z\0\0\0\x05I"
 _READY = b"Z\0\0\0\x05I"
 
 
 class Console:
-    """One connection; `connect()` makes it, `close()` ends it, at once.
+    """A connection; `connect()` opens it, `close()` ends it at once.
 
     Attributes:
-        pid: of the process that listens at the other end.
+        pid: process id of the listener.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
         self._is_ready = False
-        # By command, its last answer.
+        # The last answer by command.
         self._polled: dict[str, PolledRows[Any]] = {}
-        # Answers come in the order of the commands, and do not say whose they are.
+        # Answers come in the order of the commands, and do not name them.
         self._turn = asyncio.Lock()
         credentials = writer.get_extra_info("socket").getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size
@@ -61,8 +62,8 @@ class Console:
         """Connect as the user *uid*, our own if None, and log in.
 
         Raises:
-            NothingListens: no process has the socket.
-            ConsoleLost: one does, and does not answer or does not let us in.
+            NothingListens: no process listens on the socket.
+            ConsoleLost: a process listens, but does not answer, or does not let us in.
         """
         try:
             reader, writer = await asyncio.open_unix_connection(sock=_connected(path, uid))
@@ -84,11 +85,11 @@ class Console:
     async def rows(
         self, command: str, make: Callable[[Row], T], *, is_polled: bool = False
     ) -> list[T]:
-        """What *make* makes of each row that a SHOW command shows.
+        """Convert each row of a SHOW command with *make*.
 
         Args:
-            is_polled: whether it is asked every second, always with the same function. Most rows
-                of a thousand are those of the last answer then, and are not read again.
+            is_polled: whether this command runs every second, always with the same function. Then
+                most rows equal those of the last answer, and are not read again.
 
         Raises:
             CommandRefused: PgBouncer answered with an error; the console can be used again.
@@ -112,11 +113,11 @@ class Console:
     async def run(self, *commands: str) -> None:
         """Send commands together.
 
-        PgBouncer executes what it receives at once before it looks at any client again.
+        PgBouncer executes all commands that arrive together before it serves any client again.
 
         Raises:
-            CommandRefused: the first error, after all were answered.
-            ConsoleLost: not all were answered.
+            CommandRefused: the first error, after all have been answered.
+            ConsoleLost: not all have been answered.
         """
         async with self._turn:
             self.send(*commands)
@@ -138,11 +139,11 @@ class Console:
         return self._writer.is_closing()
 
     def close(self) -> None:
-        """End the connection, once what was sent is delivered. Safe twice."""
+        """End the connection once sent commands are delivered. Safe to call twice."""
         self._writer.close()
 
     async def _completed(self, count: int) -> None:
-        """Read until PgBouncer was ready for another command *count* times."""
+        """Read until PgBouncer has been ready for another command *count* times."""
         refusal: CommandRefused | None = None
         rest, self._is_ready = b"", False
         async with self._reading():
@@ -161,7 +162,7 @@ class Console:
             raise refusal
 
     async def _shown(self) -> bytes:
-        """All that PgBouncer answers to one SHOW command."""
+        """Read the complete answer to a SHOW command."""
         answer, is_refused = bytearray(), False
         async with self._reading():
             while not answer.endswith(_READY if is_refused else _SHOWN):
@@ -176,7 +177,7 @@ class Console:
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[None]:
-        """Close the connection if an answer does not come whole, and in time."""
+        """Close the connection if an answer is incomplete or late."""
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 yield
@@ -186,15 +187,15 @@ class Console:
 
 
 def quoted(name: str) -> str:
-    """A name of an entry, as commands of the console have it."""
+    """Quote the name of an entry for commands of the console."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def _connected(path: Path, uid: int | None) -> socket.socket:
-    """A socket at *path*, whose other end sees the user *uid*.
+    """Connect a socket to *path* as the user *uid*.
 
-    The effective user of the whole process changes for a moment. So this waits for nothing: a
-    Unix socket is connected at once, or refused.
+    The effective user of the whole process changes for a moment. So this must not wait: a Unix
+    socket is connected or refused at once.
 
     Raises:
         OSError: nothing listens there, or too many connects wait.

@@ -1,4 +1,4 @@
-"""What the agent needs of the service, however it reaches it: see `app.domain.nodes.documents`."""
+"""The service as the agent uses it, by any transport: see `app.domain.nodes.documents`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from app.domain.nodes.report import NodeReport
 
 
 class ControlPlane(Protocol):
-    """The service, as one node's agent sees it.
+    """The service, as a node's agent sees it.
 
-    Every method raises a `ServiceError` when it is away or refuses.
+    Every method raises a `ServiceError` if the service is away or refuses.
     """
 
     async def open_session(self) -> NodeSession:
-        """Begin as the node's agent: reports of earlier ones are refused from now on."""
+        """Start a session as the node's agent: reports of earlier ones are refused from now on."""
 
     async def configuration(self, known: int | None) -> NodeConfiguration | None:
-        """The configuration, as soon as its version is not *known*; None: it still is."""
+        """Wait for a configuration with another version than *known*; None: there is no other."""
 
     async def report(self, report: NodeReport) -> ReportAnswer:
-        """Say what is in force; the answer has the allotments.
+        """Report what is in force; the answer has the allotments.
 
         Raises:
-            AgentReplaced: another agent has begun for this node.
-            ReportLate: a later report was accepted already.
+            AgentReplaced: another agent has started for this node.
+            ReportLate: a later report has already been accepted.
         """

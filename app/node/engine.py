@@ -1,4 +1,4 @@
-"""What the agent needs of a connection pooler, whichever it is."""
+"""The interface of a connection pooler, whichever it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.domain.nodes.estimates import EntryTotals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryInForce:
-    """An entry as the pooler has it.
+    """An entry in the pooler's present configuration.
 
     Attributes:
         size: the most connections it may have while it is open.
@@ -25,15 +25,15 @@ class EntryInForce:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryMeasure:
-    """An entry at one moment.
+    """Measurements of an entry at one moment.
 
     Attributes:
-        connections: to Postgres, those that are being opened included.
-        connecting, in_use: of them, those that log in, and those in a transaction.
-        clients: applications' connections.
-        waiting: of them, those that wait for a connection.
-        longest_wait: seconds for which the first of them has waited for its transaction; 0 while it
-            waits to be let in.
+        connections: connections to Postgres, including those being opened.
+        connecting, in_use: those of them that are logging in, and those in a transaction.
+        clients: connections of applications.
+        waiting: those of them that wait for a connection to Postgres.
+        longest_wait: seconds that the first of them has waited for its transaction; 0 while it
+            waits for its login.
     """
 
     connections: int = 0
@@ -44,7 +44,7 @@ class EntryMeasure:
     longest_wait: float = 0.0
 
     def plus(self, other: EntryMeasure) -> EntryMeasure:
-        """Both together, of the same entry."""
+        """The sum of two measurements of the same entry."""
         return EntryMeasure(
             connections=self.connections + other.connections,
             connecting=self.connecting + other.connecting,
@@ -56,14 +56,14 @@ class EntryMeasure:
 
 
 NOTHING = EntryMeasure()
-"""Of an entry that has had no client."""
+"""The measurement of an entry that has had no client."""
 
 
 class Engine(Protocol):
     """A connection pooler that runs beside the agent.
 
-    Every method raises a `NodeError` when the pooler is away or refuses. What each must do is tried
-    by `tests/node/test_engine_conformance.py`.
+    Every method raises a `NodeError` if the pooler is away or refuses.
+    `tests/node/test_engine_conformance.py` tests what each must do.
     """
 
     @property
@@ -71,13 +71,13 @@ class Engine(Protocol):
         """Its name and version."""
 
     async def is_running(self) -> bool:
-        """Whether it runs already; one that does not answer does, too."""
+        """Whether it is already running; one that does not answer is running, too."""
 
     async def start(self, configuration: NodeConfiguration) -> bool:
-        """Take over the pooler if it runs, else start it with every entry closed.
+        """Take over a running pooler, or start one with every entry closed.
 
         Returns:
-            Whether it ran already; what it obeys then is what `read_back` says.
+            Whether it was already running; `read_back` then returns its present configuration.
         """
 
     async def differs(self, configuration: NodeConfiguration) -> bool:
@@ -87,44 +87,44 @@ class Engine(Protocol):
         """Whether it must read files again that others have changed, such as a certificate."""
 
     async def apply(self, configuration: NodeConfiguration) -> None:
-        """Put *configuration* in force; entries that are new begin closed.
+        """Apply *configuration*; new entries start closed.
 
-        All clients may stall for a moment. Entries that disappear cut off theirs.
+        All clients may stall for a moment. Clients of removed entries are cut off.
         """
 
     async def read_back(self) -> Mapping[str, EntryInForce]:
-        """What is in force, by entry: expensive where there are many."""
+        """Read what is in force, by entry; expensive with many entries."""
 
     async def open(self, *entries: str) -> None:
         """Let entries have connections."""
 
     async def close(self, *entries: str) -> None:
-        """Let entries have no new connection, and close those that are idle.
+        """Stop entries from opening connections, and close their idle ones.
 
-        Returns without waiting for transactions. Clients are kept, and wait.
+        It does not wait for transactions. Clients stay connected, and wait.
         """
 
     async def cut(self, entry: str, users: Collection[str]) -> bool:
         """Cut off the clients of these users of an entry, and their connections, at once.
 
         Returns:
-            Whether the entry had to be closed, and the clients of all users were cut off.
+            Whether the entry had to be closed, which cut off the clients of all users.
         """
 
     async def measure(self) -> Mapping[str, EntryMeasure]:
-        """Every entry that has had a client; cheap enough to be asked ten times a second."""
+        """Measure every entry that has had a client; cheap enough for ten times a second."""
 
     async def totals(self) -> Mapping[str, EntryTotals]:
-        """What was counted of each entry so far."""
+        """The totals of each entry so far."""
 
     async def backends(self) -> Mapping[str, Collection[int]]:
         """Process ids of Postgres' back-ends, by entry."""
 
     async def clients(self) -> Mapping[str, Collection[str]]:
-        """The users who are logged in, by entry: expensive where there are many."""
+        """The logged-in users, by entry; expensive with many clients."""
 
     def leave(self) -> None:
-        """Let the pooler go on without the agent. Safe twice."""
+        """Let the pooler continue without the agent. Safe to call twice."""
 
     async def stop(self, *, patience: float) -> None:
-        """End the pooler; transactions may go on for *patience* seconds."""
+        """Stop the pooler; transactions have *patience* seconds to end."""

@@ -1,10 +1,10 @@
-"""What can go wrong on a node; each message says what to do, and names no password."""
+"""Errors on a node; each message says what to do, and contains no password."""
 
 from __future__ import annotations
 
 
 class NodeError(Exception):
-    """The node cannot do what it was asked to."""
+    """The node cannot do what was requested."""
 
 
 class CannotRender(NodeError):
@@ -16,7 +16,7 @@ class CannotStart(NodeError):
 
 
 class NotInForce(NodeError):
-    """The pooler has read its files, and does not have what they say."""
+    """The pooler has read its files, but does not do what they say."""
 
 
 class ConsoleLost(NodeError):
@@ -32,20 +32,20 @@ class CommandRefused(NodeError):
 
 
 class ServiceError(Exception):
-    """The service did not do what the agent asked of it; the text is for the operator."""
+    """The service did not do what the agent requested; the text is for the operator."""
 
 
 class ServiceAway(ServiceError):
-    """No answer, or one that says to ask again."""
+    """No answer, or one that asks to try again."""
 
 
 class ServiceRefuses(ServiceError):
-    """An answer that will stay the same until an operator changes something."""
+    """The answer will stay the same until an operator changes something."""
 
 
 class ReportLate(ServiceError):
-    """A later report of this agent was accepted before this one."""
+    """A later report of this agent has already been accepted."""
 
 
 class AgentReplaced(ServiceError):
-    """Another agent has begun for the same node."""
+    """Another agent has started for the same node."""

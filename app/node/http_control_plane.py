@@ -1,7 +1,7 @@
-"""The service over HTTPS: one of several addresses, and the next one when it does not answer.
+"""The service over HTTPS: uses one of several addresses, and the next if that does not answer.
 
-All instances answer alike: a standby forwards to the active one. What the service sends holds
-passwords: it goes over TLS that is verified, and into no log.
+All instances give the same answers: a standby forwards to the active one. The answers contain
+passwords: they need verified TLS, and are never logged.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from app.node.errors import (
     ServiceRefuses,
 )
 
-# In seconds. Another server may answer meanwhile.
+# In seconds. Another server may answer in the meantime.
 _CONNECT_SECONDS = 3.0
-# For the service, the node that the key is bound to.
+# Stands for the node that the key is bound to.
 OWN = "self"
 _ERRORS: dict[str, type[ServiceError]] = {
     "node-session-ended": AgentReplaced,
     "node-report-late": ReportLate,
 }
-# Of a standby that reaches the active instance in clear: that one itself can be asked.
+# From a standby that reaches the active instance without TLS: ask the active one itself.
 _IN_CLEAR = "tls-required"
-# Anyio raises AttributeError on uvloop, about a connection that is reset while it is made.
+# Anyio raises AttributeError on uvloop if a connection is reset while it is opened.
 _NO_ANSWER = (httpx.HTTPError, OSError, TimeoutError, AttributeError)
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class _Answer:
 
 
 class HttpControlPlane:
-    """The service behind *urls*, of which one is used at a time."""
+    """The service at *urls*; it uses one of them at a time."""
 
     def __init__(
         self,
@@ -75,10 +75,11 @@ class HttpControlPlane:
         """Connect at the first request.
 
         Args:
-            key_file: the API key, read before each request: it may be replaced. None where the
+            key_file: the API key, read before each request, because it may be replaced. None if the
                 service needs none.
-            node: its name; with a key, the service knows it.
-            ca_file: certificates of the authorities that sign the service's; the system's if None.
+            node: the node's name; with a key, the service knows it.
+            ca_file: certificates of the authorities for the service's certificate; None: the
+                system's.
 
         Raises:
             CannotStart: an address is invalid or would send passwords in clear, or a file is bad.
@@ -91,7 +92,7 @@ class HttpControlPlane:
         self._http = httpx.AsyncClient(
             verify=_tls(ca_file),
             timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
-            trust_env=False,  # no proxy reads what is sent in clear on loopback
+            trust_env=False,  # no proxy reads unencrypted traffic on loopback
         )
 
     async def close(self) -> None:
@@ -133,7 +134,7 @@ class HttpControlPlane:
         content: bytes = b"",
         patience: float = ANSWER_SECONDS,
     ) -> _Answer:
-        """The answer of the current server; when it has none, the next one is the current."""
+        """Return the current server's answer; without one, make the next server the current one."""
         current = self._current
         url = self._urls[current]
         try:
@@ -150,7 +151,7 @@ class HttpControlPlane:
                     content=content,
                 ) as response,
             ):
-                # A response that has its body would keep it until the garbage collector comes.
+                # A response that keeps its body would hold it until the garbage collector runs.
                 body = b"".join([part async for part in response.aiter_bytes()])
         except _NO_ANSWER as error:
             self._turn_from(current)
@@ -182,7 +183,7 @@ class HttpControlPlane:
         return ServiceRefuses(message)
 
     def _turn_from(self, current: int) -> None:
-        """Use the next server, if another request has not turned from this one already."""
+        """Use the next server, unless another request has already moved on from this one."""
         if self._current == current:
             self._current = (current + 1) % len(self._urls)
 

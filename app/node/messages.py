@@ -1,4 +1,4 @@
-"""Messages of Postgres' protocol, as PgBouncer's console sends them: a kind, a length, a body."""
+"""Messages of Postgres' protocol from PgBouncer's console: a kind, a length, a body."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 Row = dict[str, str | None]
 
 HEADER = struct.Struct("!cI")
-"""Of a message: its kind, and its length without that."""
+"""The head of a message: its kind, and its length without the kind."""
 
 ROW = b"D"
 
 
 def message_end(data: bytes, begin: int) -> int:
-    """Where the message ends that begins there."""
+    """The end of the message that begins at *begin*."""
     return begin + 1 + int(HEADER.unpack_from(data, begin)[1])
 
 
 def whole_messages(data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Kinds and bodies of the messages that are there whole, and what is there of another one."""
+    """The kinds and bodies of all complete messages, and the rest of *data*."""
     messages, at = [], 0
     while len(data) >= at + HEADER.size and (end := message_end(data, at)) <= len(data):
         messages.append((data[at : at + 1], data[at + HEADER.size : end]))
@@ -28,12 +28,12 @@ def whole_messages(data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
 
 
 def column_names(body: bytes) -> list[str]:
-    """Names of the columns of the rows that follow."""
+    """The names of the columns of the following rows."""
     names, at = [], 2
     for _ in range(int.from_bytes(body[:2])):
         end = body.index(0, at)
         names.append(body[at:end].decode())
-        at = end + 19  # the zero, and six fields of no interest
+        at = end + 19  # the zero, and six fields that are not needed
     return names
 
 

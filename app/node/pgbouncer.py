@@ -1,11 +1,11 @@
 """PgBouncer as an engine: three files, RELOAD, and a PAUSE and RESUME for each entry.
 
-What it does not do as one might expect (1.18 and later, unless said otherwise):
+What PgBouncer does unexpectedly (1.18 and later, unless stated otherwise):
 
 * It starts with every entry open. So it starts with an empty HBA file, which lets nobody in, until
-  each entry is paused. A new entry is paused by a command that arrives together with the RELOAD.
-* RELOAD succeeds on files that it cannot parse, before 1.25. So it is read back.
-* PAUSE of an entry answers only when no paused entry, of all, has a transaction. So its console is
+  every entry is paused. A new entry is paused by a command that arrives together with the RELOAD.
+* Before 1.25, RELOAD succeeds on files that it cannot parse. So the result is read back.
+* PAUSE of an entry answers only when no paused entry at all has a transaction. So its console is
   closed at once; the entry stays paused.
 """
 
@@ -54,23 +54,23 @@ _SINGLE_CLIENTS_SINCE = (1, 24)
 
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
-# PgBouncer reads 20 KiB of a connection before it looks at another; a command is under 80 bytes.
+# PgBouncer reads 20 KiB from a connection before it serves another; a command takes under 80 bytes.
 _TOGETHER = 100
-# Connects that wait for PgBouncer at a time; it accepts 128.
+# Connects that may wait for PgBouncer at a time; it accepts 128.
 _CONSOLES = 32
 _LOG = "pgbouncer.log"
-# The console is an entry, and its user one of all.
+# The console is an entry too, and its user is one of its users.
 _CONSOLE = "pgbouncer"
 
 T = TypeVar("T")
 
 
 Signatures = tuple[tuple[int, ...] | None, ...]
-"""Of files: what changes when one is replaced or written; None where there is none."""
+"""Signatures of files: they change when a file is replaced or written; None if there is none."""
 
 
 class PgBouncer:
-    """One PgBouncer on this machine; an `Engine`."""
+    """A PgBouncer on this machine; an `Engine`."""
 
     def __init__(
         self, program: Path, directory: Path, *, settings: PoolerSettings, account: Account
@@ -78,7 +78,7 @@ class PgBouncer:
         """Run *program* as *account*, with its files in *directory*.
 
         Raises:
-            CannotStart: *program* is no PgBouncer, or may not be used.
+            CannotStart: *program* is not PgBouncer, or may not be used.
         """
         self._program = program
         self._settings = settings
@@ -90,12 +90,12 @@ class PgBouncer:
         self._check_version()
         self.process: PoolerProcess | None = None
         self._console: Console | None = None
-        # Of the files that are in force; they themselves are large.
+        # Digests of the files in force; the files themselves are large.
         self._digests: tuple[bytes, ...] | None = None
         self._entries: frozenset[str] = frozenset()
-        # Whom the running process may remember.
+        # Users that the running process may remember.
         self._users: frozenset[str] = frozenset()
-        # Of TLS: what they were when it last read them.
+        # Signatures of the TLS files when it last read them.
         self._certificates: Signatures = ()
 
     @property
@@ -131,13 +131,13 @@ class PgBouncer:
             console = await self._connected()
         except NothingListens:
             self._refuse_others()
-            # Its process is reaped, or lives without a console.
+            # Its process has been reaped, or lives without a console.
             await self.stop(patience=0.0)
             await self._launch(configuration)
             return False
         if self.process is None or self.process.pid != console.pid:
             self.process = PoolerProcess(console.pid)
-        # Of what runs, which the program may have replaced since.
+        # The version of the running process; the program may have been replaced since.
         [version] = await console.rows("SHOW VERSION", shown_version)
         self.version = version_in(version) or self.version
         self._check_version()
@@ -146,7 +146,7 @@ class PgBouncer:
         return True
 
     def _refuse_others(self) -> None:
-        """Two would have connections for the same allotment.
+        """Two poolers would use the same allotment.
 
         Raises:
             CannotStart: another PgBouncer has its socket in the directory.
@@ -222,13 +222,13 @@ class PgBouncer:
 
     async def apply(self, configuration: NodeConfiguration) -> None:
         files = await self._rendered(configuration)
-        # Those that change while they are read have changed since.
+        # Files that change while they are read count as changed since.
         self._certificates = _signatures(self._settings.tls_files)
         new = [entry.name for entry in configuration.entries if entry.name not in self._entries]
-        # Until all is read back nothing is known to be in force.
+        # Until everything is read back, nothing is known to be in force.
         self._digests = None
         if len(new) > _TOGETHER:
-            # Nobody may enter these before each is paused.
+            # Nobody may use these entries before each is paused.
             known = tuple(entry for entry in configuration.entries if entry.name in self._entries)
             before = await self._rendered(replace(configuration, entries=known))
             self._write(files, hba=before.hba)
@@ -240,7 +240,7 @@ class PgBouncer:
         await self._check(configuration, files)
 
     async def _pause_and_admit(self, entries: Sequence[str], files: RenderedFiles) -> None:
-        """Pause entries that nobody can enter yet; then let their users in."""
+        """Pause entries that nobody can use yet; then let their users in."""
         console = await self._connected()
         for begin in range(0, len(entries), _TOGETHER):
             await console.run(*map(_pause, entries[begin : begin + _TOGETHER]))
@@ -248,10 +248,10 @@ class PgBouncer:
         await self._reload()
 
     async def _reload(self, *commands: str) -> None:
-        """Let it read its files, and do *commands* before it looks at any client again.
+        """Let it read its files, and run *commands* before it serves any client again.
 
         Raises:
-            NotInForce: it cannot.
+            NotInForce: it cannot read them.
         """
         try:
             await (await self._connected()).run("RELOAD", *commands)
@@ -278,10 +278,10 @@ class PgBouncer:
             raise NotInForce(f"PgBouncer's files cannot be written: {error}") from error
 
     async def _check(self, configuration: NodeConfiguration, files: RenderedFiles) -> None:
-        """Read back what RELOAD has done.
+        """Read back the effect of RELOAD.
 
         Raises:
-            NotInForce: not what the files say.
+            NotInForce: it differs from the files.
         """
         shown = await self._shown_entries()
         self._entries = frozenset(shown)
@@ -310,7 +310,8 @@ class PgBouncer:
         try:
             await console.run(*map(_resume, entries))
         except CommandRefused:
-            # It says of one alone why: one that is open already is refused, too.
+            # It reports the reason only for a single entry; an entry that is already open is
+            # refused, too.
             for entry in entries:
                 await self._open_one(entry)
 
@@ -338,7 +339,7 @@ class PgBouncer:
 
     async def cut(self, entry: str, users: Collection[str]) -> bool:
         if self.version < _SINGLE_CLIENTS_SINCE:
-            await self._command(f"KILL {quoted(entry)}")  # it pauses the entry, too
+            await self._command(f"KILL {quoted(entry)}")  # this pauses the entry, too
             return True
         clients = await self._shown("SHOW CLIENTS", shown_client_id, is_polled=False)
         commands = [
@@ -347,7 +348,7 @@ class PgBouncer:
             if name == entry and user in users
         ]
         for begin in range(0, len(commands), _TOGETHER):
-            # Each is done, also if another is refused because its client has just left.
+            # Each command runs, even if another one is refused because its client has just left.
             with suppress(CommandRefused):
                 await (await self._connected()).run(*commands[begin : begin + _TOGETHER])
         return False
@@ -358,7 +359,7 @@ class PgBouncer:
         shown = await self._shown("SHOW POOLS", shown_measure)
         measures = dict(shown)
         if len(measures) < len(shown):
-            # An entry has a pool for each user whose login was refused, too.
+            # An entry also has a pool for each user whose login was refused.
             measures.clear()
             for entry, seen in shown:
                 measures[entry] = measures[entry].plus(seen) if entry in measures else seen
@@ -378,7 +379,10 @@ class PgBouncer:
     async def _shown(
         self, command: str, make: Callable[[Row], tuple[str, T]], *, is_polled: bool = True
     ) -> list[tuple[str, T]]:
-        """What *make* makes of each row, with the entry that it is about; not of the console's."""
+        """Convert each row with *make*, and yield it with its entry.
+
+        Rows about the console are left out.
+        """
         console = await self._connected()
         rows = await console.rows(command, make, is_polled=is_polled)
         return [row for row in rows if row[0] != _CONSOLE]

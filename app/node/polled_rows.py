@@ -1,7 +1,7 @@
-"""The rows of a SHOW command that is asked ten times a second: of a thousand, few have changed.
+"""The rows of a SHOW command that runs ten times a second: few of a thousand change each time.
 
-So an answer is compared with the one before in blocks of rows, as bytes, and only what differs is
-read.
+So an answer is compared with the previous one in blocks of rows, as bytes, and only differences are
+parsed.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from app.node.messages import HEADER, ROW, Row, column_names, message_end, row
 
 T = TypeVar("T")
 
-# Small enough that most blocks of a thousand rows stay the same while a dozen rows change.
+# So small that most blocks of a thousand rows stay the same while a dozen rows change.
 _BLOCK = 8
 # Rows of earlier answers that are kept.
 _SPARE = 256
 
 
 class PolledRows(Generic[T]):
-    """What was made of each row of the last answer."""
+    """The converted rows of the last answer."""
 
     def __init__(self, make: Callable[[Row], T]) -> None:
         self._make = make
-        # Bytes of consecutive rows, and what was made of them.
+        # Bytes of consecutive rows, and the converted rows.
         self._blocks: list[tuple[bytes, list[T]]] = []
-        # By the bytes of one row, also some of earlier answers.
+        # By the bytes of one row; some are from earlier answers.
         self._made: dict[bytes, T] = {}
 
     def read(self, answer: bytes) -> Iterator[list[T]]:
-        """What is made of each row of a whole *answer*, some rows at a time.
+        """Yield the converted rows of a complete *answer*, some at a time.
 
-        A row that was in the last answer is not read again.
+        A row that was in the last answer is not parsed again.
         """
         at = message_end(answer, 0)
         names = column_names(answer[HEADER.size : at])

@@ -1,4 +1,4 @@
-"""PgBouncer's log: why it does not do what it should is nowhere else."""
+"""PgBouncer's log: only the log says why PgBouncer does not do what it should."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 # Each opening of an entry is a line in it.
 _LONGEST = 16 << 20
-# Bytes at its end that are read: to read all of it would hold the event loop.
+# Bytes at its end that are read: reading all of it would block the event loop.
 _END = 1 << 16
 _MOST_COMPLAINTS = 5
 _is_complaint = re.compile(r" (ERROR|WARNING|FATAL) ").search
@@ -18,21 +18,21 @@ _CANNOT_LISTEN = "cannot listen on"
 
 
 class PoolerLog:
-    """The log of one PgBouncer, which each start begins anew."""
+    """The log of one PgBouncer; each start begins a new one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __str__(self) -> str:
-        """What PgBouncer has complained about since it last read its files, as a sentence."""
+        """PgBouncer's complaints since it last read its files, as a sentence."""
         lines = self._end().rpartition(_READS_FILES)[2].splitlines()
         complaints = [line for line in lines if _is_complaint(line)]
-        # What follows the first ones, they have caused.
+        # The first ones caused the following ones.
         return f"Its log says: {' | '.join(complaints[:_MOST_COMPLAINTS])}"
 
     @property
     def is_without_port(self) -> bool:
-        """Whether another has its port: it goes on with its Unix socket alone."""
+        """Whether another process has its port, so that it only serves its Unix socket."""
         return _CANNOT_LISTEN in self._end()
 
     def keep_short(self) -> None:

@@ -1,6 +1,7 @@
-"""PgBouncer's process: as which user it runs, starting it, finding out whether it runs, ending it.
+"""PgBouncer's process: its user, and how to start it, check it and end it.
 
-It outlives the agent, so that clients go on while the agent restarts. The new agent takes it over.
+It outlives the agent, so that clients keep working while the agent restarts. The new agent takes it
+over.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Self
 
 from app.node.errors import CannotStart
 
-# No variable of the operator reaches it: libpq's own among them.
+# No variable of the operator reaches it, such as libpq's.
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _POLL_SECONDS = 0.02
 _VERSION_SECONDS = 10.0
@@ -28,7 +29,7 @@ _is_version = re.compile(r"PgBouncer (\d+\.\d+\.\d+)").match
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """The user that PgBouncer runs as; *uid* and *gid* are None for our own."""
+    """The user that runs PgBouncer; *uid* and *gid* are None for our own user."""
 
     name: str
     uid: int | None = None
@@ -36,7 +37,7 @@ class Account:
 
     @classmethod
     def choose(cls, name: str | None = None) -> Self:
-        """Our own; PgBouncer refuses root, so under root *name*, else `pgbouncer` or `postgres`.
+        """Choose our own user; for root, which PgBouncer refuses, *name*, pgbouncer or postgres.
 
         Raises:
             CannotStart: there is no such user, or only root could become it.
@@ -58,7 +59,7 @@ class Account:
 
 
 class PoolerProcess:
-    """A running PgBouncer: one that this agent launched, or one that an earlier agent left."""
+    """A running PgBouncer: started by this agent, or left by an earlier one."""
 
     def __init__(self, pid: int, child: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
@@ -67,7 +68,7 @@ class PoolerProcess:
 
     @classmethod
     def launch(cls, program: Path, ini: Path, *, account: Account, log: Path) -> Self:
-        """Start PgBouncer on *ini*; what it writes begins *log* anew, which may be cut short.
+        """Start PgBouncer with *ini*; its output starts a new *log*, which may be truncated later.
 
         Raises:
             CannotStart: the program cannot be run.
@@ -75,7 +76,7 @@ class PoolerProcess:
         try:
             log.unlink(missing_ok=True)
             with log.open("ab") as output:
-                # Uvloop starts no process as another user. This returns once the program runs.
+                # Uvloop cannot start a process as another user. This returns once the program runs.
                 child = subprocess.Popen(
                     (program, ini),
                     stdin=subprocess.DEVNULL,
@@ -83,7 +84,7 @@ class PoolerProcess:
                     stderr=subprocess.STDOUT,
                     cwd="/",
                     env=_ENVIRONMENT,
-                    # Ctrl-C is for the agent. PgBouncer goes on.
+                    # Ctrl-C is for the agent only; PgBouncer continues.
                     start_new_session=True,
                     user=account.uid,
                     group=account.gid,
@@ -94,19 +95,19 @@ class PoolerProcess:
         return cls(child.pid, child)
 
     def is_running(self) -> bool:
-        """Whether it lives; a zombie of an agent that hangs does not."""
+        """Whether it lives; a zombie of a hanging agent does not."""
         if self._child is not None:
             return self._child.poll() is None
-        # Once it has ended, another process may have its number.
+        # Once it has ended, another process may have its process id.
         return self._began is not None and _beginning_of(self.pid) == self._began
 
     async def stop(self, *, patience: float) -> None:
-        """End it: let transactions end for *patience* seconds, then cut them off. Safe twice.
+        """End it: transactions get *patience* seconds, then they are cut off. Safe to call twice.
 
         Since 1.23 a first SIGTERM waits for all clients to leave; one after SIGINT waits for none.
 
         Raises:
-            CannotStart: it outlives SIGKILL.
+            CannotStart: it outlived SIGKILL.
         """
         for number, seconds in (
             (signal.SIGINT, patience),
@@ -116,7 +117,7 @@ class PoolerProcess:
             with suppress(ProcessLookupError):
                 if self.is_running():
                     os.kill(self.pid, number)
-                    os.kill(self.pid, signal.SIGCONT)  # a stopped process reads no other signal
+                    os.kill(self.pid, signal.SIGCONT)  # a stopped process handles no other signal
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     while self.is_running():  # noqa: ASYNC110 - another process sets no event
@@ -126,7 +127,7 @@ class PoolerProcess:
 
 
 def _beginning_of(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks; None for none that lives."""
+    """When a process started, in the kernel's ticks; None if it does not live."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -137,7 +138,7 @@ def _beginning_of(pid: int) -> str | None:
 
 
 def find_pgbouncer(given: Path | None = None) -> Path:
-    """The program *given*, else the one on the path or where Debian has it.
+    """Find the program: *given*, or the one on the path or at Debian's place.
 
     Raises:
         CannotStart: there is none.
@@ -153,10 +154,10 @@ def find_pgbouncer(given: Path | None = None) -> Path:
 
 
 def version_of(program: Path) -> tuple[int, ...]:
-    """The version of a PgBouncer, such as (1, 18, 0).
+    """Return the version of a PgBouncer, such as (1, 18, 0).
 
     Raises:
-        CannotStart: *program* cannot be run, or is something else.
+        CannotStart: *program* cannot be run, or is not PgBouncer.
     """
     try:
         output = subprocess.run(  # it prints a line and ends
@@ -174,6 +175,6 @@ def version_of(program: Path) -> tuple[int, ...]:
 
 
 def version_in(text: str) -> tuple[int, ...] | None:
-    """The version that PgBouncer tells in *text*."""
+    """The version that PgBouncer reports in *text*."""
     found = _is_version(text)
     return tuple(map(int, found[1].split("."))) if found else None

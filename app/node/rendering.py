@@ -1,11 +1,11 @@
-"""PgBouncer's three files, written so that each text in them means what it says.
+"""PgBouncer's three files, written so that every text in them is taken literally.
 
 * `pgbouncer.ini`: names of entries are bare (double quotes are a syntax error), values in single
   quotes. A line that it cannot parse leaves all later ones unread.
-* `users.txt`: a user that is missing there, but was known before, can log in with an empty
-  password, or with its old one; so it stays, as a *tombstone*: with a verifier of no password.
-* `hba.conf` is the isolation: without it each user could log in to each entry, and would be
-  connected as that entry's role. Names are quoted: a tenant `all` would let in everybody.
+* `users.txt`: a user that was known before but is missing there can log in with an empty password,
+  or with its old one. So it stays, as a *tombstone*: with a verifier that no password fits.
+* `hba.conf` provides the isolation: without it every user could log in to every entry, and would be
+  connected as that entry's role. Names are quoted: a tenant `all` would let everybody in.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from app.node.errors import CannotRender
 
 INI, USERS, HBA = "pgbouncer.ini", "users.txt", "hba.conf"
 
-# Of PgBouncer 1.18, in bytes; a longer one makes it ignore the rest of the file.
+# A limit of PgBouncer 1.18, in bytes; a longer line makes it ignore the rest of the file.
 _LONGEST_ENTRY, _LONGEST_USER, _LONGEST_PASSWORD = 63, 127, 2047
 _EXTRA_PARAMETERS_SINCE = (1, 20)
 _PREPARED_STATEMENTS_SINCE = (1, 21)
@@ -41,7 +41,7 @@ _AUTHORITIES = (
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 
-# Provisioning sets it for the role, too, which RESET ALL comes back to. Roles of before have not.
+# Provisioning also sets it for the role, where RESET ALL finds it; not so for older roles.
 _CONNECT_QUERY = f"SET client_connection_check_interval = {CHECK_INTERVAL_MS}"
 
 _SETTINGS = """\
@@ -75,15 +75,15 @@ log_stats = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolerSettings:
-    """What is set on the node itself: where clients connect, and the files for TLS.
+    """The node's own settings: where clients connect, and the files for TLS.
 
     Attributes:
-        certificate, key: clients must use TLS then; needed beyond loopback.
-        server_ca: certificates of authorities that sign those of Postgres servers; the system's
-            if None.
-        max_wait: seconds for which a client waits for a connection at most: for its tenant's turn,
-            for a person to resume it, or for Postgres to come back.
-        refuse_vulnerable: whether a version with a known vulnerability may not be used.
+        certificate, key: if set, clients must use TLS; required beyond loopback.
+        server_ca: certificates of the authorities for the Postgres servers' certificates; None: the
+            system's.
+        max_wait: the most seconds that a client waits for a connection: for its tenant's turn, for
+            a person to resume the tenant, or for Postgres to come back.
+        refuse_vulnerable: whether to refuse a version with a known vulnerability.
     """
 
     address: str = "127.0.0.1"
@@ -106,13 +106,13 @@ class PoolerSettings:
 
     @property
     def tls_files(self) -> tuple[Path, ...]:
-        """All that PgBouncer reads for TLS."""
+        """All files that PgBouncer reads for TLS."""
         files = (self.certificate, self.key, self.authorities)
         return tuple(file for file in files if file is not None)
 
     @property
     def authorities(self) -> Path | None:
-        """The file of those who sign the certificates of Postgres servers."""
+        """The file of the authorities for the Postgres servers' certificates."""
         system = (file for file in map(Path, _AUTHORITIES) if file.exists())
         return self.server_ca or next(system, None)
 
@@ -136,7 +136,7 @@ class RenderedFiles:
 
     @property
     def digests(self) -> tuple[bytes, ...]:
-        """What differs if the texts do."""
+        """Digests that differ if the texts differ."""
         texts = (self.ini, self.users, self.hba)
         return tuple(hashlib.sha256(text.encode()).digest() for text in texts)
 
@@ -149,14 +149,14 @@ def render(
     version: tuple[int, ...],
     former_users: Iterable[str] = (),
 ) -> RenderedFiles:
-    """What PgBouncer of *version* needs for *configuration*.
+    """Render the files for PgBouncer of *version* and *configuration*.
 
     Args:
-        former_users: whom the running PgBouncer may know. Those that are not wanted any more are
+        former_users: users that the running PgBouncer may know. Those that are no longer wanted are
             kept out.
 
     Raises:
-        CannotRender: a text cannot be written there, or PgBouncer has no such setting.
+        CannotRender: a text cannot be expressed in the files, or PgBouncer has no such setting.
     """
     entries = sorted(configuration.entries, key=lambda entry: entry.name)
     users = {entry.role: entry.password for entry in entries}
@@ -179,7 +179,7 @@ def _ini(
     lines, mode = ["[databases]"], _tls_mode(configuration)
     for entry in entries:
         server, size = configuration.servers[entry.server], configuration.size_of(entry)
-        # PgBouncer does not obey `pool_size` before its first connection, nor any 0.
+        # PgBouncer ignores `pool_size` before its first connection, and any 0.
         lines.append(
             f"{_entry_name(entry.name)} = host={_value(server.host)} port={server.port}"
             f" dbname={_value(entry.database)} user={_value(entry.role)}"
@@ -209,8 +209,8 @@ def _ini(
             f"client_tls_key_file = {_setting(str(settings.key))}",
         ]
     if version >= _EXTRA_PARAMETERS_SINCE:
-        # Postgres tells it of a client's search_path since version 18. CVE-2025-12819 needs an
-        # `auth_user`, too.
+        # Since version 18 Postgres reports a client's search_path. CVE-2025-12819 also needs an
+        # `auth_user`.
         lines.append("track_extra_parameters = IntervalStyle,search_path")
     if version >= _PREPARED_STATEMENTS_SINCE:
         lines.append("max_prepared_statements = 200")
@@ -234,14 +234,14 @@ def _entry_name(name: str) -> str:
 
 
 def _setting(text: str) -> str:
-    """To the end of its line, without quotes; spaces at its ends would be lost."""
+    """A value to the end of its line, without quotes; spaces at its ends would be lost."""
     if text != text.strip() or not _is_one_line(text):
         raise CannotRender(f"PgBouncer cannot have the setting {text!r}.")
     return text
 
 
 def _value(text: str) -> str:
-    """One of several on a line."""
+    """One of several values on a line."""
     if not _is_one_line(text):
         raise CannotRender(f"PgBouncer cannot have the value {text!r}.")
     return "'" + text.replace("'", "''") + "'"
@@ -249,7 +249,7 @@ def _value(text: str) -> str:
 
 def _user_line(user: str, password: str) -> str:
     too_long = len(user.encode()) > _LONGEST_USER or len(password.encode()) > _LONGEST_PASSWORD
-    # An empty password lets in everybody who gives none.
+    # An empty password would let in everybody who gives none.
     if too_long or not password or not _is_one_line(user + password):
         raise CannotRender(f"PgBouncer cannot have the user {user!r}, or not its password.")
     return " ".join('"' + text.replace('"', '""') + '"' for text in (user, password)) + "\n"
@@ -277,6 +277,6 @@ def _random_text(size: int) -> str:
     return base64.b64encode(secrets.token_bytes(size)).decode()
 
 
-# Random keys instead of ones that were derived from a password: there is none that fits. The same
-# for all users while the agent runs, so that the file stays the same.
+# Random keys instead of keys derived from a password: no password fits. They are the same for all
+# users while the agent runs, so that the file stays the same.
 _NO_PASSWORD = f"SCRAM-SHA-256$4096:{_random_text(16)}${_random_text(32)}:{_random_text(32)}"

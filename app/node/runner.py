@@ -1,7 +1,7 @@
-"""The life of an agent: it looks, reports and asks for its configuration until it is cancelled.
+"""The life of an agent: it looks, reports and fetches its configuration until it is cancelled.
 
-Three tasks, which end together. What they cannot do they try again, for ever: the pooler serves
-its clients meanwhile. Only another agent for the same node ends them. Reports are made once a
+It has three tasks, which end together. If a task fails it tries again, for ever: the pooler serves
+its clients in the meantime. Only another agent for the same node ends them. Reports are sent once a
 second, and at once when an allotment shrinks and when it has shrunk: others wait for that.
 """
 
@@ -30,24 +30,24 @@ from app.node.stored_node import NodeStore, StoredNode
 # In seconds.
 LOOK_INTERVAL = 0.1
 REPORT_INTERVAL = 1.0
-# Looks may take a twenty-fifth of a core.
+# Looks may take a twenty-fifth of a processor core.
 _LOOK_SHARE = 25
-# While others wait for the next one: it is sooner, and looks may take a tenth of a core.
+# While others wait for the next look, it comes sooner, and looks may take a tenth of a core.
 _PRESSED_INTERVAL = 0.05
 _PRESSED_SHARE = 10
-# An agent that finds the files of another one waits so long for the service before it uses them.
+# An agent that finds another agent's files waits this long for the service before it uses them.
 _FIRST_ANSWER = 2.0
 # Between two tries.
 _SHORTEST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
-# A pooler that does not answer for so long hangs.
+# A pooler that does not answer for this long hangs.
 _HANGS_AFTER = 30.0
 
 _log = structlog.get_logger(__name__)
 
 
 class NodeRunner:
-    """One agent; `run()` once."""
+    """Runs one agent; call `run()` once."""
 
     def __init__(
         self,
@@ -61,20 +61,20 @@ class NodeRunner:
         self._service = service
         self._store = store
         self._clock = clock
-        # Something is to be done before the next look is due, or said before the next report.
+        # Set when something must be done before the next look, or reported before the next report.
         self._news, self._report_due = asyncio.Event(), asyncio.Event()
         self._polling: asyncio.Timeout | None = None
-        # What an operator should know of the pooler.
+        # A problem with the pooler that an operator should know.
         self._problem = ""
-        # What is wrong with the service, by what it does not answer.
+        # Problems with the service, by the request that fails.
         self._complaints: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Run the node until cancelled; the pooler goes on then.
+        """Run the node until cancelled; after that, the pooler continues.
 
         Raises:
-            AgentReplaced: another agent has begun for this node.
-            NodeError: the pooler did not start at all.
+            AgentReplaced: another agent has started for this node.
+            NodeError: the pooler could not be started.
         """
         agent = await self._begin()
         try:
@@ -93,7 +93,7 @@ class NodeRunner:
             raise failures.exceptions[0] from failures
 
     async def _begin(self) -> Agent:
-        """An agent with the service's configuration, or else with that of the agent before."""
+        """Create an agent with the service's configuration, or with the previous agent's."""
         # Thousands of entries take long, and the event loop may be the service's.
         stored = await asyncio.to_thread(self._store.load)
         accepted_at = float("-inf") if stored is None else stored.accepted_at
@@ -146,7 +146,7 @@ class NodeRunner:
                     await self._news.wait()
 
     async def _recover(self, agent: Agent, error: NodeError) -> None:
-        """Start the pooler again, or find it answering again."""
+        """Start the pooler again, or wait until it answers again."""
         began, pauses = self._clock(), _Pauses()
         while True:
             self._problem = str(error)
@@ -196,14 +196,14 @@ class NodeRunner:
     async def _report(
         self, agent: Agent, session: NodeSession, sequence: int, changes: ReportChanges
     ) -> bool:
-        """Report what has changed; whether there is more to report at once."""
+        """Report changes; return whether there is more to report at once."""
         self._report_due.clear()
         whole = await agent.report(session.session, sequence, problem=self._problem)
         report = changes.shorten(whole)
         sent_at = self._clock()
         answer = await self._service.report(report)
         if self._clock() - sent_at >= ANSWER_SECONDS:
-            return False  # the service may have given up this node in between
+            return False  # the service may have released this node in between
         changes.accepted(report, wants_all=answer.wants_all)
         self._store.accept(sent_at, answer.allotments)
         if agent.allot(answer.allotments):
@@ -211,7 +211,7 @@ class NodeRunner:
         agent.accepted(sent_at)
         self._settle("reports")
         if self._polling is not None and answer.version != agent.configuration.version:
-            # What it is waiting for is there, or will not come: ask again.
+            # What it waits for is there, or will not come: ask again.
             self._polling.reschedule(asyncio.get_running_loop().time())
             self._polling = None
         return report.more or answer.wants_all
@@ -237,18 +237,18 @@ class NodeRunner:
             if configuration is None:
                 # Others may wait for what the answer to a report takes away.
                 self._report_due.set()
-                await asyncio.sleep(_SHORTEST_PAUSE)  # a service that stops answers at once
+                await asyncio.sleep(_SHORTEST_PAUSE)  # a stopping service answers at once
                 continue
-            # To write thousands of entries takes long, and gives way to others in a thread.
+            # Writing thousands of entries takes long; a thread leaves the event loop free.
             await asyncio.to_thread(self._store.store, configuration)
             if agent.configure(configuration):
                 self._news.set()
 
     async def _poll(self, known: int) -> NodeConfiguration | None:
-        """The next configuration, if there is one.
+        """Fetch the next configuration; None if there is none.
 
         Raises:
-            TimeoutError: it is there already, by the answer to a report.
+            TimeoutError: the answer to a report says that there is a new one.
             ServiceError
         """
         try:
@@ -258,7 +258,7 @@ class NodeRunner:
             self._polling = None
 
     def _complain(self, topic: str, error: Exception) -> None:
-        """Log what is wrong with the service, once."""
+        """Log a problem with the service, once."""
         complaint = str(error) or "The service does not answer."
         if complaint != self._complaints.get(topic):
             _log.warning("service does not answer as it should", topic=topic, reason=complaint)
@@ -277,7 +277,7 @@ def _is_older(found: int, known: int) -> ServiceError:
 
 
 class _Pauses:
-    """Longer and longer ones."""
+    """Pauses that get longer and longer."""
 
     def __init__(self) -> None:
         self._next = _SHORTEST_PAUSE

@@ -1,4 +1,4 @@
-"""Rows of PgBouncer's SHOW commands: most say something of an entry."""
+"""Rows of PgBouncer's SHOW commands: most are about an entry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = ("host", "port", "database", "force_user", "pool_size", "max_connection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownEntry:
-    """An entry as PgBouncer has it: *columns* are those of `_SHOWN`."""
+    """An entry as PgBouncer shows it; *columns* are those of `_SHOWN`."""
 
     columns: tuple[str | None, ...]
     in_force: EntryInForce
@@ -40,7 +40,7 @@ def shown_entry(row: Row) -> tuple[str, ShownEntry]:
 
 
 def _entry(row: Row, column: str) -> str:
-    """The name of an entry, which is in every answer, and kept once."""
+    """The name of an entry; it is in every answer, and kept once."""
     return sys.intern(str(row[column]))
 
 
@@ -83,11 +83,11 @@ def shown_backend(row: Row) -> tuple[str, int]:
 
 
 def shown_client(row: Row) -> tuple[str, str]:
-    """Its user, "" for a request to cancel a statement."""
+    """The row's user; "" for a cancel request."""
     user = str(row["user"])
     return _entry(row, "database"), "" if user == _NO_USER else user
 
 
 def shown_client_id(row: Row) -> tuple[str, tuple[str, int]]:
-    """Its user, and the number that `KILL_CLIENT` needs: since 1.24."""
+    """The row's user, and the number for `KILL_CLIENT`: since 1.24."""
     return _entry(row, "database"), (str(row["user"]), _number(row, "id"))

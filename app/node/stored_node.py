@@ -1,8 +1,8 @@
-"""What an agent leaves on disk for the next one, so that it can begin while the service is away.
+"""The files that an agent leaves for the next one, so that it can start while the service is away.
 
-`configuration.json` is what the service sent. `contact.json` says when it last accepted a report,
-and which allotments are in force: it is written before they are obeyed, so that an agent which
-comes back never goes on with larger ones. Both are of one start of the machine.
+`configuration.json` is what the service sent. `contact.json` has the time of the last accepted
+report, and the allotments in force. It is written before allotments are applied, so that a
+returning agent never uses larger ones. Both are valid for one start of the machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Contact:
     """The last answer to a report.
 
     Attributes:
-        boot: since which start of the machine `accepted_at` counts.
+        boot: the start of the machine to which `accepted_at` refers.
         accepted_at: when the report was sent, by `boot_time`.
     """
 
@@ -44,7 +44,7 @@ class Contact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredNode:
-    """What an earlier agent went by at its end."""
+    """The last state of an earlier agent."""
 
     configuration: NodeConfiguration
     accepted_at: float
@@ -58,7 +58,7 @@ class NodeStore:
         self._failing: set[str] = set()
 
     def load(self) -> StoredNode | None:
-        """What an earlier agent left; None if there was none since the machine started.
+        """Load what an earlier agent left; None if there was none since the machine started.
 
         Raises:
             CannotStart: the directory cannot be used.
@@ -74,11 +74,11 @@ class NodeStore:
         )
 
     def store(self, configuration: NodeConfiguration) -> None:
-        """Keep what the service sent."""
+        """Store what the service sent."""
         self._write(_CONFIGURATION, as_json(configuration))
 
     def accept(self, sent_at: float, allotments: Mapping[str, Allotment]) -> None:
-        """Keep the answer to the report of *sent_at*."""
+        """Store the answer to the report of *sent_at*."""
         contact = Contact(boot=self._boot, accepted_at=sent_at, allotments=allotments)
         self._write(_CONTACT, json.dumps(as_document(contact)).encode())
 

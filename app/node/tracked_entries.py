@@ -1,4 +1,4 @@
-"""All entries of a pooler, of which most are at rest: a look costs what the others cost."""
+"""All entries of a pooler. Most are at rest; a look costs time only for the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.node.tracked_entry import TrackedEntry
 
 
 class TrackedEntries(Mapping[str, TrackedEntry]):
-    """Those that the pooler has, by name."""
+    """The pooler's entries by name."""
 
     def __init__(self) -> None:
         self._all: dict[str, TrackedEntry] = {}
@@ -27,16 +27,16 @@ class TrackedEntries(Mapping[str, TrackedEntry]):
 
     @property
     def awake(self) -> Collection[str]:
-        """Names of those that are not at rest."""
+        """The names of entries that are not at rest."""
         return self._awake
 
     @property
     def connections(self) -> int:
-        """All that were open of late."""
+        """All recently open connections."""
         return sum([self._all[name].connections for name in self._awake])
 
     def read_back(self, in_force: Mapping[str, EntryInForce], now: float) -> None:
-        """Take in what the pooler itself says of all its entries."""
+        """Take in what the pooler itself reports about all its entries."""
         entries = {}
         for name, entry in in_force.items():
             tracked = self._all.get(name)
@@ -48,7 +48,7 @@ class TrackedEntries(Mapping[str, TrackedEntry]):
         self._awake = {name for name, tracked in entries.items() if not tracked.is_at_rest}
 
     def saw(self, measures: Mapping[str, EntryMeasure], now: float) -> None:
-        """Take in a measurement of all that have had a client."""
+        """Take in measurements of all entries that have had a client."""
         busy = [name for name, each in measures.items() if each.connections or each.waiting]
         seen = self._all.keys() & self._awake.union(busy)
         for name in seen:
@@ -56,6 +56,6 @@ class TrackedEntries(Mapping[str, TrackedEntry]):
         self._awake = {name for name in seen if not self._all[name].is_at_rest}
 
     def enter(self, name: str, state: EntryState, now: float) -> None:
-        """An entry was opened, or is closing."""
+        """Note that an entry was opened, or is closing."""
         self._all[name].enter(state, now)
         self._awake.add(name)

@@ -1,4 +1,4 @@
-"""One entry as the agent knows it between two looks."""
+"""An entry as the agent knows it between two looks."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from app.domain.nodes.gate import EntryState, GatedEntry
 from app.domain.nodes.report import EntryReport
 from app.node.engine import NOTHING, EntryInForce, EntryMeasure
 
-# Postgres may still have a back-end for so long after the pooler has closed its connection, also
-# inside a statement (`connect_query`).
+# After the pooler has closed its connection, Postgres may still have the back-end for this long,
+# even inside a statement (`connect_query`).
 SETTLE_SECONDS = 0.1
-# A look says nothing of what was longer ago.
+# A look says nothing about times before this.
 _LONGEST_LOOK = 1.0
 
 _NO_TOTALS = EntryTotals()
 
 
 class TrackedEntry:
-    """State, size in force and latest measurements of one entry.
+    """State, size in force and latest measurements of an entry.
 
     Attributes:
         since: when it got into its state, in seconds of the agent's clock.
-        connections: the most that were open of late.
+        connections: the most that were recently open.
     """
 
-    # There are thousands.
+    # Slots, because there are thousands.
     __slots__ = (
         "_idle_since",
         "_let_in_since",
@@ -50,21 +50,21 @@ class TrackedEntry:
         self.since = now
         self.measured = NOTHING
         self.connections = 0
-        # Connections that were there until a time.
+        # Connections that existed until a time.
         self._looks: tuple[tuple[float, int], ...] = ()
         self._waiting_since: float | None = None
         self._idle_since = self._looked_at = now
-        # Since when clients wait to be let in.
+        # Since when clients wait for their login.
         self._let_in_since: float | None = None
         self._oldest_waits: list[float] = []
-        # The latest report, and what it was made of.
+        # The latest report, and its inputs.
         self._reported: tuple[tuple[object, ...], EntryReport] | None = None
 
     def enter(self, state: EntryState, now: float) -> None:
         self.state, self.since = state, now
 
     def read_back(self, in_force: EntryInForce, now: float) -> None:
-        """Take in what the pooler itself says of it."""
+        """Take in what the pooler itself reports."""
         self.size = in_force.size
         if in_force.is_open is not (self.state is EntryState.OPEN):
             self.enter(EntryState.OPEN if in_force.is_open else EntryState.CLOSING, now)
@@ -75,7 +75,7 @@ class TrackedEntry:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether it is closed, and no client wants it open: most of a thousand are."""
+        """Whether it is closed and no client needs it open; most entries of a thousand are."""
         return (
             self.state is EntryState.CLOSED
             and self.connections == 0
@@ -98,7 +98,7 @@ class TrackedEntry:
         self._looked_at = now
         if was_at_rest and self.is_at_rest:
             return
-        # What the last look has shown may have been there until now.
+        # What the last look showed may have existed until now.
         recent = [look for look in self._looks if look[0] >= now - SETTLE_SECONDS]
         self._looks = (*recent, (now, before))
         self.connections = max(measured.connections, *[each for _, each in self._looks])
@@ -107,7 +107,7 @@ class TrackedEntry:
         if measured.waiting == 0:
             self._waiting_since = self._let_in_since = None
         else:
-            # PgBouncer shows no wait of a client that waits to be let in.
+            # PgBouncer shows no wait for a client that waits for its login.
             began = min(self._waiting_since or now, now - measured.longest_wait)
             self._note_oldest_wait(elapsed, now)
             # Long queues of busy entries count from their last turn.
@@ -130,12 +130,12 @@ class TrackedEntry:
 
     @property
     def oldest_waits(self) -> WaitClasses:
-        """For how long the oldest waiter has waited how long, so far."""
-        # Most are zero, and of thousands of entries each would be an object of its own.
+        """How long the oldest waiter had waited for how long, by class."""
+        # Most are zero, and with thousands of entries each would be an object of its own.
         return tuple([round(seconds, 3) if seconds else 0.0 for seconds in self._oldest_waits])
 
     def gated(self, *, size: int, weight: int, allowed: bool) -> GatedEntry:
-        """It as the gate sees it, if it is to have *size*."""
+        """The entry for the gate, with the intended *size*."""
         return GatedEntry(
             name=self.name,
             size=max(size, self.size),
@@ -153,7 +153,7 @@ class TrackedEntry:
     def report(
         self, measured: EntryMeasure, totals: EntryTotals | None, *, paused: bool
     ) -> EntryReport:
-        """It as the service sees it, as of the latest measurement."""
+        """The entry for the service, as of the latest measurement."""
         waits = sum(self._oldest_waits)
         basis = (measured, totals, paused, self.state, self.size, self.connections, waits)
         if self._reported is None or self._reported[0] != basis:
