@@ -1,4 +1,4 @@
-"""The body of a request: JSON, with text in place of values that only Python has."""
+"""Encodes the body of a request as JSON; values that only Python has become text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from poolkeeper.request import NOT_UTF_8
 
 
 def encoded(body: Mapping[str, object]) -> bytes:
-    """The JSON of *body*; `Decimal`, `UUID`, dates, times and bytes are text in it.
+    """Encode *body* as JSON; `Decimal`, `UUID`, dates, times and bytes become text.
 
     Raises:
-        InvalidRequest: a value has no such form.
+        InvalidRequest: a value cannot be encoded.
     """
     try:
         text = json.dumps(

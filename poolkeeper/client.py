@@ -8,9 +8,9 @@
         client.send(api.provision_tenant("acme"))
         print(client.send(api.run_query("acme", sql="select 42"))["rows"])
 
-They send the requests of `poolkeeper.api`. A response that asks for a retry (429, 503, a key in
-flight) is retried after the time that it names; a request whose connection broke is repeated once,
-if that is safe. Actions have an idempotency key, so that it is.
+They send the requests of `poolkeeper.api`. A request whose response asks for a retry (429, 503, a
+key in flight) is sent again after the requested time. A request whose connection broke is sent
+again once, if that is safe; idempotency keys make actions safe to repeat.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from poolkeeper.exchange import (
 from poolkeeper.request import ListRequest, Request
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-# Seconds to connect, to send, and to receive something: as long as the service gives a request.
+# Seconds to connect, to send, and to receive something: as long as the service allows a request to
+# take.
 _TIMEOUT = 60.0
 _ATTEMPTS = 5
 _STREAM = "/v1/stats/stream"
@@ -64,7 +65,7 @@ class Client:
 
         Args:
             timeout: seconds to wait for a connection, and for each part of a response.
-            attempts: how often a request is sent if the response asks for a retry.
+            attempts: how many times a request is sent if responses ask for a retry.
 
         Raises:
             InvalidRequest: the address, the key, or a proxy in the environment is invalid.
@@ -82,11 +83,11 @@ class Client:
         return f"Client({shown(self._http.base_url)!r})"
 
     def send(self, request: Request[T], **conditions: Unpack[Conditions]) -> T:
-        """The document that the service responds with."""
+        """Send a request and return the response's document."""
         return self.response(request, **conditions).document
 
     def response(self, request: Request[T], **conditions: Unpack[Conditions]) -> Response[T]:
-        """The response, with its ETag."""
+        """Send a request and return the response, with its ETag."""
         exchange = Exchange(self._http, request, conditions, attempts=self._attempts)
         while True:
             try:
@@ -149,11 +150,11 @@ class AsyncClient:
         return f"AsyncClient({shown(self._http.base_url)!r})"
 
     async def send(self, request: Request[T], **conditions: Unpack[Conditions]) -> T:
-        """The document that the service responds with."""
+        """Send a request and return the response's document."""
         return (await self.response(request, **conditions)).document
 
     async def response(self, request: Request[T], **conditions: Unpack[Conditions]) -> Response[T]:
-        """The response, with its ETag."""
+        """Send a request and return the response, with its ETag."""
         exchange = Exchange(self._http, request, conditions, attempts=self._attempts)
         while True:
             try:
@@ -203,7 +204,7 @@ def _open(
         address = httpx.URL(url.rstrip("/"))
     except (httpx.InvalidURL, ValueError) as error:
         raise InvalidRequest(f"{url} is not a valid URL of a service.") from error
-    # Only TLS needs the authorities; to load them takes longer than most requests.
+    # Only TLS needs certificate authorities; loading them takes longer than most requests.
     uses_tls = address.scheme == "https"
     try:
         return kind(base_url=address, headers=headers, timeout=timeout, verify=uses_tls)

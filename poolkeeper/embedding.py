@@ -5,10 +5,9 @@
     async with running_pools(service) as pools, pools.lease("acme") as connection:
         await connection.fetch("select * from notes")
 
-A lease that fails raises a `PoolkeeperError` of the service; `status_of` is its HTTP status.
-The settings are those of `poolkeeper serve`. Everything runs that runs there, background tasks
-included; *service* is the API, which the application may mount. Another process on the same catalog
-refuses to start.
+A lease that fails raises a `PoolkeeperError` of the service; `status_of` returns its HTTP status.
+The settings are those of `poolkeeper serve`, and the same tasks run in the background. *service* is
+the API, which the application may mount. A second process on the same catalog refuses to start.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ __all__ = ["PoolkeeperError", "TenantPoolManager", "create_service", "running_po
 
 
 def create_service() -> FastAPI:
-    """The service by the settings in the environment; starts nothing.
+    """Create the service from the settings in the environment; this starts nothing.
 
     Raises:
-        SettingsError: they are invalid, or there are to be standbys, which lend nothing.
+        SettingsError: they are invalid, or configure standbys, which cannot lend connections.
     """
     settings = load_settings()
     if settings.advertise_url is not None:
@@ -41,7 +40,7 @@ def create_service() -> FastAPI:
 
 @asynccontextmanager
 async def running_pools(service: FastAPI) -> AsyncIterator[TenantPoolManager]:
-    """Run *service* for a block: `lease` of its pools lends connections of a tenant.
+    """Run *service* inside a block; its pools' `lease` lends connections of a tenant.
 
     Raises:
         PoolkeeperError, OSError: it cannot start, see `app.runtime.lifecycle.STARTUP_ERRORS`.

@@ -1,4 +1,4 @@
-"""What a client raises."""
+"""Exceptions of the clients."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ class InvalidRequest(PoolkeeperError):
 
 
 class Unreachable(PoolkeeperError):
-    """There was no response, or not in time: whether a change was made is unknown."""
+    """There was no response, or none in time: it is unknown whether a change was made."""
 
 
 class UnexpectedResponse(PoolkeeperError):
-    """The response is not one of Poolkeeper's."""
+    """The response does not come from Poolkeeper."""
 
 
 class ProblemError(PoolkeeperError):
     """The service refused the request, or failed, and said why.
 
     Attributes:
-        status: of HTTP.
-        code: the kind of problem, for programs; stable. Empty if something else responded.
+        status: the HTTP status.
+        code: the problem code, for programs; stable. Empty if something else responded.
         title, detail: for people.
         hint: what may help; None if the service does not say.
-        request_id: the service's log has it, too.
+        request_id: identifies the request in the service's log.
         retryable: whether the same request may succeed later.
-        errors: of an invalid request, the `pointer` to each invalid field and its `detail`.
-        document: the whole response, with `sqlstate`, `message_detail`, `constraint_name` and
-            others of a statement that failed.
+        errors: for an invalid request, the `pointer` to each invalid field and its `detail`.
+        document: the whole response; for a failed statement with `sqlstate`, `message_detail`,
+            `constraint_name` and others.
     """
 
     def __init__(self, status: int, document: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""From a request to its response, without any I/O: what to send, when to repeat it, what it means.
+"""The logic between a request and its response, without I/O: what to send, when to repeat it.
 
-A client sends what an `Exchange` says, and hands it the response or the failure.
+A client sends the request of an `Exchange`, and gives it the response or the failure.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Item = TypeVar("Item")
 
 
 class Conditions(TypedDict, total=False):
-    """On which conditions a request is carried out."""
+    """The conditions under which a request is carried out."""
 
     if_match: str
-    """Only on the version with this ETag."""
+    """Only for the version with this ETag."""
 
     if_none_match: str
-    """`*`: create, never change."""
+    """`*`: only create, never change."""
 
     idempotency_key: str
-    """Not again, if it was carried out with this key before."""
+    """Do not repeat it if it was already carried out with this key."""
 
 
 _HEADERS = {"if_match": "If-Match", "if_none_match": "If-None-Match", "idempotency_key": _KEY}
@@ -46,12 +46,12 @@ _HEADERS = {"if_match": "If-Match", "if_none_match": "If-None-Match", "idempoten
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response(Generic[T]):
-    """A response, with what its headers say.
+    """A response with its headers.
 
     Attributes:
         etag: the version of the resource, for `if_match` of a later change.
-        request_id: the service's log has it, too.
-        replayed: whether the idempotency key was used before: nothing was done this time.
+        request_id: identifies the request in the service's log.
+        replayed: whether the idempotency key was used before, so that nothing was done this time.
     """
 
     document: T
@@ -61,12 +61,12 @@ class Response(Generic[T]):
 
 
 class Exchange(Generic[T]):
-    """One request until its response.
+    """A request until its response.
 
     Attributes:
-        sent: the request in httpx's form; to be sent until there is a response.
+        sent: the request as httpx's object; send it until there is a response.
         pause: seconds to wait before it is sent again.
-        response: the end.
+        response: the final response.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Exchange(Generic[T]):
         self.pause = min(_retry_after(response), _MAX_PAUSE_SECONDS)
 
     def fail(self, error: httpx.HTTPError) -> None:
-        """Take a failure to send or to receive.
+        """Take a failure to send or receive.
 
         Raises:
             InvalidRequest, Unreachable: the request cannot be sent again.
@@ -179,19 +179,19 @@ class Pages(Generic[Item]):
 
 
 def failure(error: httpx.HTTPError, url: httpx.URL) -> InvalidRequest | Unreachable:
-    """What a failure of httpx means."""
+    """Translate a failure of httpx."""
     if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
         return InvalidRequest(f"{shown(url)} is not a valid URL of a service.")
     return Unreachable(f"Cannot reach {shown(url)}: {str(error) or type(error).__name__}")
 
 
 def shown(url: httpx.URL) -> str:
-    """An address without a password."""
+    """Return an address without its password."""
     return str(url.copy_with(userinfo=b"")).rstrip("/")
 
 
 def problem_of(response: httpx.Response) -> ProblemError:
-    """What an unsuccessful response says."""
+    """Read the problem in an unsuccessful response."""
     try:
         document = response.json()
     except (ValueError, RecursionError):
@@ -200,7 +200,7 @@ def problem_of(response: httpx.Response) -> ProblemError:
 
 
 def event_of(line: str) -> dict[str, Any] | None:
-    """The document of a line of server-sent events; None if the line has none."""
+    """Parse a line of server-sent events; None if it has no document."""
     if not line.startswith(_DATA):
         return None
     event: dict[str, Any] = json.loads(line.removeprefix(_DATA))
@@ -208,7 +208,7 @@ def event_of(line: str) -> dict[str, Any] | None:
 
 
 def _asks_for_retry(problem: ProblemError) -> bool:
-    """Whether nothing was done and the same request may succeed soon; a proxy says so by 503."""
+    """Whether nothing was done and the same request may succeed soon; proxies say so by 503."""
     # A pause lasts until a person ends it.
     if problem.status not in _RETRYABLE or problem.code == "pool-paused":
         return False

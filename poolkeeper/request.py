@@ -1,4 +1,4 @@
-"""A request of the API: what to send, and the type of what comes back. Sends nothing."""
+"""A request to the API: what to send, and the type of the response. It sends nothing."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Request(Generic[T_co]):
     """A request whose response is a document of type T_co.
 
     Attributes:
-        query: what is None is not sent.
-        sends_key: whether a client sends it with an idempotency key, so that it can repeat it.
+        query: parameters; those that are None are not sent.
+        sends_key: whether a client adds an idempotency key, so that it can repeat the request.
     """
 
     method: str
@@ -34,7 +34,7 @@ class Request(Generic[T_co]):
     sends_key: bool = False
 
     def dry_run(self) -> Request[PlanView]:
-        """The request of a plan: what this change would do, while nothing is changed."""
+        """The same change as a dry run: the response is its plan, and nothing is changed."""
         return Request(self.method, self.path, {**self.query, "dry_run": True}, self.body)
 
 

@@ -1,7 +1,7 @@
-"""What all commands have in common: options before or after the command, and plain help.
+"""The base of all commands: options before or after the command, and plain help.
 
-Options that every command of a group takes may stand before the command's name, too: they are
-handed on to the command. Help is plain text, because drawing it costs more than all the rest.
+Options that all commands of a group have may also precede the command's name: they are handed on to
+the command. Help is plain text, because rendering it would cost more than everything else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Declarations = Sequence[Callable[..., None]]
 
 
 class Command(TyperCommand):
-    """A command; subclasses declare the options that it takes besides its own."""
+    """A command; subclasses declare options that it has besides its own."""
 
     declares: ClassVar[Declarations] = ()
 
@@ -38,7 +38,7 @@ class Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
-            # Typer converts values with pydantic.
+            # Typer would convert values with pydantic.
             problems = getattr(error.__cause__, "errors", None)
             if problems is not None:
                 error.message = validation_message(problems()[0])
@@ -52,17 +52,17 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Commands of one kind; options that stand before a command are handed on to it."""
+    """A group of commands; options before a command are handed on to it."""
 
     declares: ClassVar[Declarations] = ()
-    """Options of its commands that may stand before them."""
+    """Options of its commands that may precede them."""
 
     default: ClassVar[Sequence[str]] = ()
-    """The commands of which the first that exists runs if none is named."""
+    """The commands to try as the default; the first that exists runs if none is named."""
 
     @property
     def shared(self) -> Sequence[TyperOption]:
-        """The options of its commands that may stand before them."""
+        """The options of its commands that may precede them."""
         return _declared(self.declares)
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -92,7 +92,7 @@ class Group(TyperGroup):
             return command.shell_complete(of_default, incomplete)
 
     def _split(self, args: list[str]) -> tuple[list[str], list[str]]:
-        """The leading options that the group hands on, and the rest."""
+        """Split off the leading options, which the group hands on."""
         options = {name: option for option in self.shared for name in option.opts}
         at = 0
         while at < len(args):
@@ -107,7 +107,7 @@ class Group(TyperGroup):
         return args[:at], args[at:]
 
     def _is_left_alone(self, ctx: Any, rest: list[str]) -> bool:
-        """Whether the group itself answers: help, an unknown command, a command to complete."""
+        """Whether the group itself responds: help, an unknown command, completion of a command."""
         if not rest:
             return bool(ctx.resilient_parsing)
         return not rest[0].startswith("-") or rest[0] in self.get_help_option_names(ctx)
@@ -142,7 +142,7 @@ def parameters(declaration: Callable[..., None]) -> Sequence[Any]:
 
 
 def _with_defaults(params: list[Any]) -> list[Any]:
-    """Flags that are not given are false: Typer would import pydantic to see what None means."""
+    """Flags that are not given are false: Typer would import pydantic to interpret None."""
     for param in params:
         if param.default is None and param.type_descriptor.annotation is bool:
             param.default = False
@@ -154,7 +154,7 @@ def _declared(declarations: Declarations) -> list[Any]:
 
 
 def _name_values(params: Sequence[Any]) -> None:
-    """Say TEXT and NUMBER in the help instead of the names of Python's types."""
+    """Show TEXT and NUMBER in the help instead of the names of Python types."""
     for param in params:
         if isinstance(param, TyperOption) and param.metavar is None:
             param.metavar = _METAVARS.get(param.type_descriptor.annotation)

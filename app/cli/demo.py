@@ -1,6 +1,6 @@
 """The demo: sample tenants and traffic beside a running service.
 
-An HTTP client of that service; it knows no pool and no setting.
+It is an HTTP client of that service, and knows no pools or settings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.cli.demo_traffic import Burst, Traffic
 _READY_TIMEOUT = 180.0
 # The service gives a caller 5 seconds to get a connection and 5 to use it.
 _REQUEST_TIMEOUT = 15.0
-# Below this many concurrent requests two cores stay responsive.
+# With fewer concurrent requests than this, two cores stay responsive.
 _MAX_CONCURRENT_REQUESTS = 48
 _LOG_INTERVAL = 10.0
 _CHECK_INTERVAL = 0.1
@@ -49,7 +49,7 @@ async def serve_with_traffic(server: uvicorn.Server) -> None:
     """Run *server* with tenants and traffic until it is asked to exit.
 
     Raises:
-        DemoError: the service does not do what the demo needs; it was stopped in order.
+        DemoError: the service does not do what the demo needs; it was stopped cleanly.
     """
     watch = asyncio.create_task(_watch(server), name="demo: watch")
     try:
@@ -74,7 +74,7 @@ async def _watch(server: uvicorn.Server) -> None:
 async def _run(server: uvicorn.Server) -> None:
     try:
         async with asyncio.timeout(_READY_TIMEOUT):
-            # Until it listens itself, another service may respond on the same port.
+            # Until this service listens, another one may respond on the same port.
             while not server.started:  # noqa: ASYNC110 - uvicorn sets no event
                 await asyncio.sleep(_CHECK_INTERVAL)
     except TimeoutError as error:
@@ -127,7 +127,7 @@ async def _create_tenants(client: httpx.AsyncClient) -> list[str]:
 
 
 async def _connection_string(client: httpx.AsyncClient) -> str | None:
-    """Of a tenant at the node beside the service, if one runs."""
+    """The connection string of a tenant at the node beside the service, if there is one."""
     try:
         nodes = (await client.get("/v1/nodes")).raise_for_status().json()["items"]
         if not any(node["state"] == "ready" for node in nodes):

@@ -1,7 +1,7 @@
-"""Synthetic traffic for the demo: steady callers of all tenants, and bursts of callers of some.
+"""Synthetic traffic for the demo: steady callers of all tenants, and bursts of some.
 
-An HTTP client of the public API. Every caller has its own random generator, so the requests of a
-demo are the same each time, regardless of response times.
+It is an HTTP client of the public API. Every caller has its own random generator, so a demo sends
+the same requests each time, regardless of response times.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Burst:
 
     Attributes:
         tenants: each request is for a random one of these.
-        callers: if their number exceeds the connections of the pool, some of them wait.
+        callers: number of callers; if it exceeds the pool's connections, some wait.
         delay: seconds until the first burst.
         duration: seconds of each burst.
         pause: mean seconds between two bursts, varied by a quarter.

@@ -1,4 +1,4 @@
-"""`poolkeeper doctor`: checks what the service needs before a start, and says what is missing.
+"""`poolkeeper doctor`: checks before a start what the service needs, and reports what is missing.
 
 It changes nothing. It reads the same settings as `poolkeeper serve`, and connects to the declared
 servers and to the catalog.
@@ -32,7 +32,7 @@ from app.text.wrapping import terminal_width, wrapped
 
 _EMBEDDED = "No server is declared: the service starts a Postgres of its own."
 _ADMIN_ATTRIBUTES = "CREATEROLE CREATEDB"
-# Columns before the sentences of a report.
+# Width of the columns before the sentences of a report.
 _MARGIN = 11
 
 Findings = Mapping[str, Sequence[Requirement]]
@@ -59,7 +59,7 @@ def doctor() -> None:
 
 
 async def examine(settings: Settings) -> Findings:
-    """What the service needs, by place.
+    """Check the service's requirements, by place.
 
     Raises:
         SettingsError: a secret cannot be read.
@@ -133,7 +133,7 @@ async def _of_server(server: Server, catalog: str | None) -> Sequence[Requiremen
 
 
 async def _of_catalog(address: CatalogAddress, attributes: str) -> Requirement:
-    """Whether a catalog can live at *address*; *attributes*: those its role needs elsewhere."""
+    """Whether *address* can hold a catalog; *attributes*: those that its role needs elsewhere."""
     try:
         facts = await check_database(address)
     except PoolkeeperError as error:

@@ -1,6 +1,6 @@
 """`poolkeeper keys …`: create, list and revoke API keys in the file that the service reads.
 
-The only writer of this file; it replaces it atomically, readable by its owner only. A key is
+Only this command writes the file: it replaces it atomically, readable by its owner only. A key is
 printed once, alone on standard output, and is not stored.
 """
 
@@ -52,7 +52,7 @@ COLUMNS = (
 
 
 class Scope(StrEnum):
-    """What a key permits."""
+    """A permission of a key."""
 
     READ = "read"
     OPERATE = "operate"

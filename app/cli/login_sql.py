@@ -1,4 +1,4 @@
-"""SQL that lets the service's role log in, by why its login was refused.
+"""SQL that lets the service's role log in, chosen by the reason of the refusal.
 
 The password is a placeholder: the one in the settings is never printed.
 """
@@ -13,19 +13,19 @@ _PASSWORD = "PASSWORD '<password>'"  # noqa: S105 - a placeholder
 def login_sql(
     error: BaseException, *, role: str, database: str, attributes: str = "", options: str = ""
 ) -> str | None:
-    """What a superuser can run, a statement or comment per line; None if no SQL helps.
+    """Make SQL for a superuser, a statement or comment per line; None if no SQL helps.
 
     Args:
-        error: a refused login, or what was raised because of one.
-        role: the service's, which may not exist.
-        database: the one it logs in to, which may not exist.
-        attributes: of the role, besides LOGIN.
-        options: of the database, besides its owner.
+        error: a refused login, or an error caused by one.
+        role: the service's role, which may not exist.
+        database: the database that it logs in to, which may not exist.
+        attributes: attributes of the role, besides LOGIN.
+        options: options of the database, besides its owner.
     """
     role, database = quoted(role), quoted(database)
     create_role = " ".join(filter(None, ("CREATE ROLE", role, "LOGIN", attributes, _PASSWORD)))
     match _sqlstate(error):
-        # Postgres does not say which of both it is.
+        # Postgres does not say which of the two it is.
         case "28P01":
             return f"{create_role};\n-- or, if it exists: ALTER ROLE {role} {_PASSWORD};"
         case "28000":
@@ -39,7 +39,7 @@ def login_sql(
 
 
 def _sqlstate(error: BaseException | None) -> str | None:
-    """Postgres' code of the refusal that *error* was raised from."""
+    """The SQLSTATE of the refusal that caused *error*."""
     while error is not None:
         if isinstance(code := getattr(error, "sqlstate", None), str):
             return code

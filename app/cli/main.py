@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and where each is implemented.
+"""The command line: its commands, and where each is implemented.
 
 Nothing else is imported until a command is used, so that help and completion take no time.
 """
@@ -25,9 +25,9 @@ class Entry:
     """A command of the command line.
 
     Attributes:
-        module: where its function is, or its commands; their name is that of the command.
-        kind: of a function.
-        is_bare: it takes no options; then its module is imported only when it runs.
+        module: the module of its function or its commands, whose name is the command's.
+        kind: the class of a function's command.
+        is_bare: whether it has no options; then its module is imported only when it runs.
     """
 
     module: str
@@ -95,7 +95,7 @@ ENTRIES: Mapping[str, Entry] = {
         is_bare=True,
     ),
     "node": _local(
-        "node", "Run a PgBouncer node until SIGTERM or Ctrl-C. PgBouncer goes on after that."
+        "node", "Run a PgBouncer node until SIGTERM or Ctrl-C. PgBouncer keeps running after that."
     ),
     "doctor": _local(
         "doctor",
@@ -106,14 +106,14 @@ ENTRIES: Mapping[str, Entry] = {
     "keys": _local("keys", "Create, list and revoke API keys."),
     "rls-sql": _local("rls_sql", "Print SQL that restricts each shared tenant to its own rows."),
     "simulate": _local(
-        "simulate", "Simulate pools with a rule of the advisor or one of its competitors."
+        "simulate", "Simulate pools with a sizing rule of the advisor, or one to compare it with."
     ),
     "openapi": _local("openapi", "Print the OpenAPI document.", is_bare=True),
 }
 
 
 class CommandLine(Group):
-    """All commands, of which only the one that is used is imported."""
+    """All commands; only the one that is used is imported."""
 
     declares: ClassVar[Declarations] = (output_options, service_options)
 
@@ -153,4 +153,4 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Take the options of the command line itself."""
+    """Handle the options of the command line itself."""

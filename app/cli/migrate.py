@@ -1,4 +1,4 @@
-"""`poolkeeper migrate`: upgrades the catalog without serving."""
+"""`poolkeeper migrate`: upgrades the catalog's schema without serving."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`poolkeeper node`: the agent of a PgBouncer node.
 
-It starts PgBouncer, or takes over the one that runs, and does what the service says until SIGTERM
-or Ctrl-C.
+It starts PgBouncer, or takes over a running one, and does what the service says until SIGTERM or
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from app.runtime.file_descriptors import raise_descriptor_limit
 from app.runtime.logs import configure_logging
 from app.text.printable import print_error
 
-# In seconds: of PgBouncer's clients, before `--stop-pooler` cuts off their transactions.
+# In seconds: the time for transactions of PgBouncer's clients before `--stop-pooler` cuts them off.
 _PATIENCE = 20.0
 
 
@@ -101,7 +101,7 @@ def node(
         bool, typer.Option("--stop-pooler", help="Stop PgBouncer, too, when this command stops.")
     ] = False,
 ) -> None:
-    """Run a PgBouncer node until SIGTERM or Ctrl-C. PgBouncer goes on after that."""
+    """Run a PgBouncer node until SIGTERM or Ctrl-C. PgBouncer keeps running after that."""
     configure_logging("auto", "INFO")
     try:
         account = Account.choose(user)

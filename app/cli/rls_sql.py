@@ -1,6 +1,6 @@
 """`poolkeeper rls-sql`: SQL that enables row-level security on tables of shared tenants.
 
-Prints SQL and runs none: the owner of the tables reviews and runs it.
+It only prints SQL; the owner of the tables reviews and runs it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from app.cli.client.exit_status import ExitStatus
 from app.text.printable import print_error
 
 POLICY = "poolkeeper_tenant"
-_MAX_BYTES = 63  # of an identifier; Postgres truncates longer ones
+_MAX_BYTES = 63  # the longest identifier; Postgres truncates longer ones
 _PART = r'"(?:[^"\0]|"")+"|[A-Za-z_][A-Za-z0-9_$]*'
 _NAME = re.compile(rf"({_PART})\Z")
 _QUALIFIED = re.compile(rf"(?:({_PART})\.)?({_PART})\Z")
-# Without a context, the setting is NULL on a new connection and empty after a transaction.
+# Without a context, the setting is NULL on a new connection, and empty after a transaction.
 _TENANT = "(SELECT nullif(current_setting('app.tenant_id', true), ''))"
 
 
 class InvalidIdentifier(ValueError):
-    """The text is not an identifier of Postgres."""
+    """The text is not a Postgres identifier."""
 
 
 def rls_sql(
@@ -51,7 +51,7 @@ def policies(tables: list[str], *, column: str, role: str) -> str:
     Identifiers follow Postgres' rules: folded to lower case unless in double quotes.
 
     Raises:
-        InvalidIdentifier: a name is not one.
+        InvalidIdentifier: a name is not an identifier.
     """
     column, role = _quoted(column), _quoted(role)
     parts = ["BEGIN;\n", *(_for_table(table, column, role) for table in tables), "COMMIT;\n"]

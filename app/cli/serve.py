@@ -1,6 +1,6 @@
-"""`poolkeeper serve` and `poolkeeper demo`: the commands that are the service.
+"""`poolkeeper serve` and `poolkeeper demo`: the commands that run the service.
 
-Nothing of this is imported before one of them runs: it takes seconds. A start that fails prints
+This file is imported only when one of them runs, because that takes seconds. A failed start prints
 one sentence and exits with a non-zero status.
 """
 
@@ -72,7 +72,7 @@ def _demo_settings(settings: Settings) -> Settings:
 
 @contextmanager
 def _temporary_postgres(data_dir: Path) -> Iterator[None]:
-    """Delete the demo's Postgres afterwards, and before, in case an earlier demo was killed."""
+    """Delete the demo's Postgres at the end, and at the start if an earlier demo was killed."""
     postgres = EmbeddedPostgres(data_dir)
     had_parent = data_dir.parent.exists()
     asyncio.run(postgres.remove())
@@ -81,7 +81,7 @@ def _temporary_postgres(data_dir: Path) -> Iterator[None]:
     finally:
         asyncio.run(postgres.remove())
         if not had_parent:
-            with suppress(OSError):  # not empty: other files were created there meanwhile
+            with suppress(OSError):  # not empty: other files were created there in the meantime
                 data_dir.parent.rmdir()
 
 
@@ -104,7 +104,7 @@ def _run(settings: Settings, serve: ServeFunction) -> ProcessStatus:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """End the command with one sentence where the service cannot start."""
+    """End the command with one sentence if the service cannot start."""
     try:
         yield
     except (DemoError, *STARTUP_ERRORS) as error:

@@ -33,11 +33,11 @@ from app.simulator.trace import parse_counts, scaled
 from app.simulator.workload import Arrivals, HoldTimes
 from app.text.printable import print_error
 
-# More would run too long; the requests of a tick are held in memory.
+# More would take too long; the requests of a tick are held in memory.
 _MAX_REQUESTS = 1e9
 _MAX_REQUESTS_PER_TICK = 1e6
 _MAX_TICKS = 1e8
-# Below this many requests, starting a process takes longer than it saves.
+# With fewer requests, starting a process takes longer than it saves.
 _MIN_REQUESTS_FOR_PROCESSES = 1e6
 
 
@@ -114,7 +114,7 @@ def simulate(
     ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Simulate pools with a rule of the advisor or one of its competitors."""
+    """Simulate pools with a sizing rule of the advisor, or one to compare it with."""
     try:
         _check_above_zero(
             bin_seconds=bin_seconds,
@@ -206,7 +206,7 @@ def _simulate(
 
 
 def _run_jobs(*jobs: Callable[[], SimulationResult], is_long: bool) -> list[SimulationResult]:
-    """The result of each job; long jobs run in separate processes."""
+    """Run the jobs; long ones run in separate processes."""
     if not is_long:
         return [job() for job in jobs]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:

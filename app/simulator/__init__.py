@@ -1,5 +1,5 @@
 """The shipped advisor over simulated pools, on a trace or a synthetic load.
 
-Pure: no clock, no file, no event loop, and nothing of the service but its domain. The results
-follow from the arguments and the seed.
+Pure: no clock, no file, no event loop, and of the service only its domain. Results depend only on
+the arguments and the seed.
 """

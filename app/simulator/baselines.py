@@ -1,4 +1,4 @@
-"""Rules to compare with: fixed sizes, utilization, and growing whenever a caller waits.
+"""Rules for comparison: fixed sizes, utilization, and growth whenever a caller waits.
 
 The service offers none of them.
 """
@@ -25,11 +25,11 @@ Points = tuple[tuple[float, int], ...]
 
 
 class IgnoresHistograms:
-    """A rule that reads no histogram, so that the simulation need not fill one."""
+    """A rule that reads no histograms, so that the simulation need not fill them."""
 
 
 class StaticRule(IgnoresHistograms):
-    """Keeps the size."""
+    """Keeps its size."""
 
     name = "static"
 
@@ -41,11 +41,11 @@ class StaticRule(IgnoresHistograms):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UtilizationMemory:
-    """What the utilization rule remembers.
+    """The memory of the utilization rule.
 
     Attributes:
-        wanted: what it wanted at each tick of the last 300 seconds.
-        sizes: what the size was at each tick of the last 15 seconds.
+        wanted: the wanted size at each tick of the last 300 seconds.
+        sizes: the size at each tick of the last 15 seconds.
     """
 
     wanted: Points = ()
@@ -53,11 +53,11 @@ class UtilizationMemory:
 
 
 class UtilizationRule(IgnoresHistograms):
-    """As the Kubernetes horizontal autoscaler: ceil(size x utilization / target).
+    """Works like the Kubernetes horizontal autoscaler: ceil(size x utilization / target).
 
-    Its defaults: nothing is done within 10 % of the target; up at once, but within 15 seconds
-    to no more than twice the size or four more; down to the largest size wanted within 300
-    seconds. It decides at every tick and not only every 15 seconds.
+    It has the same defaults: no change within 10 % of the target; growth at once, but within 15
+    seconds to at most twice the size or four more; shrinking to the largest size wanted within 300
+    seconds. But it decides at every tick, not only every 15 seconds.
     """
 
     name = "hpa"
@@ -89,9 +89,9 @@ class UtilizationRule(IgnoresHistograms):
 
 
 class IncrementRule:
-    """As FlexyPool's increment strategy: one more for each acquire that was slow or timed out.
+    """Works like FlexyPool's increment strategy: one more for each slow or timed out acquire.
 
-    It never shrinks. The library grows at once, here it does so at the next tick.
+    It never shrinks. The library grows at once; here it grows at the next tick.
     """
 
     name = "increment"
@@ -111,7 +111,7 @@ class IncrementRule:
 
 
 def clamped_advice(seen: PoolObservation, size: int, reason: str) -> PoolSizingRecommendation:
-    """A recommendation of *size*, kept between min_size, 1 and the ceiling."""
+    """Recommend *size*, limited to at least min_size and 1, and at most the ceiling."""
     new_size = max(min(size, seen.max_allowed), seen.min_size, 1)
     action = ScalingAction.between(seen.max_size, new_size)
     return PoolSizingRecommendation(

@@ -1,7 +1,7 @@
 """A rule that knows the rate of the next window, and sizes for it by Erlang-C.
 
-The others are measured against it. It knows rates, not single requests, so now and then a
-rule is luckier.
+The other rules are measured against it. It knows rates, not single requests, so another rule can be
+luckier.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SHARE = 0.01
 
 
 class ClairvoyantRule(IgnoresHistograms):
-    """The rule of one pool, whose future it is given."""
+    """The rule for one pool, whose future it knows."""
 
     name = "clairvoyant"
 
@@ -33,16 +33,16 @@ class ClairvoyantRule(IgnoresHistograms):
         price: float | None = None,
         knee: Knee | None = None,
     ) -> None:
-        """Know everything that the requests are drawn from.
+        """Know the distributions from which the requests are drawn.
 
         Args:
             rates: requests per second, bin by bin.
             bin_seconds: how long a bin lasts.
             holds: how long leases take.
             late: seconds; a request that waits longer is late.
-            price: connection-seconds that one late request may cost: it takes the size with the
-                least expected cost. None: at most 1 % are late.
-            knee: how leases slow each other down: it never goes beyond.
+            price: connection-seconds that a late request costs: it chooses the size with the least
+                expected cost. None: it lets at most 1 % be late.
+            knee: how leases slow each other down; it never exceeds the knee.
         """
         self._rates = rates
         self._bin_seconds = bin_seconds
@@ -56,7 +56,7 @@ class ClairvoyantRule(IgnoresHistograms):
 
     def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
         """Size for the highest rate until the next tick."""
-        # After the last bin nothing is known, and nothing changes any more.
+        # After the last bin nothing is known, and nothing changes.
         first = min(int(seen.at / self._bin_seconds + 1e-9), len(self._rates) - 1)
         last = int((seen.at + seen.seconds) / self._bin_seconds - 1e-9)
         rate = max(self._rates[first : last + 1], default=0.0)
@@ -70,7 +70,7 @@ class ClairvoyantRule(IgnoresHistograms):
     def _size(self, rate: float, most: int) -> int:
         if self._price is None:
             return smallest_size(self._offered(rate, 1), self._late, _SHARE, most)
-        # Under a load that no size bears it takes what it may.
+        # If no size can carry the load, it takes the allowed maximum.
         least, best = float("inf"), most if rate else 1
         for size in range(1, most + 1):
             if size >= least:

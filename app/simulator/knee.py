@@ -1,4 +1,4 @@
-"""The knee: how leases take longer, the more of them a server works on at a time."""
+"""The knee: how much longer leases take, the more of them a server runs at the same time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from app.domain.errors import InvalidInput
 class Knee:
     """Gunther's universal scalability law, X(c) = c / (1 + s(c-1) + k c(c-1)), for hold times.
 
-    Throughput peaks at *connections* and falls beyond. A lease keeps the hold time of the
-    concurrency it began at, in this model.
+    Throughput peaks at *connections* and falls beyond that. In this model, a lease keeps the hold
+    time of the concurrency at its start.
 
     Attributes:
         connections: the concurrency with the highest throughput, sqrt((1 - s) / k), above 1.
@@ -33,9 +33,9 @@ class Knee:
 
     @property
     def coherency(self) -> float:
-        """The law's k, the price of keeping everybody consistent."""
+        """The law's k: the cost of keeping all consistent."""
         return (1 - self.contention) / self.connections**2
 
     def stretch(self, active: int) -> float:
-        """How many times longer a lease takes as one of *active*."""
+        """How many times longer a lease takes if *active* leases run."""
         return 1 + (active - 1) * (self.contention + self.coherency * active)

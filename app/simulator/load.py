@@ -10,13 +10,13 @@ from app.domain.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantLoad:
-    """What one tenant sends.
+    """The load of one tenant.
 
     Attributes:
-        name: of the tenant and its pool; its random numbers follow from it.
+        name: name of the tenant and its pool; it also seeds its random numbers.
         rates: requests per second in each bin.
-        weight: its share when connections are short.
-        is_noisy: it harms the others on purpose, and does not count among those harmed.
+        weight: its relative share when connections are scarce.
+        is_noisy: whether it harms the others on purpose; then it does not count as harmed.
     """
 
     name: str
@@ -27,11 +27,11 @@ class TenantLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What all tenants of a server send.
+    """The load of all tenants of a server.
 
     Attributes:
         bin_seconds: how long each rate lasts, above 0.
-        tenants: at least one, all with as many bins.
+        tenants: at least one; all with the same number of bins.
 
     Raises:
         InvalidInput: when these do not fit together.
@@ -41,7 +41,7 @@ class Load:
     tenants: Sequence[TenantLoad]
 
     def __post_init__(self) -> None:
-        """Refuse a load without an end or a beginning."""
+        """Refuse a load without bins, or with different numbers of bins."""
         if not self.bin_seconds > 0:
             raise InvalidInput("A bin must be longer than 0 seconds.")
         if len({len(tenant.rates) for tenant in self.tenants}) != 1:
@@ -59,12 +59,12 @@ class Load:
 
 
 def single(rates: Sequence[float], bin_seconds: float) -> Load:
-    """The load of one tenant alone on its server."""
+    """The load of a single tenant on its server."""
     return Load(bin_seconds=bin_seconds, tenants=[TenantLoad(name="tenant", rates=rates)])
 
 
 def zipf(rates: Sequence[float], bin_seconds: float, tenants: int) -> Load:
-    """*rates* divided among *tenants*: the n-th sends 1/n of what the first one sends."""
+    """Divide *rates* among *tenants*: the n-th sends 1/n of what the first one sends."""
     total = sum(1 / rank for rank in range(1, tenants + 1))
     loads = [
         TenantLoad(name=f"tenant-{rank:03}", rates=[rate / rank / total for rate in rates])

@@ -9,7 +9,7 @@ from app.domain.histogram import Histogram
 from app.simulator.tally import RequestTally
 
 PRICES = (10, 100, 1000)
-"""Connection-seconds that one late wait may cost."""
+"""The possible costs of a late wait, in connection-seconds."""
 
 CONNECT_PRICE = 1
 """The same for a connect. Its 10 ms of processor time are 1/200 of a second of two processors, and
@@ -21,15 +21,15 @@ _NEAR = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizePoint:
-    """One tick, for drawings.
+    """A tick, for charts.
 
     Attributes:
         at: seconds since the beginning, at the tick's end.
-        max_size: of all pools together, after it.
+        max_size: sum over all pools, after the tick.
         open: connections open, averaged over the tick.
         active: connections leased, averaged over the tick.
         arrivals: requests served, timed out or refused since the beginning.
-        late: how many of these waited too long or got no connection.
+        late: those of them that waited too long or got no connection.
         served: leases ended since the beginning.
     """
 
@@ -55,7 +55,8 @@ class SimulationResult:
         rejected: those that were refused because too many waited.
         served: leases that ended.
         in_flight: requests that still waited or held a connection at the end.
-        p99_wait_ms: 99 % of those not refused waited no longer; a timeout counts in full.
+        p99_wait_ms: 99 % of the requests that were not refused waited no longer; a timeout counts
+            with its full wait.
         connection_seconds: connections open or being opened, integrated over time.
         max_size_seconds: the sizes in force, integrated over time.
         active_seconds: connections leased, integrated over time.
@@ -66,8 +67,8 @@ class SimulationResult:
         tenants_over_target: share (0..1) of tenants, without noisy ones, of whose requests more
             than 1 % were late.
         most_connections: the most that all pools had at the end of a tick.
-        history: every tick, if it was asked for.
-        regret: by price of a late wait, see `regret`; empty until it was compared.
+        history: every tick, if requested.
+        regret: by the price of a late wait, see `regret`; empty until compared.
     """
 
     rule: str
@@ -103,15 +104,15 @@ class SimulationResult:
 
     @property
     def goodput(self) -> float:
-        """Leases that ended, per second."""
+        """Ended leases per second."""
         return self.served / self.seconds
 
     def cost(self, price: float) -> float:
-        """Connection-seconds, plus *price* for each late request and `CONNECT_PRICE` a connect."""
+        """Connection-seconds, plus *price* per late request and `CONNECT_PRICE` per connect."""
         return self.connection_seconds + CONNECT_PRICE * self.connects + price * self.late
 
     def as_json(self) -> dict[str, object]:
-        """For programs; times as their names say, shares 0..1."""
+        """Return it for programs: units as in the names, shares 0..1."""
         return {
             "rule": self.rule,
             "seconds": self.seconds,
@@ -146,7 +147,7 @@ def regret(outcome: SimulationResult, clairvoyant: SimulationResult, price: floa
 
 
 def p99_wait(tallies: Sequence[RequestTally]) -> float:
-    """Seconds that 99 % of all requests waited at most."""
+    """Compute the seconds within which 99 % of all requests were served."""
     waits = Histogram()
     immediate = 0
     for tally in tallies:
@@ -161,19 +162,19 @@ def p99_wait(tallies: Sequence[RequestTally]) -> float:
 
 
 def over_target(tallies: Sequence[RequestTally]) -> float:
-    """Share of *tallies* with more than 1 % late."""
+    """The share of *tallies* with more than 1 % late requests."""
     return sum(tally.late_share > _OVER_TARGET for tally in tallies) / max(1, len(tallies))
 
 
 def settling_seconds(
     rates: Sequence[float], bin_seconds: float, sizes: Sequence[tuple[float, int]]
 ) -> float | None:
-    """How long after the steepest rise of the load the size fitted it.
+    """Compute how long after the steepest rise of the load the size fitted the load.
 
-    The rise is the largest one from a bin to the next; it counts if it at least doubles the
-    rate. The load is level for as long as it stays within 20 % of what it rose to. The settled
-    size is the median over the second half of that time; the size fits as soon as it is within
-    10 % of it, or within one connection.
+    The steepest rise is the largest one from one bin to the next; it must at least double the rate.
+    The load is level while it stays within 20 % of the new rate. The settled size is the median
+    over the second half of that time; the size fits once it is within 10 % of that, or within one
+    connection.
 
     Args:
         rates: requests per second of all tenants, bin by bin.
@@ -181,7 +182,7 @@ def settling_seconds(
         sizes: every tick's time and the sum of all max_size after it, in order.
 
     Returns:
-        Seconds; None if the load knows no such rise, or was not level for at least 12 ticks.
+        Seconds; None if the load has no such rise, or was not level for at least 12 ticks.
     """
     if len(rates) < 2:  # noqa: PLR2004 - a rise is between two bins
         return None

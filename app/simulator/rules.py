@@ -1,4 +1,4 @@
-"""Rules by name, each run on a load, and what they cost beside a clairvoyant."""
+"""Runs rules by name on a load, and compares their costs with the clairvoyant's."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from app.simulator.load import Load, TenantLoad
 from app.simulator.outcome import SimulationResult
 from app.simulator.simulation import AdvisorOf, Simulation, SimulationConfig
 
-# The sizes that the search for the best one begins with.
+# The sizes with which the search for the best one starts.
 _LADDER = (1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 896)
 
 
 class RuleName(StrEnum):
-    """What can be simulated."""
+    """The rules that can be simulated."""
 
     DEMAND = "demand"
-    """Ships: arrivals times hold time, corrected by what callers really waited."""
+    """Included in the service: arrivals times hold time, corrected by measured waits."""
 
     HYSTERESIS = "hysteresis"
-    """Ships: waiting callers and idle connections, several samples in a row."""
+    """Included in the service: waiting callers and idle connections, several samples in a row."""
 
     STATIC = "static"
-    """One size for ever; alone on its server a pool opens and keeps all of it."""
+    """A constant size; a pool alone on its server opens and keeps all of it."""
 
     BEST_STATIC = "best-static"
-    """The static size with the least cost on this very load, found by trying."""
+    """The static size with the least cost on this very load, found by search."""
 
     ON_DEMAND = "on-demand"
-    """No advice: each pool may open the whole budget, and closes what is idle for long."""
+    """No advice: each pool may open the whole budget, and closes idle connections."""
 
     HPA = "hpa"
-    """Utilisation at 70 %, as the Kubernetes horizontal autoscaler."""
+    """Utilization of 70 %, like the Kubernetes horizontal autoscaler."""
 
     INCREMENT = "increment"
-    """One more for each slow acquire, never fewer, as FlexyPool."""
+    """One more for each slow acquire, never fewer, like FlexyPool."""
 
     CLAIRVOYANT = "clairvoyant"
     """Knows the true rate until the next tick, and sizes for it."""
@@ -69,16 +69,16 @@ def simulate(
     price: float | None = None,
     keep_history: bool = False,
 ) -> SimulationResult:
-    """One rule on one load.
+    """Run one rule on one load.
 
     Args:
-        rule: which one.
-        load: what tenants send.
+        rule: the rule's name.
+        load: the load of all tenants.
         config: everything else.
-        size: of a static pool.
-        price: connection-seconds of a late request, for those that reckon with it: the
-            clairvoyant (without one it sizes for at most 1 % over 50 ms) and the search for the
-            best static size (without one 100).
+        size: the size of a static pool.
+        price: the cost of a late request in connection-seconds. The clairvoyant uses it (without
+            one, it allows at most 1 % over 50 ms), and so does the search for the best static size
+            (without one, 100).
         keep_history: whether the result has every tick.
 
     Raises:
@@ -104,7 +104,7 @@ def simulate(
 
 
 def check_size(rule: RuleName, size: int | None, config: SimulationConfig) -> None:
-    """Refuse a static pool without a size.
+    """Refuse a static pool without a valid size.
 
     Raises:
         InvalidInput: it is missing, or not between 1 and the budget.
@@ -114,7 +114,7 @@ def check_size(rule: RuleName, size: int | None, config: SimulationConfig) -> No
 
 
 def best_static(load: Load, config: SimulationConfig, *, price: float) -> int:
-    """The static size with the least cost on *load*: a ladder of sizes, then ever nearer ones."""
+    """Find the static size with the least cost on *load*: a ladder of sizes, then nearer ones."""
     costs: dict[int, float] = {}
 
     def cost(size: int) -> float:

@@ -1,4 +1,4 @@
-"""Made-up loads, each to show one thing: on these rules may be tuned, on traces never."""
+"""Synthetic loads, each with one purpose. Rules may be tuned on these, never on traces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BIN = 5.0
 
 
 class ScenarioName(StrEnum):
-    """The loads there are."""
+    """The synthetic loads."""
 
     STEADY = "steady"
     """60 requests/s for two hours."""
@@ -36,13 +36,13 @@ class ScenarioName(StrEnum):
     """Between 5 and 60 requests/s as a wave of 4 hours."""
 
     FLASH_CROWD = "flash-crowd"
-    """40 requests/s, within 30 seconds 150, which wear off over minutes."""
+    """40 requests/s, rising to 150 within 30 seconds and falling over minutes."""
 
     JOBS = "jobs"
-    """Nothing, and 60 requests/s for a minute every 15 minutes."""
+    """None, but 60 requests/s for a minute every 15 minutes."""
 
     OVERLOAD = "overload"
-    """A quarter of what the server can do at best, then 1.25 times that for 20 minutes."""
+    """A quarter of the server's maximum throughput, then 1.25 times the maximum for 20 minutes."""
 
     OVERLOAD_8 = "overload-8"
     """The same on a server whose throughput peaks at 8 connections."""
@@ -69,12 +69,12 @@ class ScenarioName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A load and what else makes the case.
+    """A load and the other parameters of the case.
 
     Attributes:
-        load: what tenants send.
-        knee: where the server's throughput peaks, None for nowhere.
-        hold: mean seconds of a lease; None for what the simulation has anyway, as below.
+        load: the load of all tenants.
+        knee: where the server's throughput peaks; None: nowhere.
+        hold: mean seconds of a lease; None: the simulation's default. The same for the next two.
         connect: seconds that opening a connection takes.
         budget: most connections of all pools together.
     """
@@ -86,7 +86,7 @@ class Scenario:
     budget: int | None = None
 
     def adapted(self, config: SimulationConfig) -> SimulationConfig:
-        """*config* with what makes the case."""
+        """Return *config* with the parameters of the case."""
         return replace(
             config,
             knee=config.knee or self.knee,
@@ -97,7 +97,7 @@ class Scenario:
 
 
 def scenario(name: ScenarioName, hold: float) -> Scenario:
-    """The scenario of that *name*, when a lease takes *hold* seconds on average."""
+    """The scenario called *name*, with leases of *hold* seconds on average."""
     return _SCENARIOS[name](hold)
 
 
@@ -183,7 +183,7 @@ def _alone(rates: Iterable[float]) -> Scenario:
 
 
 def _wave(least: float, most: float) -> Sequence[float]:
-    """An hour of waves of 20 minutes."""
+    """An hour of 20-minute waves."""
     middle, swing, bins = (least + most) / 2, (most - least) / 2, int(20 * _MINUTE / _BIN)
     return [middle - swing * cos(2 * pi * place / bins) for place in range(3 * bins)]
 

@@ -1,7 +1,7 @@
-"""How simulated pools take turns on a budget that is used up: the rules of the real pools.
+"""How simulated pools take turns on a used-up budget: the rules of the real pools.
 
-`app.pools` decides about its own connections, waiters and tenants, which a simulation of millions
-of requests has no time for; so these are its rules and numbers, not its code. `make
+`app.pools` works on its own connections, waiters and tenants, which would be too slow for a
+simulation of millions of requests. So this has the same rules and numbers, not the same code. `make
 simulator-live` compares both.
 """
 
@@ -13,14 +13,14 @@ from app.domain.time_sharing import ROUND, longest_kept, shortest_slice, slice_s
 from app.simulator.simulated_pool import SimulatedPool
 
 _MUCH_LESS = 0.5
-# Nearly all callers come within so many times the mean time between two.
+# Nearly all callers come within this many times the mean time between two callers.
 _NEARLY_ALL = 4.0
 
 
 def order(pool: SimulatedPool, now: float) -> tuple[float, float]:
-    """By which pools that want a connection are ordered, the smallest first.
+    """The sort key of pools that want a connection; the smallest comes first.
 
-    Those that used about as much go by how long they wait, if they have no connection.
+    With about the same use, pools without a connection are sorted by their wait.
     """
     use, since = _use(pool, now), inf
     if pool.waiting and not pool.open:
@@ -29,7 +29,7 @@ def order(pool: SimulatedPool, now: float) -> tuple[float, float]:
 
 
 def _use(pool: SimulatedPool, now: float) -> float:
-    """What it used, less than nothing if it is overdue."""
+    """The pool's recent use; negative if it is overdue."""
     if not pool.waiting:
         return inf
     if not pool.open and pool.waiting[0][0] < now - ROUND:
@@ -40,7 +40,7 @@ def _use(pool: SimulatedPool, now: float) -> float:
 def kept_seconds(pool: SimulatedPool, move_seconds: float) -> float:
     """How long an idle connection is kept for its own callers while others wait.
 
-    As long as they usually take to come back, and no longer than a few moves take.
+    It is the time that they usually take to come back, but not longer than a few moves take.
     """
     longest = longest_kept(move_seconds)
     if pool.return_seconds is None or pool.return_seconds > longest:
@@ -58,8 +58,9 @@ def keeps(
 ) -> bool:
     """Whether *pool*, whose callers wait, keeps the connection that has just come back.
 
-    If the *claim*'s pool has a connection, as long as it used less for its weight. And until its
-    slice is over, the fair share of a round; for a claim that used much less, only the shortest.
+    It keeps it while it has used less per weight, if the *claim*'s pool has a connection. It also
+    keeps it until its slice, the fair share of a round, is over; for a claim with much less use,
+    only the shortest slice.
     """
     mine, theirs = pool.use(now), _use(claim, now)
     if claim.open and theirs >= mine:

@@ -1,4 +1,4 @@
-"""One simulated pool: its connections, its queue and its counts. `simulated_server` decides."""
+"""A simulated pool: its connections, its queue and its counts. `simulated_server` decides."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from math import exp
 from app.domain.pool import PoolMetrics
 from app.domain.time_sharing import MEMORY, RUNNING
 
-# As of the real pools: the weight of the newest hold in their mean.
+# The weight of the newest hold in the mean, as in real pools.
 _NEWEST = 1 / 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedPoolConfig:
-    """How every simulated pool behaves, in the words and with the defaults of `PoolConfig`.
+    """The configuration of all simulated pools, with the names and defaults of `PoolConfig`.
 
     Attributes:
-        start_size: max_size at the beginning.
+        start_size: max_size at the start.
         acquire_timeout: seconds a caller waits.
-        max_waiting: callers that may wait; the next one is refused.
+        max_waiting: the most waiting callers; the next one is refused.
         idle_timeout: seconds without use after which a connection is closed.
     """
 
@@ -37,22 +37,22 @@ class SimulatedPool:
     max_size: int
     weight: int
     connecting: int = 0
-    # From this age on, an idle connection beyond so many closes; None: as the rules say.
+    # From this age on, idle connections beyond this number close; None: as the rules say.
     idle_seconds: float | None = None
     warm_size: int = 0
-    # When each connection was opened, and when each idle one was last used: the last one is
-    # lent first.
+    # When each connection was opened, and when each idle one was last used; the last one is lent
+    # first.
     opened: deque[float] = field(default_factory=deque)
     established: int = 0
     idle: list[float] = field(default_factory=list)
     idle_found_at: float = 0.0
     # When each waiter came, and how long it will hold.
     waiting: deque[tuple[float, float]] = field(default_factory=deque)
-    # Connection-seconds until `accrued_until`, since the beginning.
+    # Connection-seconds since the start, until `accrued_until`.
     open_seconds: float = 0.0
     accrued_until: float = 0.0
     connects: int = 0
-    # Mean seconds of a lease, and until a caller comes; None when unknown.
+    # Mean seconds of a lease, and until the next caller; None when unknown.
     hold: float | None = None
     return_seconds: float | None = None
     _use: float = 0.0
@@ -66,14 +66,14 @@ class SimulatedPool:
     rejected: int = 0
 
     def begin_tick(self, seconds: float) -> None:
-        """Count from zero again, after a tick of *seconds*."""
+        """Reset the counts after a tick of *seconds*."""
         asked = self.acquired + self.timeouts + self.rejected
         self.return_seconds = seconds / asked if asked else None
         self.waits, self.holds, self._noted = [], [], 0
         self.acquired = self.timeouts = self.rejected = 0
 
     def keep_warm(self, warm_size: int, surplus_age: float | None) -> None:
-        """Keep *warm_size* connections although unused, others for *surplus_age* seconds."""
+        """Keep *warm_size* connections open although idle, and others for *surplus_age* seconds."""
         self.warm_size, self.idle_seconds = warm_size, surplus_age
 
     @property
@@ -86,7 +86,7 @@ class SimulatedPool:
         return self.established - len(self.idle)
 
     def use(self, now: float) -> float:
-        """Connections leased on average of late ÷ weight, a running lease counting for a bit more.
+        """The recent mean number of leased connections ÷ weight; a running lease counts a bit more.
 
         Leases are counted when they end.
         """
@@ -94,7 +94,7 @@ class SimulatedPool:
         return (self._use + RUNNING * (self.leased + self.connecting)) / self.weight
 
     def note(self, now: float) -> None:
-        """Count the leases that ended in its use and in its mean hold."""
+        """Count the ended leases in its use and in its mean hold."""
         if now > self._noted_at:
             self._use *= exp((self._noted_at - now) / MEMORY)
             self._noted_at = now
@@ -118,7 +118,10 @@ class SimulatedPool:
         )
 
     def accrue(self, now: float) -> None:
-        """Add the connection-seconds until *now*: before the number changes, and at the end."""
+        """Add the connection-seconds until *now*.
+
+        Call it before the number changes, and at the end.
+        """
         self.open_seconds += self.open * (now - self.accrued_until)
         self.accrued_until = now
 

@@ -1,11 +1,11 @@
 """A simulated server: leases start and end, connections open and close, one budget for all.
 
-A discrete-event model of the real pools: the connection used last is lent first, waiters are
-served first come, first served, connections are opened when somebody waits and closed when
-unused or too many. No connection is opened for a waiter whom a running lease will serve before
-(the pools' own function). When the budget is used up, pools take turns by time, by the rules of
-the real policy (`sharing`). A login takes processor time: it slows down other logins and, where
-the server has a knee, the leases. It leaves out that connections age.
+A discrete-event model of the real pools. The most recently used connection is lent first; waiters
+are served first come, first served; connections are opened when somebody waits, and closed when
+unused or too many. No connection is opened for a waiter that a running lease will serve earlier (by
+the pools' own function). When the budget is used up, pools take turns by time, with the rules of
+the real policy (`sharing`). A login takes processor time: it slows down other logins and, if the
+server has a knee, the leases. The model has no maximum lifetime of connections.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from app.simulator.simulated_pool import SimulatedPool, SimulatedPoolConfig
 from app.simulator.workload import Request
 
 Event = tuple[float, int, float]
-"""When a lease of a pool ends, and how long it was; or a pool, as ~index, gets a connection."""
+"""When a lease of a pool ends, and its length; or a pool, as ~index, gets a connection."""
 
 _END = -1
-# Of a login: the processor time, at most what it takes, and the processors it shares with others.
+# A login's processor time, its largest part of the login's time, and the processors that it shares
+# with others.
 _LOGIN_CPU_SECONDS = 0.01
 _PROCESSORS = 2
-# What closing a connection takes beside opening one.
+# The time of closing a connection, relative to opening one.
 _CLOSING = 0.3
 
 
@@ -47,13 +48,13 @@ class SimulatedServer:
         max_connecting: int,
         knee: Knee | None,
     ) -> None:
-        """Begin at 0 seconds; pools with a min_size open it at once.
+        """Start at 0 seconds; pools open their min_size at once.
 
         Args:
-            pools: of all tenants; a request names one by its place.
+            pools: the pools of all tenants; a request names one by its index.
             budget: most connections of all pools together.
-            rules: how the pools behave.
-            connect_seconds: what opening a connection takes alone.
+            rules: the configuration of the pools.
+            connect_seconds: the time to open a connection while no other is being opened.
             max_connecting: how many are opened at a time.
             knee: how leases slow each other down; None for not at all.
         """
@@ -66,12 +67,12 @@ class SimulatedServer:
         self._knee = knee
         self._used = 0
         self._connecting = 0
-        # Pools that have waiters or too few connections, and whether one of them could not get all
-        # that it wants.
+        # Pools with waiters or too few connections, and whether one of them could not get all that
+        # it wants.
         self._wanting: dict[SimulatedPool, None] = {pool: None for pool in pools if pool.min_size}
         self._is_short = False
         self._events: list[Event] = []
-        # When to look again although nothing happens: the code for that, and the time of the next.
+        # When to run again although nothing happens: the code for that event, and the next time.
         self._recheck, self._recheck_at = len(pools), inf
         self._indexes = {pool: place for place, pool in enumerate(pools)}
         self._dispatch(0.0)
@@ -102,7 +103,8 @@ class SimulatedServer:
             if not pool.idle:
                 self._queue(pool, now, hold)
                 continue
-            # As in `_lease`, which is too far away for what happens millions of times.
+            # The same as in `_lease`; a call would be too slow for something that happens millions
+            # of times.
             pool.idle.pop()
             pool.idle_found_at = now
             pool.acquired += 1
@@ -118,7 +120,7 @@ class SimulatedServer:
             pool.accrue(until)
 
     def resize(self, pool: SimulatedPool, max_size: int) -> None:
-        """Change what *pool* may have; surplus connections close when idle."""
+        """Change *pool*'s max_size; surplus connections close when idle."""
         pool.max_size = max_size
         self._close_idle(pool, min(len(pool.idle), max(0, pool.open - max_size)))
         self._dispatch(self.now)
@@ -126,7 +128,8 @@ class SimulatedServer:
     def sweep(self) -> None:
         """Close connections idle for the idle timeout, and surplus ones; never below min_size.
 
-        Surplus is what is idle beyond the advised warm size, once it is as old as advised.
+        Surplus connections are idle ones beyond the advised warm size that have reached the advised
+        age.
         """
         timeout = self._rules.idle_timeout
         for pool in self._pools:
@@ -141,7 +144,7 @@ class SimulatedServer:
         self._dispatch(self.now)
 
     def ongoing_hold_seconds(self) -> list[float]:
-        """Seconds that the leases in progress of each pool have lasted until now, summed."""
+        """For each pool, the sum of the present durations of its running leases, in seconds."""
         sums = [0.0] * len(self._pools)
         for ends_at, place, hold in self._events:
             if 0 <= place < self._recheck:
@@ -225,10 +228,10 @@ class SimulatedServer:
             pool.timeouts += 1
 
     def _dispatch(self, now: float) -> None:
-        """Open what is wanted, as long as there are a place and a connect slot; note what is not.
+        """Open wanted connections while there are a place and a connect slot; note what is missing.
 
-        The pool that used least comes first. If the budget is used up, an idle connection that is
-        not kept for its own tenant makes way.
+        The pool with the least use comes first. If the budget is used up, an idle connection that
+        is not kept for its own tenant is closed.
         """
         self._is_short = False
         while self._wanting and self._connecting < self._max_connecting:
@@ -275,7 +278,7 @@ class SimulatedServer:
         heappush(self._events, (now + took, ~self._indexes[pool], 0.0))
 
     def _close(self, pool: SimulatedPool, now: float) -> None:
-        """Close a free connection of *pool*, and offer its place."""
+        """Close a free connection of *pool*, and offer its place in the budget."""
         pool.accrue(now)
         pool.opened.popleft()
         pool.established -= 1
@@ -297,7 +300,7 @@ class SimulatedServer:
         return self._connect_seconds + _CLOSING * cpu
 
     def _take_idle(self, claim: SimulatedPool, now: float) -> bool:
-        """Close an idle connection that is kept for nobody; False if there is none yet."""
+        """Close an idle connection that is kept for nobody; return False if there is none yet."""
         earliest, donor = inf, None
         for pool in self._pools:
             if pool.idle and pool is not claim and pool.established > pool.min_size:
@@ -319,7 +322,7 @@ class SimulatedServer:
     def _keeps(self, pool: SimulatedPool, now: float) -> bool:
         """Whether *pool* keeps a connection that has just come back, while others want one."""
         if not pool.waiting or pool.established <= pool.min_size:
-            # What nobody waits for becomes idle: `_take_idle` decides.
+            # A connection that nobody waits for becomes idle: `_take_idle` decides.
             return True
         if self._connecting >= min(self._max_connecting, most_moves(self._budget)):
             return True

@@ -1,6 +1,6 @@
 """The loop: a tick of requests, an observation of every pool, the advisor, and its sizes.
 
-What the service does in `apply` mode, with the shipped advisor and simulated pools.
+It does what the service does in `apply` mode, with the shipped advisor and simulated pools.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from app.simulator.tally import RequestTally
 from app.simulator.workload import Arrivals, HoldTimes, Workload
 
 AdvisorOf = Callable[[TenantLoad], ServerAdvisor[Any]]
-"""The advisor of a tenant's pool: for every rule but the clairvoyant the same for all."""
+"""The advisor of a tenant's pool; the same for all pools, except for the clairvoyant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationConfig:
-    """Everything but the load and the rule.
+    """All parameters except the load and the rule.
 
     Attributes:
-        seed: of all random numbers.
+        seed: the seed of all random numbers.
         tick: seconds between two runs of the advisor.
         late: seconds; a request that waits longer is late, and the rules know it.
         holds: how long leases take.
         arrivals: how requests are spread over a bin.
         knee: how leases slow each other down; None for not at all.
         budget: most connections of all pools together.
-        pool: how the pools behave.
+        pool: the configuration of the pools.
         connect: seconds that opening a connection takes.
         max_connecting: how many are opened at a time.
     """
@@ -63,7 +63,7 @@ class SimulationConfig:
 
 
 class Simulation:
-    """One rule on one load."""
+    """A rule on a load."""
 
     def __init__(
         self,
@@ -74,13 +74,13 @@ class Simulation:
         fixed_size: int | None = None,
         keep_history: bool = False,
     ) -> None:
-        """Set everything up at 0 seconds.
+        """Set up everything at 0 seconds.
 
         Args:
-            load: what tenants send.
+            load: the load of all tenants.
             config: everything else.
             advisor_of: the advisor of each pool.
-            fixed_size: connections that every pool begins with and keeps; None for opening them on
+            fixed_size: connections that every pool opens at the start and keeps; None: open them on
                 demand.
             keep_history: whether the result has every tick.
         """
@@ -158,7 +158,7 @@ class Simulation:
             self._history.append(moment)
 
     def _apply(self, place: int, advice: PoolSizingRecommendation) -> None:
-        """Change max_size if that is the way the advice means, within the limits."""
+        """Change max_size if that is in the advice's direction, within the limits."""
         pool = self._pools[place]
         pool.keep_warm(advice.warm_size, advice.idle_seconds)
         before = pool.max_size
@@ -216,7 +216,7 @@ class _PoolObserver:
     def observe(self, now: float, seconds: float, held: float) -> PoolObservation:
         """The observation of the last *seconds*; the pool counts from zero afterwards.
 
-        *held* is how long the leases in progress have lasted until now, summed.
+        *held* is the sum of the running leases' present durations.
         """
         pool = self._pool
         waited = sum(now - since for since, _ in pool.waiting)
@@ -229,7 +229,7 @@ class _PoolObserver:
             min_size=pool.min_size,
             max_size=pool.max_size,
             max_allowed=self._config.budget,
-            # Integrals: all that ended, less what was counted of it before, plus what goes on.
+            # Integrals: everything that ended, minus its part counted before, plus what is running.
             mean_active=max(0.0, sum(pool.holds) + held - self._held) / seconds,
             mean_waiting=max(0.0, gone + waited - self._waited) / seconds,
             mean_open=(pool.open_seconds - self._open_seconds) / seconds,
@@ -249,7 +249,7 @@ class _PoolObserver:
         return seen
 
     def _histogram(self, values: Sequence[float], immediate: int = 0) -> Histogram:
-        """*values*, and so many zeros, of which all but the first are only counted."""
+        """Make a histogram of *values* and *immediate* zeros; zeros are only counted."""
         histogram = Histogram()
         if self._skip_histograms:
             return histogram

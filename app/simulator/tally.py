@@ -10,12 +10,12 @@ from app.simulator.simulated_pool import SimulatedPool
 
 @dataclass(slots=True, eq=False)
 class RequestTally:
-    """Counts of a whole simulation; the pool itself counts only from tick to tick.
+    """Counts of a whole simulation; the pool itself only counts from tick to tick.
 
     Attributes:
         late_seconds: a request that waits longer is late.
         size_seconds: max_size, integrated over time.
-        waits: of requests that had to wait; a timeout counts with its full wait.
+        waits: waits of requests that had to wait; a timeout counts with its full wait.
     """
 
     late_seconds: float
@@ -41,7 +41,7 @@ class RequestTally:
         return self.late / self.arrivals if self.arrivals else 0.0
 
     def add(self, pool: SimulatedPool, seconds: float, acquire_timeout: float) -> None:
-        """Add the tick of *seconds* that *pool* has counted."""
+        """Add what *pool* counted in a tick of *seconds*."""
         failed = pool.timeouts + pool.rejected
         self.acquired += pool.acquired
         self.released += len(pool.holds)
@@ -57,7 +57,7 @@ class RequestTally:
                 self.waits.record(acquire_timeout)
 
     def resized(self, before: int, after: int) -> None:
-        """Count a change of max_size, and whether it went the other way than the last one."""
+        """Count a change of max_size, and whether its direction differs from the last one's."""
         direction = 1 if after > before else -1
         self.resizes += 1
         self.flips += direction == -self._direction

@@ -1,6 +1,6 @@
-"""A trace: how many requests came in each bin, and the rates that it is scaled to.
+"""A trace: the number of requests in each bin, and their scaling to rates.
 
-Parsed from lines of text; the caller opens the file.
+It is parsed from lines of text; the caller opens the file.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _COLUMNS = ["timestamp", "value"]
 
 
 def parse_counts(lines: Iterable[str]) -> list[float]:
-    """The counts of a CSV with the header `timestamp,value`, one row a bin, in the file's order.
+    """Parse a CSV with the header `timestamp,value`, one row for each bin, in the file's order.
 
-    Timestamps are ignored: a row is a bin, and the caller knows how long it lasts.
+    Timestamps are ignored: a row is a bin, and the caller knows its length.
 
     Raises:
-        InvalidInput: other columns, no rows, or a count that is no finite number of at least 0.
+        InvalidInput: other columns, no rows, or a count that is not a finite number of at least 0.
     """
     try:
         rows = list(csv.reader(lines, strict=True))
@@ -49,13 +49,12 @@ def _count(line: int, row: Sequence[str]) -> float:
 def scaled(
     counts: Sequence[float], *, p99_rate: float | None, clip_rate: float | None, bin_seconds: float
 ) -> list[float]:
-    """Requests per second of each bin.
+    """Convert counts to requests per second.
 
     Args:
         counts: requests of each bin.
-        p99_rate: the rate that the bin at the 99th percentile (nearest rank) gets; None leaves
-            the counts as they are.
-        clip_rate: no bin gets a higher rate than this; None clips nothing.
+        p99_rate: the rate for the bin at the 99th percentile (nearest rank); None: no scaling.
+        clip_rate: the highest rate of any bin; None: no limit.
         bin_seconds: how long a bin lasts.
 
     Raises:

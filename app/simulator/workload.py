@@ -1,7 +1,7 @@
-"""Requests out of rates: when each comes, and how long it will hold a connection.
+"""Generates requests from rates: when each comes, and how long it will hold a connection.
 
-Drawn from generators of their own for each tenant, seeded by its name, and never by what a
-rule does: every rule meets the same requests (common random numbers).
+Each tenant has its own random generators, seeded by its name and independent of the rule: every
+rule meets the same requests (common random numbers).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from statistics import NormalDist
 from app.simulator.load import Load, TenantLoad
 
 Request = tuple[float, int, float]
-"""When it comes, which tenant's it is, and how long it will hold; in seconds."""
+"""The time of a request, its tenant's index, and how long it will hold a connection; in seconds."""
 
-# Of the bursty arrivals: 2 seconds in 10 at three times the rate, the rest at half of it.
+# Bursty arrivals: 2 seconds in 10 at three times the rate, the rest at half of it.
 _BURST_RATE, _BURST_SECONDS = 3.0, 2.0
 _CALM_RATE, _CALM_SECONDS = 0.5, 8.0
 _HOLD_STEPS = 1 << 15
-# Seconds drawn at a time, at most; what is drawn does not depend on when it is asked for.
+# The most seconds drawn at once; the result does not depend on when it is requested.
 _LONGEST_PIECE = 30.0
 
 
 class Arrivals(StrEnum):
-    """How the requests of a bin are spread over it."""
+    """How the requests of a bin are distributed."""
 
     POISSON = "poisson"
-    """Each independently of all others."""
+    """Each request is independent of all others."""
 
     BURSTY = "bursty"
     """A Markov-modulated Poisson process: bursts of 2 s on average at three times the rate."""
@@ -52,9 +52,9 @@ class HoldTimes:
     cv: float
 
     def table(self) -> Sequence[float]:
-        """Equally likely hold times: drawing one of them is quicker than computing one.
+        """Equally likely hold times: drawing one is faster than computing one.
 
-        Each is the mean of its slice of the distribution, so the mean of all is exact.
+        Each is the mean of its slice of the distribution, so their mean is exact.
         """
         if not self.cv:
             return [self.mean]
@@ -66,10 +66,10 @@ class HoldTimes:
 
 
 class Workload:
-    """The requests of all tenants, a tick at a time and in order."""
+    """The requests of all tenants in order, tick by tick."""
 
     def __init__(self, load: Load, holds: HoldTimes, arrivals: Arrivals, seed: int) -> None:
-        """Draw the requests of *load*; the same ones for the same arguments."""
+        """Draw the requests of *load*; the same arguments give the same requests."""
         table = holds.table()
         self._streams = [
             _Stream(tenant, load.bin_seconds, table, arrivals, f"{seed} {tenant.name}")
@@ -77,7 +77,7 @@ class Workload:
         ]
 
     def before(self, end: float) -> list[Request]:
-        """The requests before *end* that were not asked for yet."""
+        """The requests before *end* that were not returned yet."""
         requests: list[Request] = []
         for index, stream in enumerate(self._streams):
             requests += stream.before(index, end)
@@ -105,12 +105,12 @@ class _Stream:
         self._is_bursty = arrivals is Arrivals.BURSTY
         self._in_burst = True
         self._turns_at = 0.0
-        # What was drawn already: all until then, and of these the ones not yet asked for.
+        # The requests already drawn: until when, and those not returned yet.
         self._until = 0.0
         self._requests: list[Request] = []
 
     def before(self, index: int, end: float) -> list[Request]:
-        """Requests before *end* that were not asked for yet, as those of tenant *index*."""
+        """Requests before *end* that were not returned yet, as those of tenant *index*."""
         while self._until < end:
             self._draw(index)
         place = bisect_left(self._requests, end, key=itemgetter(0))
@@ -118,7 +118,7 @@ class _Stream:
         return requests
 
     def _draw(self, index: int) -> None:
-        """Draw on to the next edge of a bin or a burst: in between the rate is the same."""
+        """Draw until the next edge of a bin or a burst: in between, the rate is constant."""
         start = self._until
         place = int(start / self._bin_seconds + 1e-9)
         end = min((place + 1) * self._bin_seconds, start + _LONGEST_PIECE)
@@ -139,7 +139,7 @@ class _Stream:
             self._turns_at += self._arriving.expovariate(1 / mean)
 
     def _poisson(self, rate: float, start: float, end: float) -> list[float]:
-        """Poisson arrivals: exponential gaps, drawn in batches of what will mostly do."""
+        """Poisson arrivals: exponential gaps, drawn in batches that usually suffice."""
         times: list[float] = []
         random = self._arriving.random
         while rate > 0 and start < end:

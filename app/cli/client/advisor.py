@@ -59,7 +59,7 @@ def change(
         typer.Option(metavar="KEY=VALUE", help="A limit as `advisor show` names it; repeatable."),
     ] = None,
 ) -> None:
-    """Change the advisor; what is omitted stays as it is."""
+    """Change the advisor; omitted options stay as they are."""
     body = given(mode=mode, rule=rule, config=_config(config or []) or None)
     context.obj.send("PUT", _PATH, _details, body)
 
@@ -96,7 +96,7 @@ def _details(found: Item) -> Details:
 
 
 def _config(values: list[str]) -> dict[str, Any]:
-    """Values are JSON, such as numbers; what is no JSON is text."""
+    """Parse KEY=VALUE; values are JSON, such as numbers, or else text."""
     found: dict[str, Any] = {}
     for key, value in pairs(values, "--config").items():
         try:

@@ -1,6 +1,6 @@
-"""The client of the API as the commands use it: by paths, with an exit status for each failure.
+"""The commands' client of the API: by paths, with an exit status for each failure.
 
-Translates every `PoolkeeperError` into `ApiError`; prints nothing.
+It translates every `PoolkeeperError` into `ApiError`, and prints nothing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _EXIT_STATUSES: Mapping[int, ExitStatus] = {
     HTTPStatus.FORBIDDEN: ExitStatus.FORBIDDEN,
     HTTPStatus.NOT_FOUND: ExitStatus.NOT_FOUND,
 }
-# 403 whatever the API key is.
+# These answer 403 whatever the API key is.
 _NOT_OF_THE_KEY = frozenset({"read-only", "tls-required"})
-# By code: the API's words, and the terminal's.
+# By code: the API's words, and the terminal's words.
 _WORDS = {
     "objects-exist": ("adopt=true", "`poolkeeper tenants provision TENANT --adopt`"),
     "read-only": ('send "read_only": false', "add --write"),
@@ -36,10 +36,10 @@ _NEEDS_KEY = (
     "The service needs a valid API key: name its file with --api-key-file or "
     "POOLKEEPER_API_KEY_FILE."
 )
-# Codes of problems with an argument, as if the command itself had found it.
+# Problem codes about an argument, as if the command itself had found the problem.
 _INVALID = frozenset({"validation-failed", "invalid-input", "invalid-tenant-id"})
 _ATTEMPTS = 5
-# Items that are searched for the beginning of an id, and ids that an error names.
+# The items searched for the beginning of an id, and the ids that an error names.
 _MOST_SEARCHED = 10_000
 _MOST_NAMED = 5
 _provisioned = re.compile(r"/v1/tenants/([a-z0-9-]+)/provision").fullmatch
@@ -49,10 +49,10 @@ Document = dict[str, Any]
 
 
 class ApiError(Exception):
-    """What failed, in one sentence, and the exit status of the command.
+    """A failure: one sentence, and the exit status of the command.
 
     Attributes:
-        http_status, code: of the problem that the service responded with.
+        http_status, code: from the service's problem.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ApiError(Exception):
 
 
 class ApiClient:
-    """One service at one address; a context manager. Every request may raise `ApiError`."""
+    """A service at one address; a context manager. Every request may raise `ApiError`."""
 
     def __init__(self, url: str, api_key: str | None = None, **patience: Any) -> None:
         """Connect at the first request; *patience*: `timeout` and `attempts` of `Client`."""
@@ -89,7 +89,7 @@ class ApiClient:
         return self.request("GET", path, None, **params)
 
     def page(self, path: str, **params: object) -> Document:
-        """A page of a list, whole."""
+        """A complete page of a list."""
         request: ListRequest[Document, Document] = ListRequest("GET", path, params)
         with _api_errors():
             return self._client.send(request)
@@ -106,9 +106,9 @@ class ApiClient:
     def request(
         self, method: str, path: str, body: Mapping[str, object] | None = None, **params: object
     ) -> Document:
-        """Send a request; an action with an idempotency key, so that it can be repeated.
+        """Send a request; an action gets an idempotency key, so that it can be repeated.
 
-        What is named to be deleted is meant in any version, also where a version is required.
+        A deletion applies to any version, even if the service requires a version.
         """
         is_action = method in {"POST", "DELETE"}
         request: Request[Document] = Request(method, path, params, body, sends_key=is_action)
@@ -128,7 +128,7 @@ class ApiClient:
     def update(
         self, path: str, change: Callable[[Document], Document], **params: object
     ) -> Document:
-        """Read a resource, and replace it by what *change* makes of it.
+        """Read a resource, and replace it with the result of *change*.
 
         If others change it in between, it is read again.
         """
@@ -154,7 +154,7 @@ class ApiClient:
         return found[:limit], len(found) > limit
 
     def find(self, path: str, name: str, noun: str, *, by: str = "id") -> Document:
-        """The one item of a list with the id *name*, or whose field *by* begins with it."""
+        """Find the one item of a list with the id *name*, or whose field *by* begins with it."""
         found: list[Document] = []
         for item in self.items(path, limit=_MOST_SEARCHED):
             if str(item["id"]) == name:
@@ -205,10 +205,10 @@ def _api_errors() -> Iterator[None]:
 
 
 def _message(error: ProblemError) -> str:
-    """What the service says, in the terminal's words."""
+    """The service's message, in the terminal's words."""
     if error.code == "unauthenticated":
         return _NEEDS_KEY
-    # What is wrong with an argument says more than that something is.
+    # The details of an argument say more than that something is invalid.
     lines = [printable(line.strip()) for line in error.lines[bool(error.errors) :]]
     of_api, of_terminal = _WORDS.get(error.code, ("", ""))
     if found := _provisioned(str(error.document.get("instance"))):

@@ -1,4 +1,4 @@
-"""`poolkeeper apply -f tenants.yaml`: its options. The rest is imported when it runs."""
+"""`poolkeeper apply -f tenants.yaml`: its options; the rest is imported when it runs."""
 
 from __future__ import annotations
 

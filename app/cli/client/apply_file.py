@@ -74,7 +74,7 @@ def _read(file: str) -> Manifest:
         print_error(f"{file}: {error}")
         raise typer.Exit(ExitStatus.USAGE) from error
     if file == "-" and not raw:
-        # More likely the output of a command that failed than a request for no tenants.
+        # It is more likely the output of a failed command than a request for no tenants.
         print_error("Standard input is empty. To declare no tenants, send: tenants: {}")
         raise typer.Exit(ExitStatus.USAGE)
     return manifest
@@ -92,7 +92,7 @@ def _plan(client: ApiClient, manifest: Manifest, *, prune: bool, threads: int) -
 
 
 def _pools(client: ApiClient, tenants: Iterable[str], *, threads: int) -> Mapping[str, Any]:
-    """The pools that these tenants have, by tenant."""
+    """The existing pools of these tenants, by tenant."""
     pools: dict[str, Any] = {}
     stop = Event()
 
@@ -111,7 +111,7 @@ def _pools(client: ApiClient, tenants: Iterable[str], *, threads: int) -> Mappin
 def _execute(
     client: ApiClient, steps: Sequence[Step], unchanged: list[str], *, threads: int
 ) -> tuple[Summary, int]:
-    """Execute *steps* and show how far they are; the summary, and the exit status."""
+    """Execute *steps* and show the progress; return the summary and the exit status."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(

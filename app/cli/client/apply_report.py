@@ -1,4 +1,4 @@
-"""How `apply` reads: its plan, and what became of it."""
+"""The output of `apply`: its plan and its result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIGNS = {
     Verb.REFUSE: _REFUSED,
 }
 _UNKNOWN = ("?", "yellow")
-# Tenants that a line names before it only counts.
+# The number of tenants that a line names before it only counts the rest.
 _MOST_NAMED = 5
 
 
@@ -71,7 +71,7 @@ def render_summary(summary: Summary) -> Text:
     for (step, cause), failures in causes.items():
         names = _names([failure.tenant for failure in failures])
         text.append(printable(f"! {step} {names}") + "\n", "red")
-        # What several have in common names none of them.
+        # What several tenants have in common names none of them.
         reason = cause if len(failures) > 1 else failures[0].reason
         text.append(_indented(reason), "red")
     if summary.unanswered:

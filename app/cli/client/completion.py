@@ -1,7 +1,7 @@
-"""What TAB offers where a command takes the name of a resource: what a running service has.
+"""Completion by TAB of resource names, from a running service.
 
-While the service is away, slow, or refuses the key, nothing is offered and nothing said: an error
-would be printed into the line that is being typed.
+If the service is away, slow, or refuses the key, it offers nothing and prints nothing: an error
+would appear in the line that is being typed.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 from app.cli.client.api_client import ApiError, path_segment
 from app.cli.client.session import Session
 
-# Longer than this nobody waits for a TAB.
+# Nobody waits longer than this for a TAB.
 _SECONDS = 1.0
 _MOST = 200
-# A shell puts what is offered into the line as it is.
+# A shell inserts an offered name unchanged into the line.
 _NAME = re.compile(r"[\w.@-]+", re.ASCII)
 
 
 def names(*lists: tuple[str, str], search: bool = False) -> Callable[[Any, str], list[str]]:
-    """The completion of names in *lists* of the API: paths, and the field with the name.
+    """Complete names from *lists* of the API: paths, and the field with the name.
 
-    A path may contain `{tenant}`, which the line names before. With *search*, the service looks
-    for those that contain what was typed.
+    A path may contain `{tenant}`, which the line already names. With *search*, the service looks
+    for names that contain the typed text.
     """
 
     def complete(ctx: Any, incomplete: str) -> list[str]:
@@ -37,7 +37,7 @@ def names(*lists: tuple[str, str], search: bool = False) -> Callable[[Any, str],
                 wanted = {"search": incomplete} if search else {}
                 found.extend(_fetch(ctx.params, lists, wanted))
 
-        # Nothing bounds the lookup of a host's name but to leave it alone.
+        # The lookup of a host name cannot be limited except by abandoning it.
         thread = Thread(target=fetch, daemon=True)
         thread.start()
         thread.join(_SECONDS)

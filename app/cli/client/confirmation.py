@@ -1,4 +1,4 @@
-"""Asks before something is deleted."""
+"""Asks for confirmation before a deletion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.text.printable import print_error, printable
 
 
 def confirm(question: str) -> None:
-    """Go on only after a yes; a script has `--yes`.
+    """Continue only after a yes; scripts use `--yes`.
 
     Raises:
         typer.Exit: the answer is no, or there is none.

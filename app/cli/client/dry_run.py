@@ -1,4 +1,4 @@
-"""What the service says of a plan's steps, each by its own dry run; nothing is changed."""
+"""Asks the service about each step of a plan, by a dry run; nothing is changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.cli.client.manifest import Stage, Step, Verb
 from app.cli.client.parallel_requests import patiently, work_in_parallel
 
 _FATAL = (ExitStatus.UNREACHABLE, ExitStatus.FORBIDDEN)
-# How the service refuses a step of a tenant for which these were not done, and what that means.
+# Refusals that only mean that earlier steps for the tenant are not done yet, and their meaning.
 _REFUSED_WITHOUT = {
     Verb.CREATE: ("tenant-not-found", "The tenant does not exist yet."),
     Verb.PROVISION: ("not-provisioned", "The tenant is not provisioned yet."),
@@ -26,11 +26,11 @@ _BUDGET = "Whether min_size fits depends on other pools of this file, which chan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """A step, and what its dry run found.
+    """A step and the result of its dry run.
 
     Attributes:
-        refusal: why the step would be refused; None if it would not, as far as is known.
-        unknown: why that is known only when the steps before it are done; None if it is known.
+        refusal: why the step would be refused; None if it would not, as far as known.
+        unknown: why this is only known after earlier steps; None if it is known.
         plan: the service's plan, if the step could be done now.
     """
 
@@ -53,7 +53,7 @@ class Check:
 
 
 def unchecked(steps: Iterable[Step]) -> list[Check]:
-    """*steps* without a dry run: only those that the plan itself refuses."""
+    """*steps* without dry runs: only refusals by the plan itself are known."""
     return [
         Check(step=step, refusal=step.summary if step.verb is Verb.REFUSE else None)
         for step in steps
@@ -63,14 +63,14 @@ def unchecked(steps: Iterable[Step]) -> list[Check]:
 def check(
     steps: Sequence[Step], dry_run: Callable[[Step], Mapping[str, Any]], *, threads: int
 ) -> list[Check]:
-    """The checks of *steps*, in their order; *dry_run* asks the service about one.
+    """Check *steps*, in their order; *dry_run* asks the service about a step.
 
     Raises:
         ApiError: the service is unreachable, or refuses the API key.
     """
     stop = Event()
     expected = _expected_refusals(steps)
-    # The first of them is judged beside what others have then, or less.
+    # The first of them is judged together with what others have then, or less.
     raising = [step for step in steps if step.stage is Stage.RAISE_MIN_SIZE]
     may_not_fit = set(raising[1:])
     checks: dict[Step, Check] = {}
@@ -86,10 +86,7 @@ def check(
 
 
 def _expected_refusals(steps: Sequence[Step]) -> Mapping[Step, Mapping[str, str]]:
-    """The codes with which each step is refused only because earlier ones were not done.
-
-    With what that means.
-    """
+    """The codes, with their meaning, that only say that earlier steps are not done, by step."""
     frees_budget = any(
         step.stage is Stage.FIRST and "min_size" in (step.body or {}) for step in steps
     )
@@ -113,7 +110,7 @@ def _check(
 ) -> Check:
     code, meaning = _REFUSED_WITHOUT[Verb.CREATE]
     if step.verb is Verb.PROVISION and code in expected:
-        # The service would refuse it, and count that.
+        # The service would refuse it, and count the refusal.
         return Check(step=step, unknown=meaning)
     try:
         found = patiently(partial(dry_run, step), stop)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from app.cli.client.table import Item, percent, plain
 
 _SHARES = frozenset({"late_share", "late_share_bound", "nodes_arrivals_share"})
-# By their names in the API; `{}` is the number.
+# By their names in the API; `{}` stands for the number.
 WORDS: Mapping[str, str] = {
     "arrivals_per_second": "{} callers/s expected",
     "hold_ms": "leases last {} ms",
@@ -37,7 +37,7 @@ WORDS: Mapping[str, str] = {
 
 
 def evidence_of(item: Item) -> str | None:
-    """All numbers that are known, in the API's order; None if there are none."""
+    """All known numbers, in the API's order; None if there are none."""
     found = [
         WORDS.get(name, f"{name.replace('_', ' ')} {{}}").format(_shown(name, value))
         for name, value in (item.get("evidence") or {}).items()

@@ -1,4 +1,4 @@
-"""Carries out a plan: tenants in parallel, the steps of each tenant in order."""
+"""Executes a plan: tenants in parallel, the steps of each tenant in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.cli.client.exit_status import ExitStatus
 from app.cli.client.manifest import Stage, Step, Verb
 from app.cli.client.parallel_requests import patiently, work_in_parallel
 
-# Tenants in a row that fail for the same reason, after which the others would fail, too.
+# After this many tenants in a row fail for the same reason, the others would fail, too.
 _MOST_ALIKE = 5
 
 
@@ -29,18 +29,18 @@ class Failure:
 
     @property
     def cause(self) -> str:
-        """The reason, the same for all tenants that it applies to."""
+        """The reason, which is the same for all tenants that it applies to."""
         return self.reason.replace(self.tenant, "…")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What became of each tenant; its id is in one of the lists.
+    """The result for each tenant; its id is in one of the lists.
 
     Attributes:
-        unanswered: a request for it got no response, so it may have been changed or not.
+        unanswered: a request for it got no response, so it is unknown whether it was changed.
         unfinished: some or all of its steps were not tried.
-        stopped: why the rest was not tried; None if everything was.
+        stopped: why the rest was not tried; None if everything was tried.
     """
 
     created: list[str]
@@ -54,17 +54,20 @@ class Summary:
 
 
 class Execution:
-    """Steps in progress; knows at any moment what became of each.
+    """The execution of steps; it knows at any moment the result of each.
 
-    After a failed step, the other steps of its tenant are skipped. What fails several tenants in a
-    row in the same way would fail all: then, and if the service is unreachable or refuses the API
-    key, the rest is not tried.
+    After a failed step, the other steps of its tenant are skipped. If several tenants in a row fail
+    in the same way, all would fail: then, and if the service is unreachable or refuses the API key,
+    the rest is not tried.
     """
 
     def __init__(
         self, execute: Callable[[Step], object], *, on_end: Callable[[Step], object]
     ) -> None:
-        """*execute* raises `ApiError`; several threads call it, and *on_end* after each step."""
+        """Call *execute* from several threads, which raises `ApiError`.
+
+        Call *on_end* after each step.
+        """
         self._execute = execute
         self._on_end = on_end
         self._stop = Event()
@@ -78,7 +81,7 @@ class Execution:
 
     @property
     def exit_status(self) -> int:
-        """Of the command; 0 if every step was executed."""
+        """The command's exit status; 0 if every step was executed."""
         if self._stopped and self._stopped[1]:
             return self._stopped[1]
         if self._failures:
@@ -91,7 +94,8 @@ class Execution:
         try:
             for stage, due in groupby(by_stage, attrgetter("stage")):
                 tenants = [list(each) for _, each in groupby(due, attrgetter("tenant"))]
-                # One at a time and by tenant id, so that the same ones fit into a budget each time.
+                # One at a time and by tenant id, so that the same tenants fit into a budget each
+                # time.
                 count = 1 if stage is Stage.RAISE_MIN_SIZE else threads
                 work_in_parallel(self._run_tenant, tenants, threads=count, stop=self._stop)
         except KeyboardInterrupt:
@@ -135,10 +139,10 @@ class Execution:
 
     def _failed(self, step: Step, error: ApiError) -> None:
         if error.exit_status is ExitStatus.UNREACHABLE:
-            # Whether the service did it, nobody knows.
+            # It is unknown whether the service did it.
             self._stop_for(str(error), ExitStatus.UNREACHABLE)
             return
-        if error.http_status == TOO_MANY_REQUESTS:  # stopped before its turn came
+        if error.http_status == TOO_MANY_REQUESTS:  # stopped before its turn
             self._sent.discard(step)
             return
         failure = Failure(tenant=step.tenant, step=step.verb, reason=str(error))

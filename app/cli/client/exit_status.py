@@ -1,4 +1,4 @@
-"""How commands end, for scripts: like mistakes have like statuses."""
+"""The exit statuses of commands, for scripts: similar errors have the same status."""
 
 from enum import IntEnum
 
@@ -22,7 +22,7 @@ class ExitStatus(IntEnum):
     """Some changes were made, others failed."""
 
     NOT_FOUND = 6
-    """What the command names does not exist."""
+    """The resource that the command names does not exist."""
 
     INTERRUPTED = 130
     """Ctrl-C stopped a change, as shells report it."""

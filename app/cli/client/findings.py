@@ -1,4 +1,4 @@
-"""`poolkeeper findings`: what the isolation audit and nodes found, and the SQL that mends it."""
+"""`poolkeeper findings`: findings of the isolation audit and on nodes, with SQL that fixes them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _place(finding: Item) -> str:
 
 
 def _tenants(finding: Item) -> str:
-    """The first of them; the number says how many there are."""
+    """The first tenants; the number says how many there are."""
     names = ", ".join(finding["tenants"])
     return names if finding["count"] <= len(finding["tenants"]) else f"{names}, …"
 
@@ -46,7 +46,7 @@ findings = resource("List what the isolation audit and nodes found.")
 def list_findings(context: typer.Context) -> None:
     """List checks that failed, and nodes with a vulnerable PgBouncer; the worst first.
 
-    The status is 0 whatever is found, as of every list.
+    The exit status is 0 even if there are findings, as for every list.
     """
     session: Session = context.obj
 

@@ -1,4 +1,4 @@
-"""Labels as options have them: KEY=VALUE."""
+"""Label options: KEY=VALUE."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LabelOption = Annotated[
 
 
 def pairs(given: Iterable[str], option: str) -> dict[str, str]:
-    """Keys and values.
+    """Parse KEY=VALUE options.
 
     Raises:
-        BadParameter: one has no key, or no equals sign.
+        BadParameter: an option has no key, or no equals sign.
     """
     found: dict[str, str] = {}
     for pair in given:

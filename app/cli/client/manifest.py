@@ -23,14 +23,14 @@ _INVALID_VALUE = "a value does not match its tag or format, or is nested too dee
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
 _MERGE = "tag:yaml.org,2002:merge"
 _IMMUTABLE = ("strategy", "server")
-# Of a file's tenant, what is no field of the service's.
+# Keys of a tenant in the file that are not fields in the service.
 _STEPS = {"provision", "pool"}
 
 Document = Mapping[str, Any]
 
 
 class ManifestError(Exception):
-    """The file is invalid; one line per problem."""
+    """The file is invalid; one line for each problem."""
 
 
 def _check_printable(text: str) -> str:
@@ -52,7 +52,7 @@ _TenantId = Annotated[PrintableText, AfterValidator(_check_id)]
 
 
 class DeclaredPool(BaseModel):
-    """Sizes of one pool; omitted sizes stay as they are."""
+    """The sizes of a pool; omitted sizes stay as they are."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -62,7 +62,7 @@ class DeclaredPool(BaseModel):
 
 
 class DeclaredTenant(BaseModel):
-    """One tenant of the file; the service chooses an omitted server or strategy."""
+    """A tenant in the file; the service chooses an omitted server or strategy."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -77,7 +77,7 @@ class DeclaredTenant(BaseModel):
 
     @property
     def body(self) -> dict[str, object]:
-        """Body of the tenant's PUT request."""
+        """The body of the tenant's PUT request."""
         return self.model_dump(exclude_none=True, exclude=_STEPS)
 
 
@@ -104,7 +104,7 @@ class Manifest(BaseModel):
             raise ManifestError(f"Invalid YAML: {_INVALID_VALUE}") from error
         content = {"tenants": {}} if content is None else content
         if isinstance(content, dict) and isinstance(content.get("tenants"), dict):
-            # `acme:` alone is a tenant with every default.
+            # `acme:` alone is a tenant with all defaults.
             content["tenants"] = {
                 key: {} if each is None else each for key, each in content["tenants"].items()
             }
@@ -121,7 +121,7 @@ class Manifest(BaseModel):
 
 
 def _reason(error: yaml.YAMLError) -> str:
-    """What PyYAML says, without its names for us and for the text."""
+    """PyYAML's message, without its names for us and for the text."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or " ".join(str(error).split())
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}." if mark else f"{problem}."
@@ -148,7 +148,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 class Verb(StrEnum):
-    """What a step does."""
+    """A step's kind."""
 
     CREATE = "create"
     CHANGE = "change"
@@ -159,7 +159,7 @@ class Verb(StrEnum):
 
 
 class Stage(IntEnum):
-    """When a step is due; each stage begins after the one before has ended.
+    """When a step runs; each stage begins after the previous one has ended.
 
     A larger `min_size` may need the connections that another pool gives up.
     """
@@ -171,7 +171,7 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Step:
-    """One change of the plan."""
+    """A change in the plan."""
 
     verb: Verb
     tenant: str
@@ -187,10 +187,10 @@ def plan(
     *,
     prune: bool,
 ) -> list[Step]:
-    """The steps from *actual* to *manifest*, by tenant id, deletions last.
+    """Plan the steps from *actual* to *manifest*, by tenant id, deletions last.
 
-    *pools*, by tenant, are needed where the manifest declares one; *prune* deletes tenants that it
-    does not contain.
+    *pools*, by tenant, are needed if the manifest declares pools; *prune* deletes tenants that are
+    not in it.
     """
     steps: list[Step] = []
     for tenant, declared in sorted(manifest.tenants.items()):

@@ -25,7 +25,7 @@ def _state(node: Item) -> str:
 
 
 def sum_of(field: str, node: Item) -> int:
-    """A number of connections of a node, on all servers."""
+    """A number of connections of a node, summed over all servers."""
     return sum(server[field] or 0 for server in node["servers"])
 
 
@@ -44,7 +44,7 @@ COLUMNS = (
     number("SILENT S", "silent_seconds", VERY_WIDE),
     age("AGE", "created_at", VERY_WIDE),
 )
-# A pooler counts sums, no single transaction: their means are exact, a percentile is estimated.
+# A pooler counts sums, not single transactions: means are exact, and percentiles are estimates.
 TENANT_COLUMNS = (
     text("TENANT", "tenant", ALWAYS),
     text("STATE", "state", ALWAYS),
@@ -117,11 +117,12 @@ def tenants(
         Order, typer.Option(help="Sort order; a leading - means descending.")
     ] = "-longest_wait_ms",
 ) -> None:
-    """List the tenants of a node, who waits longest first.
+    """List the tenants of a node, the longest waits first.
 
-    LONGEST MS is how long the first client waits now. SHARE is how many connections of its max_size
-    the tenant may have there now, SIZE what PgBouncer obeys. WAIT, HOLD and PER S are means of the
-    last minute, EST P99 MS is the estimated 99th percentile of the waits.
+    LONGEST MS is the present wait of the first client. SHARE is the number of connections that the
+    tenant may have there, out of its max_size; SIZE is the size in force in PgBouncer. WAIT, HOLD
+    and PER S are means of the last minute, EST P99 MS is the estimated 99th percentile of the
+    waits.
     """
     context.obj.show_list(f"{_path(node)}/tenants", TENANT_COLUMNS, sort=sort)
 
@@ -155,7 +156,7 @@ def change(
     selector: SelectorOption = None,
     server_limit: LimitOption = None,
 ) -> None:
-    """Change a node; labels, selector and limits that are given replace all of them."""
+    """Change a node; given labels, selectors and limits replace all present ones."""
     from poolkeeper.models import NodeBody
 
     given = _given(address, label, selector, server_limit)
@@ -184,13 +185,13 @@ def resume(context: typer.Context, node: NodeArgument) -> None:
 
 @nodes.command(cls=ChangeCommand)
 def drain(context: typer.Context, node: NodeArgument) -> None:
-    """Accept no new clients on a node; when the present ones have left it has no connections."""
+    """Accept no new clients on a node; once the present ones have left, it has no connections."""
     _operate(context.obj, "drain", node)
 
 
 @nodes.command(cls=ChangeCommand)
 def delete(context: typer.Context, node: NodeArgument) -> None:
-    """Delete a node that has no connections: drained, or gone."""
+    """Delete a node without connections: a drained or gone one."""
     context.obj.send("DELETE", _path(node), lambda done: f"{done['name']}: deleted")
 
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 OutputFormat = Literal["table", "wide", "json", "yaml", "name"]
 Render = Callable[[Any], "View"]
-# What names a result that is no item of a list.
+# The field that names a result that is not in a list.
 _NAMES = ("id", "pool_id", "tenant", "name")
 
 
 def print_document(document: Any, render: Render, output: OutputFormat) -> None:
-    """Print *document*: its data, or what *render* makes of it."""
+    """Print *document*: its data, or the view that *render* makes."""
     match output:
         case "json":
             typer.echo(_json(document, indent=2))
@@ -39,7 +39,7 @@ def print_document(document: Any, render: Render, output: OutputFormat) -> None:
 
 
 def print_note(sentence: str) -> None:
-    """Say something beside the result, on standard error."""
+    """Print a note beside the result, on standard error."""
     note, width = printable(sentence), terminal_width(sys.stderr)
     for line in [note] if width is None else wrapped(note, width):
         typer.echo(line, err=True)
@@ -47,7 +47,7 @@ def print_note(sentence: str) -> None:
 
 @contextmanager
 def screen(output: OutputFormat) -> Iterator[Callable[[Any, Render], None]]:
-    """A function that prints one document after the other; tables replace each other."""
+    """A function that prints one document after another; tables replace each other."""
     if output not in {"table", "wide"}:
         yield lambda document, render: (
             # One document per line, so that programs can read line by line.

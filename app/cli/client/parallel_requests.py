@@ -14,21 +14,21 @@ from app.cli.client.api_client import ApiError
 T = TypeVar("T")
 R = TypeVar("R")
 
-# After Ctrl-C, how long requests in progress may take to be answered.
+# In seconds: how long requests in progress may take after Ctrl-C.
 _GRACE_SECONDS = 10.0
 
 
 def work_in_parallel(
     work: Callable[[T], object], items: Iterable[T], *, threads: int, stop: Event
 ) -> None:
-    """Do *work* on each of *items*, in their order, by as many threads.
+    """Call *work* on each of *items*, in their order, with *threads* threads.
 
-    They begin no further item once *stop* is set, which Ctrl-C and an error do. The threads of a
+    They start no more items once *stop* is set, as Ctrl-C or an error does. The threads of a
     `ThreadPool` are daemons: a request without a response does not keep the command from ending.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; what was in progress had some seconds to end.
-        Exception: what *work* raised.
+        KeyboardInterrupt: Ctrl-C; requests in progress had some seconds to end.
+        Exception: raised by *work*.
     """
 
     def unless_stopped(item: T) -> None:
@@ -58,10 +58,10 @@ def work_in_parallel(
 
 
 def patiently(request: Callable[[], R], stop: Event) -> R:
-    """The response of *request*, repeated for as long as only a rate limit refuses it.
+    """Send *request*, and repeat it while a rate limit refuses it.
 
     Raises:
-        ApiError: another refusal; or *stop* is set.
+        ApiError: another refusal, or *stop* is set.
     """
     while True:
         try:

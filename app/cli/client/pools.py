@@ -128,7 +128,7 @@ def resize(
         url, scope = _path(client, pool), _scope(pool, shared)
         done = client.put(url, sizes, scope=scope, **session.change_params)
         if max_size is not None and not session.dry_run:
-            # It is done: a key that may not see the server changes nothing about that.
+            # The resize is done: a key that may not read the server does not change that.
             with suppress(ApiError):
                 _note_what_is_never_reached(client, max_size, done["server"])
         return done
@@ -137,7 +137,7 @@ def resize(
 
 
 def _note_what_is_never_reached(client: ApiClient, max_size: int, server: str) -> None:
-    """A dry run says so by itself."""
+    """Note that *max_size* is never reached; a dry run says so itself."""
     limit = client.get(f"/v1/servers/{path_segment(server)}")["budget"]["limit"]
     if 0 < limit < max_size:
         print_note(

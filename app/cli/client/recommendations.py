@@ -1,4 +1,4 @@
-"""`poolkeeper recommendations`: list, show, apply or dismiss what the advisor recommends."""
+"""`poolkeeper recommendations`: list, show, apply or dismiss recommendations."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Commands that talk to a service, by what they do: list, show, change.
+"""The kinds of commands that talk to a service: list, show, change.
 
-Each takes the options of all such commands, and finds its session in `context.obj`.
+Each has the options of its kind, and finds its session in `context.obj`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ PoolFilter = Annotated[
 
 
 def output_options(output: OutputOption = "table", as_json: JsonOption = False) -> None:
-    """The options of every command that prints what was found or done."""
+    """The options of every command that prints a result."""
 
 
 def service_options(url: UrlOption = None, api_key_file: KeyFileOption = None) -> None:
@@ -81,7 +81,7 @@ def watch_option(
         typer.Option("--watch", min=0.2, max=3600, help="Repeat every N seconds until Ctrl-C."),
     ] = None,
 ) -> None:
-    """The option of commands that only look."""
+    """The option of commands that only read."""
 
 
 def limit_option(
@@ -110,7 +110,7 @@ class OutputCommand(Command):
         return super().invoke(ctx)
 
     def session(self, ctx: Any) -> Session:
-        """The session of a call, made of the declared options."""
+        """The session of a call, from the declared options."""
         shared = {
             param.name: ctx.params.pop(param.name)
             for declaration in self.declares
@@ -136,9 +136,9 @@ class ServiceCommand(OutputCommand):
             raise typer.Exit(0) from None
 
     def _in_options(self, message: str) -> str:
-        """*message* with the names of options instead of the API's names of fields."""
+        """Replace the API's field names in *message* by names of options."""
         own = [each for each in self.params if isinstance(each, TyperOption)]
-        # A parameter is named as the API's field, or its option is, such as --from.
+        # A parameter has the name of the API's field, or its option has, such as --from.
         options = {
             name: each.opts[0]
             for each in own
@@ -172,14 +172,14 @@ class ChangeCommand(ServiceCommand):
 
 
 class Resource(Group):
-    """The commands of a resource; without one, it is listed or shown."""
+    """The commands of a resource; without a command, it is listed or shown."""
 
     declares: ClassVar[Declarations] = (output_options, service_options)
     default = ("list", "show")
 
 
 def resource(summary: str) -> typer.Typer:
-    """The commands of a resource, to be added; a group, also with one command."""
+    """Create the group of a resource's commands; a group even with one command."""
     app = typer.Typer(cls=Resource, help=summary, rich_markup_mode=None, add_completion=False)
     app.callback()(lambda: None)
     return app

@@ -1,7 +1,7 @@
-"""What commands that talk to a service share: its address, and how its responses are printed.
+"""The session of commands that talk to a service: its address, and how to print its responses.
 
-A command defines what to fetch and how it looks. Whether it is printed as a table or as JSON, once
-or repeatedly, is decided here.
+A command defines what to fetch and how it looks. The session prints it as a table or as JSON, once
+or repeatedly.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Session:
     """The service's address, and how its responses are printed.
 
     Attributes:
-        url: as given; None for the address where a service of this environment listens.
+        url: as given; None: where a service with this environment listens.
         watch: seconds between repetitions.
-        limit: most rows of a list.
+        limit: the most rows of a list.
     """
 
     url: str | None = None
@@ -65,7 +65,7 @@ class Session:
         return ApiClient(self.address, _read_key(self.api_key_file), **patience)
 
     def show(self, fetch: Callable[[ApiClient], Any], render: Callable[[Any], View]) -> None:
-        """Print what *fetch* returns; with `--watch`, again until Ctrl-C."""
+        """Print the result of *fetch*; with `--watch`, again until Ctrl-C."""
         with self.client() as client:
             if self.watch is None:
                 self.print(fetch(client), render)
@@ -86,7 +86,7 @@ class Session:
         """The items of a list that pass the filters, at most `limit`."""
         items, has_more = client.first_items(path, self.limit, **filters)
         if has_more:
-            # Some lists say how many match.
+            # Some lists report the number of matches.
             matches = client.page(path, limit=1, **filters).get("matches")
             first = "first" if len(items) == 1 else f"first {len(items):,}"
             of = f" of {matches:,}" if matches is not None else ""
@@ -101,7 +101,7 @@ class Session:
     def show_found(
         self, path: str, start: str, noun: str, columns: Sequence[TableColumn], *, by: str = "id"
     ) -> None:
-        """Print everything about the item of a list whose id, or field *by*, begins so."""
+        """Print everything about the list's item whose id, or field *by*, begins with a name."""
         self.show(lambda client: client.find(path, start, noun, by=by), partial(Details, columns))
 
     def send(
@@ -112,7 +112,7 @@ class Session:
         body: Mapping[str, object] | None = None,
         **params: object,
     ) -> None:
-        """Send a change, and print the result; with `--dry-run`, what it would do."""
+        """Send a change and print the result; with `--dry-run`, print its plan."""
         self.change(
             lambda client: client.request(method, path, body, **params, **self.change_params),
             render,
@@ -135,12 +135,12 @@ class Session:
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """What options were given, for the body of a request."""
+    """The given options, for the body of a request."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _plan_view(plan: Document) -> View:
-    """The steps of a dry run; what they would cause is said beside them."""
+    """The steps of a dry run; their effects are printed beside them."""
     effects = plan["effects"]
     found = ", ".join(
         f"{counted(effects[name], noun)} {verb}"
@@ -163,7 +163,7 @@ def _default_address() -> str:
 
 
 def _settings_file() -> Mapping[str, object]:
-    """The settings of a service that starts here, as far as they are in a file.
+    """Read the settings file that a service started here would use.
 
     Raises:
         ApiError: it cannot be read.

@@ -43,7 +43,7 @@ HISTORY_COLUMNS = (
     number("HOLD P95 MS", "hold_p95_ms", WIDE),
     number("SIZE", "total_connections", WIDE),
 )
-# On nodes transactions are counted; their times are estimated.
+# Nodes count transactions; their times are estimates.
 _ON = text("ON", "on", ALWAYS)
 
 stats = resource("Show the statistics of tenants since the service started, and their history.")
@@ -85,7 +85,7 @@ def history(
 
 
 def _history(found: Document) -> Table:
-    """One row for each step; two where the tenant was on nodes, too."""
+    """One row for each step; two if the tenant was on nodes, too."""
     if not found["on_nodes"]:
         return Table(columns=HISTORY_COLUMNS, items=found["items"])
     rows = [

@@ -1,4 +1,4 @@
-"""Rows as text: the columns of each kind of item, how a value reads, and what fits a terminal.
+"""Tables: the columns of each kind of item, the text of values, and what fits a terminal.
 
 Numbers and names are never cut. If a terminal is too narrow, columns are left out by priority, and
 the widest prose is shortened.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Item = Mapping[str, Any]
 ALWAYS, USUALLY, WIDE, VERY_WIDE = range(4)
-"""Priorities of columns: what must be there, and what 80, 120 and 200 characters have room for."""
+"""Priorities of columns: required ones, and those that fit into 80, 120 and 200 characters."""
 
 _GAP = "  "
 _PROSE, _MIN_PROSE = 40, 12
@@ -32,10 +32,10 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableColumn:
-    """A column: its title, the value that it shows of an item, and how it fits a narrow terminal.
+    """A column: its title, an item's value in it, and how it fits a narrow terminal.
 
     Attributes:
-        priority: the lower, the longer it stays in a table that becomes narrower.
+        priority: the lower, the longer it stays as a table becomes narrower.
         is_prose: may be shortened with an ellipsis; anything else is shown whole or not at all.
         is_id: shown as its shortest unique beginning.
     """
@@ -77,13 +77,13 @@ def age(title: str, key: str, priority: int = USUALLY) -> TableColumn:
 
 
 def pool_state(pool: Item) -> str:
-    """A pool's state; of a paused one, for how long it is paused, and by whom."""
+    """A pool's state; if it is paused, since when and by whom."""
     pause = pool.get("pause")
     return f"paused {_age(pause['since'])} by {pause['by']}" if pause else str(pool["state"])
 
 
 def on_node(entry: Item) -> str:
-    """A tenant on one node, with its load if it is known; what is estimated says so."""
+    """A tenant on one node, with its load if known; estimates are marked."""
     clients = counted(entry["clients"], "client")
     facts = (
         f"{entry['node']}: {entry['state']}, share {entry['share']}, "
@@ -110,7 +110,7 @@ def wait_of(item: Item) -> str | None:
 
 
 def advice_of(pool: Item) -> str | None:
-    """What the advisor says about a pool now: a size if it differs, why, and what is against it."""
+    """The advisor's present advice for a pool: a size if it differs, why, and what blocks it."""
     advice = pool.get("advice")
     if advice is None:
         return None
@@ -121,12 +121,12 @@ def advice_of(pool: Item) -> str | None:
 
 
 def percent(share: float) -> str:
-    """A share of 0 to 1; one that is too small to matter is not written out."""
+    """Format a share of 0 to 1; one too small to matter is not written out."""
     return "under 0.1 %" if 0.0 < share < _LEAST_SHARE else f"{100 * share:.3g} %"
 
 
 def effect_of(item: Item) -> str | None:
-    """What a change of size is expected to do; of what cannot be predicted, nothing."""
+    """The expected effect of a change of size, as far as it can be predicted."""
     expected = item.get("expected")
     if expected is None:
         return None
@@ -137,7 +137,7 @@ def effect_of(item: Item) -> str | None:
 
 
 def changes(before: Item | None, after: Item | None) -> str:
-    """The fields that differ; all of them for a creation or a deletion."""
+    """The fields that differ; all fields for a creation or a deletion."""
     if not before or not after:
         return plain(after or before)
     return (
@@ -151,12 +151,12 @@ def changes(before: Item | None, after: Item | None) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """As in `1 connection`, `2 connections`."""
+    """Format a count, as in `1 connection`, `2 connections`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def plain(value: object) -> str:
-    """How a value of JSON reads."""
+    """Format a JSON value as plain text."""
     match value:
         case None:
             return "-"
@@ -190,11 +190,11 @@ class Table:
             yield Text(line, style="" if at else "bold", no_wrap=True, overflow="ignore")
 
     def names(self) -> Iterator[str]:
-        """The names of the items: their first column, in full."""
+        """The names of the items: their first column, unshortened."""
         return (printable(plain(self.columns[0].value(item))) for item in self.items)
 
     def lines(self, width: int | None = None) -> Iterator[str]:
-        """The titles and a line for each item.
+        """Yield the titles and a line for each item.
 
         Args:
             width: of the terminal, in characters; None for any.
@@ -219,7 +219,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """Everything about one item, a line for each field; nothing is cut."""
+    """Everything about one item, a line for each field; nothing is shortened."""
 
     columns: Sequence[TableColumn]
     item: Item
@@ -233,7 +233,7 @@ class Details:
         yield printable(plain(self.columns[0].value(self.item)))
 
     def lines(self, width: int | None = None) -> Iterator[str]:
-        """A line for each field; one that is longer than *width* goes on below its value."""
+        """Yield a line for each field; a line longer than *width* continues below its value."""
         size = max(len(column.title) for column in self.columns) + len(_GAP)
         for column in self.columns:
             value = printable(plain(column.value(self.item)))
@@ -243,7 +243,7 @@ class Details:
 
 
 def short_id_length(ids: Sequence[str]) -> int:
-    """How many characters tell *ids* apart, at least eight."""
+    """The number of characters that distinguish *ids*, at least eight."""
     known = set(ids)
     whole = max(map(len, known), default=0)
     sizes = range(_SHORT, whole)
@@ -255,9 +255,9 @@ def _reader(value: str | Callable[[Item], Any]) -> Callable[[Item], Any]:
 
 
 def _fitted(natural: Mapping[TableColumn, int], width: int) -> Mapping[TableColumn, int]:
-    """The columns that fit into *width*, and the width of each.
+    """Choose the columns that fit into *width*, and their widths.
 
-    Prose is shortened for columns that are as important, and less so for others.
+    Prose is shortened for columns of the same priority, and less for others.
     """
 
     def least(column: TableColumn, prose: int) -> int:

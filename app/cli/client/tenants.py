@@ -139,7 +139,7 @@ def create(
         bool, typer.Option(help="Also create its role, schema or database.")
     ] = True,
 ) -> None:
-    """Create a tenant; what is omitted gets the service's defaults."""
+    """Create a tenant; omitted options get the service's defaults."""
     body = {
         **given(strategy=strategy, server=server),
         **_changed(weight, max_leases, advisor_mode),
@@ -175,7 +175,7 @@ def change(
     ] = None,
     advisor_mode: ModeOption = None,
 ) -> None:
-    """Change a tenant; what is omitted stays as it is."""
+    """Change a tenant; omitted options stay as they are."""
     from poolkeeper.models import TenantBody
 
     added, removed = pairs(label or [], "--label"), set(remove_label or [])
@@ -221,7 +221,7 @@ def rotate(
         bool, typer.Option("--shared", help="Rotate the role that shared tenants have in common.")
     ] = False,
 ) -> None:
-    """Give the role of a tenant a new password; its connections are replaced."""
+    """Give the role of a tenant a new password and replace its connections."""
     context.obj.send(
         "POST",
         f"{_path(tenant)}/rotate-credentials",

@@ -1,4 +1,4 @@
-"""Times as options take them: a number and a unit, such as 90d, or RFC 3339."""
+"""Time options: a number and a unit, such as 90d, or RFC 3339."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ExpiresOption = Annotated[
 
 
 def expiry(lifetime: str | None, now: datetime) -> datetime | None:
-    """When something that begins *now* expires; None: never.
+    """Compute when something that begins *now* expires; None: never.
 
     Raises:
-        ValueError: it is no lifetime; the sentence says what one looks like.
+        ValueError: it is not a lifetime; the message describes the format.
     """
     if not lifetime:
         return None
@@ -39,7 +39,7 @@ def expiry(lifetime: str | None, now: datetime) -> datetime | None:
 
 
 def point_in_time(given: str | None) -> str | None:
-    """*given* for the service, which knows RFC 3339 only; it judges all that is not so long ago."""
+    """Convert "90d ago" to RFC 3339 for the service, which judges all other values."""
     found = _AGO.fullmatch(given or "")
     if found is None:
         return given

@@ -17,10 +17,10 @@ from app.text.wrapping import terminal_width
 if TYPE_CHECKING:
     from app.cli.client.api_client import ApiClient
 
-# Rows of `--once`, and lines around the rows of a list.
+# Rows with `--once`, and lines around the rows of a list.
 _ROWS = 50
 _OTHER_LINES = 8
-# Without news and keys, the age of the numbers is drawn again.
+# Without news and keys, the age of the numbers is updated.
 _REDRAW_SECONDS = 1.0
 
 
@@ -39,7 +39,7 @@ def top(
         with session.client() as client:
             _print_once(client, url)
     else:
-        # What fails is tried again at the next refresh.
+        # A failed request is tried again at the next refresh.
         with session.client(attempts=1) as client:
             _watch(client, url, interval)
 

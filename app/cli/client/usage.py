@@ -1,4 +1,4 @@
-"""`poolkeeper usage`: which tenants held connections for how long."""
+"""`poolkeeper usage`: which tenants held connections, and for how long."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from app.cli.client.api_client import ApiClient, Document
 
 PATH = "/v1/usage"
-# The most groups of one response.
+# The most groups in one response.
 _PAGE = 500
-# Below this nothing is worth a look, and digits would hide that.
+# Values below this are insignificant; digits would hide that.
 _LEAST_MEAN, _LEAST_PERCENT = 0.001, 0.1
 
 
 def _from(least: float, value: float) -> float | str:
-    """*value*, unless it is between 0 and *least*."""
+    """Return *value*, or a text if it is between 0 and *least*."""
     return f"<{least:g}" if 0 < value < least else value
 
 
@@ -59,9 +59,9 @@ def list_usage(
         str, typer.Option(help="Sort key; -leases, -timeouts.")
     ] = "-connection_seconds",
 ) -> None:
-    """List who used connections for how long, the largest first.
+    """List how long tenants held connections, the largest first.
 
-    Leases of the service's own pools count; transactions on nodes do not.
+    Only leases of the service's own pools count, not transactions on nodes.
     """
     session: Session = context.obj
     period = {"from": point_in_time(start), "to": point_in_time(end)}

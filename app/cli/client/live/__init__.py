@@ -1,1 +1,1 @@
-"""The live screen of `poolkeeper top`: what it fetches, what keys do, and how it looks."""
+"""The live screen of `poolkeeper top`: what it fetches, what its keys do, and how it looks."""

@@ -1,4 +1,4 @@
-"""A screen as lines that fit the terminal: the service, its servers, and a list or a tenant."""
+"""Draws a screen as lines that fit the terminal: service, servers, and a list or a tenant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Document = Mapping[str, Any]
 
 _NARROW = 100
 _WELL = frozenset({"joining", "ready", "draining"})
-# Columns of the names of facts.
+# Width of the column with the names of facts.
 _LABEL = 14
 _LIST_KEYS = "q quit  s sort  / filter  n nodes  Enter details  Esc back  arrows, PgUp scroll"
 _TENANT_KEYS = "q quit  n nodes  Esc back  arrows, PgUp, Home scroll"
@@ -30,7 +30,7 @@ _NOT_OPEN = "not open; its next use opens it"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line, and how it stands out."""
+    """A line, and its emphasis."""
 
     text: str
     style: str = ""
@@ -64,7 +64,7 @@ def draw_tenant(
 
 
 def footer(screen: ListScreen | TenantScreen, news: News, width: int | None) -> Line:
-    """What keys do, or why the numbers are old."""
+    """The available keys, or why the numbers are old."""
     if news.error is not None:
         error = " ".join(news.error.split())
         return Line(_fitted(printable(f"{news.age:.0f} s old: {error}"), width), "red")
@@ -77,7 +77,7 @@ def footer(screen: ListScreen | TenantScreen, news: News, width: int | None) -> 
 def _head(found: Found, url: str, width: int | None, *, most_servers: int) -> list[Line]:
     stats = found.stats
     totals = stats["totals"]
-    # What does not fit is left out from the end.
+    # Facts that do not fit are left out, from the end.
     facts = (
         f"Poolkeeper: {totals['active_connections']:,} active",
         f"{totals['waiting_requests']:,} waiting",
@@ -103,7 +103,7 @@ def _head(found: Found, url: str, width: int | None, *, most_servers: int) -> li
 
 
 def _active_instance(found: Found, width: int | None) -> Iterator[Line]:
-    """Which of several instances responds; one that is to have no others says nothing."""
+    """Which of several instances responds; nothing if the service runs as one instance."""
     instances = found.instances or ()
     states = Counter(each["state"] for each in instances if each["url"])
     if states:
@@ -113,7 +113,7 @@ def _active_instance(found: Found, width: int | None) -> Iterator[Line]:
 
 
 def _nodes(totals: Document | None, width: int | None) -> Iterator[Line]:
-    """All nodes together; where there are none, nothing."""
+    """The sums of all nodes; nothing without nodes."""
     if not totals or not totals["by_state"]:
         return
     states = [f"{count} {state}" for state, count in sorted(totals["by_state"].items())]
@@ -135,7 +135,7 @@ def _server(server: Document, width: int | None) -> Line:
     bar = "█" * active + "▒" * (used - active) + "░" * (size - used)
     lost = server.get("lost", 0)
     opened = server["used"] - lost
-    # Before the first contact, and during a takeover, the budget is not known.
+    # Before the first contact, and during a takeover, the budget is unknown.
     of = f" of {server['budget']:,}" if server["budget"] else ""
     numbers = f"{server['active']:,} active, {opened:,}{of} open"
     if lost:
@@ -168,7 +168,8 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
         printable(f"{tenant['id']}: {tenant['strategy']} on {tenant['server']}, {tenant['state']}"),
         "bold",
     )
-    # Of the moment that the pool is shown at; of a shared one only all tenants' are known so.
+    # The pool's own callers at the moment of the list; for a shared pool, only those of all tenants
+    # are known.
     is_own = pool is not None and not pool["shared"]
     active = pool["active"] if pool and is_own else numbers["active_connections"]
     waiting = pool["waiting"] if pool and is_own else numbers["waiting_requests"]
@@ -247,7 +248,7 @@ def _latency(latency: Document) -> str:
 
 
 def _advice(pool: Document | None) -> Mapping[str, str]:
-    """The open recommendation for a pool, and what the advisor says now unless it is the same."""
+    """The open recommendation for a pool, and the advisor's present advice if it differs."""
     found, latest = (pool["recommendation"], pool.get("advice")) if pool else (None, None)
     facts = {}
     if pool is not None and found is not None:
@@ -259,7 +260,7 @@ def _advice(pool: Document | None) -> Mapping[str, str]:
 
 
 def _as_many_as_fit(facts: Iterable[str], width: int | None) -> str:
-    """*facts* in a row, without the last ones for which there is no room."""
+    """As many of *facts* as fit in a row; the last ones are left out."""
     line = ""
     for fact in map(printable, facts):
         longer = f"{line}, {fact}" if line else fact

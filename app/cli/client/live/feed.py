@@ -1,4 +1,4 @@
-"""Fetches what the screen shows, in the background: a slow service never stops the keys."""
+"""Fetches the screen's data in the background, so that a slow service never blocks the keys."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """The latest of what was fetched.
+    """The latest fetched data.
 
     Attributes:
         found: the latest success.
-        at: when it came, in monotonic seconds.
-        error: why the latest attempt failed; None if it did not.
+        at: when it arrived, in monotonic seconds.
+        error: why the latest attempt failed; None if it succeeded.
     """
 
     found: Found
@@ -39,12 +39,12 @@ class News:
 
 
 class Feed:
-    """Repeats a query at an interval, and at once when another one is asked for."""
+    """Repeats a query at an interval, and at once when another query is requested."""
 
     def __init__(
         self, client: ApiClient, query: Query, interval: float, on_news: Callable[[], object]
     ) -> None:
-        """Fetch once; then in a thread, which calls *on_news* after each attempt.
+        """Fetch once; then continue in a thread, which calls *on_news* after each attempt.
 
         Raises:
             ApiError
@@ -66,7 +66,7 @@ class Feed:
                 self._changed.notify()
 
     def close(self) -> None:
-        """Fetch nothing more; does not wait for a request in progress."""
+        """Stop fetching; this does not wait for a request in progress."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -82,12 +82,12 @@ class Feed:
                 if self._is_closed:
                     return
                 found = fetched.fetch(self._client)
-                if found.instances is None:  # those that were known last
+                if found.instances is None:  # keep the last known instances
                     found = replace(found, instances=self.news.found.instances)
                 self.news = News(found, monotonic())
             except ApiError as error:
                 self.news = News(self.news.found, self.news.at, str(error))
-            except RuntimeError:  # httpx says so of a client that was closed meanwhile
+            except RuntimeError:  # httpx raises this if the client was closed in between
                 if self._is_closed:
                     return
                 raise

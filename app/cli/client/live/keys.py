@@ -1,4 +1,4 @@
-"""The keys that bytes from a terminal stand for."""
+"""Parses keys from a terminal's bytes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO[A-Z]|.", re.DOTALL)
 
 
 def keys_of(data: bytes) -> Iterator[tuple[str, str]]:
-    """The name of each key in *data*, and its character; unknown sequences are left out."""
-    # Byte by byte, because they may be invalid in the locale; ids are ASCII.
+    """Yield the name of each key in *data*, and its character; unknown sequences are skipped."""
+    # Byte by byte, because the bytes may be invalid in the locale; ids are ASCII.
     for sequence in _SEQUENCE.findall(data.decode("latin-1")):
         name = _KEYS.get(sequence, sequence)
         if len(sequence) == 1 or name != sequence:

@@ -1,4 +1,4 @@
-"""The lists that a screen can show: pools, nodes, and the tenants of one of them."""
+"""The lists that a screen can show: pools, nodes, and the tenants of a pool or node."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _TENANT_FIELDS = (
 
 
 class LiveRows(Protocol):
-    """A list, as it is fetched and shown; two that are equal show the same."""
+    """How a list is fetched and shown; equal ones show the same."""
 
     @property
     def title(self) -> str: ...
 
     @property
     def orders(self) -> Sequence[str]:
-        """As the API names them; the first one is used first."""
+        """Sort keys with the API's names; the first is the default."""
         ...
 
     @property
@@ -55,11 +55,11 @@ class LiveRows(Protocol):
     def page(
         self, client: ApiClient, *, sort: str, search: str, offset: int, limit: int
     ) -> Document:
-        """A part of it: `items`, and how many items match in all."""
+        """A part of it: `items`, and the number of all matching items."""
         ...
 
     def opened(self, item: Document) -> LiveRows | str:
-        """What an item has to show: a list, or a tenant."""
+        """What opens with an item: a list, or a tenant."""
         ...
 
 

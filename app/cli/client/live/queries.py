@@ -1,4 +1,4 @@
-"""What a screen shows, as requests to the service: no more than its lines have room for."""
+"""A screen's content as requests to the service: no more than its lines have room for."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class ListQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a `ListQuery` found.
+    """The result of a `ListQuery`.
 
     Attributes:
-        stats: the service's.
-        instances: None while the catalog, which knows them, is away.
+        stats: the service's statistics.
+        instances: None while the catalog is away, which knows them.
     """
 
     query: ListQuery
@@ -86,13 +86,13 @@ class TenantQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantReport:
-    """What a `TenantQuery` found.
+    """The result of a `TenantQuery`.
 
     Attributes:
-        instances: None while the catalog, which knows them, is away.
+        instances: None while the catalog is away, which knows them.
         numbers: the tenant's statistics.
         pool: None while it is not open and was never changed.
-        leases: those that are held longest, and the callers that wait longest.
+        leases: the oldest leases, and the callers that wait longest.
     """
 
     query: TenantQuery

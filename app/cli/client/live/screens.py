@@ -1,4 +1,4 @@
-"""What the person at the screen looks at, and what keys do to it; pure."""
+"""The state of what the screen shows, and how keys change it; pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ListScreen:
     """A list that scrolls.
 
     Attributes:
-        of: what it lists.
+        of: the list.
         selected: the number of the selected row in the whole list, from 0.
         offset: the number of the first row on the screen.
-        rows: how many there is room for.
+        rows: the number of rows that fit.
         is_typing: whether keys go into the filter.
     """
 
@@ -50,7 +50,7 @@ class ListScreen:
         )
 
     def fit(self, rows: int, found: Found) -> None:
-        """Adapt to the room on the screen, and to the length of the list."""
+        """Adapt to the size of the screen, and to the length of the list."""
         self.rows = max(1, rows)
         if isinstance(found, Listing) and found.query.of == self.of:
             self.matches = found.matches
@@ -114,7 +114,7 @@ class TenantScreen:
         return TenantQuery(tenant=self.tenant)
 
     def fit(self, rows: int, lines: int) -> None:
-        """Adapt to the room on the screen, and to how many lines there are."""
+        """Adapt to the size of the screen, and to the number of lines."""
         self.offset = max(0, min(self.offset, lines - rows))
 
     def press(self, key: str, _: str) -> None:
@@ -123,7 +123,7 @@ class TenantScreen:
 
 
 class Screens:
-    """The screens that were opened one from the other; the last one is shown."""
+    """The screens that were opened from each other; the last one is visible."""
 
     def __init__(self, first: ListScreen) -> None:
         self.opened: list[ListScreen | TenantScreen] = [first]
@@ -138,7 +138,7 @@ class Screens:
         return self.current.query
 
     def press(self, key: str, character: str, found: Found) -> None:
-        """What a key does while *found* is on the screen."""
+        """Handle a key while *found* is on the screen."""
         screen = self.current
         if isinstance(screen, ListScreen) and screen.is_typing:
             screen.press(key, character)

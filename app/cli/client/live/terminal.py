@@ -1,4 +1,4 @@
-"""The terminal while `top` has it: keys in, screens out, and everything as before at the end."""
+"""The terminal while `top` uses it: reads keys, draws screens, and restores it at the end."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Terminal:
     def size(self) -> tuple[int, int]:
         """Width and height, in characters."""
         columns, lines = os.get_terminal_size(sys.stdout.fileno())
-        # Some terminals do not know, and say 0.
+        # Some terminals report 0.
         return columns or 80, lines or 24
 
     def wake(self) -> None:
-        """Let `wait` return; may be called by any thread, and by a signal handler."""
-        with suppress(BlockingIOError):  # then it will return anyway
+        """Let `wait` return; any thread or signal handler may call this."""
+        with suppress(BlockingIOError):  # then it returns anyway
             os.write(self._wake_writer, b"x")
 
     @contextmanager
@@ -60,7 +60,10 @@ class Terminal:
                 termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
     def wait(self, seconds: float) -> Sequence[tuple[str, str]]:
-        """The keys pressed within a time, or until it is woken or resized; `q` if it is gone."""
+        """The keys pressed within *seconds*, or until it is woken or resized.
+
+        `q` if the terminal is gone.
+        """
         keyboard = [sys.stdin] if self._has_keys else []
         ready, _, _ = select.select([self._wake_reader, *keyboard], [], [], seconds)
         if self._wake_reader in ready:
@@ -71,8 +74,8 @@ class Terminal:
         return list(keys_of(data)) if data else [("q", "q")]
 
     def show(self, lines: Sequence[Line]) -> None:
-        """Draw *lines*, one for each of the screen."""
-        # Cleared before it is written: after a line of full width, its last character would go.
+        """Draw *lines*, one for each line of the screen."""
+        # Cleared before writing: clearing after a full line would erase its last character.
         drawn = (f"{_CLEAR_LINE}{_STYLES.get(line.style, '')}{line.text}{_PLAIN}" for line in lines)
         _write(_HOME + "\n".join(drawn))
 
