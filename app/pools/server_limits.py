@@ -14,7 +14,6 @@ select current_setting('server_version') as version,
        current_setting('superuser_reserved_connections')::int
            + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
        current_setting('default_transaction_read_only')::bool as read_only,
-       (select rolsuper from pg_roles where rolname = current_user) as superuser,
        (select {as_bytea("setting")}
         from pg_db_role_setting, pg_database, unnest(setconfig) as setting
         where setrole = 0 and setdatabase = pg_database.oid and datname = current_database()
@@ -34,7 +33,6 @@ class ServerLimits:
     version: str
     max_connections: int
     reserved: int
-    superuser: bool
     read_only: bool = False
     search_path: str | None = None
 
