@@ -250,7 +250,7 @@ class Settings(BaseSettings):
 
     node: Literal["off", "auto"] = "off"
     """`auto`: run a PgBouncer node on loopback, if there is a PgBouncer on the path; without one
-    the service works all the same, and logs what is missing. Off, because nodes usually run beside
+    the service still works, and logs what is missing. Off, because nodes usually run beside
     applications; `make run` and `make demo` set `auto`."""
 
     node_port: Port = 6432
