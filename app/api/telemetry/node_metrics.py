@@ -1,4 +1,4 @@
-"""Metrics of nodes for Prometheus, as last reported: 16 series a node, and 3 for each server.
+"""Metrics of nodes for Prometheus, as last reported: 17 series a node, and 3 for each server.
 
 Labels are names of nodes and servers and our own words, never tenants. Only the API has estimates
 of tenants on nodes.
@@ -54,12 +54,16 @@ def node_metrics(fleet: Fleet) -> Iterator[Metric]:
     )
     yield gauge(
         "poolkeeper_node_clients",
-        "Connections of applications to each node, and those of them that wait.",
+        "Clients of each node: connected, waiting, and of these queued for a turn of their tenant.",
         ("node", "kind"),
         {
             (name, kind): count
             for name, each in heard.items()
-            for kind, count in (("connected", each.sums.clients), ("waiting", each.sums.waiting))
+            for kind, count in (
+                ("connected", each.sums.clients),
+                ("waiting", each.sums.waiting),
+                ("queued", each.sums.queued),
+            )
         },
     )
     yield gauge(

@@ -27,6 +27,7 @@ from app.domain.eviction import EvictionReason
 from app.domain.histogram import Histogram
 from app.domain.isolation_checks import Severity
 from app.domain.tenant import PoolStrategy
+from app.domain.wait import WaitCause
 
 Encoder = Callable[[CollectorRegistry], bytes]
 
@@ -121,6 +122,7 @@ class SnapshotCollector(Collector):
             *_pools(snapshot),
             *_counters(snapshot),
             *_histograms(snapshot),
+            _waiting(snapshot),
             _findings(snapshot),
             GaugeMetricFamily("poolkeeper_tenants", "Tenants.", len(snapshot.tenants)),
             *series.families(list(snapshot.tenants.values())),
@@ -188,6 +190,21 @@ def _histograms(snapshot: Snapshot) -> Iterator[Metric]:
             seconds: float = getattr(snapshot.totals.counters[group], total)
             family.add_metric(group, buckets, sum_value=seconds)
         yield family
+
+
+def _waiting(snapshot: Snapshot) -> Metric:
+    waiting: Counter[tuple[str, ...]] = Counter(
+        {(server.name, cause): 0 for server in snapshot.servers for cause in WaitCause}
+    )
+    for tenant in snapshot.tenants.values():
+        if tenant.wait is not None:
+            waiting[tenant.spec.server, tenant.wait.cause] += tenant.stats.metrics.waiting_requests
+    return gauge(
+        "poolkeeper_callers_waiting",
+        "Callers that wait for a lease, by what they wait for.",
+        ("server", "cause"),
+        waiting,
+    )
 
 
 def _findings(snapshot: Snapshot) -> Metric:

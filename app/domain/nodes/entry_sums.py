@@ -10,6 +10,8 @@ from typing import Self
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import EntryReport
 
+_WITHOUT_TURN = frozenset({EntryState.CLOSED, EntryState.CLOSING})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntrySums:
@@ -17,12 +19,14 @@ class EntrySums:
 
     Attributes:
         clients, waiting: connections of applications, and those of them that wait for Postgres.
+        queued: waiting clients of tenants that must not have a connection before their turn.
         longest_wait: seconds that the first of these has waited; paused entries do not count.
         states: number of entries in each state.
     """
 
     clients: int
     waiting: int
+    queued: int
     longest_wait: float
     states: Mapping[EntryState, int]
 
@@ -36,6 +40,7 @@ class EntrySums:
         return cls(
             clients=sum([entry.clients for entry in entries]),
             waiting=sum([entry.waiting for entry in entries]),
+            queued=sum([entry.waiting for entry in entries if entry.state in _WITHOUT_TURN]),
             longest_wait=max(waits, default=0.0),
             states=Counter([entry.state for entry in entries]),
         )

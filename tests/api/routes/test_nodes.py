@@ -151,6 +151,7 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
     assert 'poolkeeper_node_state{node="edge",state="ready"} 1.0' in scraped
     assert 'poolkeeper_node_connections{kind="open",node="edge",server="local"} 3.0' in scraped
     assert 'poolkeeper_node_clients{kind="waiting",node="edge"} 1.0' in scraped
+    assert 'poolkeeper_node_clients{kind="queued",node="edge"} 0.0' in scraped
     assert 'poolkeeper_node_problem{node="edge"} 1.0' in scraped
     assert 'poolkeeper_node_tenants{node="edge",state="open"} 1.0' in scraped
     assert 'poolkeeper_node_longest_wait_seconds{node="edge"} 0.25' in scraped

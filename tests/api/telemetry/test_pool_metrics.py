@@ -1,5 +1,7 @@
 """What Prometheus reads."""
 
+import asyncio
+
 import pytest
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import (
@@ -12,6 +14,7 @@ from app.api.http.client_connections import ClientConnections, ClientLimits, Clo
 from app.domain.errors import PoolTimeout
 from tests.fixtures.app import Api, ApiWith, ok
 from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.waiting import eventually
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -56,6 +59,20 @@ async def test_connections_are_counted_by_server_and_strategy(api: Api) -> None:
     assert value(samples, "poolkeeper_leases_total", **OWN) == 3
     assert value(samples, "poolkeeper_leases_total", **SHARED) == 1
     assert value(samples, "poolkeeper_connections_opened_total", **SHARED) == 1
+
+
+async def test_callers_that_wait_are_counted_by_what_they_wait_for(api: Api) -> None:
+    acme = await api.tenant("acme")
+    ok(await api.client.put(f"{acme}/pool", json={"max_size": 1}), 201)
+    waiting = "poolkeeper_callers_waiting"
+    async with api.service.manager.lease("acme"):
+        caller = asyncio.create_task(api.value(acme, "SELECT 1"), name="caller")
+        await eventually(lambda: api.service.manager.pool_metrics("acme").waiting_requests)
+        samples = await scraped(api)
+    await caller
+    assert value(samples, waiting, server="local", cause="max_size") == 1
+    assert value(samples, waiting, server="local", cause="server_budget") == 0
+    assert value(await scraped(api), waiting, server="local", cause="max_size") == 0
 
 
 async def test_timeouts_are_counted(api: Api) -> None:

@@ -16,7 +16,10 @@ def test_a_paused_entry_counts_but_its_clients_wait_for_a_person() -> None:
     assert EntrySums.of(entries) == EntrySums(
         clients=8,
         waiting=4,
+        queued=1,
         longest_wait=1.5,
         states={EntryState.OPEN: 1, EntryState.PAUSED: 1, EntryState.CLOSED: 1},
     )
-    assert EntrySums.of([]) == EntrySums(clients=0, waiting=0, longest_wait=0.0, states={})
+    assert EntrySums.of([]) == EntrySums(
+        clients=0, waiting=0, queued=0, longest_wait=0.0, states={}
+    )
