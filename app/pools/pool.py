@@ -62,6 +62,8 @@ class Pool:
             None: connections close after `config.idle_timeout`, as the pool does.
         warm_size: connections to keep open although idle.
         last_answer_at: when a lease last ended cleanly, in monotonic seconds.
+        interrupted_until: when the pool could lend again after a pause or an outage of its server,
+            in monotonic seconds; 0 if it always could.
         backoff: pauses after failed attempts to open a connection.
     """
 
@@ -87,6 +89,7 @@ class Pool:
         self.surplus_age: float | None = None
         self.warm_size = 0
         self.last_answer_at = 0.0
+        self.interrupted_until = 0.0
         self.connections = Connections(
             self, connector, name=pool_id, max_lifetime=config.max_lifetime, recorder=recorder
         )
@@ -380,6 +383,7 @@ class Pool:
 
     def server_back(self) -> None:
         """Stop waiting for the next attempt, because the server is back."""
+        self.interrupted_until = monotonic()
         self.backoff.resume()
 
     # -- operations ----------------------------------------------------------------------------
@@ -431,6 +435,7 @@ class Pool:
         """Lend again."""
         if self.state is PoolState.PAUSED:
             self.state = _READY
+            self.interrupted_until = monotonic()
             self.dispatch()
 
     def recycle(self) -> int:

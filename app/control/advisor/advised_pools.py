@@ -59,12 +59,6 @@ class AdvisedPool:
         here = self.pool.metrics if self.pool else NO_CONNECTIONS
         return PoolMetrics.total((here, self.reading.metrics)) if self.reading else here
 
-    def late_share(self, patience: float, now: float) -> float:
-        """Recent share (0..1) of callers that waited over *patience* seconds, where it is worst."""
-        here = self.pool.recorder.late_share(patience, now) if self.pool else 0.0
-        waits = self.load.waits(now) if self.load else None
-        return max(here, waits.late_share(patience)) if waits else here
-
 
 class AdvisedPools:
     """All advised pools."""

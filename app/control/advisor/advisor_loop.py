@@ -257,8 +257,8 @@ class AdvisorLoop:
         surplus_age = advice.idle_seconds if mode is AdvisorMode.APPLY else None
         pool.note_warm_size(surplus_age, advice.warm_size)
         if changes_size(advice, pool.size):
-            self.adjustments_total += 1
             made, blocked_by = await self._recommend(pool, advice, mode)
+            self.adjustments_total += made
         self._latest_advice[pool.pool_id] = PoolAdvice(datetime.now(UTC), advice, blocked_by)
         await self._withdraw_outdated(pool, advice, limit)
         return made
@@ -285,7 +285,7 @@ class AdvisorLoop:
         if self._store.find_dismissed(pool.pool_id, advice, pool.size.max_size):
             return 0, "it was dismissed recently"
         is_refused = advice.action is ScalingAction.SCALE_UP and bool(self._refused[pool.pool_id])
-        if mode is not AdvisorMode.APPLY and (is_refused or self._can_wait(pool, advice)):
+        if mode is not AdvisorMode.APPLY and (is_refused or self._can_wait(advice)):
             return 0, _REFUSED if is_refused else _CAN_WAIT
         found = self._store.find_open(pool.pool_id, advice, pool.size.max_size)
         if found is None and not self._new_left:
@@ -304,7 +304,7 @@ class AdvisorLoop:
                 _log.info("resize recommended", **log_fields(recommendation))
         return int(found is None), blocked_by
 
-    def _can_wait(self, pool: AdvisedPool, advice: PoolSizingRecommendation) -> bool:
+    def _can_wait(self, advice: PoolSizingRecommendation) -> bool:
         """Whether a person need not decide: callers lack nothing, the advice is only a precaution.
 
         Every pool in use gets advice to make room for bursts, so a person would see nothing else.
@@ -317,9 +317,7 @@ class AdvisorLoop:
         is_room = advice.reason_code is not ReasonCode.DEMAND_ABOVE_SIZE
         if is_room and peak is not None and 2 * peak <= advice.current_size:
             return True
-        target = self._settings.demand
-        late = pool.late_share(target.patience_seconds, monotonic())
-        return max(late, advice.evidence.get("late_share") or 0.0) <= target.late_share
+        return (advice.evidence.get("late_share") or 0.0) <= self._settings.demand.late_share
 
     def _recommendation(
         self, pool: AdvisedPool, advice: PoolSizingRecommendation, found: Recommendation | None
@@ -355,5 +353,6 @@ class AdvisorLoop:
             if found is not None and self._new_left and not self._store.knows(found):
                 self._new_left -= 1
                 await self._store.add(found)
+                self.adjustments_total += 1
                 made += 1
         return made

@@ -23,6 +23,8 @@ from app.pools.server_load import ServerLoads
 # Observations shorter than this are joined with the next one before they are kept.
 _REMEMBERED_SECONDS = 60.0
 _REMEMBERED = 6
+# Who began to wait while a pool could not lend is served, or has given up, so long after it can.
+_SETTLING_SECONDS = 5.0
 _NO_PART = EstimatedPart(arrivals=0, mean_active=0.0)
 
 
@@ -147,6 +149,7 @@ class Observer:
             loop_lag_seconds=lag,
             server=load,
             weight=self.weight(pool.pool_id),
+            interrupted=before.at < pool.interrupted_until + _SETTLING_SECONDS,
         )
 
     def _nothing_here(
@@ -249,6 +252,7 @@ def _joined(first: PoolObservation, then: PoolObservation) -> PoolObservation:
         loop_lag_seconds=mean(first.loop_lag_seconds, then.loop_lag_seconds),
         wait=first.wait,
         hold=first.hold,
+        interrupted=first.interrupted or then.interrupted,
         estimated=_joined_parts(first.estimated, then.estimated, mean),
     )
 

@@ -11,13 +11,19 @@ from math import ceil, sqrt
 from app.domain.advisor.demand_config import LATE_MEMORY, DemandConfig
 from app.domain.advisor.erlang import OfferedLoad, late_share, smallest_size
 from app.domain.advisor.forecast import Forecast
-from app.domain.advisor.growth_blockers import GrowthBlocker, unreliable_observation
+from app.domain.advisor.growth_blockers import (
+    GrowthBlocker,
+    may_be_contended,
+    unreliable_observation,
+)
 from app.domain.advisor.lateness import Lateness
 from app.domain.advisor.observation import PoolObservation
-from app.domain.advisor.sizing_recommendation import Confidence
+from app.domain.advisor.sizing_recommendation import Confidence, ReasonCode
 from app.domain.advisor.trial import TrialState, TrialVerdict, is_saturated
 from app.domain.advisor.window import Slice, Window
-from app.domain.pool import PoolState
+
+# Who came and waited in such an interval would have at any size, and may have come again.
+_COULD_NOT_LEND = frozenset({ReasonCode.NOT_READY, ReasonCode.CONNECTS_FAILING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +49,7 @@ class Assessment:
 
     Attributes:
         load: the load expected next.
-        lateness: the callers that waited too long in the interval.
+        lateness: the callers that waited too long in the interval, if the pool could lend in it.
         needed: the least size that carries the load; `max_allowed` + 1 if no allowed size does.
         desired: the same, or more if callers are late although the size should do.
         allowance: connections beyond these, reserved for bursts.
@@ -130,12 +136,16 @@ class Assessment:
 
         By Gunther's universal scalability law without contention, a lease among c takes
         1 + k c (c - 1) times as long as alone, and throughput peaks at 1 / sqrt(k) connections,
-        where that is 2.
+        where that is 2. Only if leases are known to be shorter under light load, and if the
+        database may be what makes them longer.
         """
         seen, trial = self.observation, self.memory.trial
         size = seen.usable(seen.max_size)
         base, throughput = self.memory.forecast.base_hold, trial.current.throughput
         if not (self.is_degraded and trial.can_compare(self.config.trial) and base and throughput):
+            return None
+        is_base_known = self.memory.forecast.base_leases >= self.config.min_events
+        if not (is_base_known and may_be_contended(self.config, seen)):
             return None
         longer = size / (throughput * base) - 1.0
         if longer <= 1.0:
@@ -164,17 +174,18 @@ def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) ->
     """Update the estimates with *seen*, and derive the size that the load needs."""
     is_resized = seen.max_size != memory.trial.current.size
     blocker = unreliable_observation(config, seen, is_resized=is_resized)
+    could_lend = blocker is None or blocker.reason_code not in _COULD_NOT_LEND
     trial, verdict = memory.trial.updated(
         config.trial, seen, is_inflated=memory.forecast.is_inflated(config)
     )
     forecast = memory.forecast
-    if seen.state is PoolState.READY:
+    if could_lend:
         forecast = forecast.updated(config, seen)
     if verdict is TrialVerdict.COMMIT:
         forecast = forecast.rebased()
     load, max_allowed = forecast.load(config), max(seen.max_allowed, seen.min_size, 1)
     needed = _needed(config, load, seen, max_allowed)
-    lateness = Lateness.of(seen, config.patience_seconds)
+    lateness = Lateness.of(seen, config.patience_seconds) if could_lend else Lateness()
     is_late = (
         blocker is None
         and seen.is_open

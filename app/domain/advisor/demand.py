@@ -17,6 +17,7 @@ from app.domain.advisor.demand_config import DemandConfig
 from app.domain.advisor.growth_blockers import growth_blocker, is_io_bound
 from app.domain.advisor.observation import PoolObservation
 from app.domain.advisor.sizing_recommendation import (
+    Confidence,
     Effect,
     PoolSizingRecommendation,
     ReasonCode,
@@ -208,7 +209,7 @@ class DemandRule:
             reason_code=code,
             reason=reason,
             evidence=self._evidence(found),
-            confidence=found.confidence,
+            confidence=self._confidence(found, code),
             expected=None if new_size == size else self._effect(found, new_size),
             wanted=self._wanted(found, new_size),
             offered_load=found.memory.forecast.offered_load(self.config),
@@ -216,6 +217,13 @@ class DemandRule:
             idle_seconds=None if found.blocker else self.config.idle_seconds,
             warm_size=found.warm_size,
         )
+
+    @staticmethod
+    def _confidence(found: Assessment, code: ReasonCode) -> Confidence:
+        """By how many callers were seen; what fewer connections would do, none of them showed."""
+        if code is ReasonCode.PAST_KNEE:
+            return min(found.confidence, Confidence.MEDIUM, key=list(Confidence).index)
+        return found.confidence
 
     def _wanted(self, found: Assessment, new_size: int) -> int:
         """The size that the load needs, before step limits and the dead band."""

@@ -35,6 +35,7 @@ class Forecast:
         peak_hold: mean seconds that a caller occupied a connection when `arrivals` were at their
             peak; None when unknown.
         base_hold: mean seconds of a lease under light load; None before any lease ended.
+        base_leases: how many leases that is the mean of.
     """
 
     arrivals: ArrivalRate = field(default_factory=ArrivalRate)
@@ -42,6 +43,7 @@ class Forecast:
     occupancy: Occupancy = field(default_factory=Occupancy)
     peak_hold: float | None = None
     base_hold: float | None = None
+    base_leases: float = 0.0
 
     @property
     def hold(self) -> float | None:
@@ -54,18 +56,20 @@ class Forecast:
         holds = self.holds.updated(exp(-seen.seconds / config.hold_seconds), ended)
         arrivals = self.arrivals.updated(config, seen.arrivals, seen.seconds)
         occupancy = self.occupancy.updated(seen, ended, holds.mean)
+        base_hold, base_leases = self._base_after(seen, ended, holds)
         is_peak = seen.arrivals >= arrivals.peak * seen.seconds
         return Forecast(
             arrivals=arrivals,
             holds=holds,
             occupancy=occupancy,
             peak_hold=occupancy.hold if is_peak else self.peak_hold,
-            base_hold=self._base_after(seen, ended, holds.mean),
+            base_hold=base_hold,
+            base_leases=base_leases,
         )
 
     def rebased(self) -> Forecast:
         """The same with the present hold as the base, because more connections did help."""
-        return replace(self, base_hold=self.hold)
+        return replace(self, base_hold=self.hold, base_leases=self.holds.count)
 
     def load(self, config: DemandConfig) -> OfferedLoad:
         """The load to carry: the rate with its margin, times the hold that applies."""
@@ -103,12 +107,18 @@ class Forecast:
         return min(hold, config.hold_inflation * base) if base > 0.0 else hold
 
     def _base_after(
-        self, seen: PoolObservation, ended: HoldMoments, hold: float | None
-    ) -> float | None:
-        base = self.base_hold
+        self, seen: PoolObservation, ended: HoldMoments, holds: HoldMoments
+    ) -> tuple[float | None, float]:
+        """The mean hold under light load, and how many leases it is the mean of."""
+        base, hold = self.base_hold, holds.mean
         if base is None or hold is None:
-            return hold
+            return hold, holds.count
         if ended.mean is not None and seen.mean_active < _LIGHT * seen.max_size:
-            return base + min(_BASE_SMOOTHING, ended.count / _MANY_FOR_BASE) * (ended.mean - base)
+            leases = self.base_leases + ended.count
+            weight = min(_BASE_SMOOTHING, ended.count / _MANY_FOR_BASE)
+            if self.base_leases < _MANY_FOR_BASE:
+                # Of a few leases each counts alike: the first may have been of another kind.
+                weight = ended.count / leases
+            return base + weight * (ended.mean - base), leases
         # Load only makes holds longer: a shorter hold was not inflated.
-        return min(base, hold)
+        return (hold, holds.count) if hold < base else (base, self.base_leases)

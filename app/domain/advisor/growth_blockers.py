@@ -36,6 +36,10 @@ def unreliable_observation(
     if seen.state is not PoolState.READY:
         state = seen.state.replace("_", " ")
         return GrowthBlocker(ReasonCode.NOT_READY, f"the pool is {state}")
+    if seen.interrupted:
+        return GrowthBlocker(
+            ReasonCode.NOT_READY, "a moment ago the pool was paused, or its server was away"
+        )
     if seen.connect_failures:
         return GrowthBlocker(
             ReasonCode.CONNECTS_FAILING,
@@ -97,6 +101,21 @@ def _of_server(config: DemandConfig, server: ServerLoad) -> GrowthBlocker | None
             "callers to read their results",
         )
     return None
+
+
+def may_be_contended(config: DemandConfig, seen: PoolObservation) -> bool:
+    """Whether the database may be why leases take long: its samples show it, or there are none.
+
+    Back-ends that contend run, or wait for locks or disks. If they do neither, statements take
+    long by themselves, and fewer at a time would end no sooner.
+    """
+    server = seen.server
+    if server is None or not server.samples:
+        return True
+    # Leases that take twice as long as alone spend half of their time waiting for each other.
+    most = seen.mean_active / 2 if server.cores is None else config.running_per_core * server.cores
+    is_locked = server.lock_share > config.lock_share
+    return server.running >= most or is_locked or is_io_bound(config, seen)
 
 
 def is_io_bound(config: DemandConfig, seen: PoolObservation) -> bool:

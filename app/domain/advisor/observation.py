@@ -81,6 +81,9 @@ class PoolObservation:
         server: what the database did; None when it was not sampled.
         weight: the pool's share of a short budget, relative to others, at least 1.
         estimated: the part on nodes; None if there is none.
+        interrupted: whether the pool could not lend for a part of the interval, or shortly before,
+            because it was paused or its server was away. Callers that waited then would have waited
+            at any size.
         idle_places: connections of max_size that nobody could use: one for each place (this process
             or a node) where the tenant had no callers.
     """
@@ -110,6 +113,7 @@ class PoolObservation:
     server: ServerLoad | None = None
     weight: int = 1
     estimated: EstimatedPart | None = None
+    interrupted: bool = False
     idle_places: int = 0
 
     def usable(self, size: int) -> int:

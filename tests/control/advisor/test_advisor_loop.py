@@ -31,6 +31,7 @@ from app.domain.errors import (
     RecommendationIsPlacement,
     RecommendationNotFound,
 )
+from app.domain.pool import PoolState
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.tenant import AdvisorMode, PoolStrategy
 from tests.fixtures.control import PERSON, Control
@@ -107,6 +108,7 @@ async def test_advice_that_is_not_applied_stays_one_recommendation(
     await control.tenant("acme")
     async with crowd(control, "acme", waiting=4):
         assert await sampled(control, 10) == 1
+    assert control.advisor_loop.adjustments_total == 1
     [stored] = await control.catalog.recommendations.page()
     assert stored.advice.new_size == 10
 
@@ -522,6 +524,38 @@ async def test_the_demand_rule_sees_what_happened_between_two_ticks(control: Con
     assert stored.advice.expected == pytest.approx(advice.expected)
 
 
+@pytest.mark.parametrize("why", ["pause", "server away"])
+async def test_who_waited_for_the_end_of_a_pause_or_an_outage_is_no_demand(
+    control: Control, why: str
+) -> None:
+    await control.tenant("acme")
+    await control.advisor_loop.put_settings(
+        replace(control.advisor_loop.settings, rule=AdvisorRule.DEMAND), PERSON
+    )
+
+    async def borrow() -> None:
+        async with control.manager.lease("acme", timeout=30) as connection:
+            await connection.execute("select pg_sleep(0.1)")
+
+    await borrow()
+    assert await sampled(control, 1) == 0
+    pool = pool_of(control.manager, "acme")
+    pool.pause()
+    callers = [asyncio.create_task(borrow()) for _ in range(100)]
+    await eventually(lambda: pool.reading(monotonic()).waiting_seconds > 100 * 0.3)
+    if why == "pause":
+        pool.resume()
+    else:
+        pool.state = PoolState.READY
+        pool.server_back()
+        pool.dispatch()
+    await asyncio.gather(*callers)
+    assert await sampled(control, 2) == 0
+    advice = control.advisor_loop.latest_advice["acme"].advice
+    assert (advice.action, advice.reason_code) == (ScalingAction.STABLE, ReasonCode.NOT_READY)
+    assert advice.evidence["late_share"] == 0.0
+
+
 async def test_only_in_apply_mode_unused_connections_are_kept_as_long_as_advised(
     control: Control,
 ) -> None:
@@ -652,14 +686,12 @@ async def test_room_for_bursts_alone_is_recommended_only_once_callers_are_late(
     patient = replace(control.advisor_loop.settings, demand=DemandConfig(patience_seconds=60))
     await control.advisor_loop.put_settings(patient, PERSON)
     async with control.manager.lease("acme"):
-        pool = pool_of(control.manager, "acme")
+        pass
     assert await concluded(control, ROOM) == 0
     held = control.advisor_loop.latest_advice["acme"].blocked_by
     assert held == "callers come in time without it; mode `apply` would do it"
     assert control.advisor_loop.open_recommendations == {}
-    pool.recorder.record_acquire(61, monotonic())
-    pool.recorder.record_release(0.1, monotonic())
-    assert await concluded(control, ROOM) == 1
+    assert await concluded(control, replace(ROOM, evidence={"late_share": 0.2})) == 1
     assert control.advisor_loop.open_recommendations["acme"].advice.new_size == 20
 
 
@@ -683,10 +715,9 @@ async def test_who_is_late_in_a_pool_twice_as_large_as_it_needs_is_no_reason_for
 ) -> None:
     await control.tenant("acme")
     async with control.manager.lease("acme"):
-        pool = pool_of(control.manager, "acme")
-    pool.recorder.record_acquire(61, monotonic())
+        pass
     for peak, made in [(2, 0), (3, 1)]:
-        advice = replace(ROOM, evidence={"window_peak_size": peak})
+        advice = replace(ROOM, evidence={"window_peak_size": peak, "late_share": 0.2})
         assert await concluded(control, advice) == made
 
 

@@ -120,6 +120,7 @@ def observations(draw: st.DrawFn, size: int | None = None) -> PoolObservation:
         hold=hold,
         connect_failures=draw(st.sampled_from((0, 0, 0, 2))),
         leak_suspects=draw(st.sampled_from((0, 0, 0, 1))),
+        interrupted=draw(st.sampled_from((False, False, False, True))),
         loop_lag_seconds=draw(st.sampled_from((0.0, 0.0, 0.0, 0.5))),
         server=draw(st.none() | server_loads),
         weight=draw(st.integers(1, 4)),

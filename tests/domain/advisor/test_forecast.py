@@ -95,6 +95,13 @@ def test_a_hold_that_is_longer_under_light_load_is_believed() -> None:
     assert forecast.load(CONFIG).hold == pytest.approx(0.2, rel=0.1)
 
 
+def test_of_the_first_few_leases_under_light_load_each_counts_alike() -> None:
+    """The first was quick, and those that follow are not: it is one of many, and not the base."""
+    forecast = forecast_after((0.2, 0.002), *[(0.2, 0.2)] * 49)
+    assert forecast.base_hold == pytest.approx(0.2, rel=0.05)
+    assert forecast.base_leases == 50
+
+
 def test_a_shorter_hold_is_believed_under_any_load() -> None:
     forecast = forecast_after(*[(200.0, 0.2)] * 5, *[(200.0, 0.1)] * 60)
     assert forecast.base_hold == pytest.approx(0.1, rel=0.1)

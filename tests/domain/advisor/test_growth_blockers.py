@@ -19,6 +19,7 @@ CONFIG = DemandConfig()
         ({"state": PoolState.DRAINING}, ReasonCode.NOT_READY),
         ({"state": PoolState.CLOSED}, ReasonCode.NOT_READY),
         ({"state": PoolState.WARMING_UP}, ReasonCode.NOT_READY),
+        ({"interrupted": True}, ReasonCode.NOT_READY),
         ({"connect_failures": 1}, ReasonCode.CONNECTS_FAILING),
         ({"loop_lag_seconds": 0.101, "arrivals": 1}, ReasonCode.LOOP_LAG),
         ({"mean_open": 7.9, "opened": 7, "waiting": 1.0}, ReasonCode.OPEN_BELOW_TARGET),
