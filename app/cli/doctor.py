@@ -29,9 +29,11 @@ from app.runtime.topology import start_topology
 from app.settings import Endpoint, Settings, SettingsError, load_settings
 from app.text.printable import print_error, printable
 from app.text.wrapping import terminal_width, wrapped
+from app.wire import TlsRejected
 
 _EMBEDDED = "No server is declared: the service starts a Postgres of its own."
 _ADMIN_ATTRIBUTES = "CREATEROLE CREATEDB"
+_CATALOG_TLS = "POOLKEEPER_CATALOG__TLS"
 # Width of the columns before the sentences of a report.
 _MARGIN = 11
 
@@ -76,11 +78,15 @@ async def examine(settings: Settings) -> Findings:
             is_together = (declared.host, declared.port) == (catalog.host, catalog.port)
             if is_together and declared.user == catalog.user:
                 attributes = _ADMIN_ATTRIBUTES
+            tls = f"POOLKEEPER_SERVERS__{name.upper()}__TLS"
             findings[f"server {name}"] = [
-                _of_tls(declared),
-                *await _of_server(server, catalog.database if is_together else None),
+                tls_requirement(declared, tls),
+                *await _of_server(server, catalog.database if is_together else None, tls),
             ]
-        findings["catalog"] = [_of_tls(catalog), await _of_catalog(topology.catalog, attributes)]
+        findings["catalog"] = [
+            tls_requirement(catalog, _CATALOG_TLS),
+            await _of_catalog(topology.catalog, attributes),
+        ]
     return findings
 
 
@@ -107,16 +113,18 @@ def _of_machine(settings: Settings) -> Iterator[Requirement]:
         yield Requirement(name="API keys", is_met=True, detail=count)
 
 
-def _of_tls(endpoint: Endpoint) -> Requirement:
-    return Requirement(
-        name="TLS",
-        is_met=endpoint.is_local or endpoint.tls == "verify-full",
-        is_critical=False,
-        detail=f"{endpoint.tls} to {endpoint.host}:{endpoint.port}",
-    )
+def tls_requirement(endpoint: Endpoint, setting: str) -> Requirement:
+    """How safe the way to *endpoint* is; *setting* is the name of its TLS mode."""
+    is_met = endpoint.is_local or endpoint.tls == "verify-full"
+    detail = f"{endpoint.tls} to {endpoint.host}:{endpoint.port}"
+    if not is_met:
+        detail += (
+            f"; set {setting}=verify-full, and {setting}_CA_FILE if the certificate is your own"
+        )
+    return Requirement(name="TLS", is_met=is_met, is_critical=False, detail=detail)
 
 
-async def _of_server(server: Server, catalog: str | None) -> Sequence[Requirement]:
+async def _of_server(server: Server, catalog: str | None, tls: str) -> Sequence[Requirement]:
     login = server.admins.login
     try:
         await close(await server.admins.open())
@@ -124,7 +132,8 @@ async def _of_server(server: Server, catalog: str | None) -> Sequence[Requiremen
         sql = login_sql(
             error, role=login.user, database=login.database, attributes=_ADMIN_ATTRIBUTES
         )
-        return [_refused("connection", f"{error.detail} Nothing else was checked.", sql)]
+        detail = f"{_with_tls_settings(error, tls)} Nothing else was checked."
+        return [_refused("connection", detail, sql)]
     await server.start()
     try:
         return await requirements_of(server, catalog=catalog)
@@ -144,9 +153,22 @@ async def _of_catalog(address: CatalogAddress, attributes: str) -> Requirement:
             attributes=attributes,
             options="ENCODING 'UTF8'",
         )
-        return _refused("database", error.detail, sql)
+        return _refused("database", _with_tls_settings(error, _CATALOG_TLS), sql)
     detail = f"database {facts.database} can hold the catalog"
     return Requirement(name="database", is_met=True, detail=detail)
+
+
+def _with_tls_settings(error: PoolkeeperError, setting: str) -> str:
+    """Why a connection failed; if TLS is the reason, with the settings that decide about it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, TlsRejected):
+        cause = cause.__cause__
+    if cause is None:
+        return error.detail
+    return (
+        f"{error.detail} {setting}_CA_FILE names the authorities to trust; {setting}=require "
+        "accepts any certificate, and disable goes without TLS."
+    )
 
 
 def _refused(name: str, detail: str, sql: str | None) -> Requirement:

@@ -194,16 +194,16 @@ def _of_role(role: str, facts: RoleFacts) -> Iterator[Finding]:
             no_attributes,
         )
     tenants = [name for name in facts.memberships if name.startswith(OBJECT_PREFIX)]
+    groups = ", ".join(quoted(name) for name in sorted(facts.memberships)[:_MAX_NAMES])
+    revoke = f"Run: REVOKE {groups} FROM {quoted(role)};"
     if facts.privileged_memberships or tenants:
         names = _listed([*facts.privileged_memberships, *tenants])
-        yield _critical(
-            AuditCheck.MEMBERSHIPS, f"Role {role} can act as {names}. Revoke the membership.", names
-        )
+        yield _critical(AuditCheck.MEMBERSHIPS, f"Role {role} can act as {names}. {revoke}", names)
     elif facts.memberships:
         names = _listed(facts.memberships)
         yield _warning(
             AuditCheck.MEMBERSHIPS,
-            f"Role {role} is a member of {names} and has their privileges.",
+            f"Role {role} is a member of {names} and has their privileges. {revoke}",
             names,
         )
     if facts.settings:

@@ -13,9 +13,12 @@ _SHARE = (
     "a lease to end: all {limit} connections of the pool's share are on lease; "
     "nodes may have the rest of its max_size"
 )
+_NO_SHARE = "its share: nodes may have all connections of the pool's max_size"
 _SERVER_BUDGET = (
     "a connection of another pool: {used} of the {limit} connections of server {server} are in use"
 )
+_NODES_HAVE = "; nodes may have {nodes} others"
+_ALL_ON_NODES = "a connection that nodes give back: they may have all {nodes} of server {server}"
 
 
 class WaitCause(StrEnum):
@@ -88,7 +91,8 @@ class WaitingTenant:
         pools_setting: the setting that limits them.
         pool: leased connections of its pool.
         is_shared_with_nodes: whether nodes may have a part of the pool's size.
-        budget: the server's connections.
+        budget: the server's connections that this process may have.
+        on_nodes: the server's connections that nodes may have.
     """
 
     server: str
@@ -101,6 +105,7 @@ class WaitingTenant:
     pool: Use
     is_shared_with_nodes: bool
     budget: Use
+    on_nodes: int = 0
 
     @property
     def wait(self) -> Wait:
@@ -111,17 +116,24 @@ class WaitingTenant:
             return self._server_wait
         pool_cause, pool_detail = WaitCause.MAX_SIZE, _MAX_SIZE
         if self.is_shared_with_nodes:
-            pool_cause, pool_detail = WaitCause.SHARE, _SHARE
+            pool_cause, pool_detail = WaitCause.SHARE, _SHARE if self.pool.limit else _NO_SHARE
+        budget_detail = _SERVER_BUDGET + (_NODES_HAVE if self.on_nodes else "")
+        if self.on_nodes and not self.budget.limit:
+            budget_detail = _ALL_ON_NODES
         for cause, use, detail in (
             (WaitCause.MAX_LEASES, self.leases, _MAX_LEASES),
             (WaitCause.POOL_LIMIT, self.pools, _POOL_LIMIT),
             (pool_cause, self.pool, pool_detail),
-            (WaitCause.SERVER_BUDGET, self.budget, _SERVER_BUDGET),
+            (WaitCause.SERVER_BUDGET, self.budget, budget_detail),
         ):
             if use is not None and use.is_full:
                 used, limit = f"{use.used:,}", f"{use.limit:,}"
                 text = detail.format(
-                    used=used, limit=limit, server=self.server, setting=self.pools_setting
+                    used=used,
+                    limit=limit,
+                    nodes=f"{self.on_nodes:,}",
+                    server=self.server,
+                    setting=self.pools_setting,
                 )
                 return Wait(cause=cause, used=use.used, limit=use.limit, detail=text)
         if self.last_error is not None:

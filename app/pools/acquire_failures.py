@@ -66,7 +66,7 @@ class AcquireFailures:
         pool = self._pool
         lag = pool.server.lag.worst_since(waiter.since)
         ours = f" (our event loop was late by {lag:.1f} s)" if lag > _NOTABLE_LAG else ""
-        waited = f"{waiter.deadline - waiter.asked_at:.3g} s{ours}"
+        waited = f"{round(waiter.deadline - waiter.asked_at, 2):,g} s{ours}"
         tenant, why = waiter.tenant_state, ""
         if not tenant.can_lease:
             spec = tenant.tenant.spec
@@ -78,12 +78,16 @@ class AcquireFailures:
         elif pool.server.is_degraded:
             why = f" No other can be opened: {pool.server.last_error}"
         elif pool.connections.open < pool.most and (budget := pool.server.budget).is_exhausted:
-            why = f" All {budget.limit} connections of server {pool.server.name} are in use."
+            name, nodes = pool.server.name, pool.server.lent
+            why = f" All {budget.limit} connections of server {name} are in use."
+            if nodes:
+                why = f" Pools have {budget.used} connections of server {name}, nodes {nodes}."
         elif pool.most < (size := pool.size.max_size):
-            why = f" It may have {pool.most} of its {size} connections; nodes may have the others."
+            most = pool.most or "none"
+            why = f" It may have {most} of its {size} connections; nodes may have the others."
         if waiter.slot_seconds:
             waited += (
-                f", {waiter.slot_seconds:.3g} s of which it waited for one of the "
+                f", {round(waiter.slot_seconds, 2):,g} s of which it waited for one of the "
                 f"{pool.config.max_pools} pools that {pool.config.max_pools_setting} allows"
             )
         return PoolTimeout(f"No connection of pool {pool.pool_id} became free in {waited}.{why}")

@@ -263,8 +263,8 @@ class PoolRegistry:
     def _limit_reached(self, waiter: SlotWaiter) -> PoolLimitReached:
         config, waited = self.config, monotonic() - waiter.asked_at
         return PoolLimitReached(
-            f"All {self._capacity} pools of strategy {config.strategy} are busy, for {waited:.3g} "
-            f"s now. {config.max_pools_setting} limits them."
+            f"All {self._capacity} pools of strategy {config.strategy} are busy, for "
+            f"{round(waited, 2):,g} s now. {config.max_pools_setting} limits them."
         )
 
     def _gave_up(self, waiter: SlotWaiter) -> None:

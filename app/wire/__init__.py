@@ -4,7 +4,14 @@ It knows addresses and logins as plain values; it must not know whose they are, 
 """
 
 from app.wire.connect import OnAbandonedLogin, connect
-from app.wire.errors import ConnectError, ConnectTimeout, LocalFailure, LoginTimeout, ServerRejected
+from app.wire.errors import (
+    ConnectError,
+    ConnectTimeout,
+    LocalFailure,
+    LoginTimeout,
+    ServerRejected,
+    TlsRejected,
+)
 from app.wire.login import Login, Tls
 from app.wire.resolver import SYSTEM_RESOLVER, Address, Resolver
 
@@ -20,5 +27,6 @@ __all__ = [
     "Resolver",
     "ServerRejected",
     "Tls",
+    "TlsRejected",
     "connect",
 ]

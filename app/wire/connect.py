@@ -28,6 +28,7 @@ from app.wire.errors import (
     LoginTimeout,
     ServerIsStandby,
     ServerRejected,
+    TlsRejected,
     local_failure,
 )
 from app.wire.handshake import Handshake, ProtocolViolation
@@ -230,9 +231,9 @@ class _LoginAttempt:
             )
         except ssl.SSLCertVerificationError as error:
             reason = error.verify_message.rstrip(".")
-            raise ServerRejected(f"The server's certificate is not accepted: {reason}.") from error
+            raise TlsRejected(f"The server's certificate is not accepted: {reason}.") from error
         except ssl.SSLError as error:
-            raise ServerRejected("The TLS handshake with the server failed.") from error
+            raise TlsRejected("The TLS handshake with the server failed.") from error
         except (OSError, MemoryError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             if loop.violation is not None:
                 raise ServerRejected(str(loop.violation)) from loop.violation
@@ -240,7 +241,7 @@ class _LoginAttempt:
                 raise ours from error
             # asyncpg raises no subclass if the server refuses our request for TLS.
             if self._arguments["ssl"] and type(error) is ConnectionError:
-                raise ServerRejected("The server does not offer TLS.") from error
+                raise TlsRejected("The server does not offer TLS.") from error
             raise
         except asyncpg.TargetServerAttributeNotMatched as error:
             raise ServerIsStandby("The server is a standby and takes no writes.") from error

@@ -33,6 +33,10 @@ class ServerRejected(ConnectError, ConnectionError):
     """We do not use this server in its present state."""
 
 
+class TlsRejected(ServerRejected):
+    """It offers no TLS, or none that we trust."""
+
+
 class ServerIsStandby(ServerRejected):
     """The server accepts no writes."""
 

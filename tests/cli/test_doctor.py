@@ -9,11 +9,12 @@ from typing import Any
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
-from app.cli.doctor import Findings, examine
+from app.cli.doctor import Findings, examine, tls_requirement
 from app.embedded import EmbeddedPostgres
 from app.pools.requirements import AdminFacts, judge
-from app.settings import Settings
+from app.settings import Endpoint, Settings
 from tests.fixtures.canary import SECRET_KEY
 from tests.fixtures.postgres import Database
 from tests.fixtures.preloaded import preloaded_program
@@ -205,3 +206,27 @@ async def test_it_prints_what_is_missing_and_exits_with_1(admin: Database, tmp_p
         assert done.returncode == 1, done.stderr
         assert printed in done.stdout
         assert done.stderr == ""
+
+
+async def test_where_tls_is_the_reason_its_settings_are_named(
+    admin: Database, tmp_path: Path
+) -> None:
+    without = settings(tmp_path, admin)
+    login = without.servers["main"].model_copy(update={"tls": "verify-full"})
+    found = await examine(without.model_copy(update={"servers": {"main": login}, "catalog": login}))
+    [failed] = [each for each in found["server main"] if not each.is_met]
+    assert failed.detail.startswith(
+        "The server does not offer TLS. POOLKEEPER_SERVERS__MAIN__TLS_CA_FILE names"
+    )
+    [failed] = [each for each in found["catalog"] if not each.is_met]
+    assert "POOLKEEPER_CATALOG__TLS=require" in failed.detail
+
+
+def test_a_way_that_is_not_safe_names_the_setting_that_makes_it_so() -> None:
+    far = Endpoint(host="db.example.com", user="a", password=SecretStr("b"), tls="require")
+    found = tls_requirement(far, "POOLKEEPER_CATALOG__TLS")
+    assert not found.is_met
+    assert found.detail == (
+        "require to db.example.com:5432; set POOLKEEPER_CATALOG__TLS=verify-full, and "
+        "POOLKEEPER_CATALOG__TLS_CA_FILE if the certificate is your own"
+    )

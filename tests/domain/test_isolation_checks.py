@@ -47,6 +47,22 @@ def test_the_same_thing_has_one_cause_whichever_tenant_it_concerns() -> None:
     assert not any("acme" in cause for _, _, cause in found)
 
 
+@pytest.mark.parametrize("privileged", [(), ("pg_read_all_data",)])
+def test_a_membership_is_found_with_the_sql_that_ends_it(privileged: tuple[str, ...]) -> None:
+    facts = replace(
+        FACTS, memberships=("pg_read_all_data", "Finance"), privileged_memberships=privileged
+    )
+    found = find_violations(
+        Inspection(roles={"tenant_a-b": facts}),
+        PoolStrategy.PER_TENANT,
+        "tenant_a-b",
+        home="tenants",
+        connection_limit=7,
+    )
+    [finding] = [each for each in found if each.check is AuditCheck.MEMBERSHIPS]
+    assert finding.detail.endswith('Run: REVOKE "Finance", pg_read_all_data FROM "tenant_a-b";')
+
+
 @pytest.mark.parametrize(
     ("check", "other"),
     [

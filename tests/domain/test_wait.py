@@ -64,6 +64,24 @@ FULL = {"leases": Use(5, 5), "pools": Use(12, 12), "pool": Use(5, 5), "budget": 
             "a connection of another pool: 1,200 of the 1,200 connections of server eu are in use",
         ),
         (
+            {"budget": Use(77, 77), "on_nodes": 6},
+            WaitCause.SERVER_BUDGET,
+            (
+                "a connection of another pool: 77 of the 77 connections of server local are in "
+                "use; nodes may have 6 others"
+            ),
+        ),
+        (
+            {"budget": Use(0, 0), "on_nodes": 83},
+            WaitCause.SERVER_BUDGET,
+            "a connection that nodes give back: they may have all 83 of server local",
+        ),
+        (
+            {"pool": Use(0, 0), "is_shared_with_nodes": True},
+            WaitCause.SHARE,
+            "its share: nodes may have all connections of the pool's max_size",
+        ),
+        (
             {"last_error": "It refuses more."},
             WaitCause.SERVER_UNAVAILABLE,
             "server local, which opens no connection: It refuses more.",

@@ -125,6 +125,20 @@ async def test_who_waits_while_other_pools_use_up_the_budget_is_told_so(bench: B
             await mine.acquire(acme, 0.05)
 
 
+async def test_a_budget_that_nodes_have_is_no_connection_in_use(bench: Bench) -> None:
+    pool, acme = bench.pool(2), account()
+    bench.server.share(others=1000, most=None)
+    with pytest.raises(PoolTimeout, match=r"Pools have 0 connections of server .*, nodes \d+\.$"):
+        await pool.acquire(acme, 0.05)
+
+
+async def test_a_long_wait_is_told_in_plain_digits(bench: Bench) -> None:
+    pool, acme = bench.pool(1), account()
+    async with lent(pool, acme):
+        with pytest.raises(PoolTimeout, match=r"became free in 1,200\.05 s"):
+            await pool.acquire(acme, 0.05, slot_seconds=1200)
+
+
 async def test_beyond_max_waiting_a_caller_is_refused_at_once(bench: Bench) -> None:
     pool, acme, served = bench.pool(1, max_waiting=3), account(), list[object]()
     async with lent(pool, acme):
