@@ -33,8 +33,10 @@ class ProblemError(PoolkeeperError):
         request_id: identifies the request in the service's log.
         retryable: whether the same request may succeed later.
         errors: for an invalid request, the `pointer` to each invalid field and its `detail`.
-        document: the whole response; for a failed statement with `sqlstate`, `message_detail`,
-            `constraint_name` and others.
+        sqlstate: for a failed statement, the error code of Postgres; else None.
+        constraint_name: the constraint that a statement violated; else None.
+        document: the whole response; for a failed statement with `message_detail`, `table_name`
+            and others.
     """
 
     def __init__(self, status: int, document: Mapping[str, Any]) -> None:
@@ -43,8 +45,9 @@ class ProblemError(PoolkeeperError):
         self.code = str(document.get("code", ""))
         self.title = str(document.get("title", ""))
         self.detail = str(document.get("detail") or f"The service responded with HTTP {status}.")
-        hint = document.get("hint")
-        self.hint = hint if isinstance(hint, str) else None
+        self.hint = self._text("hint")
+        self.sqlstate = self._text("sqlstate")
+        self.constraint_name = self._text("constraint_name")
         self.request_id: str | None = document.get("request_id")
         self.retryable = document.get("retryable") is True
         errors = document.get("errors")
@@ -54,6 +57,10 @@ class ProblemError(PoolkeeperError):
             if isinstance(each, dict) and each.keys() >= {"pointer", "detail"}
         ]
         super().__init__("\n".join(self.lines))
+
+    def _text(self, name: str) -> str | None:
+        value = self.document.get(name)
+        return value if isinstance(value, str) else None
 
     @property
     def lines(self) -> list[str]:

@@ -119,6 +119,20 @@ async def test_an_action_with_the_same_key_is_done_once(service: Served) -> None
         assert not (await client.response(api.provision_tenant("acme"))).replayed
 
 
+async def test_a_violated_constraint_is_named(service: Served) -> None:
+    await service.tenant("acme")
+    create = "CREATE TABLE t (n int CONSTRAINT positive CHECK (n > 0))"
+    violate = api.run_statements(
+        "acme",
+        statements=[{"sql": create}, {"sql": "INSERT INTO t VALUES (0)"}],
+        read_only=False,
+    )
+    async with AsyncClient(str(service.client.base_url)) as client:
+        with pytest.raises(ProblemError) as failed:
+            await client.send(violate)
+    assert (failed.value.sqlstate, failed.value.constraint_name) == ("23514", "positive")
+
+
 async def test_a_refusal_says_what_and_why(service: Served) -> None:
     async with AsyncClient(str(service.client.base_url)) as client:
         with pytest.raises(ProblemError) as missing:
@@ -127,6 +141,7 @@ async def test_a_refusal_says_what_and_why(service: Served) -> None:
         assert (problem.status, problem.code) == (404, "tenant-not-found")
         assert (problem.title, problem.detail) == ("Not found", "There is no tenant nobody.")
         assert not problem.retryable
+        assert (problem.sqlstate, problem.constraint_name) == (None, None)
         [kept] = [each async for each in client.items(api.list_refusals())]
         assert kept["request_id"] == problem.request_id
         with pytest.raises(ProblemError, match="/body/weight: ") as invalid:
