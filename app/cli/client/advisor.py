@@ -25,8 +25,8 @@ _PATH = "/v1/advisor"
 _COLUMNS = (
     text("RULE", "rule", ALWAYS),
     text("MODE", "mode", ALWAYS),
-    number("RECOMMENDATIONS", lambda item: item["counters"]["open_recommendations"]),
-    number("ADJUSTMENTS", lambda item: item["counters"]["adjustments_total"]),
+    number("OPEN RECOMMENDATIONS", lambda item: item["counters"]["open_recommendations"]),
+    number("MADE SINCE START", lambda item: item["counters"]["adjustments_total"]),
 )
 _EVALUATION = (
     number("SIZE", "current_size"),

@@ -50,7 +50,7 @@ def apply_file(
                 print_error("The file is refused; nothing was changed.")
             raise typer.Exit(ExitStatus.REFUSED if is_refused else 0)
         if session.output in {"table", "wide"}:
-            Console(stderr=True).print(render_plan(checks))
+            session.print(None, lambda _: render_plan(checks))
         deletions = sum(step.verb is Verb.DELETE for step in steps)
         if deletions and not yes:
             confirm(f"Delete {counted(deletions, 'tenant')}? Their data is kept.")

@@ -8,7 +8,18 @@ import typer
 
 from app.cli.client.api_client import path_segment
 from app.cli.client.service_command import ListCommand, ShowCommand, TenantArgument, resource
-from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Table, age, number, prose, text, wait_of
+from app.cli.client.table import (
+    ALWAYS,
+    VERY_WIDE,
+    WIDE,
+    Table,
+    age,
+    number,
+    prose,
+    text,
+    wait_cause,
+    wait_of,
+)
 from app.cli.client.times import TIMES, point_in_time
 
 if TYPE_CHECKING:
@@ -16,16 +27,17 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     text("TENANT", "tenant", ALWAYS),
-    number("LEASES", "connections_acquired"),
     number("ACTIVE", "active_connections"),
     number("WAITING", "waiting_requests"),
+    text("WAITS FOR", wait_cause),
     number("WAIT P99 MS", lambda item: item["wait"]["p99_ms"]),
+    number("HOLD P95 MS", lambda item: item["hold"]["p95_ms"]),
     number("TIMEOUTS", "timeouts"),
-    prose("WAITS FOR", wait_of),
+    number("LEASES", "connections_acquired", WIDE),
     number("WAIT P50 MS", lambda item: item["wait"]["p50_ms"], WIDE),
     number("WAIT P95 MS", lambda item: item["wait"]["p95_ms"], WIDE),
-    number("HOLD P95 MS", lambda item: item["hold"]["p95_ms"], WIDE),
     number("REJECTED", "rejected", WIDE),
+    prose("WHY", wait_of, VERY_WIDE),
     text("POOL", "pool", VERY_WIDE),
     number("CONNECT P95 MS", lambda item: item["connect"]["p95_ms"], VERY_WIDE),
     number("OPENED", "connections_opened", VERY_WIDE),

@@ -73,13 +73,13 @@ def identifier(title: str, key: str, priority: int = ALWAYS) -> TableColumn:
 
 def age(title: str, key: str, priority: int = USUALLY) -> TableColumn:
     """A column of times, shown as the time since then."""
-    return number(title, lambda item: _age(item.get(key)), priority)
+    return number(title, lambda item: age_of(item.get(key)), priority)
 
 
 def pool_state(pool: Item) -> str:
     """A pool's state; if it is paused, since when and by whom."""
     pause = pool.get("pause")
-    return f"paused {_age(pause['since'])} by {pause['by']}" if pause else str(pool["state"])
+    return f"paused {age_of(pause['since'])} by {pause['by']}" if pause else str(pool["state"])
 
 
 def on_node(entry: Item) -> str:
@@ -107,6 +107,12 @@ def wait_of(item: Item) -> str | None:
     """What the callers of a tenant wait for; None if nobody waits."""
     wait: Item | None = item["waits_for"]
     return None if wait is None else str(wait["detail"])
+
+
+def wait_cause(item: Item) -> str | None:
+    """The same in a word, which fits a narrow terminal."""
+    wait: Item | None = item["waits_for"]
+    return None if wait is None else str(wait["cause"])
 
 
 def advice_of(pool: Item) -> str | None:
@@ -292,7 +298,8 @@ def _aligned(cell: str, column: TableColumn, size: int) -> str:
     return padding + cell if column.justify == "right" else cell + padding
 
 
-def _age(since: str | None) -> str | None:
+def age_of(since: str | None) -> str | None:
+    """The time since then, in its largest unit."""
     if since is None:
         return None
     try:

@@ -92,6 +92,20 @@ async def test_a_file_that_changes_a_strategy_is_refused_as_a_whole(
     assert [each["id"] for each in await shell.json("tenants", "--json")] == ["acme"]
 
 
+async def test_the_plan_is_on_standard_output_whether_or_not_it_is_carried_out(
+    service: Served,
+) -> None:
+    shell = Shell(str(service.client.base_url))
+    asked = "tenants: {acme: {strategy: shared, weight: 2}}"
+    planned = await shell.run("apply", "-f", "-", "--dry-run", stdin=asked)
+    done = await shell.run("apply", "-f", "-", stdin=asked)
+    for shown in (planned, done):
+        assert "+ create acme: shared on default server\n" in shown.stdout
+        assert shown.stderr == ""
+    again = await shell.json("apply", "-f", "-", "-o", "json", stdin=asked)
+    assert again == {"steps": []}
+
+
 async def test_objects_that_exist_are_named_with_the_command_that_takes_them_over(
     service: Served,
 ) -> None:

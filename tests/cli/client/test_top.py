@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -125,7 +126,8 @@ def test_a_pool_opens_in_detail_and_closes_again(service: EchoService) -> None:
     def recommend(path: str, document: Mapping[str, Any]) -> Mapping[str, Any]:
         if path.endswith("/pool"):
             advice = {"current_size": 10, "new_size": 12, "reason": REASON, "blocked_by": "a test"}
-            recommendation = {"id": "1", "new_size": 15, "reason": REASON}
+            made = (datetime.now(UTC) - timedelta(minutes=20)).isoformat()
+            recommendation = {"id": "1", "new_size": 15, "reason": REASON, "created_at": made}
             document = {**document, "recommendation": recommendation, "advice": advice}
         return document
 
@@ -142,7 +144,9 @@ def test_a_pool_opens_in_detail_and_closes_again(service: EchoService) -> None:
         [at] = [at for at, line in enumerate(screen) if line.startswith("recommended")]
         assert len(screen[at]) > 70
         words = " ".join(" ".join(screen[at:]).split())
-        assert re.match(rf"recommended [0-9]+ → 15: {re.escape(REASON)} advice 10 → 12: ", words)
+        assert re.match(
+            rf"recommended [0-9]+ → 15, 20m ago: {re.escape(REASON)} advice 10 → 12: ", words
+        )
         assert f"{REASON} (not recommended: a test)" in words
         top.press("\x1b")
         top.wait_for("pools by waiting")

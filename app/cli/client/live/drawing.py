@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from app.cli.client.live.queries import Listing, TenantReport
 from app.cli.client.live.screens import ListScreen, TenantScreen
-from app.cli.client.table import Table, advice_of, counted, on_node, plain, pool_state, wait_of
+from app.cli.client.table import (
+    Table,
+    advice_of,
+    age_of,
+    counted,
+    on_node,
+    plain,
+    pool_state,
+    wait_of,
+)
 from app.text.printable import printable
 from app.text.wrapping import shortened, wrapped
 
@@ -253,7 +262,7 @@ def _advice(pool: Document | None) -> Mapping[str, str]:
     facts = {}
     if pool is not None and found is not None:
         sizes = f"{pool['desired']['max_size']:,} → {found['new_size']:,}"
-        facts["recommended"] = f"{sizes}: {found['reason']}"
+        facts["recommended"] = f"{sizes}, {age_of(found['created_at'])} ago: {found['reason']}"
     if found is None or (latest is not None and latest["new_size"] != found["new_size"]):
         facts["advice"] = (pool and advice_of(pool)) or "-"
     return facts

@@ -20,7 +20,7 @@ from app.cli.client.table import (
     pool_state,
     prose,
     text,
-    wait_of,
+    wait_cause,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _POOL_FIELDS = (
     "leak_suspects,waits_for,recommendation"
 )
 _TENANT_FIELDS = (
-    "tenant,server,pool_state,active_connections,waiting_requests,waits_for,wait,timeouts,"
+    "tenant,server,pool_state,active_connections,waiting_requests,waits_for,wait,hold,timeouts,"
     "connections_acquired"
 )
 
@@ -77,9 +77,9 @@ class PoolRows:
         number("ACTIVE", "active", USUALLY),
         number("SIZE", "size", USUALLY),
         number("MAX", lambda pool: pool["desired"]["max_size"], USUALLY),
+        text("WAITS FOR", wait_cause, USUALLY),
         number("→ MAX", lambda pool: (pool["recommendation"] or {}).get("new_size"), WIDE),
         number("LEAKS", lambda pool: len(pool["leak_suspects"]) or None, WIDE),
-        prose("WAITS FOR", wait_of, WIDE),
         prose("REASON", lambda pool: (pool["recommendation"] or {}).get("reason"), WIDE),
         number("TENANTS", "tenants", VERY_WIDE),
         text("SERVER", "server", VERY_WIDE),
@@ -108,9 +108,10 @@ class PoolTenantRows:
         number("WAITING", "waiting_requests", ALWAYS),
         number("WAIT P99 MS", lambda item: item["wait"]["p99_ms"], USUALLY),
         number("ACTIVE", "active_connections", USUALLY),
+        text("WAITS FOR", wait_cause, USUALLY),
+        number("HOLD P95 MS", lambda item: item["hold"]["p95_ms"], USUALLY),
         number("TIMEOUTS", "timeouts", USUALLY),
         number("LEASES", "connections_acquired", WIDE),
-        prose("WAITS FOR", wait_of, WIDE),
     )
 
     @property
