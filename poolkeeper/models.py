@@ -702,6 +702,7 @@ class PoolRecommendation(TypedDict):
     id: str
     new_size: int
     reason: str
+    created_at: str
 
 
 class PoolRecycling(TypedDict):

@@ -85,7 +85,7 @@ class AdvisorCounters(BaseModel):
     """Counters since the service started."""
 
     adjustments_total: int = Field(
-        description="Times the rule recommended another size for any pool.", examples=[3]
+        description="Recommendations made, those applied at once included.", examples=[3]
     )
     open_recommendations: int = Field(description="Open recommendations now.", examples=[1])
 

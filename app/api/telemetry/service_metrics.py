@@ -123,7 +123,7 @@ class ServiceCollector(Collector):
     def _recommendations(self) -> Iterator[Metric]:
         yield CounterMetricFamily(
             "poolkeeper_recommendations",
-            "Times the rule recommended another size for a pool.",
+            "Recommendations made, those applied at once included.",
             self._advisor.adjustments_total,
         )
         yield GaugeMetricFamily(

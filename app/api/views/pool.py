@@ -72,13 +72,21 @@ class PoolRecommendation(BaseModel):
     reason: str = Field(
         examples=["At 41 leases/s × 150 ms, 5 connections cannot keep up; 12 make under 1 % wait"]
     )
+    created_at: datetime = Field(
+        description="When it was made; its reason is of then.", examples=["2026-11-20T09:00:05Z"]
+    )
 
     @classmethod
     def of(cls, found: Recommendation | None, principal: Principal) -> PoolRecommendation | None:
         """None if there is none that the principal can access."""
         if found is None or not principal.can_access(found.tenant):
             return None
-        return cls(id=found.id, new_size=found.advice.new_size, reason=found.advice.reason)
+        return cls(
+            id=found.id,
+            new_size=found.advice.new_size,
+            reason=found.advice.reason,
+            created_at=found.created_at,
+        )
 
 
 class _PoolNow(BaseModel):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -50,6 +52,10 @@ class Stage:
             }
             for pool, max_size, new_size in recommendations
         ]
+
+    def change(self, **fields: Any) -> None:
+        """Change all recommendations that are shown."""
+        self._items = [{**each, **fields} for each in self._items]
 
     async def _list(self, route: Route) -> None:
         await route.fulfill(json={"items": self._items, "next_cursor": None, "stale": False})
@@ -224,3 +230,23 @@ async def test_what_is_urgent_follows_from_the_reason(service: Api, tab: Tab) ->
         .map(([action, reason_code]) => urgencyOf({ kind: "size", action, reason_code, metrics }));
     }""")
     assert urgencies == ["now", "grow", "budget", "shrink"]
+
+
+async def test_a_reason_says_how_old_it_is(tab: Tab) -> None:
+    stage = Stage(tab.page)
+    stage.show(("acme", 2, 9))
+    await stage.begin()
+    text = tab.page.locator(".recommendation .text")
+    await expect(text).to_have_text(re.compile(r"^[0-9]+ d ago: acme!$"))
+    stage.change(created_at=datetime.now(UTC).isoformat())
+    await expect(text).to_have_text("acme!")
+
+
+async def test_fewer_connections_for_late_callers_are_a_trial_and_no_good_news(tab: Tab) -> None:
+    stage = Stage(tab.page)
+    stage.show(("acme", 5, 3))
+    stage.change(action="scale_down", reason_code="past_knee")
+    await stage.begin()
+    await expect(tab.page.locator(".recommendation .badge.warn")).to_have_text(
+        "Fewer connections may end more leases"
+    )

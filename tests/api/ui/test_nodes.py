@@ -177,6 +177,7 @@ async def test_a_node_that_needs_somebody_is_a_finding(service: Api, tab: Tab) -
         await findings.first.get_by_role("link", name="Details").click()
         await expect(page.locator("#drawer")).to_contain_text("its disk is full")
         await page.goto("/#/findings")
+        await expect(page.locator("main h2")).to_have_text(["Nodes"])
         vulnerable = page.locator("article", has_text="pooler version")
         await expect(vulnerable).to_contain_text("one user can log in as another")
         await expect(vulnerable).to_contain_text("1 tenant on node edge: acme")

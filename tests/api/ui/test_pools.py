@@ -132,3 +132,31 @@ async def test_a_period_is_part_of_the_address(service: Api, tab: Tab) -> None:
     await drawer.get_by_role("button", name="Show").click()
     await expect(drawer.locator("#timeline")).to_contain_text("No events in this period.")
     assert "from=2026-01-01T00%3A00" in page.url
+
+
+async def test_a_pool_whose_callers_were_late_is_not_shown_as_well(service: Api, tab: Tab) -> None:
+    await service.tenant("acme")
+    ok(await service.client.put("/v1/tenants/acme/pool"), 201)
+    [pool] = ok(await service.client.get("/v1/pools"))["items"]
+    page, p99 = tab.page, [99.0]
+
+    async def late(route: Route) -> None:
+        shown = {**pool, "state": "ready", "wait_p99_ms": p99[0]}
+        await route.fulfill(json={"items": [shown], "next_cursor": None, "matches": 1})
+
+    await page.route("**/v1/pools?*", late)
+    await page.goto("/#/pools")
+    await expect(page.locator(".scroll .badge.good")).to_have_text("ready")
+    p99[0] = 479.0
+    await expect(page.locator(".scroll .badge.warn")).to_have_text("ready, callers late")
+    await expect(page.locator(".scroll .badge.good")).to_have_count(0)
+
+
+async def test_details_have_the_only_bar_to_scroll(service: Api, tab: Tab) -> None:
+    await service.tenant("acme")
+    await tab.page.goto("/#/tenants")
+    bar = "getComputedStyle(document.documentElement).scrollbarWidth"
+    assert await tab.page.evaluate(bar) == "auto"
+    await tab.page.goto("/#/tenants/acme")
+    await expect(tab.page.locator("#drawer")).to_be_visible()
+    assert await tab.page.evaluate(bar) == "none"

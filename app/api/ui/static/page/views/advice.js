@@ -13,6 +13,7 @@ import { effect } from "./what-if.js";
 
 // No line moves for this long after the mouse moved over the list.
 const HOLD_MS = 5000;
+const OLD_MS = 60_000;
 // A recommendation is superseded at most once per interval; beyond that something else is wrong.
 const MAX_ATTEMPTS = 3;
 const OPEN = { path: "v1/recommendations", query: { status: "open" } };
@@ -22,6 +23,7 @@ export const URGENCIES = [
   { name: "grow", title: "Grow before callers wait", kind: "warn" },
   { name: "budget", title: "Leave others their share of the budget", kind: "" },
   { name: "placement", title: "Move to another kind of pool", kind: "" },
+  { name: "trial", title: "Fewer connections may end more leases", kind: "warn" },
   { name: "shrink", title: "Lower a limit that the load does not need", kind: "good" },
   { name: "unreachable", title: "Lower a limit that can never be reached", kind: "" },
 ];
@@ -29,6 +31,7 @@ export const URGENCIES = [
 export function urgencyOf({ kind, action, reason_code: reason, metrics, evidence }) {
   if (kind === "placement") return "placement";
   if (reason === "at_maximum") return "unreachable";
+  if (reason === "past_knee" || reason === "growth_undone") return "trial";
   if (action !== "scale_up") return reason === "server_budget" ? "budget" : "shrink";
   // Who waits at this moment does so for another reason if the size carries the load.
   const areWaiting = metrics?.waiting_requests > 0 && reason !== "room_for_bursts";
@@ -110,6 +113,9 @@ export function Recommendations({ items, isDetailed }) {
     </ul>`;
 }
 
+// Its reason is of the time when it was made.
+const isOld = (time) => Date.now() - new Date(time) > OLD_MS;
+
 // A button acts on what its line shows at the time of the click.
 function Line({ item, title, isClosed, isAway, isDetailed }) {
   const { kind } = URGENCIES[rank(item)];
@@ -119,7 +125,7 @@ function Line({ item, title, isClosed, isAway, isDetailed }) {
       <div class="what">
         <${Badge} kind=${kind}>${title}</${Badge}><a href=${href("pools", pool)}>${pool}</a><strong class="size">${sizes(item)}</strong>
       </div>
-      <p class="text">${unbroken(reason)}</p>
+      <p class="text">${unbroken(isOld(created_at) ? `${ago(created_at)}: ${reason}` : reason)}</p>
       ${isDetailed && html`<p class="muted">${unbroken(`Made ${ago(created_at)}, with ${confidence} confidence. ${expected ? effect(expected) : ""}`)}</p>`}
       <div class="buttons">
         ${item.kind !== "placement" && (isAway

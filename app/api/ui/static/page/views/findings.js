@@ -77,11 +77,18 @@ export function Findings() {
       ${isEmpty && html`
         <${Empty} title="No findings."><p>Every server is available, every node reports, no pool is paused, and each tenant is isolated as promised.</p></${Empty}>`}
       <${FindingList} findings=${findings} />
-      ${data?.items.length > 0 && html`<h2>Isolation of tenants</h2>`}
-      ${data?.items.map(({ check, severity, server, node, detail, count, tenants }) => html`
-        <article class="card" key=${`${check} ${severity} ${server} ${node} ${tenants[0]} ${detail}`}>
-          <${CheckLine} ...${{ name: check, severity, detail }} />
-          <p class="muted">${counted(count, "tenant")}${server && ` on ${server}`}${node && html` on node <a href=${href("nodes", node)}>${node}</a>`}${count > 0 && ": "}<${TenantLinks} ids=${tenants} more=${count > tenants.length} /></p>
-        </article>`)}
+      <${Failed} title="Nodes" items=${data?.items.filter(({ node }) => node)} />
+      <${Failed} title="Isolation of tenants" items=${data?.items.filter(({ node }) => !node)} />
     </${View}>`;
+}
+
+// What the service lists, with the tenants that each concerns.
+function Failed({ title, items = [] }) {
+  return items.length > 0 && html`
+    <h2>${title}</h2>
+    ${items.map(({ check, severity, server, node, detail, count, tenants }) => html`
+      <article class="card" key=${`${check} ${severity} ${server} ${node} ${tenants[0]} ${detail}`}>
+        <${CheckLine} ...${{ name: check, severity, detail }} />
+        <p class="muted">${counted(count, "tenant")}${server && ` on ${server}`}${node && html` on node <a href=${href("nodes", node)}>${node}</a>`}${count > 0 && ": "}<${TenantLinks} ids=${tenants} more=${count > tenants.length} /></p>
+      </article>`)}`;
 }

@@ -26,10 +26,17 @@ const COLUMNS = [
   { title: "Server", key: "server", value: (pool) => pool.server, cell: (pool) => pool.server, class: "wide" },
 ];
 
+// With more than one late caller in a hundred a pool is not well, even if nobody waits at the moment.
+const LATE_MS = 100;
+const LATE = "More than 1 % of its callers waited over 100 ms within the last minutes.";
+
 function stateCell(pool) {
   const leaks = pool.leak_suspects.length;
+  const state = pool.pause ? "paused" : pool.state;
+  const isLate = state === "ready" && pool.wait_p99_ms > LATE_MS;
   return html`
-    <span class="state" title=${pool.pause ? paused(pool) : null}><${State} state=${pool.pause ? "paused" : pool.state} />
+    <span class="state" title=${pool.pause ? paused(pool) : isLate ? LATE : null}>
+      ${isLate ? html`<${Badge} kind="warn">ready, callers late</${Badge}>` : html`<${State} state=${state} />`}
       ${leaks > 0 && html` <${Badge} kind="warn">${counted(leaks, "leak")}?</${Badge}>`}</span>`;
 }
 
