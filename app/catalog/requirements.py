@@ -20,7 +20,6 @@ OLDEST_VERSION = 14
 """The oldest PostgreSQL version; see docs/operations.md."""
 
 _INSUFFICIENT_PRIVILEGE = "42501"
-_READ_ONLY = "25006"
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 # By SQLSTATE, during a login.
 _LOGIN_REASONS = {
@@ -32,6 +31,11 @@ _LOGIN_REASONS = {
     "53300": "all connections of the server or of the role are in use",
     "55000": "the database accepts no connections",
     "57P03": "the server is starting up, shutting down or recovering",
+}
+# By SQLSTATE, of a statement: Postgres answers, and cannot do it.
+_STATEMENT_REASONS = {
+    "25006": "it takes no writes (a standby, or default_transaction_read_only is on)",
+    "53100": "its disk is full",
 }
 _ENDS = frozenset({"FATAL", "PANIC"})
 _FACTS = text("""
@@ -80,11 +84,10 @@ def login_reason(error: BaseException) -> str | None:
     """Say why a login failed or nothing answered; None if unknown."""
     match error:
         case DBAPIError():
-            if getattr(_cause(error), "sqlstate", None) == _READ_ONLY:
-                return "it takes no writes (a standby, or default_transaction_read_only is on)"
-            return _refusal(_cause(error)) if is_login_error(error) else None
+            reason = _STATEMENT_REASONS.get(str(getattr(_cause(error), "sqlstate", None)))
+            return reason or (_refusal(_cause(error)) if is_login_error(error) else None)
         case asyncpg.PostgresError():
-            return _LOGIN_REASONS.get(str(error.sqlstate))
+            return {**_LOGIN_REASONS, **_STATEMENT_REASONS}.get(str(error.sqlstate))
         case TimeoutError():
             return "it does not answer in time"
         case OSError() if error.errno:

@@ -32,6 +32,10 @@ MAX_LAUNCHES = 20
 RELAUNCH_PAUSE_SECONDS = 0.25
 """The pause between two launches while such processes live; they end as soon as they notice."""
 
+# In seconds. Each launch that fails, as on a full disk, replays the log and writes some more.
+_SHORTEST_PAUSE = 1.0
+_LONGEST_PAUSE = 16.0
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -40,6 +44,9 @@ class EmbeddedPostgres:
 
     The directory contains `lock`, `postgres-password`, `postgres.log`, `postgres.conf`, and the
     cluster in `postgres/`. One task at a time may call the methods, each time in any event loop.
+
+    Attributes:
+        relaunch_pause: seconds until the next `restart_if_crashed`, longer while launches fail.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class EmbeddedPostgres:
         self._cluster: Cluster | None = None
         self._postmaster: Postmaster | None = None
         self._address: EmbeddedAddress | None = None
+        self.relaunch_pause = _SHORTEST_PAUSE
 
     def __repr__(self) -> str:
         state = f"pid {self._postmaster.pid}" if self._postmaster else "stopped"
@@ -165,9 +173,10 @@ class EmbeddedPostgres:
         if postmaster is None or cluster is None or address is None or postmaster.is_running():
             return False
         log.error("embedded postgres ended by itself", pid=postmaster.pid)
+        self.relaunch_pause = min(2 * self.relaunch_pause, _LONGEST_PAUSE)
         with self._start_errors():
             port = await self._launch(cluster, port=address.port)
-        self._address = replace(address, port=port)
+        self._address, self.relaunch_pause = replace(address, port=port), _SHORTEST_PAUSE
         return True
 
     async def restart(self, mode: Literal["fast", "immediate"] = "fast") -> EmbeddedAddress:

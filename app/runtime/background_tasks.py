@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 TICK_DEADLINE = 60.0
 _CHECK_INTERVAL = 5.0
 _RETENTION_INTERVAL = 10.0
-_EMBEDDED_INTERVAL = 1.0
 _LOCK_GUARD_INTERVAL = 0.25
 # Shorter than an unused admin connection stays open: a login costs more than a look at the server.
 _FLEET_INTERVAL = 0.8
@@ -78,4 +77,4 @@ def start_background_tasks(
     if otlp is not None:
         every("otlp", poll_interval, partial(otlp.push, service.exposition))
     if embedded is not None:
-        every("embedded", lambda: _EMBEDDED_INTERVAL, embedded.restart_if_crashed)
+        every("embedded", lambda: embedded.relaunch_pause, embedded.restart_if_crashed)

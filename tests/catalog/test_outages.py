@@ -85,6 +85,23 @@ async def test_a_refused_login_is_an_outage_and_reveals_no_secret(
     assert "wrong-horse" not in text
 
 
+async def test_a_full_disk_is_named_and_nothing_is_changed(
+    catalog: Catalog, catalog_database: Database
+) -> None:
+    async with catalog_database.connected() as connection:
+        await connection.execute(
+            """
+            CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'No space left on device' USING ERRCODE = 'disk_full'; END $$;
+            CREATE TRIGGER full_disk BEFORE INSERT ON tenants EXECUTE FUNCTION full_disk();
+            """
+        )
+    with pytest.raises(CatalogUnavailable, match=r": its disk is full; nothing was changed\.$"):
+        await save(catalog)
+    assert await catalog.tenants.load() == ()
+    assert catalog.available
+
+
 async def test_a_missing_database_is_an_outage(catalog_address: CatalogAddress) -> None:
     async with opened(replace(catalog_address, database="nowhere")) as catalog:
         with pytest.raises(CatalogUnavailable):

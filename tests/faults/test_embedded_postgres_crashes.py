@@ -52,8 +52,10 @@ async def test_a_server_that_does_not_come_up_is_tried_again_and_its_directory_k
             await private_postgres.restart_if_crashed()
         with pytest.raises(EmbeddedPostgresError, match="in use"):
             await EmbeddedPostgres(private_postgres._directory.path).start()
+    assert private_postgres.relaunch_pause == 4.0  # seconds, from 1
     version.with_name("HIDDEN").rename(version)
     assert await private_postgres.restart_if_crashed()
+    assert private_postgres.relaunch_pause == 1.0
     assert not await private_postgres.restart_if_crashed()
     async with database.connected() as connection:
         assert await connection.fetchval("SELECT 42") == 42
