@@ -70,7 +70,7 @@ async def _superuser(address: EmbeddedAddress) -> AsyncIterator[asyncpg.Connecti
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise EmbeddedPostgresError(
             "the embedded Postgres refuses its own password: the file postgres-password "
-            "is not that of this cluster; remove it, and a new password is set",
+            "does not belong to this cluster; remove it to set a new password",
         ) from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise EmbeddedPostgresError(

@@ -106,7 +106,7 @@ class Postmaster:
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError as error:
             raise EmbeddedPostgresError(
-                f"Postgres did not take connections within {READY_SECONDS:g} seconds",
+                f"Postgres did not accept connections within {READY_SECONDS:g} seconds",
             ) from error
         return False
 
@@ -131,7 +131,7 @@ class Postmaster:
         ):
             if await self._ends(number, seconds):
                 return
-        raise EmbeddedPostgresError(f"Postgres (pid {self.pid}) does not end, not even by SIGKILL")
+        raise EmbeddedPostgresError(f"Postgres (pid {self.pid}) did not end, even after SIGKILL")
 
     async def _ends(self, number: signal.Signals, seconds: float) -> bool:
         if not self.is_running():

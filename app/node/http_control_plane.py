@@ -212,9 +212,11 @@ def _checked(url: str) -> str:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise CannotStart(f"{url} is no URL of a service.") from error
+        raise CannotStart(f"{url} is not the URL of a service.") from error
     if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.userinfo:
-        raise CannotStart(f"{url} is no URL of a service, such as https://poolkeeper.example.com.")
+        raise CannotStart(
+            f"{url} is not the URL of a service, such as https://poolkeeper.example.com."
+        )
     if parsed.scheme == "http" and not _is_loopback(parsed.host):
         raise CannotStart(f"{url} would send passwords in clear. Use https.")
     return url.rstrip("/")

@@ -156,8 +156,8 @@ class PgBouncer:
                 probe.settimeout(1.0)
                 probe.connect(str(path))
                 raise CannotStart(
-                    f"A PgBouncer of this node runs already, on port {path.suffix[1:]}. Stop it"
-                    " before you start one on another port."
+                    f"A PgBouncer of this node is already running, on port {path.suffix[1:]}."
+                    " Stop it before you start one on another port."
                 )
 
     async def _launch(self, configuration: NodeConfiguration) -> None:
@@ -256,7 +256,7 @@ class PgBouncer:
         try:
             await (await self._connected()).run("RELOAD", *commands)
         except CommandRefused as error:
-            raise NotInForce(f"PgBouncer has not taken its files: {error}. {self._log}") from error
+            raise NotInForce(f"PgBouncer did not accept its files: {error}. {self._log}") from error
 
     async def _rendered(self, configuration: NodeConfiguration) -> RenderedFiles:
         # Thousands of entries take long, and the event loop may be the service's.
@@ -292,8 +292,7 @@ class PgBouncer:
         wanted = {entry.name: as_shown(configuration, entry) for entry in configuration.entries}
         if {name: each.columns for name, each in shown.items()} != wanted:
             raise NotInForce(
-                "PgBouncer has read its files, and does not have the entries that they name."
-                f" {self._log}"
+                f"PgBouncer has read its files, but does not have the entries in them. {self._log}"
             )
         self._digests = files.digests
 

@@ -123,7 +123,7 @@ class PoolerProcess:
                     while self.is_running():  # noqa: ASYNC110 - another process sets no event
                         await asyncio.sleep(_POLL_SECONDS)
                 return
-        raise CannotStart(f"PgBouncer (pid {self.pid}) does not end, not even by SIGKILL.")
+        raise CannotStart(f"PgBouncer (pid {self.pid}) did not end, even after SIGKILL.")
 
 
 def _beginning_of(pid: int) -> str | None:
@@ -170,7 +170,7 @@ def version_of(program: Path) -> tuple[int, ...]:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotStart(f"{program} cannot be run: {error}") from error
     if (version := version_in(output)) is None:
-        raise CannotStart(f"{program} is no PgBouncer: it does not tell a version.")
+        raise CannotStart(f"{program} is not PgBouncer: it reports no version.")
     return version
 
 

@@ -90,7 +90,7 @@ class NodeStore:
             return None
         except (OSError, ValueError):
             # Without the cause: it may quote a password.
-            _log.warning("what the agent before left cannot be used", file=name)
+            _log.warning("files of the previous agent are unusable", file=name)
             return None
 
     def _write(self, name: str, content: bytes) -> None:
@@ -102,7 +102,7 @@ class NodeStore:
             with suppress(OSError):
                 (self._directory.path / name).unlink(missing_ok=True)
             if name not in self._failing:
-                _log.warning("nothing is kept for the next agent", reason=str(error))
+                _log.warning("files for the next agent not written", reason=str(error))
             self._failing.add(name)
         else:
             self._failing.discard(name)

@@ -79,7 +79,7 @@ class StalledLogins:
         except TimeoutError as error:
             raise ConnectFailed(
                 f"Postgres did not answer the login, or did not finish it: {len(late)} earlier "
-                "ones are under way yet. The database may be locked, as while it is copied."
+                "ones are still under way. The database may be locked, for example during a copy."
             ) from error
 
     async def close(self) -> None:

@@ -46,7 +46,7 @@ async def local_node(settings: Settings, service: Service) -> AsyncIterator[None
         yield
         return
     _log.info(
-        "PgBouncer node begins",
+        "PgBouncer node started",
         port=settings.node_port,
         connect='psql "$(poolkeeper credentials create TENANT me)"',
     )
@@ -108,7 +108,7 @@ class LocalControlPlane:
                 await self._feed.wait(self._fleet.node(NAME), known, LONGEST_POLL)
             configuration = self._feed.latest(self._fleet.node(NAME))
             if configuration is None:
-                raise ServiceAway("The configuration is not made yet.")
+                raise ServiceAway("The configuration is not built yet.")
             return None if configuration.version == known else configuration
 
     async def report(self, report: NodeReport) -> ReportAnswer:
@@ -121,7 +121,7 @@ def _agent_errors() -> Iterator[None]:
     try:
         yield
     except NodeSessionEnded as error:
-        raise AgentReplaced("Another agent has begun for this node.") from error
+        raise AgentReplaced("Another agent has started for this node.") from error
     except NodeReportLate as error:
         raise ReportLate from error
     except PoolkeeperError as error:

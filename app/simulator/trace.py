@@ -25,7 +25,7 @@ def parse_counts(lines: Iterable[str]) -> list[float]:
     try:
         rows = list(csv.reader(lines, strict=True))
     except csv.Error as error:
-        raise InvalidInput(f"The trace is no CSV: {error}.") from error
+        raise InvalidInput(f"The trace is not CSV: {error}.") from error
     if not rows or [cell.strip() for cell in rows[0]] != _COLUMNS:
         raise InvalidInput("The trace has to begin with the header `timestamp,value`.")
     counts = [_count(number, row) for number, row in enumerate(rows[1:], start=2) if row]
@@ -40,7 +40,7 @@ def _count(line: int, row: Sequence[str]) -> float:
     try:
         count = float(row[1])
     except ValueError as error:
-        raise InvalidInput(f"Line {line} of the trace: {row[1]!r} is no number.") from error
+        raise InvalidInput(f"Line {line} of the trace: {row[1]!r} is not a number.") from error
     if not isfinite(count) or count < 0:
         raise InvalidInput(f"Line {line} of the trace: a count is finite and at least 0.")
     return count

@@ -50,7 +50,7 @@ def test_root_is_never_the_user_that_it_runs_as() -> None:
 def test_only_a_pgbouncer_is_taken(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match="cannot be run"):
         version_of(tmp_path / "none")
-    with pytest.raises(CannotStart, match="does not tell a version"):
+    with pytest.raises(CannotStart, match="reports no version"):
         version_of(Path("/bin/true"))
 
 
@@ -65,7 +65,7 @@ async def test_a_port_in_use_is_told_with_the_end_of_the_log(site: Site) -> None
 async def test_a_second_one_in_the_same_directory_is_refused(site: Site) -> None:
     async with site.started(site.configuration()) as running:
         other = replace(site, port=free_port()).engine()
-        with pytest.raises(CannotStart, match=f"runs already, on port {site.port}"):
+        with pytest.raises(CannotStart, match=f"is already running, on port {site.port}"):
             await other.start(site.configuration())
         assert is_alive(pid_of(running))
 

@@ -97,4 +97,4 @@ def test_what_can_be_neither_written_nor_removed_does_not_end_the_agent(
     with capture_logs() as logs:
         for _ in range(3):  # and says so once
             store.accept(1.0, LATER)
-    assert [each["event"] for each in logs] == ["nothing is kept for the next agent"]
+    assert [each["event"] for each in logs] == ["files for the next agent not written"]

@@ -20,11 +20,11 @@ def test_a_row_is_a_bin_whatever_its_timestamp_says() -> None:
         (["timestamp,count", "a,1"], "header"),
         (["timestamp,value"], "no rows"),
         (["timestamp,value", "a"], "Line 2 of the trace has 1 columns"),
-        (["timestamp,value", "a,1", "b,many"], "Line 3 of the trace: 'many' is no number"),
+        (["timestamp,value", "a,1", "b,many"], "Line 3 of the trace: 'many' is not a number"),
         (["timestamp,value", "a,nan"], "finite"),
         (["timestamp,value", "a,inf"], "finite"),
         (["timestamp,value", "a,-1"], "at least 0"),
-        (["timestamp,value", 'a,"1" 2'], "no CSV"),
+        (["timestamp,value", 'a,"1" 2'], "not CSV"),
     ],
 )
 def test_what_is_no_trace_is_refused_with_a_sentence(lines: list[str], said: str) -> None:

@@ -31,7 +31,7 @@ Beyond loopback the service answers over TLS only (403 `tls-required`). A key of
 
 A dataclass is an object with its fields, a tuple or set a list, an enum its value. A field that is
 unknown is ignored, because the other side may be newer. Everything else is strict: a field without
-a default must be there, and `true` is no number.
+a default must be there, and `true` is not a number.
 """
 
 from __future__ import annotations
