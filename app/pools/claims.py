@@ -5,7 +5,6 @@ The scheduling policy sets the ranks and decides whose turn it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -54,10 +53,6 @@ class Claims(Generic[P]):
         self.wanted = self.unserved = self.turns = 0
         self._by_rank: _Order[P] = _Order(self.by_pool)
         self._by_time: _Order[P] = _Order(self.by_pool)
-
-    def __iter__(self) -> Iterator[Claim[P]]:
-        """Every claim, in no particular order."""
-        return iter(self.by_pool.values())
 
     def put(self, claim: Claim[P]) -> None:
         """Set what a pool wants, replacing its previous claim."""
