@@ -355,7 +355,7 @@ def list_usage(
     group_by: str | None = None,
     sort: models.UsageOrder | None = None,
 ) -> ListRequest[models.Usage, models.UsageItem]:
-    """List who used connections for how long."""
+    """List how long tenants held connections."""
     return ListRequest(
         "GET", "/v1/usage", query={"from": from_, "to": to, "group_by": group_by, "sort": sort}
     )

@@ -296,7 +296,7 @@ class FindingList(TypedDict):
 
 
 class FindingView(TypedDict):
-    """A check that failed for one cause, and for whom."""
+    """A failed check with one cause, and the affected tenants."""
 
     check: str
     severity: Severity
@@ -463,7 +463,7 @@ class NodeBody(TypedDict):
 
 
 class NodeEntryView(TypedDict):
-    """A tenant on one node, as that reported it last."""
+    """A tenant on one node, as last reported."""
 
     node: str
     node_state: str
@@ -714,7 +714,7 @@ class PoolRecycling(TypedDict):
 
 
 class PoolSummary(TypedDict):
-    """In short, a pool that is open or paused, or that callers wait for."""
+    """A summary of a pool that is open, paused, or awaited by callers."""
 
     pool_id: str
     state: str
@@ -917,7 +917,7 @@ class ServerList(TypedDict):
 
 
 class ServerUse(TypedDict):
-    """One server's connection budget, and what is used of it."""
+    """A server's connection budget, and its use."""
 
     name: str
     state: str
@@ -1145,7 +1145,7 @@ Usage = TypedDict(
 
 
 class UsageItem(TypedDict):
-    """What the tenants of one group used."""
+    """The usage of a group's tenants."""
 
     group: str | None
     tenants: int
@@ -1157,7 +1157,7 @@ class UsageItem(TypedDict):
 
 
 class UsageTotals(TypedDict):
-    """What all groups used together."""
+    """The usage of all groups together."""
 
     groups: int
     connection_seconds: float

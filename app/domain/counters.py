@@ -34,7 +34,9 @@ class Counters(NamedTuple):
     ] = 0
     timeouts: Annotated[
         int,
-        CounterInfo("Leases not obtained within their deadline.", "db_client_connection_timeouts"),
+        CounterInfo(
+            "Leases that were not obtained before their deadline.", "db_client_connection_timeouts"
+        ),
     ] = 0
     rejected: Annotated[
         int,

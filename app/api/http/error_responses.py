@@ -124,7 +124,7 @@ class Problem(BaseModel):
         default=None, description="Postgres' DETAIL, which may quote values of rows."
     )
     schema_name: str | None = Field(
-        default=None, description="Schema of what the error of a statement is about."
+        default=None, description="Schema of the object that a statement's error is about."
     )
     table_name: str | None = Field(default=None, description="The same of its table.")
     column_name: str | None = Field(default=None, description="The same of its column.")

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/about", tags=["health"], route_class=StrictRoute)
 
 
 class Links(BaseModel):
-    """Where more is to be found, as the operator set it."""
+    """Links to more information, as configured by the operator."""
 
     documents_url: str | None = Field(
         description="The documents; null if not set.", examples=["https://docs.example/poolkeeper/"]
@@ -33,7 +33,7 @@ class ActiveInstance(BaseModel):
 
     id: str = Field(description="New at each start.", examples=["3f2a9c1b"])
     url: str | None = Field(
-        description="URL under which other instances reach it; null if it is to be the only one.",
+        description="URL at which other instances reach it; null if it runs alone.",
         examples=["http://10.0.0.7:8080"],
     )
 

@@ -74,8 +74,8 @@ class CredentialView(BaseModel):
     expires_at: datetime | None = Field(description="Null: it never expires.", examples=[None])
     expired: bool = Field(description="Whether it has expired.", examples=[False])
     last_used_at: datetime | None = Field(
-        description="Last use that was seen, to the minute; null: none was. A node looks who is "
-        "connected every 10 s, and misses short connections.",
+        description="The last use seen, to the minute; null: none. A node checks every 10 s who is "
+        "connected, and misses short connections.",
         examples=[None],
     )
 
@@ -85,7 +85,7 @@ class IssuedCredentialView(CredentialView):
 
     password: str = Field(
         repr=False,
-        description="256 random bits. It is stored nowhere, and never shown again.",
+        description="256 random bits. It is not stored, and never shown again.",
         examples=[_PASSWORD],
     )
     connection_string: str = Field(
@@ -217,7 +217,7 @@ async def revoke_credential(
     operation: OperationDep,
     preconditions: PreconditionsDep,
 ) -> CredentialView | PlanView:
-    """Deletes a credential, and responds with what it was. Its password is refused from then on.
+    """Deletes a credential, and returns it. Its password is refused from then on.
 
     It stays refused if another credential of that name is created later. The response waits until
     the nodes that serve the tenant refuse it, for 5 s at most.

@@ -29,16 +29,17 @@ router = APIRouter(prefix="/v1/findings", tags=["tenants"], route_class=StrictRo
 
 
 class FindingView(BaseModel):
-    """A check that failed for one cause, and for whom."""
+    """A failed check with one cause, and the affected tenants."""
 
     check: AuditCheck | Literal["pooler_version"] = Field(
-        description="Of the isolation audit; `pooler_version`: a node's PgBouncer is vulnerable.",
+        description="A check of the isolation audit, or `pooler_version`: a node's PgBouncer is "
+        "vulnerable.",
         examples=["other_databases"],
     )
     severity: Severity
     server: str | None = Field(
-        description="Where the cause is, and the SQL is to be run; null: on several servers, or "
-        "on a node.",
+        description="Where the cause is, and where to run the SQL; null: on several servers, or on "
+        "a node.",
         examples=["local"],
     )
     node: str | None = Field(description="The node where the cause is.", examples=[None])
@@ -74,10 +75,10 @@ async def list_findings(
         int, Query(ge=1, le=100, description="Number of tenants to name for each finding.")
     ] = 10,
 ) -> FindingList:
-    """Lists the checks that failed in the latest audits, and the tenants that each concerns.
+    """Lists the checks that failed in the latest audits, and the tenants that each affects.
 
     There is one item for each cause on each server, with the number of tenants and the first of
-    them; beyond 100 items, what remains of a check is one item. A node whose PgBouncer has known
+    them; beyond 100 items, the rest of a check is one item. A node whose PgBouncer has known
     vulnerabilities is an item, too.
     `GET /v1/tenants?finding=critical` lists all tenants with such a finding. Works while the
     catalog is unreachable.

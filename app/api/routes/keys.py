@@ -24,7 +24,7 @@ class KeyView(BaseModel):
         description="The only tenants that it can access; null: all.", examples=[["acme"]]
     )
     node: str | None = Field(
-        description="The node whose agent has it; null: it is no key of a node.", examples=[None]
+        description="The node whose agent uses it; null: it is not a node's key.", examples=[None]
     )
     created_at: datetime = Field(examples=["2026-11-20T09:00:00Z"])
     expires_at: datetime | None = Field(

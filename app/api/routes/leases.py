@@ -116,7 +116,7 @@ async def list_leases(
 ) -> LeaseList:
     """Lists who holds a connection now, and who waits for one; the oldest first.
 
-    From memory, as of now: two pages may differ by what happened meanwhile. Works while the catalog
+    From memory, as of now: callers may come and go between two pages. Works while the catalog
     is unreachable. A key that is bound to tenants sees only theirs.
     """
     after = _after(cursor, sort) if cursor else None

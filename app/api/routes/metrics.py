@@ -48,8 +48,8 @@ async def metrics(
 ) -> Response:
     """Gauges, counters and histograms of pools, servers and the service itself.
 
-    Metrics of pools and tenants are as of the last poll, of which `poolkeeper_poll_age_seconds` is
-    the age; all others are as of now. Tenants on nodes are in none of the tenants' series.
+    Metrics of pools and tenants are as of the last poll; `poolkeeper_poll_age_seconds` is its age.
+    All others are as of now. The series of tenants do not include their load on nodes.
 
     Only the tenants with the highest demand have series of their own (setting `metrics_tenants`);
     `_other` sums up the rest.

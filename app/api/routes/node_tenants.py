@@ -66,10 +66,10 @@ async def list_node_tenants(
     offset: OffsetQuery = 0,
     cursor: CursorQuery = None,
 ) -> NodeTenantList:
-    """Lists the tenants that a node reported last; none before its first report.
+    """Lists the tenants in a node's last report; none before its first report.
 
-    The numbers are at most a second old while the node is `ready`. What is marked `estimated`
-    comes from sums of the last minute.
+    The numbers are at most a second old while the node is `ready`. Values marked `estimated` come
+    from sums of the last minute.
     """
     entries = node.latest.entries if node.latest else {}
     found = [entry for name, entry in entries.items() if search in name]

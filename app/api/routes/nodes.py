@@ -64,8 +64,8 @@ class NodeBody(RequestBody):
     selector: dict[LabelKey, LabelValue] = Field(
         default={},
         max_length=32,
-        description="It serves tenants that have all these labels; empty: all. Shared tenants "
-        "never.",
+        description="It serves tenants that have all these labels; empty: all. It never serves "
+        "shared tenants.",
     )
     limits: dict[Name, Annotated[int, Field(ge=0, le=_MAX_LIMIT)]] = Field(
         default={},
@@ -165,7 +165,7 @@ async def delete_node(
     operation: OperationDep,
     preconditions: PreconditionsDep,
 ) -> NodeView | PlanView:
-    """Deletes a node, and responds with what it was.
+    """Deletes a node, and returns it.
 
     409 `node-in-use` while it may have connections: drain it, or stop it and wait until its state
     is `gone`.
@@ -182,7 +182,7 @@ async def delete_node(
 async def pause_node(
     node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
 ) -> NodeView | PlanView:
-    """Lets its clients wait: they can connect, and get no connection until it is resumed."""
+    """Makes its clients wait: they can connect, but not reach Postgres until it is resumed."""
     return await _switched(declarations.set_paused(node, operation.actor), operation, fleet)
 
 
@@ -202,7 +202,7 @@ async def resume_node(
 async def drain_node(
     node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
 ) -> NodeView | PlanView:
-    """Accepts no new clients; when the present ones have left, it gives its connections back."""
+    """Accepts no new clients; once the present ones have left, the node returns its connections."""
     return await _switched(declarations.set_draining(node, operation.actor), operation, fleet)
 
 

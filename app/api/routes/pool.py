@@ -222,8 +222,8 @@ async def get_tenant_pool(
 ) -> PoolView:
     """Shows the pool that serves the tenant, and what it has on nodes.
 
-    404 while it is not open, was never changed, and is on no node. Without an ETag it is on nodes
-    alone.
+    404 while it is not open, was never changed, and is on no node. Without an ETag, it is only on
+    nodes.
     """
     state = manager.tenant_state(tenant)
     generation = desired.generation(state)
@@ -240,10 +240,10 @@ async def pause_pool(
 ) -> PoolView | PlanView:
     """Hands out no connection until resumed; returned connections are closed.
 
-    Callers wait, or are refused at once if the setting `callers_of_paused_pools` is `refuse`; what
-    fails has the code `pool-paused`. A paused pool stays in all lists, open or not, with who paused
-    it and since when. Works while the catalog is unreachable. The response waits until nodes begin
-    no transaction of the tenant any more, for 2 s at most.
+    Callers wait, or are refused at once if the setting `callers_of_paused_pools` is `refuse`;
+    failures have the code `pool-paused`. A paused pool stays in all lists, open or not, with who
+    paused it and since when. Works while the catalog is unreachable. The response waits, for 2 s at
+    most, until nodes no longer begin transactions of the tenant.
     """
     paused = await _set_paused(request, operations, paused=True)
     if isinstance(paused, PoolView):

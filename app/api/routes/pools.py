@@ -120,7 +120,7 @@ async def list_pools(
 ) -> Response:
     """Lists the open and the paused pools that serve a tenant that the key can access.
 
-    Those that callers wait for are listed, too, while as many as may be open are in use.
+    While the maximum number of pools is in use, pools that callers wait for are listed, too.
 
     The numbers are at most a second old and include the latest change made through this API. Sort
     keys other than the pool ID change between two pages, so a pool can appear twice or not at all.

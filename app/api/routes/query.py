@@ -139,7 +139,8 @@ class QueryStatementResult(BaseModel):
 
     columns: list[QueryColumn]
     rows: list[list[Any]] = Field(
-        description="One array per row. Fixed-width numbers are JSON numbers, all else strings."
+        description="One array per row. Fixed-width numbers are JSON numbers; all other values are "
+        "strings."
     )
     row_count: int = Field(description="Rows returned; changed, for a statement that returns none.")
     truncated: bool = Field(description="Whether there were more rows than the maximum.")
@@ -212,11 +213,11 @@ async def run_query(
     transaction begins and ends with the request: `BEGIN`, `COMMIT`, `ROLLBACK` and the like answer
     422, as do `LISTEN` and `COPY`.
 
-    Shared tenants may use this only if the operator allows it (the tenant's `query_allowed`):
-    one role for all does not isolate hostile SQL. A write needs `"read_only": false`; otherwise it
+    Shared tenants may use this only if the operator allows it (the tenant's `query_allowed`): one
+    role for all does not isolate hostile SQL. A write needs `"read_only": false`; otherwise it
     answers 403. Statements that exceed their timeout answer 504, a pool without a free connection
-    503; neither has changed anything. If the client disconnects, what runs is cancelled and
-    rolled back, unless its commit has begun.
+    503; neither has changed anything. If the client disconnects, running statements are cancelled
+    and rolled back, unless the commit has begun.
     """
     if dry_run:
         _check_statements(body)

@@ -20,6 +20,6 @@ async def get_readiness(
 ) -> Readiness:
     """Shows what `/readyz` of the active instance shows; its status is 200 even if that is 503.
 
-    `/readyz` is about the instance that is asked, which may be a standby.
+    `/readyz` is about the instance that gets the request, which may be a standby.
     """
     return Readiness.of(await checks.run(), principal)

@@ -82,7 +82,7 @@ async def list_refusals(
     """Lists why recent requests were refused, newest first.
 
     The latest 50 of each tenant since the service started, from memory; the log has more. A GET
-    that finds nothing (404) is none. A key that is bound to tenants sees only theirs.
+    that finds nothing (404) does not count. A key that is bound to tenants sees only theirs.
     """
     before_id = decode_cursor(cursor, int)[0] if cursor else None
     wanted = {"tenant": tenant, "code": code, "request_id": request_id}

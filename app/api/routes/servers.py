@@ -31,9 +31,9 @@ class ServerBudgetView(BaseModel):
         description="Connections that are open, opening, closing or lost.", examples=[3]
     )
     lost: int = Field(
-        description="Of `used`, connections that broke off and that Postgres may still have: no "
-        "other is opened instead until it shows that they have ended. While the server is "
-        "unavailable that cannot be seen.",
+        description="Connections in `used` that broke but that Postgres may still have: their "
+        "places stay taken until it shows that they have ended, which cannot be seen "
+        "while the server is unavailable.",
         examples=[0],
     )
     nodes: int = Field(

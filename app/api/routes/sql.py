@@ -54,8 +54,8 @@ class SqlStatement(_Body):
     )
     params: Params = Field(
         default=[],
-        description="Text of any type, or null. Arrays become Postgres' arrays; all else is "
-        "taken as its JSON.",
+        description="Text of any type, or null. Arrays become Postgres' arrays; other values are "
+        "sent as JSON.",
     )
     array_mode: bool | None = Field(
         default=None,
@@ -84,7 +84,7 @@ class SqlField(BaseModel):
     name: str
     data_type_id: int = Field(alias="dataTypeID", description="Oid of its type.")
     table_id: int = Field(alias="tableID", description="Oid of its table, or 0.")
-    column_id: int = Field(alias="columnID", description="Its number in the table, or 0.")
+    column_id: int = Field(alias="columnID", description="The column's number in the table, or 0.")
     data_type_size: int = Field(alias="dataTypeSize")
     data_type_modifier: int = Field(alias="dataTypeModifier")
     format: str = Field(examples=["text"])
@@ -154,7 +154,7 @@ async def run_sql(
         str | None,
         Header(
             alias="Neon-Batch-Isolation-Level",
-            description="Of a transaction: `ReadUncommitted`, `ReadCommitted`, `RepeatableRead` "
+            description="Of the transaction: `ReadUncommitted`, `ReadCommitted`, `RepeatableRead` "
             "or `Serializable`.",
         ),
     ] = None,

@@ -53,7 +53,7 @@ class HistoryPointView(BaseModel):
     )
     waiting_requests_max: int = Field(description="Most of them at one poll.", examples=[3])
     acquired: int = Field(
-        description="Leases begun: the growth of `connections_acquired`.", examples=[310]
+        description="Leases granted: the growth of `connections_acquired`.", examples=[310]
     )
     timeouts: int = Field(description="Leases that timed out.", examples=[0])
     connection_seconds: float = Field(
@@ -97,8 +97,8 @@ class ServiceHistory(BaseModel):
     )
     items: list[HistoryPointView]
     on_nodes: list[NodesHistoryPointView] = Field(
-        description="The same of PgBouncer nodes, which `items` does not include; of a shared pool "
-        "always empty."
+        description="The same for PgBouncer nodes, which `items` does not include; always empty "
+        "for a shared pool."
     )
 
 
@@ -154,7 +154,7 @@ TimeRangeDep = Annotated[TimeRange, Depends(_time_range)]
 async def get_service_stats_history(
     catalog: CatalogDep, time_range: TimeRangeDep
 ) -> ServiceHistory:
-    """Shows what the polls measured of all pools together; the percentiles are the worst pool's.
+    """Shows the polls' measurements of all pools together; the percentiles are the worst pool's.
 
     `on_nodes` has what nodes reported. A key that is bound to tenants answers 403.
     """
@@ -171,7 +171,7 @@ async def get_service_stats_history(
 async def get_tenant_stats_history(
     tenant: TenantDep, manager: ManagerDep, catalog: CatalogDep, time_range: TimeRangeDep
 ) -> StatsHistory:
-    """Shows what the polls measured, downsampled to steps.
+    """Shows the polls' measurements, downsampled to steps.
 
     Steps start at whole multiples of their length, so a repeated request returns the same points.
     A step without measurements is left out: the service was down, or the tenant had no open pool
@@ -203,9 +203,9 @@ async def get_pool_stats_history(
     principal: PrincipalDep,
     time_range: TimeRangeDep,
 ) -> StatsHistory:
-    """Shows what the polls measured of a pool, open or not, downsampled to steps as for a tenant.
+    """Shows the polls' measurements of a pool, open or not, downsampled to steps as for a tenant.
 
-    Of a shared pool it shows all tenants together. A pool that serves none of the key's tenants
+    For a shared pool it shows all tenants together. A pool that serves none of the key's tenants
     answers 404.
     """
     if not _can_access_pool(manager, principal, pool_id):

@@ -36,7 +36,7 @@ router = APIRouter(prefix="/v1/usage", tags=["stats"], route_class=StrictRoute)
 
 
 class UsageTotals(BaseModel):
-    """What all groups used together."""
+    """The usage of all groups together."""
 
     groups: int = Field(description="Number of groups.", examples=[24])
     connection_seconds: float = Field(examples=[80_640.25])
@@ -45,7 +45,7 @@ class UsageTotals(BaseModel):
 
 
 class UsageItem(BaseModel):
-    """What the tenants of one group used."""
+    """The usage of a group's tenants."""
 
     group: str | None = Field(
         description="The tenant, pool, server or value of the label; null for tenants that were "
@@ -68,7 +68,7 @@ class UsageItem(BaseModel):
 
 
 class Usage(BaseModel):
-    """A page of groups, those that used most first."""
+    """A page of groups, those with most usage first."""
 
     start: datetime = Field(
         serialization_alias="from", description="As requested.", examples=["2026-11-19T00:00:00Z"]
@@ -93,7 +93,7 @@ class Usage(BaseModel):
 @router.get(
     "",
     dependencies=[REQUIRE_READ],
-    summary="List who used connections for how long",
+    summary="List how long tenants held connections",
 )
 async def list_usage(
     catalog: CatalogDep,
@@ -121,17 +121,17 @@ async def list_usage(
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Usage:
-    """Lists which tenants held connections for how long, from samples that survive a restart.
+    """Lists how long tenants held connections, from samples that survive a restart.
 
-    It counts leases of the service's own pools. Transactions on nodes are in none of
-    its figures; a tenant's history has those in `on_nodes`.
+    It counts leases of the service's own pools. It does not include transactions on nodes; a
+    tenant's history has them in `on_nodes`.
 
     A running lease counts while it runs. Both ends of the period move back to a whole minute; to a
-    whole hour if it is longer than a day or minutes are not stored any more, to a whole day (UTC)
-    if it is longer than 31 days or hours are not; `covered_from` and `covered_to` say where to.
-    The latest minute is included when it is complete. Tenants count to the pool, server and label
-    that they have now. A key that is bound to tenants sees only theirs. Reports are made one after
-    the other; one that takes too long answers 504 `query-timeout`.
+    whole hour if the period is longer than a day or minutes are no longer stored; to a whole day
+    (UTC) if it is longer than 31 days or hours are no longer stored. `covered_from` and
+    `covered_to` are the result. The latest minute is included when it is complete. Tenants count
+    towards their present pool, server and label. A key that is bound to tenants sees only theirs.
+    Reports are made one after the other; one that takes too long answers 504 `query-timeout`.
     """
     now = datetime.now(UTC)
     after = None

@@ -44,7 +44,8 @@ class NodeView(BaseModel):
     )
     labels: dict[str, str] = Field(examples=[{"zone": "a"}])
     selector: dict[str, str] = Field(
-        description="Labels that a tenant must have to be served; empty: all with an own role.",
+        description="Labels that a tenant must have to be served; empty: all tenants with their "
+        "own role.",
         examples=[{"plan": "gold"}],
     )
     limits: dict[str, int] = Field(
@@ -112,7 +113,7 @@ class NodeView(BaseModel):
 
 
 class NodeEntryView(BaseModel):
-    """A tenant on one node, as that reported it last."""
+    """A tenant on one node, as last reported."""
 
     node: str = Field(examples=["edge-1"])
     node_state: NodeState = Field(examples=["ready"])
@@ -122,10 +123,10 @@ class NodeEntryView(BaseModel):
         examples=["open"],
     )
     size: int = Field(
-        description="The most connections that it may have there, as is in force.", examples=[4]
+        description="The most connections that it may have there, as now in force.", examples=[4]
     )
     share: int = Field(
-        description="What it was given there of its `max_size`. 0: its clients wait for a turn, or "
+        description="Its share of `max_size` there. 0: its clients wait for a turn, or "
         "it has no credential.",
         examples=[4],
     )
@@ -138,10 +139,10 @@ class NodeEntryView(BaseModel):
     )
     estimated: bool = Field(
         description="True: `wait_p99_ms` and `late_share` are estimated, because poolers count "
-        "sums and no single transaction. False: nothing that follows is known."
+        "only sums. False: the following fields are unknown."
     )
     transactions_per_second: float | None = Field(
-        description="Of the last minute, or since the tenant was idle there.", examples=[41.0]
+        description="In the last minute, or since the tenant was idle there.", examples=[41.0]
     )
     hold_ms: float | None = Field(
         description="Mean time of a transaction in that time, without the wait.", examples=[12.5]
@@ -150,7 +151,7 @@ class NodeEntryView(BaseModel):
         description="Mean time that it waited for a connection.", examples=[0.2]
     )
     wait_p99_ms: float | None = Field(
-        description="What one of a hundred waits exceeds; estimated.", examples=[3.1]
+        description="Estimated 99th percentile of the waits.", examples=[3.1]
     )
     late_share: float | None = Field(
         description="Share that waited longer than the advisor tolerates, 0 to 1; estimated.",

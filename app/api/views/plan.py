@@ -34,9 +34,7 @@ class PlanStepView(BaseModel):
     action: PlanAction = Field(
         description="What is done; `record` stores desired state.", examples=["close"]
     )
-    target: str = Field(
-        description="Kind and name of the thing it is done to.", examples=["pool acme"]
-    )
+    target: str = Field(description="Kind and name of the object.", examples=["pool acme"])
     before: Mapping[str, Any] | None = Field(
         description="Its value now, where that changes.", examples=[None]
     )

@@ -104,7 +104,7 @@ class _PoolNow(BaseModel):
 
 
 class PoolSummary(_PoolNow):
-    """In short, a pool that is open or paused, or that callers wait for."""
+    """A summary of a pool that is open, paused, or awaited by callers."""
 
     @classmethod
     def of(cls, manager: TenantPoolManager, pool_id: str) -> PoolSummary | None:

@@ -102,7 +102,7 @@ class PoolCounts(BaseModel):
 
 
 class ServerUse(BaseModel):
-    """One server's connection budget, and what is used of it."""
+    """A server's connection budget, and its use."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -114,8 +114,8 @@ class ServerUse(BaseModel):
     budget: int = Field(description="Maximum number of connections of all pools.", examples=[86])
     used: int = Field(description="Open, connecting, closing or lost.", examples=[10])
     lost: int = Field(
-        description="Of `used`, connections that broke off and that Postgres may still have. While "
-        "the server is unavailable that cannot be seen.",
+        description="Connections in `used` that broke but that Postgres may still have. While the "
+        "server is unavailable, their end cannot be seen.",
         examples=[0],
     )
     nodes: int = Field(description="Left to nodes, used there or not.", examples=[24])

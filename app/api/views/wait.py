@@ -21,9 +21,9 @@ class WaitView(BaseModel):
         examples=["max_size"],
     )
     used: int | None = Field(
-        description="How much of what binds is in use; null if nothing is counted.", examples=[5]
+        description="Use of the limit that binds; null if nothing is counted.", examples=[5]
     )
-    limit: int | None = Field(description="How much of it there may be.", examples=[5])
+    limit: int | None = Field(description="The limit itself.", examples=[5])
     detail: str = Field(
         description="The same in words.",
         examples=["a lease to end: all 5 connections of the pool are on lease (max_size)"],

@@ -38,7 +38,7 @@ COLUMNS = (
     number("TENANTS", "tenants", WIDE),
 )
 
-usage = resource("List who used connections for how long.")
+usage = resource("List how long tenants held connections.")
 
 
 @usage.command("list", cls=ListCommand)

@@ -50,7 +50,7 @@ class TrialConfig:
         300.0, "How long the size before an undone growth is the ceiling."
     )
     max_ceiling_seconds: float = positive(
-        3600.0, "What that doubles up to with every further failure."
+        3600.0, "Upper limit of that time, which doubles with each further failure."
     )
 
     def __post_init__(self) -> None:

@@ -171,18 +171,18 @@ EVIDENCE: Final[Mapping[str, str]] = {
     "events": "Callers seen in the window.",
     "needed_size": "Least size at which few enough wait too long; null: above the maximum.",
     "window_peak_size": "Largest size needed in the window.",
-    "burst_allowance": "Connections above these that the limit leaves for bursts.",
+    "burst_allowance": "Further connections that the limit leaves for bursts.",
     "throughput_before": "Leases ended per second before the growth that was tried.",
     "throughput_after": "Leases ended per second after it.",
     "elasticity": "Growth of throughput for growth of size, 1 if in proportion.",
     "elasticity_error": "Standard error of the elasticity.",
     "size_before_trial": "The size before it.",
     "ceiling_seconds": "Seconds for which the ceiling still holds.",
-    "granted_size": "What the server's budget grants.",
+    "granted_size": "The size that the server's budget grants.",
     "budget": "The server's connection budget.",
     "nodes_arrivals_share": "Share of the callers that came to nodes, 0..1; estimated.",
-    "nodes_mean_active": "Of mean_active, connections on nodes; estimated.",
-    "idle_places": "Of the size, connections at places without callers: each keeps one.",
+    "nodes_mean_active": "The part of mean_active on nodes; estimated.",
+    "idle_places": "The part of the size at places without callers: each keeps one connection.",
 }
 """Every name in `PoolSizingRecommendation.evidence`, with its meaning."""
 
