@@ -229,7 +229,7 @@ class RollingHistogram:
         self._counts, self._longest = {}, 0.0
 
     def _current(self) -> Histogram:
-        """The current slice; it goes on counting."""
+        """The current slice, which keeps counting."""
         current = Histogram()
         current.counts, current.longest = self._counts, self._longest
         return current

@@ -48,7 +48,7 @@ class Claims(Generic[P]):
     """
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start without claims."""
         self.by_pool: dict[P, Claim[P]] = {}
         self.wanted = self.unserved = self.turns = 0
         self._by_rank: _Order[P] = _Order(self.by_pool)

@@ -70,7 +70,7 @@ class Connections:
         max_lifetime: float,
         recorder: Recorder,
     ) -> None:
-        """Begin with no connection."""
+        """Start without connections."""
         self.idle: deque[PooledConnection] = deque()
         self.leased: set[PooledConnection] = set()
         self.checking: set[PooledConnection] = set()

@@ -1,15 +1,15 @@
 """Python's garbage collector, with short pauses of the event loop.
 
-A full collection visits every live object, and stops the loop meanwhile: for 0.4 s when ten
-thousand pools are open. It finds next to nothing there: garbage in cycles is mostly young. So what
-survives a long collection is frozen (`gc.freeze`) and not visited by the next one; since Python
-starts those whenever a quarter was added, none takes much longer.
+A full collection visits every live object, and blocks the loop in that time: for 0.4 s with ten
+thousand open pools. It finds almost nothing, because garbage in cycles is mostly young. So objects
+that survive a long collection are frozen (`gc.freeze`), and the next one does not visit them. Since
+Python starts a full collection whenever a quarter was added, none takes much longer.
 
-Frozen objects that become garbage in a cycle later would stay for ever. So once twice as much is
-allocated as after the last complete collection, everything is visited again: a long pause, but one
-for each doubling only, and garbage never outgrows what lives, or what ten thousand pools are. What
-is allocated is known at once; to count what is frozen (`gc.get_freeze_count`) walks over all of it,
-for 50 ms where that is a million objects.
+Frozen objects that later become garbage in a cycle would stay for ever. So once twice as much is
+allocated as after the last complete collection, everything is visited again. That is a long pause,
+but there is only one for each doubling, and garbage never exceeds the live objects, or the size of
+ten thousand pools. The allocated blocks are known at once; counting frozen objects
+(`gc.get_freeze_count`) walks over all of them, which takes 50 ms for a million objects.
 """
 
 from __future__ import annotations

@@ -339,7 +339,7 @@ class Election:
         else:
             self._is_registered = True
 
-    # -- how to cease to be it ---------------------------------------------------------------
+    # -- how to stop being active ------------------------------------------------------------
 
     async def has_others(self) -> bool:
         """Whether another instance can take over at once, as far as the catalog knows."""

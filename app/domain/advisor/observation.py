@@ -1,4 +1,4 @@
-"""The input of a sizing rule: one pool between two ticks, and what its server did meanwhile.
+"""The input of a sizing rule: one pool between two ticks, and its server's load.
 
 It has integrals and histograms of the interval, not only gauges at its end: so a burst between two
 ticks is seen.

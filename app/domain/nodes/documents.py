@@ -1,37 +1,37 @@
-"""What a node's agent and the service say to each other, as JSON.
+"""The documents that a node's agent and the service exchange, as JSON.
 
-Routes, all of scope `node`: the key is bound to one node, and `self` in the path stands for it.
+All routes need the scope `node`: a key is bound to one node, and `self` in the path stands for it.
 Beyond loopback the service answers over TLS only (403 `tls-required`). A key of another node gets
 403 `bound-to-node`, one without the scope 403 `missing-scope`, a node that is not declared
 404 `node-not-found`. Errors are RFC 9457 problems with these codes, and `retryable`.
 
 `POST /v1/nodes/{node}/session`, no body: once when an agent starts
-    201 `NodeSession`. From then on reports of earlier sessions are refused. It stays valid when
-    the service restarts or another instance takes over.
+    201 `NodeSession`. From then on, reports of earlier sessions are refused. It stays valid when
+    the service restarts, or another instance takes over.
 
 `GET /v1/nodes/{node}/configuration?wait_seconds=25` (0 to 25, default 0)
-    `If-None-Match: "<version>"`: answers when there is another version, at the latest after
+    `If-None-Match: "<version>"`: answers when there is another version, but at the latest after
     `wait_seconds`; without the header it answers at once.
     200 `NodeConfiguration`, with `ETag: "<version>"` and `Cache-Control: no-store`.
-    304 the version is still the latest. If that comes early, an allotment has shrunk: the agent
-        reports at once, and the answer has it.
-    503 the service is starting, stopping or cannot decide: ask again, another server too.
+    304 the version is still the latest. If this comes early, an allotment has shrunk: the agent
+        reports at once, and gets it with the answer.
+    503 the service is starting, stopping or cannot decide: try again, other servers too.
 
 `POST /v1/nodes/{node}/reports`, body `NodeReport`: every second, one at a time
-    `Content-Type: application/json`, at most 1 MiB: it has the entries that have changed since the
-    last one that was accepted, 500 at most, and is followed by the next one at once if there are
-    more. One whose base is not the last accepted one is taken all the same, but the answer
-    `wants_all`: the next one has base 0.
-    200 `ReportAnswer`: all allotments of the node, to be obeyed at once, and the latest version.
-    409 `node-session-ended`: a later session has begun, this agent was replaced: it ends.
-    409 `node-report-late`: a later report of this session was accepted; take no notice.
+    `Content-Type: application/json`, at most 1 MiB: it has at most 500 entries, those that changed
+    since the last accepted report; if there are more, the next report follows at once. A report
+    that is based on another than the last accepted one is accepted too, but the answer has
+    `wants_all`: then the next report has base 0.
+    200 `ReportAnswer`: all allotments of the node, which apply at once, and the latest version.
+    409 `node-session-ended`: a later session has started; this agent was replaced and must end.
+    409 `node-report-late`: a later report of this session was accepted; ignore this.
     422 the report is malformed.
-    An answer that takes longer than `ANSWER_SECONDS` must not be heard any more: by then the
-    service may have released the node as gone. Its `accepted` time is when the report was sent.
+    An answer that takes longer than `ANSWER_SECONDS` must be ignored: by then the service may have
+    released the node as gone. A report counts as accepted at the time when it was sent.
 
-A dataclass is an object with its fields, a tuple or set a list, an enum its value. A field that is
-unknown is ignored, because the other side may be newer. Everything else is strict: a field without
-a default must be there, and `true` is not a number.
+A dataclass becomes an object with its fields, a tuple or set a list, an enum its value. Unknown
+fields are ignored, because the other side may be newer. Everything else is strict: a field without
+a default is required, and `true` is not a number.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ ANSWER_SECONDS = 10.0
 """How long an agent waits for the answer to a report, or beyond `wait_seconds`."""
 
 LONGEST_POLL = 25.0
-"""Of `wait_seconds`."""
+"""The largest `wait_seconds`."""
 
-# What arithmetic on both sides stays inside of.
+# Limits of numbers, so that arithmetic on both sides stays exact.
 _LARGEST, _LARGEST_WHOLE = 10.0**15, 2**63 - 1
 Document = TypeVar("Document")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSession:
-    """Which agent is a node's.
+    """The session of a node's agent.
 
     Attributes:
         node: the name of the node.
-        session: grows with each agent of it.
+        session: grows with each of its agents.
     """
 
     node: str
@@ -73,12 +73,12 @@ class NodeSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportAnswer:
-    """What an agent gets for its report.
+    """The answer to a report.
 
     Attributes:
         allotments: by server.
-        version: of the latest configuration; one that differs is to be fetched at once.
-        wants_all: whether the service does not know the report on which this one builds.
+        version: the latest configuration's version; if it differs, fetch it at once.
+        wants_all: whether the service does not have the report on which this one is based.
     """
 
     allotments: Mapping[str, Allotment]
@@ -86,8 +86,8 @@ class ReportAnswer:
     wants_all: bool = False
 
 
-def as_document(value: Any) -> Any:  # noqa: ANN401 - any of them, and what is in it
-    """A dataclass as JSON has it."""
+def as_document(value: Any) -> Any:  # noqa: ANN401 - any of them, and its parts
+    """Convert a dataclass to the values of JSON."""
     kind = type(value)
     if kind in _SCALARS:  # most are, and a report has thousands
         return value
@@ -107,9 +107,9 @@ def as_document(value: Any) -> Any:  # noqa: ANN401 - any of them, and what is i
 
 
 def as_json(document: NodeConfiguration | NodeReport) -> bytes:
-    """A long document as JSON, written entry by entry.
+    """Encode a long document as JSON, entry by entry.
 
-    To write it all at once takes many times the memory, and makes no pause for other threads.
+    Encoding it all at once takes many times the memory, and lets no other thread run.
     """
     rest = {
         each.name: as_document(getattr(document, each.name))
@@ -129,10 +129,10 @@ def _names(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - a dataclass
 
 
 def from_document(kind: type[Document], document: object) -> Document:
-    """The dataclass *kind* that *document* describes.
+    """Read the dataclass *kind* from *document*.
 
     Raises:
-        ValueError: it does not; the message says what is wrong where, and quotes no value.
+        ValueError: it does not fit; the message says what is wrong where, and quotes no value.
     """
     # Every type is hashable.
     reader: _Reader = _reader(kind)  # type: ignore[arg-type]
@@ -140,13 +140,13 @@ def from_document(kind: type[Document], document: object) -> Document:
     return found
 
 
-# Takes a value of JSON and its place in the document.
+# Reads a JSON value, given its place in the document.
 _Reader = Callable[[object, str], Any]
 
 
 @cache
 def _reader(kind: Any) -> _Reader:  # noqa: ANN401 - any type, also of typing's
-    """What reads a value of this type; made once, because reports have thousands of values."""
+    """The reader of this type; cached, because reports have thousands of values."""
     if is_dataclass(kind):
         return _dataclass_reader(kind)
     if isinstance(kind, type) and issubclass(kind, Enum):
