@@ -36,8 +36,8 @@ def node(
         list[str],
         typer.Option(
             metavar="URL",
-            help="Address of the service; repeatable: the next one is used when one does not"
-            " answer.",
+            help="Address of the service; repeatable: if one does not answer, the next one is "
+            "used.",
         ),
     ],
     *,
@@ -72,15 +72,17 @@ def node(
         int,
         typer.Option(
             metavar="SECONDS",
-            help="How long a client waits for a connection at most, also while it is paused or"
-            " Postgres is away.",
+            help="Maximum time that a client waits for a connection, a pause or an outage of "
+            "Postgres included.",
             min=1,
             max=86_400,
         ),
     ] = 30,
     directory: Annotated[
         Path,
-        typer.Option(help="For PgBouncer's files, with passwords; on a tmpfs if there is one."),
+        typer.Option(
+            help="For PgBouncer's files, which contain passwords; use a tmpfs if there is one."
+        ),
     ] = Path("/run/poolkeeper-node"),
     pgbouncer: Annotated[
         Path | None, typer.Option(help="The program; by default the one on the path.")
@@ -94,7 +96,7 @@ def node(
     refuse_vulnerable: Annotated[
         bool,
         typer.Option(
-            "--refuse-vulnerable", help="Run no PgBouncer of a version with a known vulnerability."
+            "--refuse-vulnerable", help="Refuse PgBouncer versions with a known vulnerability."
         ),
     ] = False,
     stop_pooler: Annotated[

@@ -69,7 +69,9 @@ def evaluate(
     context: typer.Context,
     tenant: TenantArgument,
     *,
-    rule: Annotated[Rule | None, typer.Option(help="Another rule than the advisor's.")] = None,
+    rule: Annotated[
+        Rule | None, typer.Option(help="A rule to use in place of the advisor's.")
+    ] = None,
     late_ms: Annotated[
         float | None, typer.Option("--late-ms", help="A caller that waits longer is late.")
     ] = None,
@@ -77,7 +79,7 @@ def evaluate(
         float | None, typer.Option("--late-share", help="Tolerated share of late callers, 0 to 1.")
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(min=1, help="Another connection budget of the server.")
+        int | None, typer.Option(min=1, help="A connection budget to use in place of the server's.")
     ] = None,
 ) -> None:
     """Show what would be recommended for a tenant's pool, as it is used now."""

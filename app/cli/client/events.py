@@ -54,7 +54,7 @@ def list_events(
     ] = None,
     origin: Annotated[
         Literal["request", "service"] | None,
-        typer.Option(help="Show only what requests changed, or the service by itself."),
+        typer.Option(help="Show only changes by requests, or only by the service itself."),
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help=f"Show events since this time: {TIMES}.")

@@ -80,8 +80,8 @@ SelectorOption = Annotated[
     typer.Option(
         "--selector",
         metavar="KEY=VALUE",
-        help="A label of the tenants that it serves; repeatable. Without any, all with a role of"
-        " their own.",
+        help="A label of the tenants that it serves; repeatable. Without labels: all with their "
+        "own role.",
     ),
 ]
 LimitOption = Annotated[

@@ -50,9 +50,7 @@ PoolArgument = Annotated[
 ]
 SharedOption = Annotated[
     bool,
-    typer.Option(
-        "--shared", help="Allow this on the pool that shared tenants have in common, for all."
-    ),
+    typer.Option("--shared", help="Allow this on the pool of shared tenants, for all of them."),
 ]
 
 COLUMNS = (

@@ -218,7 +218,8 @@ def rotate(
     tenant: TenantArgument,
     *,
     shared: Annotated[
-        bool, typer.Option("--shared", help="Rotate the role that shared tenants have in common.")
+        bool,
+        typer.Option("--shared", help="Rotate the password of the shared tenants' common role."),
     ] = False,
 ) -> None:
     """Give the role of a tenant a new password and replace its connections."""
