@@ -24,7 +24,7 @@ LOOPBACK = "--server=http://127.0.0.1:1"
         ([LOOPBACK, "--name=edge", "--listen=0.0.0.0:6432"], "in clear"),
         ([LOOPBACK, "--name=edge", "--tls-cert={}/key"], "a certificate and its key"),
         ([LOOPBACK, "--name=edge", "--user=nosuch"], "nosuch"),
-        ([LOOPBACK, "--name=edge", "--pgbouncer=/bin/true"], "no PgBouncer"),
+        ([LOOPBACK, "--name=edge", "--pgbouncer=/bin/true"], "is not PgBouncer"),
         ([LOOPBACK, "--name=edge", "--pgbouncer={}/pgbouncer"], "1.17.0 is too old"),
         (
             [LOOPBACK, "--name=edge", "--pgbouncer={}/later", "--refuse-vulnerable"],

@@ -244,7 +244,7 @@ async def test_a_password_of_another_cluster_is_named_as_the_cause(
     await postgres.start()
     await postgres.stop()
     (prepared_directory / "postgres-password").write_text("0" * 64)
-    with pytest.raises(EmbeddedPostgresError, match="remove it, and a new password is set"):
+    with pytest.raises(EmbeddedPostgresError, match="remove it to set a new password"):
         await postgres.start()
     (prepared_directory / "postgres-password").unlink()
     await embedded_again(prepared_directory)
