@@ -15,7 +15,7 @@ from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState, GatedEntry, committed, decide
 from app.domain.nodes.node import is_fenced
 from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
-from app.domain.nodes.rollout import is_urgent, without_delay
+from app.domain.nodes.rollout import is_urgent, revoked, without_delay
 from app.node.census import Census
 from app.node.engine import NOTHING, Engine, EntryMeasure
 from app.node.errors import CannotRender, NodeError, NotInForce
@@ -75,6 +75,9 @@ class Agent:
         # The pooler's configuration; None: that of an earlier agent.
         self._in_force: NodeConfiguration | None = None
         self._paused: frozenset[str] = frozenset()
+        # Entries that a revoked user could still enter, because the configuration that says so
+        # cannot be applied. They get no connections until it is.
+        self._withheld: Collection[str] = frozenset()
         self._is_known = False
         self._measures: Mapping[str, EntryMeasure] = {}
         self._totals: Mapping[str, EntryTotals] = {}
@@ -207,6 +210,8 @@ class Agent:
             # fixes the cause.
             self.problem = str(error)
             self._applied_at = self._clock()
+            if self._in_force is not None:
+                self._withheld = revoked(self._in_force, wanted).keys()
             if self.configuration is wanted:
                 self._is_pending = True
             if isinstance(error, NotInForce):
@@ -220,7 +225,7 @@ class Agent:
             self._is_pending = None
 
     def _is_applied(self, configuration: NodeConfiguration) -> None:
-        self._is_pending, self.problem = False, ""
+        self._is_pending, self.problem, self._withheld = False, "", frozenset()
         if configuration is self._in_force:
             return
         self._census.begin(self._in_force, configuration, self._clock())
@@ -326,7 +331,8 @@ class Agent:
                 weight=entry.weight,
                 # A resumed entry with another password waits until that is in force.
                 allowed=entry.size > 0
-                and not (is_fenced or entry.paused or entry.name in self._paused),
+                and not (is_fenced or entry.paused or entry.name in self._paused)
+                and entry.name not in self._withheld,
             )
             for entry, tracked in self._served(self._entries.awake)
             if entry.server == server and tracked.has_or_wants_connections

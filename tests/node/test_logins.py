@@ -6,6 +6,8 @@ refused after a wrong password since 1.25 only, and a removed user keeps its old
 
 from __future__ import annotations
 
+import asyncio
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,8 +17,10 @@ import psycopg
 import pytest
 
 from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.gate import EntryState
 from app.node import agent as agent_module
 from app.node import census, pgbouncer, rendering
+from app.node.files import NodeDirectory
 from app.node.pgbouncer import PgBouncer
 from app.node.rendering import RenderedFiles
 from tests.fixtures.waiting import eventually
@@ -233,6 +237,39 @@ async def test_a_revoked_credentials_clients_are_cut_and_those_of_others_are_not
             await site.role_of("acme")
         served = load.served["bravo"]
         await eventually(lambda: load.served["bravo"] > served)
+
+
+async def test_nobody_gets_connections_of_a_tenant_while_a_full_disk_keeps_a_revoked_user_in(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.make_roles("acme", "bravo")
+    acme = site.entry("acme", users=("web", "jobs"))
+    node = site.configuration(acme, site.entry("bravo"))
+    without_jobs = site.configuration(site.entry("acme"), site.entry("bravo"), version=2)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with site.run(node) as agent, busy(site, ["bravo"], clients=1) as load:
+        await eventually(lambda: agent.version == 1)
+        async with site.client("acme", user="acme.jobs") as jobs, site.client("acme") as web:
+            await jobs.execute("SELECT 1")
+            with monkeypatch.context() as patched:
+                patched.setattr(NodeDirectory, "write", full)
+                agent.configure(without_jobs)
+                await eventually(lambda: "No space left" in agent.problem)
+                await eventually(lambda: agent._entries["acme"].state is EntryState.CLOSED)
+                statements = [asyncio.create_task(each.execute("SELECT 2")) for each in (jobs, web)]
+                await eventually(lambda: agent._entries["acme"].measured.waiting == 2)
+                served = load.served["bravo"]
+                await eventually(lambda: load.served["bravo"] > served)
+                assert not any(each.done() for each in statements)
+            await eventually(lambda: agent.version == 2)
+            with pytest.raises(psycopg.OperationalError):
+                await statements[0]
+            await asyncio.gather(*statements, return_exceptions=True)
+        assert await site.role_of("acme") == "tenant_acme"
+        assert not agent.problem
 
 
 async def fails(client: psycopg.AsyncConnection) -> None:
