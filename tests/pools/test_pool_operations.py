@@ -94,7 +94,7 @@ async def test_callers_whose_time_ends_are_told_that_nodes_have_what_their_pool_
 ) -> None:
     pool = bench.pool(4)
     pool.limit_to(0)
-    with pytest.raises(PoolTimeout, match="It may have 0 of its 4 connections; nodes"):
+    with pytest.raises(PoolTimeout, match="It may have none of its 4 connections; nodes"):
         await pool.acquire(account(), 0.01)
 
 

@@ -110,6 +110,7 @@ async def test_a_pool_is_listed_as_it_is_shown_by_itself(api: Api) -> None:
         "id": str(made.id),
         "new_size": made.advice.new_size,
         "reason": made.advice.reason,
+        "created_at": "2026-07-14T12:00:00Z",
     }
     assert listed[1]["recommendation"] is None
 
