@@ -21,8 +21,9 @@ from app.api.http.sql_protocol import SQL_PATH
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_QUERY_BYTES = 8192
-# Parsing this many takes some ten milliseconds, and checking them as long again.
-MAX_VALUES = 100_000
+# Parsing this many takes some ten milliseconds, and checking them as long again. The longest report
+# of a node has fewer.
+MAX_VALUES = 75_000
 BODY_TOO_LARGE = f"The body is larger than {MAX_BODY_BYTES} bytes."
 TOO_MANY_VALUES = (
     f"The body has more than {MAX_VALUES} values, names included. Send long arrays and JSON "

@@ -54,10 +54,7 @@ class StrictRequest(Request):
     _is_given_again = False
 
     def __init__(self, scope: Scope, receive: Receive, float_mode: FloatMode = "float") -> None:
-        """*float_mode*: the type of numbers with a fraction, see `StrictRoute`.
-
-        If they keep their digits, callers may send any value, so the number of values is limited.
-        """
+        """*float_mode*: the type of numbers with a fraction, see `StrictRoute`."""
         super().__init__(scope, receive)
         self._float_mode = float_mode
 
@@ -87,7 +84,7 @@ class StrictRequest(Request):
         if not hasattr(self, "_json"):
             body = await self.body()
             is_long = len(body) > _LONG_BODY
-            if is_long and self._float_mode == "lossless-float":
+            if is_long:
                 if has_too_many_values(body):
                     raise HTTPException(413, TOO_MANY_VALUES)
                 await asyncio.sleep(0)
@@ -95,7 +92,7 @@ class StrictRequest(Request):
                 self._json = jiter.from_json(
                     body,
                     allow_inf_nan=False,
-                    cache_mode="keys",
+                    cache_mode="none",
                     catch_duplicate_keys=True,
                     float_mode=self._float_mode,
                 )

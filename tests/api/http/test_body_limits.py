@@ -1,12 +1,16 @@
-"""How many values a body may have for Postgres, whatever its strings consist of."""
+"""How many values a body may have, whatever its strings consist of."""
 
 import json
 
 import pytest
 
 from app.api.http.body_limits import MAX_VALUES, has_too_many_values
+from app.domain.nodes.documents import as_json
+from app.domain.nodes.estimates import WAIT_CLASSES, EntryTotals
+from app.domain.nodes.report_changes import MOST_ENTRIES
 from tests.fixtures.app import Api, problem
 from tests.fixtures.driver import driver_for, error
+from tests.fixtures.reporting import entry, node_report
 
 AS_JSON = {"Content-Type": "application/json"}
 
@@ -53,7 +57,15 @@ async def test_more_values_are_refused_and_taken_as_a_string(api: Api) -> None:
     assert await driver.rows(sql, text) == [[str(len(numbers))]]
 
 
-async def test_values_that_are_not_for_postgres_are_not_counted(standing_api: Api) -> None:
-    body = json.dumps({"labels": [[1] * MAX_VALUES, [1] * MAX_VALUES]}).encode()
-    response = await standing_api.client.put("/v1/tenants/acme", content=body, headers=AS_JSON)
-    problem(response, 422, "validation-failed")
+async def test_more_values_are_refused_where_none_are_expected(standing_api: Api) -> None:
+    body = json.dumps([[]] * MAX_VALUES).encode()
+    for path in ("/v1/tenants/acme/pool/pause", "/v1/nodes/self/reports"):
+        response = await standing_api.client.post(path, content=body, headers=AS_JSON)
+        problem(response, 413, "content-too-large")
+
+
+def test_the_longest_report_of_a_node_has_few_enough() -> None:
+    totals = EntryTotals(oldest_waits=(0.5,) * WAIT_CLASSES)
+    entries = [entry(f"t{number}", totals=totals) for number in range(MOST_ENTRIES)]
+    report = node_report(1, 1, entries, backends={"main": frozenset(range(10_000))})
+    assert not has_too_many_values(as_json(report))

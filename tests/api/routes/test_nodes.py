@@ -291,13 +291,17 @@ async def test_an_agent_reports_no_more_than_it_may(api: Api) -> None:
     ok(await api.client.put(NODE, json={}), 201)
     session = await began(api.client)
     entries = [report(session)["entries"][0] | {"name": f"t{number}"} for number in range(501)]
+    [server] = report(session)["servers"].values()
     for most, too_much in (
         ("500", {"entries": entries}),
-        ("100000 connections", {"backends": {"local": list(range(100_001))}}),
+        ("100000 connections", {"servers": {"local": server | {"committed": 100_001}}}),
     ):
         refused = await api.client.post(f"{NODE}/reports", json=report(session) | too_much)
         [found] = problem(refused, 422, "validation-failed")["errors"]
         assert most in found["detail"]
+    backends = report(session) | {"backends": {"local": list(range(100_001))}}
+    refused = await api.client.post(f"{NODE}/reports", json=backends)
+    problem(refused, 413, "content-too-large")
     ok(await api.client.post(f"{NODE}/reports", json=report(session) | {"entries": entries[:500]}))
 
 
