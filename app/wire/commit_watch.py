@@ -3,19 +3,15 @@
 asyncpg tells of several statements that one of them failed, and not how far they came.
 """
 
-# mypy: disable-error-code="attr-defined"
-# ruff: noqa: SLF001 - asyncpg has no public name for its transport; `tests/pools/test_connection.py`
-
 from __future__ import annotations
 
-import asyncio
 from struct import Struct
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 import asyncpg
 
-from app.wire.connection import Interceptor
+from app.wire.connection import PacedInterceptor
 
 # Of what is kept; notices that a commit raises come before its completion.
 _MAX_BYTES = 64 * 1024
@@ -24,7 +20,7 @@ _HEADER = 5
 _COMMAND_COMPLETE, _COMMITTED = ord("C"), b"COMMIT\0"
 
 
-class CommitWatch(Interceptor):
+class CommitWatch(PacedInterceptor):
     """Keeps, for a block, the beginning of what a connection receives, and passes it to asyncpg.
 
     It is read only if somebody asks, which costs nothing where all goes well.
@@ -32,8 +28,7 @@ class CommitWatch(Interceptor):
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         """Watch *connection*, which must be idle when the block begins."""
-        super().__init__(cast("asyncio.Protocol", connection._protocol))
-        self._transport = cast("asyncio.Transport", connection._transport)
+        super().__init__(connection)
         self._pieces: list[bytes] = []
         self._room = _MAX_BYTES
 
@@ -49,7 +44,7 @@ class CommitWatch(Interceptor):
     ) -> None:
         self._transport.set_protocol(self._driver)
 
-    def data_received(self, data: bytes) -> None:
+    def _take_piece(self, data: bytes) -> None:
         """Keep it as far as there is room, and let asyncpg read it."""
         if self._room > 0:
             self._pieces.append(data[: self._room])

@@ -11,8 +11,9 @@ server. This file uses asyncpg's private names. asyncpg's version is pinned;
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import asyncpg
 from asyncpg import connect_utils
@@ -22,6 +23,8 @@ from app.wire.handshake import Handshake
 
 # For the request alone, in seconds; the end of the statement has the caller's deadlines.
 _CANCEL_DEADLINE = 5.0
+# Each round of the event loop reads one piece of a flood; uvloop would read 32 pieces of 256 KB.
+_FLOOD_BYTES = 32 * 1024
 
 
 class PinnedLoop(Protocol):
@@ -112,3 +115,33 @@ class Interceptor(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._driver.resume_writing()
+
+
+class PacedInterceptor(Interceptor):
+    """Reads a flood of rows or notices piece by piece, so that it never blocks the event loop."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        super().__init__(cast("asyncio.Protocol", connection._protocol))
+        self._transport = cast("asyncio.Transport", connection._transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Process *data*; a piece in each round of the event loop if there is much."""
+        if len(data) < _FLOOD_BYTES:
+            self._take_piece(data)
+        else:
+            self._transport.pause_reading()
+            self._take_pieces(data)
+
+    def _take_pieces(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return  # nobody waits for it
+        self._take_piece(data[:_FLOOD_BYTES])
+        loop, rest = asyncio.get_running_loop(), data[_FLOOD_BYTES:]
+        if rest:
+            loop.call_soon(self._take_pieces, rest)
+        else:
+            loop.call_soon(self._transport.resume_reading)
+
+    @abstractmethod
+    def _take_piece(self, data: bytes) -> None:
+        """Process the next bytes; they may come after the block."""

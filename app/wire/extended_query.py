@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 import asyncpg
 
 from app.wire.backend_messages import ServerError, error_fields
-from app.wire.connection import Interceptor
+from app.wire.connection import PacedInterceptor
 from app.wire.frontend_messages import (
     COPY_FAIL,
     FLUSH,
@@ -55,8 +55,6 @@ _SILENT_IN_CHECK = _SILENT | frozenset(b"CDTN")
 _SILENT_IN_ENDING = _SILENT | frozenset(b"DTN")
 # Errors, notices, notifications and the data of a COPY.
 _BRIEF = frozenset(b"ENAd")
-# Each round of the event loop reads one piece of a flood; uvloop would read 32 pieces of 256 KB.
-_FLOOD_BYTES = 32 * 1024
 # Parses the head of a message: its kind and its length.
 _header = Struct("!BI").unpack_from
 
@@ -78,7 +76,7 @@ class Ending:
     statements: str
 
 
-class ExtendedQuery(Interceptor):
+class ExtendedQuery(PacedInterceptor):
     """Reads a connection inside a block; leave it only after every exchange has its reply.
 
     If a cancellation leaves it earlier, the server is asked to cancel too, and remaining messages
@@ -93,9 +91,8 @@ class ExtendedQuery(Interceptor):
     """
 
     def __init__(self, connection: asyncpg.Connection) -> None:
-        super().__init__(cast("asyncio.Protocol", connection._protocol))
+        super().__init__(connection)
         self._connection = connection
-        self._transport = cast("asyncio.Transport", connection._transport)
         self._buffer = bytearray()
         self._skip = 0
         self._silent = _SILENT
@@ -248,24 +245,8 @@ class ExtendedQuery(Interceptor):
         if pending:
             self._connection.terminate()
 
-    def data_received(self, data: bytes) -> None:
-        """Process complete messages, and skip those that are not kept."""
-        if len(data) < _FLOOD_BYTES:
-            self._take_piece(data)
-        else:
-            self._transport.pause_reading()
-            self._take_pieces(data)
-
-    def _take_pieces(self, data: bytes) -> None:
-        """Process a flood piece by piece, so that each piece blocks the event loop only briefly."""
-        self._take_piece(data[:_FLOOD_BYTES])
-        loop, rest = asyncio.get_running_loop(), data[_FLOOD_BYTES:]
-        if rest:
-            loop.call_soon(self._take_pieces, rest)
-        else:
-            loop.call_soon(self._transport.resume_reading)
-
     def _take_piece(self, data: bytes) -> None:
+        """Process complete messages, and skip those that are not kept."""
         if self._is_handed_back:
             self._driver.data_received(data)
             return

@@ -5,6 +5,9 @@ import pytest
 
 from app.wire.commit_watch import CommitWatch
 from tests.fixtures.postgres import Database
+from tests.fixtures.turns import counted_turns
+
+FLOOD = "do $$ begin for i in 1..99 loop raise notice '%', repeat('x', 10000); end loop; end $$"
 
 
 async def run(connection: asyncpg.Connection, statements: str) -> bool:
@@ -54,8 +57,41 @@ async def test_a_commit_is_seen_exactly_if_it_was_done(
 
 
 async def test_a_flood_of_notices_is_not_kept(database: Database) -> None:
-    flood = "do $$ begin for i in 1..99 loop raise notice '%', repeat('x', 10000); end loop; end $$"
     async with database.connected() as connection:
         # Then nothing is known of the commit, which is safe.
-        assert await run(connection, f"{flood}; begin; commit") is False
+        assert await run(connection, f"{FLOOD}; begin; commit") is False
         assert await connection.fetchval("select 42") == 42
+
+
+@pytest.mark.asyncio_loop
+async def test_of_a_flood_one_piece_is_read_in_each_turn(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    take = CommitWatch._take_piece
+
+    def take_piece(watch: CommitWatch, data: bytes) -> None:
+        sizes.append(len(data))
+        take(watch, data)
+
+    async with database.connected() as connection, counted_turns() as turns:
+        monkeypatch.setattr(CommitWatch, "_take_piece", turns.counted(take_piece))
+        await run(connection, f"{FLOOD}; begin; commit")
+    assert sum(sizes) > 990_000
+    assert (turns.most, max(sizes)) == (1, 32 * 1024)
+
+
+async def test_of_a_flood_nothing_is_read_once_its_connection_is_cut(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[bytes] = []
+
+    def take_piece(watch: CommitWatch, data: bytes) -> None:
+        taken.append(data)
+        watch._transport.abort()
+
+    monkeypatch.setattr(CommitWatch, "_take_piece", take_piece)
+    async with database.connected() as connection:
+        with pytest.raises(asyncpg.ConnectionDoesNotExistError), CommitWatch(connection):
+            await connection.execute(FLOOD)
+    assert len(taken) == 1
