@@ -103,16 +103,18 @@ class HttpControlPlane:
 
     async def configuration(self, known: int | None) -> NodeConfiguration | None:
         if known is None:
-            return _read(NodeConfiguration, await self._request("GET", "configuration"))
-        answer = await self._request(
-            "GET",
-            f"configuration?wait_seconds={LONGEST_POLL:g}",
-            headers={"If-None-Match": f'"{known}"'},
-            patience=LONGEST_POLL + ANSWER_SECONDS,
-        )
+            answer = await self._request("GET", "configuration")
+        else:
+            answer = await self._request(
+                "GET",
+                f"configuration?wait_seconds={LONGEST_POLL:g}",
+                headers={"If-None-Match": f'"{known}"'},
+                patience=LONGEST_POLL + ANSWER_SECONDS,
+            )
         if answer.status == HTTPStatus.NOT_MODIFIED:
             return None
-        return _read(NodeConfiguration, answer)
+        # To read thousands of entries takes long, and gives way to others in a thread.
+        return await asyncio.to_thread(_read, NodeConfiguration, answer)
 
     async def report(self, report: NodeReport) -> ReportAnswer:
         return _read(
