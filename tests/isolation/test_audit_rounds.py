@@ -2,19 +2,23 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 import asyncpg
 import pytest
 
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.domain.desired_state import PoolChange
+from app.domain.isolation_facts import RoleFacts
 from app.domain.tenant import PoolStrategy
+from app.pools.isolation import inspection
 from app.pools.isolation.repair import Repair, repair
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 from app.wire import Login
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
+from tests.fixtures.turns import counted_turns
 
 
 async def test_a_round_audits_every_tenant_with_one_connection_a_server(
@@ -43,6 +47,29 @@ async def test_a_round_audits_every_tenant_with_one_connection_a_server(
         pass
     await control.isolation_audit.run_once()
     assert opened == 2, "a pool that was opened is audited"
+
+
+async def test_of_many_roles_some_become_facts_in_each_turn(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(7):
+        await control.tenant(f"t{number}", list(PoolStrategy)[number % 3])
+    found = []
+    inspect = inspection.inspect
+
+    async def kept(*args: Any, **given: Any) -> object:
+        found.append(await inspect(*args, **given))
+        return found[-1]
+
+    monkeypatch.setattr("app.control.monitoring.isolation_audit.inspect", kept)
+    server, states = control.manager.server("local"), control.manager.tenant_states.values()
+    await control.isolation_audit.audit(server, states)
+    monkeypatch.setattr(inspection, "_ROLES_AT_ONCE", 2)
+    async with counted_turns() as turns:
+        monkeypatch.setattr(inspection, "RoleFacts", turns.counted(RoleFacts))
+        await control.isolation_audit.audit(server, states)
+    assert found[0] == found[1]
+    assert (turns.calls, turns.most) == (5, 2)
 
 
 async def test_tenants_provisioned_at_the_same_time_are_audited_together(

@@ -43,7 +43,7 @@ from app.pools.tenant_state import TenantState
 
 _DEADLINE = 20.0
 _REPAIRABLE = (AuditCheck.SETTINGS, AuditCheck.CONNECTION_LIMIT, AuditCheck.EXTENSION_SCHEMAS)
-_SLICE = 500
+_SLICE = 100
 # Seconds until a repeated repair of the same role is recorded again.
 _RECORD_AGAIN = 3600.0
 

@@ -1,4 +1,4 @@
-"""Reads the facts for the isolation audit, with a few queries for all roles of a server.
+"""Reads the facts for the isolation audit, with a few queries for hundreds of roles of a server.
 
 `app.domain.isolation_checks` judges them. No query runs in a tenant's own database. Names and
 settings that others chose may be in any encoding, whatever this database's is. So they are fetched
@@ -30,6 +30,8 @@ _ATTRIBUTES = {
     "rolbypassrls": "BYPASSRLS",
 }
 _PUBLIC = 0
+# What is read of so many roles becomes facts in one turn of the event loop.
+_ROLES_AT_ONCE = 250
 # In one role: it can have settings for every database of the cluster.
 _MAX_SETTINGS = 100
 # A query may wait for a locked table, or count unlimited objects that somebody created. It then
@@ -231,42 +233,49 @@ async def inspect(
     """
     await connection.execute(_LIMITS)
     queries = _Queries(connection)
-    databases = list(in_database)
-    names = [*in_schema, *databases, *([shared] if shared else [])]
-    grants = await _database_grants(queries, names)
+    schemas, databases = set(in_schema), set(in_database)
+    names = [*schemas, *databases, *([shared] if shared else [])]
     [suffix] = await connection.fetchrow(_SEARCH_PATH_SUFFIX, list(extension_schemas)) or [""]
-    schemas = await _extension_schemas(queries, list(in_schema), extension_schemas)
     public = await queries.fetch((AuditCheck.PUBLIC_SCHEMA,), _PUBLIC_CAN_CREATE)
     roles: dict[str, RoleFacts] = {}
     relations: list[RelationFacts] = []
     functions: list[str] = []
-    for row in await queries.fetch_roles(names, databases, suffix):
-        name, owned = row["name"], 0
-        if name == shared:
-            count = await queries.fetch((AuditCheck.OWNERSHIP,), _OWNED, row["oid"])
-            owned = sum(number for [number] in count)
-            relations = await _relations(queries, row["oid"])
-            definers = await queries.fetch((AuditCheck.RLS_BYPASS,), _SECURITY_DEFINERS, row["oid"])
-            functions = [decode(function) for [function] in definers]
-        by_public = grants.get(_PUBLIC, DatabaseGrants())
-        by_itself = grants.get(row["oid"], DatabaseGrants())
-        owner = None if row["owner"] is None else decode(row["owner"])
-        others = set(_decoded(row["grantees"])) - {name, owner}
-        roles[name] = RoleFacts(
-            can_login=row["can_login"],
-            attributes=tuple(row["attributes"]),
-            memberships=_decoded(row["memberships"]),
-            privileged_memberships=_decoded(row["privileged_memberships"]),
-            settings=_decoded(row["settings"]),
-            databases=tuple(by_public.connect | by_itself.connect),
-            connection_limit=row["connection_limit"],
-            owner=owner,
-            grantees=tuple(others) if name.startswith(OBJECT_PREFIX) else (),
-            owned_objects=owned,
-            can_create_temporary=by_public.temporary or by_itself.temporary,
-            public_can_create=any(can for [can] in public),
-            **schemas.get(name, {}),
+    for begin in range(0, len(names), _ROLES_AT_ONCE):
+        some = names[begin : begin + _ROLES_AT_ONCE]
+        grants = await _database_grants(queries, some)
+        usable = await _extension_schemas(
+            queries, [name for name in some if name in schemas], extension_schemas
         )
+        rows = await queries.fetch_roles(some, [name for name in some if name in databases], suffix)
+        for row in rows:
+            name, owned = row["name"], 0
+            if name == shared:
+                count = await queries.fetch((AuditCheck.OWNERSHIP,), _OWNED, row["oid"])
+                owned = sum(number for [number] in count)
+                relations = await _relations(queries, row["oid"])
+                definers = await queries.fetch(
+                    (AuditCheck.RLS_BYPASS,), _SECURITY_DEFINERS, row["oid"]
+                )
+                functions = [decode(function) for [function] in definers]
+            by_public = grants.get(_PUBLIC, DatabaseGrants())
+            by_itself = grants.get(row["oid"], DatabaseGrants())
+            owner = None if row["owner"] is None else decode(row["owner"])
+            others = set(_decoded(row["grantees"])) - {name, owner}
+            roles[name] = RoleFacts(
+                can_login=row["can_login"],
+                attributes=tuple(row["attributes"]),
+                memberships=_decoded(row["memberships"]),
+                privileged_memberships=_decoded(row["privileged_memberships"]),
+                settings=_decoded(row["settings"]),
+                databases=tuple(by_public.connect | by_itself.connect),
+                connection_limit=row["connection_limit"],
+                owner=owner,
+                grantees=tuple(others) if name.startswith(OBJECT_PREFIX) else (),
+                owned_objects=owned,
+                can_create_temporary=by_public.temporary or by_itself.temporary,
+                public_can_create=any(can for [can] in public),
+                **usable.get(name, {}),
+            )
     return Inspection(
         roles=roles,
         relations=relations,
