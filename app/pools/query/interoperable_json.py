@@ -49,8 +49,9 @@ def _float(number: str) -> float:
 def _end_of_string(text: str, at: int) -> Generator[str, None, int]:
     """The end of the string that begins at *at*; -1 if it contains half a surrogate pair."""
     parts = 0
-    quote, escape = text.find('"', at), text.find("\\", at)
-    while 0 <= escape < quote:
+    quote = text.find('"', at)
+    # Not beyond the quote: of many strings without an escape each would be the rest of the text.
+    while (escape := text.find("\\", at, quote)) >= 0:
         parts += 1
         if parts % _PARTS == 0:
             yield ""
@@ -66,5 +67,4 @@ def _end_of_string(text: str, at: int) -> Generator[str, None, int]:
                 at += 6
         if quote < at:
             quote = text.find('"', at)
-        escape = text.find("\\", at)
     return quote + 1

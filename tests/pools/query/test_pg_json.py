@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Generator, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -146,3 +146,25 @@ def test_json_that_some_readers_refuse_is_recognized() -> None:
     ]
     assert set(interoperable(taken).values()) == {True}
     assert set(interoperable(refused).values()) == {False}
+
+
+class SearchedText(str):
+    """A text that counts the letters which were searched in it."""
+
+    __slots__ = ("searched",)
+
+    def __init__(self, _: str) -> None:
+        self.searched = 0
+
+    def find(self, *where: Any) -> int:
+        found = super().find(*where)
+        _, begin, end = (*where, len(self))[:3]
+        self.searched += (found if found >= 0 else end) - begin
+        return found
+
+
+@pytest.mark.parametrize("part", ['"a"', r'"\n"', r'"\""'])
+def test_of_many_strings_each_is_searched_alone(part: str) -> None:
+    text = SearchedText("[" + ",".join([part] * 1000) + "]")
+    assert result_of(is_interoperable(text))
+    assert text.searched < 3 * len(text)
