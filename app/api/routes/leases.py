@@ -68,7 +68,7 @@ class LeaseView(BaseModel):
         description="What its tenant's callers wait for; null if active."
     )
     pid: int | None = Field(
-        description="Process ID of the connection's backend, as in `pg_stat_activity`; null while "
+        description="Process ID of the connection's back-end, as in `pg_stat_activity`; null while "
         "waiting.",
         examples=[4711],
     )

@@ -50,7 +50,7 @@ class LeakSuspectView(BaseModel):
         description="Where it was taken: file and line.", examples=["/srv/app/orders.py:120"]
     )
     age_seconds: float = Field(examples=[75.2])
-    pid: int = Field(description="Process ID of the connection's backend.", examples=[4711])
+    pid: int = Field(description="Process ID of the connection's back-end.", examples=[4711])
 
 
 class PauseView(BaseModel):

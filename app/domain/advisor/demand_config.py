@@ -121,17 +121,17 @@ class DemandConfig:
         0.100, "A longer stall of the event loop explains waits by itself."
     )
     idle_in_transaction_share: float = share(
-        0.30, "Share of our backends idle in transaction that blocks growth."
+        0.30, "Share of our back-ends idle in transaction that blocks growth."
     )
     lock_share: float = share(
-        0.25, "Share of active backends waiting for locks that blocks growth."
+        0.25, "Share of active back-ends waiting for locks that blocks growth."
     )
     io_share: float = share(
         0.25,
-        "Share of active backends waiting for I/O at which growth is limited to `late_growth`.",
+        "Share of active back-ends waiting for I/O at which growth is limited to `late_growth`.",
     )
     client_write_share: float = share(
-        0.25, "Share of active backends waiting for slow readers that blocks growth."
+        0.25, "Share of active back-ends waiting for slow readers that blocks growth."
     )
     running_per_core: float = positive(
         1.0, "Statements running per core at which the processors are the limit."

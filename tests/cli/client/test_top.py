@@ -320,7 +320,7 @@ def test_a_tenant_shows_who_holds_its_connections_and_who_waits(service: EchoSer
         screen = top.wait_for("and 3 more")
         assert max(map(len, screen)) <= 80
         told = " ".join(" ".join(screen).split())
-        assert "holds 1,234.6 s, backend 4711, request 5d1c4a2e8b7f4c6d5d1c4a2e8b7f4c6d" in told
+        assert "holds 1,234.6 s, back-end 4711, request 5d1c4a2e8b7f4c6d5d1c4a2e8b7f4c6d" in told
         assert "at /srv/app/orders/a/very/long/path/orders.py:120" in told
         assert "customer = $1 and item = $2 and n = $3" in told
         assert "waits 3.2 s, place 1" in told

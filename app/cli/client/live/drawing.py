@@ -204,7 +204,7 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
     for entry in (pool["nodes"] if pool else None) or ():
         yield from _fact("on node", on_node(entry), width)
     for leak in pool["leak_suspects"] if pool else ():
-        what = f"{leak['tenant']}: {leak['task']} at {leak['taken_at']}, backend {leak['pid']}"
+        what = f"{leak['tenant']}: {leak['task']} at {leak['taken_at']}, back-end {leak['pid']}"
         yield from _fact("leak", f"{leak['age_seconds']:,.0f} s, {what}", width, "red")
     for lease in report.leases["items"]:
         yield from _fact(*_lease(lease), width)
@@ -222,7 +222,7 @@ def _lease(lease: Document) -> tuple[str, str]:
     is_active = lease["state"] == "active"
     parts = [
         f"{lease['age_seconds']:,.1f} s",
-        f"backend {lease['pid']}" if is_active else f"place {lease['position']:,}",
+        f"back-end {lease['pid']}" if is_active else f"place {lease['position']:,}",
         lease["task"],
         lease["taken_at"] and f"at {lease['taken_at']}",
     ]
