@@ -73,7 +73,8 @@ class TenantBody(RequestBody):
         default=None,
         ge=1,
         le=10_000,
-        description="Maximum number of leases at a time; null: no limit.",
+        description="Maximum number of leases at a time, connections on nodes included; null: no "
+        "limit.",
     )
     labels: dict[LabelKey, LabelValue] = Field(
         default={},

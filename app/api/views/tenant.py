@@ -104,7 +104,9 @@ class TenantView(BaseModel):
     )
     weight: int = Field(description="Its share when connections run short.")
     max_leases: int | None = Field(
-        description="Maximum number of leases at a time; null: no limit.", examples=[None]
+        description="Maximum number of leases at a time, connections on nodes included; null: no "
+        "limit.",
+        examples=[None],
     )
     labels: dict[str, str] = Field(examples=[{"plan": "gold"}])
     advisor_mode: AdvisorMode | None = Field(

@@ -344,7 +344,7 @@ class _SnapshotBuilder:
         shown = pool or closed
         pool_state = PoolState.CLOSED if shown is None else shown.state
         size = pool.size if pool else self._manager.desired_size(spec.pool_id, spec.strategy)
-        max_size = min(spec.max_leases or size.max_size, size.max_size)
+        max_size = spec.usable(size.max_size)
         recorder, metrics = state.recorder, state.metrics
         if closed is not None and not spec.is_shared:
             metrics = metrics.with_waiting(closed.stats.metrics.waiting_requests)

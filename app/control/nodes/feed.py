@@ -206,7 +206,8 @@ class NodeFeed:
             database=login.database,
             role=login.user,
             password=login.password,
-            size=self._manager.desired_size(spec.pool_id, spec.strategy).max_size,
+            # On a node a connection is a lease.
+            size=spec.usable(self._manager.desired_size(spec.pool_id, spec.strategy).max_size),
             weight=spec.weight,
             paused=is_held or (desired is not None and desired.paused),
             logins=tuple(NodeLogin(user=each.user, verifier=each.verifier) for each in valid),

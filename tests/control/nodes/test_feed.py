@@ -173,6 +173,22 @@ async def test_each_change_has_a_later_version_and_nothing_else_has(fed: Fed) ->
     assert [entry.name for entry in (await changed()).entries] == ["beta"]
 
 
+async def test_all_places_together_have_no_more_connections_than_the_tenant_may_have_leases(
+    fed: Fed,
+) -> None:
+    await fed.control.credentials.create(fed.control.state("acme"), "web", PERSON)
+    node = fed.node("gold", selector=GOLD)
+    node.begin_session(1)
+
+    async def most(max_leases: int | None) -> int:
+        acme = tenant("acme", PoolStrategy.PER_TENANT, labels=GOLD, max_leases=max_leases)
+        fed.control.manager.put_tenant(acme)
+        [entry] = (await fed.latest(node)).entries
+        return entry.size + (fed.fleet.sizes.here("acme") or 0)
+
+    assert [await most(limit) for limit in (2, 4, 9, None)] == [2, 4, 5, 5]
+
+
 async def test_no_node_logs_in_while_a_password_changes(fed: Fed) -> None:
     """A node that reports says that the entry is closed; one that is silent is not waited for."""
     spec = fed.control.state("acme").tenant.spec
