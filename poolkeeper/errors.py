@@ -34,6 +34,7 @@ class ProblemError(PoolkeeperError):
         retryable: whether the same request may succeed later.
         errors: for an invalid request, the `pointer` to each invalid field and its `detail`.
         sqlstate: for a failed statement, the error code of Postgres; else None.
+        position: where in the statement the error is, in characters from 1; None if unknown.
         constraint_name: the constraint that a statement violated; else None.
         document: the whole response; for a failed statement with `message_detail`, `table_name`
             and others.
@@ -47,6 +48,8 @@ class ProblemError(PoolkeeperError):
         self.detail = str(document.get("detail") or f"The service responded with HTTP {status}.")
         self.hint = self._text("hint")
         self.sqlstate = self._text("sqlstate")
+        position = document.get("position")
+        self.position = position if isinstance(position, int) else None
         self.constraint_name = self._text("constraint_name")
         self.request_id: str | None = document.get("request_id")
         self.retryable = document.get("retryable") is True

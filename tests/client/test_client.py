@@ -133,6 +133,15 @@ async def test_a_violated_constraint_is_named(service: Served) -> None:
     assert (failed.value.sqlstate, failed.value.constraint_name) == ("23514", "positive")
 
 
+async def test_the_place_of_an_error_in_a_statement_is_known(service: Served) -> None:
+    await service.tenant("acme")
+    async with AsyncClient(str(service.client.base_url)) as client:
+        for sql, sqlstate, position in (("SELECT x", "42703", 8), ("SELECT 1/0", "22012", None)):
+            with pytest.raises(ProblemError) as failed:
+                await client.send(api.run_query("acme", sql=sql))
+            assert (failed.value.sqlstate, failed.value.position) == (sqlstate, position)
+
+
 async def test_a_refusal_says_what_and_why(service: Served) -> None:
     async with AsyncClient(str(service.client.base_url)) as client:
         with pytest.raises(ProblemError) as missing:

@@ -52,7 +52,8 @@ class ApiError(Exception):
     """A failure: one sentence, and the exit status of the command.
 
     Attributes:
-        http_status, code: from the service's problem.
+        http_status, code, position: from the service's problem.
+        excerpt: lines of the caller's own text that show the place, to be printed below.
     """
 
     def __init__(
@@ -62,11 +63,14 @@ class ApiError(Exception):
         *,
         http_status: int | None = None,
         code: str | None = None,
+        position: int | None = None,
     ) -> None:
         super().__init__(message)
         self.exit_status = exit_status
         self.http_status = http_status
         self.code = code
+        self.position = position
+        self.excerpt: Sequence[str] = ()
 
 
 class ApiClient:
@@ -195,6 +199,7 @@ def _api_errors() -> Iterator[None]:
             _exit_status(error),
             http_status=error.status,
             code=error.code,
+            position=error.position,
         ) from error
     except InvalidRequest as error:
         raise ApiError(str(error), ExitStatus.USAGE) from error

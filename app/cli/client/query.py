@@ -8,11 +8,17 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client.api_client import Document, path_segment
+from app.cli.client.api_client import ApiError, Document, path_segment
 from app.cli.client.output import print_note
+from app.cli.client.records import Records
 from app.cli.client.service_command import TenantArgument
 from app.cli.client.session import Session, given
-from app.cli.client.table import ALWAYS, Table, prose
+from app.cli.client.table import ALWAYS, text
+from app.text.printable import printable
+from app.text.wrapping import cell_width
+
+# The most characters of a statement that are shown on either side of an error.
+_AROUND = 30
 
 
 def query(
@@ -36,30 +42,53 @@ def query(
     ] = None,
 ) -> None:
     """Run one statement as a tenant and print its rows."""
+    sql = sys.stdin.read() if sql == "-" else sql
     body = given(
-        sql=sys.stdin.read() if sql == "-" else sql,
+        sql=sql,
         params=param or [],
         read_only=not write,
         timeout_seconds=timeout,
         max_rows=max_rows,
     )
     session: Session = context.obj
-    session.send("POST", f"/v1/tenants/{path_segment(tenant)}/query", _rows, body)
+    path = f"/v1/tenants/{path_segment(tenant)}/query"
+    try:
+        session.send("POST", path, lambda result: _rows(result, max_rows), body)
+    except ApiError as error:
+        if error.position is not None:
+            error.excerpt = excerpt(sql, error.position)
+        raise
 
 
-def _rows(result: Document) -> Table | str:
+def excerpt(sql: str, position: int) -> list[str]:
+    """The line of *sql* with the character at *position*, from 1, and a mark below it."""
+    before, after = sql[: position - 1], sql[position - 1 :]
+    *lines, start = before.split("\n")
+    end = after.split("\n")[0]
+    head = f"Line {len(lines) + 1}: {'…' * (len(start) > _AROUND)}{printable(start[-_AROUND:])}"
+    tail = f"{printable(end[:_AROUND])}{'…' * (len(end) > _AROUND)}"
+    return [head + tail, f"{' ' * cell_width(head)}^"]
+
+
+def _rows(result: Document, max_rows: int | None) -> Records | str:
     if result["truncated"]:
         count = result["row_count"]
         shown = "first row is" if count == 1 else f"first {count} rows are"
-        print_note(f"Only the {shown} shown; --max-rows shows more.")
+        # Otherwise the service decides how many they are.
+        is_asked = count == max_rows
+        more = "--max-rows shows more, up to POOLKEEPER_QUERY_MAX_ROWS of the service"
+        most = "no more fit into a response (POOLKEEPER_QUERY_MAX_ROWS of the service)"
+        print_note(
+            f"Only the {shown} shown: {more if is_asked else most}. LIMIT and OFFSET show others."
+        )
     if not result["columns"]:
         return str(result["status"])
     names = [column["name"] for column in result["columns"]]
     columns = [
-        prose(name, lambda row, at=at: _cell(row["values"][at]), ALWAYS)  # type: ignore[misc]
+        text(name, lambda row, at=at: _cell(row["values"][at]), ALWAYS)  # type: ignore[misc]
         for at, name in enumerate(names)
     ]
-    return Table(columns=columns, items=[{"values": row} for row in result["rows"]])
+    return Records(columns=columns, items=[{"values": row} for row in result["rows"]])
 
 
 def _cell(value: object) -> str:

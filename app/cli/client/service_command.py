@@ -130,7 +130,7 @@ class ServiceCommand(OutputCommand):
         try:
             return super().invoke(ctx)
         except ApiError as error:
-            print_error(self._in_options(str(error)))
+            print_error("\n".join([self._in_options(str(error)), *error.excerpt]))
             raise typer.Exit(error.exit_status) from error
         except KeyboardInterrupt:
             raise typer.Exit(0) from None
