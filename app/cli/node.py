@@ -24,6 +24,7 @@ from app.node.rendering import PoolerSettings
 from app.node.runner import NodeRunner
 from app.node.stored_node import NodeStore
 from app.runtime.file_descriptors import raise_descriptor_limit
+from app.runtime.gc_tuning import tuned_gc
 from app.runtime.logs import configure_logging
 from app.text.printable import print_error
 
@@ -127,7 +128,8 @@ def node(
         print_error(str(error))
         raise typer.Exit(ExitStatus.USAGE) from error
     try:
-        asyncio.run(_run(engine, service, store, stops=stop_pooler))
+        with tuned_gc():
+            asyncio.run(_run(engine, service, store, stops=stop_pooler))
     except NodeError as error:
         print_error(str(error))
         raise typer.Exit(ExitStatus.REFUSED) from error
