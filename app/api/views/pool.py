@@ -156,7 +156,7 @@ class PoolView(_PoolNow):
     advice: AdviceView | None = Field(
         default=None,
         description="The advisor's latest advice, about this service and all nodes together; null "
-        "before there is any, while its mode is `off`, and in lists.",
+        "before there is any since the last resize, while its mode is `off`, and in lists.",
         examples=[None],
     )
     share: int | None = Field(
@@ -276,7 +276,8 @@ class PoolViews:
             recommendation=self._advisor.open_recommendations.get(spec.pool_id),
             stale=not self._catalog.available,
         )
-        view.advice = AdviceView.of(advice, principal) if advice else None
+        if advice is not None and advice.max_size == now.desired.max_size:
+            view.advice = AdviceView.of(advice, principal)
         view.share = now.desired.max_size if share is None else share
         view.nodes = self.on_nodes(tenant)
         return view

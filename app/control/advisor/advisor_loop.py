@@ -70,12 +70,14 @@ class PoolAdvice:
     Attributes:
         at: when it was given.
         advice: the size and the reason; `stable` has a reason, too.
+        max_size: the pool's maximum at that time.
         blocked_by: why it was neither recommended nor applied, as the end of a sentence; None if
             nothing blocked it.
     """
 
     at: datetime
     advice: PoolSizingRecommendation
+    max_size: int
     blocked_by: str | None = None
 
 
@@ -259,7 +261,9 @@ class AdvisorLoop:
         if changes_size(advice, pool.size):
             made, blocked_by = await self._recommend(pool, advice, mode)
             self.adjustments_total += made
-        self._latest_advice[pool.pool_id] = PoolAdvice(datetime.now(UTC), advice, blocked_by)
+        self._latest_advice[pool.pool_id] = PoolAdvice(
+            datetime.now(UTC), advice, pool.size.max_size, blocked_by
+        )
         await self._withdraw_outdated(pool, advice, limit)
         return made
 

@@ -17,6 +17,8 @@ from app.domain.pool import PoolState
 # If a pool did not open while this many callers waited, something other than its limit holds it
 # back.
 _WAITING = 1.0
+# A stall explains no waits that are longer than so many times its own length.
+_OF_A_STALL = 10.0
 
 
 class GrowthBlocker(NamedTuple):
@@ -46,9 +48,7 @@ def unreliable_observation(
             f"{counted(seen.connect_failures, 'connect')} failed; "
             "check the database, its login and the network",
         )
-    # Without callers there are no waits that a stall could explain.
-    has_callers = seen.arrivals > 0 or seen.mean_waiting > 0.0
-    if has_callers and seen.loop_lag_seconds > config.loop_lag_seconds:
+    if _may_explain_waits(config, seen):
         return GrowthBlocker(
             ReasonCode.LOOP_LAG,
             f"the service itself stalled for {seen.loop_lag_seconds * 1000:.0f} ms, "
@@ -62,6 +62,18 @@ def unreliable_observation(
             "waited; the server's budget, the network or slow connects hold it back",
         )
     return None
+
+
+def _may_explain_waits(config: DemandConfig, seen: PoolObservation) -> bool:
+    """Whether a stall of this process may be why its callers waited."""
+    lag, on_nodes = seen.loop_lag_seconds, seen.estimated
+    if on_nodes is None:
+        has_callers = seen.arrivals > 0 or seen.mean_waiting > 0.0
+    else:
+        has_callers = seen.arrivals > on_nodes.arrivals
+    if lag <= config.loop_lag_seconds or not has_callers:
+        return False
+    return seen.wait.count_above(_OF_A_STALL * lag) <= config.late_share * seen.acquired
 
 
 def growth_blocker(config: DemandConfig, seen: PoolObservation) -> GrowthBlocker | None:

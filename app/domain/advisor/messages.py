@@ -59,9 +59,11 @@ def room_for_bursts(found: Assessment, new_size: int) -> str:
     unused = "and unused connections are not opened"
     if found.memory.window.lateness.late:
         return f"A limit of {new_size} absorbs more of such bursts, {unused}"
+    size, needed = found.observation.max_size, found.desired
+    fits = f"of which it needs {needed}" if needed < size else "but leave none for bursts"
     return (
-        f"{_connections(found.observation.max_size)} carry the load, which needs {found.desired}; "
-        f"a limit of {new_size} absorbs bursts, too, {unused}"
+        f"{_connections(size)} carry the load, {fits}; a limit of {new_size} leaves room for "
+        f"bursts, {unused}"
     )
 
 

@@ -78,7 +78,7 @@ class ReasonCode(StrEnum):
     """Too many of our back-ends sit idle in a transaction: the application keeps connections."""
 
     LOOP_LAG = "loop_lag"
-    """The service itself stalled: the waits are its own."""
+    """The service itself stalled for about as long as its callers waited: the waits are its own."""
 
     TOO_FEW_EVENTS = "too_few_events"
     """Too little happened to judge by."""
@@ -265,11 +265,12 @@ class PoolSizingRecommendation:
 
     def with_estimated(self, arrivals_share: float, mean_active: float) -> PoolSizingRecommendation:
         """The same, with the part of the load on nodes added."""
+        reason = f"{self.reason}; leases in the service and on nodes count together"
+        if share := round(arrivals_share * 100):
+            reason += f", {share} % of the latest callers were on nodes, where waits are estimated"
         return replace(
             self,
-            reason=f"{self.reason}; leases in the service and on nodes count together, "
-            f"{arrivals_share * 100:.0f} % of the latest callers were on nodes, where waits are "
-            "estimated",
+            reason=reason,
             evidence={
                 **self.evidence,
                 "nodes_arrivals_share": arrivals_share,

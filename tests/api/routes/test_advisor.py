@@ -225,3 +225,7 @@ async def test_a_pool_is_shown_with_its_latest_advice(api: Api) -> None:
     assert (advice["action"], advice["reason_code"]) == ("stable", "too_few_events")
     assert (advice["confidence"], advice["blocked_by"]) == ("low", None)
     assert advice["reason"]
+    resized = ok(await api.client.put(f"{url}/pool", json={"max_size": 14}))
+    assert resized["advice"] is None, "the advice was about another size"
+    await observed(api)
+    assert ok(await api.client.get(f"{url}/pool"))["advice"]["current_size"] == 14

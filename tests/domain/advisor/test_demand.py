@@ -227,9 +227,11 @@ def test_a_load_that_is_carried_still_gets_room_for_bursts() -> None:
     assert (advice.new_size, advice.wanted) == (28, 12)
     assert advice.evidence["burst_allowance"] == 4 * 12
     assert advice.reason == (
-        "14 connections carry the load, which needs 12; a limit of 28 absorbs bursts, too, "
-        "and unused connections are not opened"
+        "14 connections carry the load, of which it needs 12; a limit of 28 leaves room for "
+        "bursts, and unused connections are not opened"
     )
+    just_enough = last(*[seen(12, rate=40.0, hold=0.2)] * 2)
+    assert just_enough.reason.startswith("12 connections carry the load, but leave none for bursts")
 
 
 @pytest.mark.parametrize(

@@ -40,3 +40,9 @@ def test_advice_contradicts_a_growth_that_would_not_help_and_every_change_of_the
     made: int, now: int, reason: ReasonCode, *, contradicts: bool
 ) -> None:
     assert advice(now, reason).contradicts(advice(made, LATE)) is contradicts
+
+
+def test_a_part_on_nodes_without_new_callers_has_no_share_of_them() -> None:
+    found = advice(10, LATE)
+    assert "0 %" not in found.with_estimated(0.001, 4.0).reason
+    assert "60 % of the latest callers" in found.with_estimated(0.6, 4.0).reason
