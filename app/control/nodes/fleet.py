@@ -200,6 +200,8 @@ class Fleet:
         self._loads.hear(node.name, report.entries, heard.gone)
         self.sizes.hear(node, report.entries)
         await self.sizes.decide()
+        # The node may have thousands of entries, and the event loop took them in once already.
+        await asyncio.sleep(0)
         self._budgets.note_demand(node)
         await self._budgets.redivide(report.servers)
         await self._note_uses(node, report.users)

@@ -557,6 +557,19 @@ async def test_uses_of_credentials_are_noted_as_agents_report_them(site: Site) -
     assert credential.last_used_at is not None
 
 
+async def test_a_report_is_taken_in_and_its_demand_noted_in_two_turns(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    async with counted_turns() as turns:
+        monkeypatch.setattr(node, "hear", turns.counted(node.hear))
+        budgets = site.fleet._budgets
+        monkeypatch.setattr(budgets, "note_demand", turns.counted(budgets.note_demand))
+        await site.hear(node)
+    assert (turns.calls, turns.most) == (2, 1)
+
+
 async def test_others_have_their_turn_while_users_of_a_report_are_looked_up(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
