@@ -780,9 +780,9 @@ class QueryBatchResult(TypedDict):
 class QueryBody(TypedDict):
     """A statement and how to run it, or several in one transaction."""
 
+    statements: NotRequired[list[QueryStatement] | None]
     sql: NotRequired[str | None]
     params: NotRequired[list[Any]]
-    statements: NotRequired[list[QueryStatement] | None]
     isolation_level: NotRequired[IsolationLevel | None]
     read_only: NotRequired[bool]
     timeout_seconds: NotRequired[float | None]

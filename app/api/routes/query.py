@@ -7,8 +7,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from jiter import LosslessFloat
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
-from pydantic_core import to_json
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import PydanticCustomError, to_json
 
 from app.api.auth.api_key import KeyScope
 from app.api.auth.principal import Principal
@@ -25,6 +32,7 @@ from app.api.views.statement import Params, SqlText, Statements
 from app.api.views.tenant import QueryLimits
 from app.domain.errors import (
     InvalidTenantId,
+    QueryTimeout,
     ReadOnly,
     SchemaChanged,
     StatementFailed,
@@ -53,6 +61,7 @@ router = APIRouter(prefix="/v1/tenants/{tenant}/query", tags=["query"], route_cl
 
 _NOT_SENT = "Postgres has not seen the statement and may refuse it."
 _TO_WRITE = 'To write, send "read_only": false.'
+_TIMEOUT_SETTING = "POOLKEEPER_QUERY_TIMEOUT_SECONDS"
 _SEVERAL = "Send several statements as `statements`, in place of `sql`."
 # How Postgres refuses several statements: code and function, because its message may be in any
 # language.
@@ -61,6 +70,13 @@ _REFUSED_SEVERAL = ("42601", "exec_parse_message")
 
 def _as_float(value: object) -> object:
     return float(value) if isinstance(value, LosslessFloat) else value
+
+
+def _check_given(sql: str | None, others: ValidationInfo) -> str | None:
+    """Refuse a body with neither `sql` nor `statements`, beside what else is wrong with it."""
+    if sql is None and others.data.get("statements", ()) is None:
+        raise PydanticCustomError("missing", "Must be given.")
+    return sql
 
 
 class QueryStatement(RequestBody):
@@ -96,19 +112,22 @@ class QueryBody(RequestBody):
         },
     )
 
-    sql: Annotated[SqlText, Field(min_length=1)] | None = Field(
-        default=None,
-        description="Exactly one statement; `$1`, `$2` … stand for the parameters. Required "
-        "without `statements`.",
-    )
-    params: Params = Field(
-        default=[],
-        description="Values of the parameters. A string works for any type, in its text form.",
-    )
     statements: Statements[QueryStatement] | None = Field(
         default=None,
         description="Several statements, at most 1000, in place of `sql`, all in one transaction: "
         "if one fails, none has an effect.",
+    )
+    sql: Annotated[Annotated[SqlText, Field(min_length=1)] | None, AfterValidator(_check_given)] = (
+        Field(
+            default=None,
+            validate_default=True,
+            description="Exactly one statement; `$1`, `$2` … stand for the parameters. Required "
+            "without `statements`.",
+        )
+    )
+    params: Params = Field(
+        default=[],
+        description="Values of the parameters. A string works for any type, in its text form.",
     )
     isolation_level: Annotated[IsolationLevel, Field(strict=False)] | None = Field(
         default=None, description="Of the transaction; the role's default if omitted."
@@ -300,6 +319,12 @@ async def _respond(
     except ReadOnly as error:
         error.suggest(_TO_WRITE if body.read_only else None)
         raise
+    except QueryTimeout as error:
+        error.suggest(
+            f"`timeout_seconds` may be up to {limits.timeout:.15g}, which is the setting "
+            f"{_TIMEOUT_SETTING}."
+        )
+        raise
     except StatementFailed as error:
         if (error.sqlstate, error.fields.get("R")) == _REFUSED_SEVERAL:
             error.suggest(_SEVERAL)
@@ -307,10 +332,8 @@ async def _respond(
 
 
 def _check_statements(body: QueryBody) -> None:
-    """Raise RequestValidationError unless there is either one statement or a list of statements."""
+    """Raise RequestValidationError if there is one statement beside a list of statements."""
     if body.statements is None:
-        if body.sql is None:
-            raise validation_error("body", "sql", code="missing", detail="Field required.")
         return
     for field in ("sql", "params"):
         if getattr(body, field):
@@ -363,12 +386,11 @@ def _bounds(body: QueryBody, limits: QueryLimits) -> tuple[float, int]:
     """The timeout and the maximum number of rows."""
     timeout = limits.timeout if body.timeout_seconds is None else body.timeout_seconds
     max_rows = limits.max_rows if body.max_rows is None else body.max_rows
-    for field, value, limit in (
-        ("timeout_seconds", timeout, limits.timeout),
-        ("max_rows", max_rows, limits.max_rows),
+    for field, value, limit, setting in (
+        ("timeout_seconds", timeout, limits.timeout, _TIMEOUT_SETTING),
+        ("max_rows", max_rows, limits.max_rows, "POOLKEEPER_QUERY_MAX_ROWS"),
     ):
         if value > limit:
-            raise validation_error(
-                "body", field, code="less_than_equal", detail=f"Must be {limit:.15g} or less."
-            )
+            detail = f"Must be {limit:.15g} or less, the setting {setting}."
+            raise validation_error("body", field, code="less_than_equal", detail=detail)
     return timeout, max_rows

@@ -34,8 +34,9 @@ def query(
         typer.Option("--param", "-p", metavar="VALUE", help="The value of $1, $2 …; repeatable."),
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Allow the statement to write.")] = False,
-    timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Maximum duration of the statement.")
+    timeout_seconds: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", help="Maximum duration of the statement."),
     ] = None,
     max_rows: Annotated[
         int | None, typer.Option("--max-rows", min=1, help="Maximum number of rows.")
@@ -47,7 +48,7 @@ def query(
         sql=sql,
         params=param or [],
         read_only=not write,
-        timeout_seconds=timeout,
+        timeout_seconds=timeout_seconds,
         max_rows=max_rows,
     )
     session: Session = context.obj

@@ -60,7 +60,7 @@ def literal(value: object, kind: PgType) -> str | None:
         is_number = kind.category == "N" or kind.oid in _COUNTERS
         text = str(value) if is_number else _misfit(value, kind)
     if len(text) > _MAX_LENGTH:
-        raise StatementFailed("A parameter is too large.", sqlstate="54000")
+        raise StatementFailed("The value is too large.", sqlstate="54000")
     return text
 
 
@@ -185,7 +185,7 @@ def _joined(parts: Iterable[str], delimiter: str) -> str:
     for each in parts:
         room -= len(each)
         if room < 0:
-            raise StatementFailed("A parameter is too large.", sqlstate="54000")
+            raise StatementFailed("The value is too large.", sqlstate="54000")
         joined.append(each)
     return delimiter.join(joined)
 

@@ -32,8 +32,8 @@ _MAX_BATCH_BYTES = 1024 * 1024
 _LONG_ROW_BYTES = 64 * 1024
 # More rows than this become one piece of the result, because each piece takes memory.
 _ROWS_IN_PIECE = 1000
-_PORTAL = "__poolkeeper_portal"
-_CLOSE_PORTAL = close(portal=_PORTAL)
+PORTAL = "__poolkeeper_portal"
+_CLOSE_PORTAL = close(portal=PORTAL)
 _RECORDS = frozenset({RECORD, RECORD_ARRAY})
 
 # The formats of values that the server reports; a statement may change them while it runs.
@@ -125,7 +125,7 @@ class Rows:
             fitting = max(1, _MAX_BATCH_BYTES // largest)
             count = min(_MAX_BATCH_ROWS, fitting, self._max_rows + 1 - self.count)
             reply = await self._query.exchange(
-                execute(portal=_PORTAL, max_rows=count), max_row_bytes=self._max_bytes - self.size
+                execute(portal=PORTAL, max_rows=count), max_row_bytes=self._max_bytes - self.size
             )
 
     async def _append(self, reply: Reply) -> None:
@@ -241,9 +241,9 @@ def first_execution(
     # An earlier statement of the same transaction may have left its portal.
     return (
         _CLOSE_PORTAL,
-        bind(values, portal=_PORTAL, result_formats=result_formats),
+        bind(values, portal=PORTAL, result_formats=result_formats),
         # One row more than may be returned, so that the last row comes together with the end.
-        execute(portal=_PORTAL, max_rows=0 if is_only else min(FIRST_ROWS, max_rows + 1)),
+        execute(portal=PORTAL, max_rows=0 if is_only else min(FIRST_ROWS, max_rows + 1)),
     )
 
 

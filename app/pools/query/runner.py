@@ -6,6 +6,7 @@ It does not know HTTP.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
@@ -24,7 +25,7 @@ from app.domain.errors import (
 )
 from app.pools import driver
 from app.pools.query.descriptions import OutdatedDescription
-from app.pools.query.rows import MAX_BYTES
+from app.pools.query.rows import MAX_BYTES, PORTAL
 from app.pools.query.statement import Result, Statement
 from app.pools.query.too_large import PROGRAM_LIMIT_EXCEEDED, results_too_large
 from app.pools.query.unsupported import command_of
@@ -42,6 +43,10 @@ _ROUNDING = 0.002
 # The limit for rows as they arrive, in bytes: rows that fit as JSON are never longer, even with one
 # short column.
 _MAX_ROW_BYTES = MAX_BYTES * 3 // 2
+# What Postgres says of an error in a parameter, in English, from version 16 on. A value may follow:
+# no more than these characters are searched.
+_MAX_CONTEXT = 10_000
+_OF_PARAMETER = re.compile(rf'^portal "{PORTAL}" parameter (\$\d+)', re.MULTILINE)
 _CANCELLED = "canceling statement due to user request"
 # Statements with these command tags change something only in functions that they call.
 _READS = frozenset({"SELECT", "SHOW", "TABLE", "VALUES"})
@@ -230,7 +235,7 @@ def _stored(sql: str, error: StatementFailed) -> str:
 
 
 def _timed_out(timeout: float) -> QueryTimeout:
-    return QueryTimeout(f"The statement ran longer than {timeout:g} s.")
+    return QueryTimeout(f"The statement ran longer than {timeout:g} s. Nothing was changed.")
 
 
 def _failure(error: ServerError, timeout: float, elapsed: float) -> Exception:
@@ -259,7 +264,14 @@ def _failure(error: ServerError, timeout: float, elapsed: float) -> Exception:
     return driver.failure_of(
         error.sqlstate,
         error.message,
-        hint=error.fields.get("H"),
+        hint=_hint(error),
         position=int(position) if position.isdigit() else None,
         fields=error.fields,
     )
+
+
+def _hint(error: ServerError) -> str | None:
+    """Postgres' hint, and the parameter that the error is about, if it says so."""
+    found = _OF_PARAMETER.search(error.fields.get("W", ""), 0, _MAX_CONTEXT)
+    hints = (f"The value of {found[1]} was refused." if found else "", error.fields.get("H"))
+    return " ".join(filter(None, hints)) or None

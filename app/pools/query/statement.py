@@ -119,8 +119,15 @@ class Statement(ABC, Generic[Result]):
     def _encoded_at_once(self, literals: Literals) -> list[bytes | None]:
         values: list[bytes | None] = []
         room = MAX_BYTES
-        for text in literals(self._params):
-            values.append(None if text is None else _encode(text, "A parameter"))
+        texts = iter(literals(self._params))
+        while len(values) < len(self._params):
+            try:
+                text = next(texts)
+                values.append(None if text is None else _encode(text, "The text"))
+            except StatementFailed as error:
+                raise StatementFailed(
+                    f"Parameter ${len(values) + 1}: {error.detail}", sqlstate=error.sqlstate
+                ) from error
             room -= len(values[-1] or b"")
             # A literal may be many times as long as its JSON.
             if room < 0:

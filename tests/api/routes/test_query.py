@@ -52,7 +52,8 @@ async def test_a_statement_that_runs_into_its_timeout_is_cancelled(api: Api, acm
     sleepy = "do $$ begin perform pg_sleep(60); end $$"
     for sql in ("select pg_sleep(60)", sleepy):
         details = problem(await api.query(acme, sql, timeout_seconds=0.05), 504, "query-timeout")
-        assert "0.05" in details["detail"]
+        assert details["detail"] == "The statement ran longer than 0.05 s. Nothing was changed."
+        assert "`timeout_seconds` may be up to 30" in details["hint"]
     assert await api.value(acme, "select 1") == 1
 
 
@@ -253,3 +254,8 @@ async def test_either_one_statement_or_several_are_asked_for(
 ) -> None:
     for path in (f"{acme}/query", f"{acme}/query?dry_run=true"):
         assert pointers(await api.client.post(path, json=body)) == [wrong]
+
+
+async def test_a_body_with_a_wrong_name_is_told_the_right_one_too(api: Api, acme: str) -> None:
+    refused = await api.client.post(f"{acme}/query", json={"query": "select 1"})
+    assert pointers(refused) == ["/body/sql", "/body/query"]

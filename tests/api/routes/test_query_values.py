@@ -130,6 +130,45 @@ async def test_an_error_of_postgres_has_its_sqlstate(
     assert await standing_api.value(acme, "select 1") == 1
 
 
+@pytest.mark.parametrize(
+    ("sql", "params", "detail"),
+    [
+        (
+            "select $1::text, $2::int4[]",
+            ["a", 7],
+            "Parameter $2: A number does not fit type int4[]; give it as a string.",
+        ),
+        (
+            "select $1::jsonb, $2::text",
+            [7, ["x"]],
+            "Parameter $2: An array does not fit type text; give it as a string.",
+        ),
+    ],
+)
+async def test_a_value_that_does_not_fit_names_its_parameter(
+    standing_api: Api, acme: str, sql: str, params: list[Any], detail: str
+) -> None:
+    for _ in range(2):  # its types are known the second time
+        details = problem(await standing_api.query(acme, sql, *params), 422, "statement-failed")
+        assert details["detail"] == detail
+
+
+async def test_a_value_that_postgres_refuses_names_its_parameter(
+    standing_api: Api, acme: str
+) -> None:
+    if int(str(await standing_api.value(acme, "show server_version_num"))) < 16_00_00:
+        pytest.skip("Postgres tells since version 16.")
+    sql = "select $1::text, $2::timestamptz, $3::date"
+    for params, hint in (
+        (["$7", "nowish", None], "The value of $2 was refused."),
+        (["$7", None, "2020-13-30"], "The value of $3 was refused. Perhaps"),
+    ):
+        details = problem(await standing_api.query(acme, sql, *params), 422, "statement-failed")
+        assert details["hint"].startswith(hint)
+    failed = await standing_api.query(acme, "select 1 / $1::int", 0)
+    assert "hint" not in problem(failed, 422, "statement-failed")
+
+
 async def test_a_syntax_error_has_its_position(standing_api: Api, acme: str) -> None:
     details = problem(await standing_api.query(acme, "select 1 frm x y"), 422, "statement-failed")
     assert (details["sqlstate"], details["position"]) == ("42601", 14)
@@ -206,7 +245,14 @@ async def test_a_request_that_does_not_fit_is_refused_with_its_place(
     [
         ({"sql": "x" * 100_001}, "Must have 100000 characters or fewer."),
         ({"sql": "select 1", "params": [0] * 1001}, "Must have 1000 items or fewer."),
-        ({"sql": "select 1", "timeout_seconds": 1e9}, "Must be 30 or less."),
+        (
+            {"sql": "select 1", "timeout_seconds": 1e9},
+            "Must be 30 or less, the setting POOLKEEPER_QUERY_TIMEOUT_SECONDS.",
+        ),
+        (
+            {"sql": "select 1", "max_rows": 2000},
+            "Must be 1000 or less, the setting POOLKEEPER_QUERY_MAX_ROWS.",
+        ),
     ],
 )
 async def test_a_limit_is_named_in_its_unit(
