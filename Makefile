@@ -63,9 +63,9 @@ soak: $(DEV) ## Acquire 100,000 leases with random cancellation, and look for le
 	@SOAK_LEASES=$${SOAK_LEASES:-100000} exec $(BIN)/pytest --timeout 3600 --durations 1 \
 		tests/faults/test_random_cancellation.py $(ARGS)
 
-chaos: $(DEV) ## Inject 100 random faults into two instances under load (CHAOS_FAULTS, CHAOS_SEED)
+chaos: $(DEV) ## Inject 100 random faults into two instances, and around nodes (CHAOS_FAULTS, CHAOS_SEED)
 	@CHAOS_FAULTS=$${CHAOS_FAULTS:-100} exec $(BIN)/pytest --capture no --timeout 7200 \
-		tests/faults/test_instances_fail.py $(ARGS)
+		tests/faults/test_instances_fail.py tests/faults/test_nodes_at_random.py $(ARGS)
 
 coverage: $(DEV) $(DRIVERS) ## Run the tests and show uncovered branches
 	@exec $(BIN)/pytest $(PARALLEL) --timeout 1800 --cov $(ARGS)

@@ -6,33 +6,23 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 import signal
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from time import monotonic
 
 import pytest
 
 from app.runtime.server import ProcessStatus
+from tests.fixtures.chaos import FAULTS, chance, inject
 from tests.fixtures.instances import GLANCE, TENANT, Instance, Instances, two_instances
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import kill
 from tests.fixtures.served import NO_ANSWER
 from tests.fixtures.waiting import eventually
 
-FAULTS = int(os.environ.get("CHAOS_FAULTS", "0"))
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
-# Parts of the names of faults; "": all of them.
-KINDS = os.environ.get("CHAOS_KINDS", "").split(",")
 # Longer than after any of these an instance is trusted, or taken for abandoned.
 _LONG_AGO = 11.0
-
-chance = random.Random(SEED)  # noqa: S311 - which fault is next
 
 
 async def kill_the_active(instances: Instances) -> None:
@@ -131,11 +121,6 @@ async def restart_the_catalog(instances: Instances) -> None:
         await eventually(is_settled, every=GLANCE)
 
 
-def show(line: str) -> None:
-    """What `make chaos` prints."""
-    print(line, flush=True)  # noqa: T201
-
-
 Fault = Callable[[Instances], Awaitable[None]]
 
 EACH_ONCE: list[Fault] = [
@@ -152,27 +137,8 @@ ALL: list[Fault] = [*EACH_ONCE, cut_off_the_server]
 async def test_one_instance_serves_whatever_happens_to_the_other(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:
-    kinds = [fault for fault in ALL if any(name in fault.__name__ for name in KINDS)]
-    faults = chance.choices(kinds, k=FAULTS) if FAULTS else EACH_ONCE
-    took: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     async with two_instances(database, catalog_database, tmp_path) as instances:
-        for number, fault in enumerate(faults, start=1):
-            began = monotonic()
-            await fault(instances)
-            over = monotonic() - began
-            if FAULTS or fault is not faults[-1]:
-                await instances.recover()
-            took[fault.__name__].append((over, monotonic() - began))
-            show(
-                f"{number}. {fault.__name__}: over after {over:.1f} s, all well after"
-                f" {monotonic() - began:.1f} s; {instances}"
-            )
-        for name, times in sorted(took.items()):
-            overs, wells = (sorted(each) for each in zip(*times, strict=True))
-            show(
-                f"{len(times)} × {name}: over after {median(overs):.1f} s ({overs[-1]:.1f} at"
-                f" most), all well after {median(wells):.1f} s ({wells[-1]:.1f} at most)"
-            )
+        await inject(instances, each_once=EACH_ONCE, at_random=ALL, recover=instances.recover)
         assert instances.writers.epoch == instances.epoch or not FAULTS
         assert sum(instances.advice.acknowledged.values())
         tenants = (await (await instances.active()).running.client.get("/v1/tenants")).json()
