@@ -751,6 +751,7 @@ class PoolView(TypedDict):
     open: bool
     desired: DesiredSize
     access_count: int
+    waiting_on_nodes: int
     wait_p99_ms: float | None
     waits_for: WaitView | None
     leak_suspects: list[LeakSuspectView]
@@ -1069,6 +1070,7 @@ class TenantStats(TypedDict):
     connections_closed: int
     connections_lost: int
     connect_failures: int
+    waiting_on_nodes: int
     waits_for: WaitView | None
     max_wait_time_ms: float
     created_at: str | None

@@ -49,12 +49,13 @@ class PoolOrder(StrEnum):
     LARGEST = "-size"
 
 
-_RANKS: dict[str, Callable[[PoolSnapshot], float]] = {
-    "pool_id": lambda _: 0.0,
-    "waiting": lambda row: row.stats.metrics.waiting_requests,
-    "wait_p99_ms": lambda row: row.stats.wait.p99_ms or 0.0,
-    "active": lambda row: row.stats.metrics.active_connections,
-    "size": lambda row: row.stats.metrics.total_connections,
+# Of a pool, and the number of its clients that wait on nodes.
+_RANKS: dict[str, Callable[[PoolSnapshot, int], float]] = {
+    "pool_id": lambda *_: 0.0,
+    "waiting": lambda row, on_nodes: row.stats.metrics.waiting_requests + on_nodes,
+    "wait_p99_ms": lambda row, _: row.stats.wait.p99_ms or 0.0,
+    "active": lambda row, _: row.stats.metrics.active_connections,
+    "size": lambda row, _: row.stats.metrics.total_connections,
 }
 
 
@@ -108,7 +109,11 @@ async def list_pools(
     advisor: Annotated[AdvisorLoop, provided(AdvisorLoop)],
     *,
     sort: Annotated[
-        PoolOrder, Query(description="Sort key; ties are sorted by pool ID.")
+        PoolOrder,
+        Query(
+            description="Sort key; ties are sorted by pool ID. Who waits on nodes counts for "
+            "`waiting`, too."
+        ),
     ] = PoolOrder.POOL_ID,
     strategy: StrategyQuery = None,
     server: ServerQuery = None,
@@ -120,7 +125,8 @@ async def list_pools(
 ) -> Response:
     """Lists the open and the paused pools that serve a tenant that the key can access.
 
-    While the maximum number of pools is in use, pools that callers wait for are listed, too.
+    While the maximum number of pools is in use, pools that callers wait for are listed, too, and
+    so are those of tenants whose clients wait on nodes.
 
     The numbers are at most a second old and include the latest change made through this API. Sort
     keys other than the pool ID change between two pages, so a pool can appear twice or not at all.
@@ -134,7 +140,12 @@ async def list_pools(
         and (server is None or row.server == server)
         and search in row.pool_id
     ]
-    order = Order(sort.value, _RANKS[sort.lstrip("-")], lambda row: row.pool_id)
+    on_nodes, rank = snapshot.waiting_on_nodes, _RANKS[sort.lstrip("-")]
+    order: Order[PoolSnapshot] = Order(
+        sort.value,
+        lambda row: rank(row, on_nodes.get(row.pool_id, 0)),
+        lambda row: row.pool_id,
+    )
     page, next_cursor = order.page(found, cursor=cursor, offset=offset, limit=limit)
     served = Counter(row.spec.pool_id for row in snapshot.tenants_of(principal.tenants or ()))
     pools = PoolList(
@@ -147,6 +158,7 @@ async def list_pools(
                 tenants=row.tenants if principal.tenants is None else served[row.pool_id],
                 # No tenant has a shared pool's name.
                 wait=own.wait if (own := snapshot.tenants.get(row.pool_id)) else None,
+                waiting_on_nodes=on_nodes.get(row.pool_id, 0),
                 recommendation=advisor.open_recommendations.get(row.pool_id),
                 stale=not snapshot.catalog_available,
             )

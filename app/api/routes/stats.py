@@ -51,11 +51,12 @@ class TenantOrder(StrEnum):
     MOST_ACTIVE = "-active_connections"
 
 
-_RANKS: dict[str, Callable[[TenantSnapshot], float]] = {
-    "tenant": lambda _: 0.0,
-    "waiting_requests": lambda row: row.stats.metrics.waiting_requests,
-    "wait_p99_ms": lambda row: row.stats.wait.p99_ms or 0.0,
-    "active_connections": lambda row: row.stats.metrics.active_connections,
+# Of a tenant, and the number of its clients that wait on nodes.
+_RANKS: dict[str, Callable[[TenantSnapshot, int], float]] = {
+    "tenant": lambda *_: 0.0,
+    "waiting_requests": lambda row, on_nodes: row.stats.metrics.waiting_requests + on_nodes,
+    "wait_p99_ms": lambda row, _: row.stats.wait.p99_ms or 0.0,
+    "active_connections": lambda row, _: row.stats.metrics.active_connections,
 }
 
 
@@ -72,7 +73,11 @@ async def get_stats(
     fleet: Annotated[Fleet, provided(Fleet)],
     *,
     sort: Annotated[
-        TenantOrder, Query(description="Sort key of the tenants; ties are sorted by ID.")
+        TenantOrder,
+        Query(
+            description="Sort key of the tenants; ties are sorted by ID. Who waits on nodes counts "
+            "for `waiting_requests`, too."
+        ),
     ] = TenantOrder.TENANT,
     pool: Annotated[
         str | None,
@@ -98,7 +103,12 @@ async def get_stats(
         for row in tenants
         if (pool is None or row.spec.pool_id == pool) and search in row.spec.id
     ]
-    order = Order(sort.value, _RANKS[sort.lstrip("-")], lambda row: row.spec.id)
+    on_nodes, rank = snapshot.waiting_on_nodes, _RANKS[sort.lstrip("-")]
+    order: Order[TenantSnapshot] = Order(
+        sort.value,
+        lambda row: rank(row, on_nodes.get(row.spec.id, 0)),
+        lambda row: row.spec.id,
+    )
     page, next_cursor = order.page(found, cursor=cursor, offset=offset, limit=limit)
     pools = list(snapshot.pools_of(principal.tenants))
     lag, worst_lag = snapshot.loop_lag
@@ -116,7 +126,13 @@ async def get_stats(
         nodes=None if principal.tenants is not None else show_nodes(fleet),
         evictions={reason: snapshot.evictions.get(reason, 0) for reason in reasons},
         loop_lag=LoopLagView(now_ms=lag * 1000, worst_ms=worst_lag * 1000),
-        items=[show_stats(row.spec, row.pool_state, row.stats, row.wait) for row in page],
+        items=[
+            show_stats(
+                *(row.spec, row.pool_state, row.stats, row.wait),
+                waiting_on_nodes=on_nodes.get(row.spec.id, 0),
+            )
+            for row in page
+        ],
         next_cursor=next_cursor,
     )
     return cache.render(request, snapshot, stats, exclude=excluded)
@@ -125,10 +141,13 @@ async def get_stats(
 @router.get(
     "/tenants/{tenant}/stats", dependencies=[REQUIRE_READ], summary="Get a tenant's statistics"
 )
-async def get_tenant_stats(tenant: TenantDep, manager: ManagerDep) -> TenantStats:
+async def get_tenant_stats(
+    tenant: TenantDep, manager: ManagerDep, fleet: Annotated[Fleet, provided(Fleet)]
+) -> TenantStats:
     """Shows a tenant's counters, gauges and percentiles, whether or not its pool is open."""
     found = manager.tenant_state(tenant)
     state = manager.pool_state(found.tenant.spec.pool_id)
     stats = manager.tenant_stats(found)
     wait = manager.wait_of(found) if stats.metrics.waiting_requests else None
-    return show_stats(found.tenant.spec, state, stats, wait)
+    on_nodes = fleet.waiting(found.tenant.spec.id)
+    return show_stats(found.tenant.spec, state, stats, wait, waiting_on_nodes=on_nodes)

@@ -133,6 +133,9 @@ class PoolView(_PoolNow):
         "none. Leases are counted in the statistics, since the service started.",
         examples=[1841],
     )
+    waiting_on_nodes: int = Field(
+        description="Clients that wait on nodes; `waiting` does not count them.", examples=[0]
+    )
     wait_p99_ms: float | None = Field(
         description="99th percentile of the time callers waited, within the statistics window.",
         examples=[0.4],
@@ -178,6 +181,7 @@ class PoolView(_PoolNow):
         *,
         tenants: int,
         wait: Wait | None,
+        waiting_on_nodes: int,
         recommendation: Recommendation | None,
         stale: bool,
     ) -> PoolView:
@@ -199,6 +203,7 @@ class PoolView(_PoolNow):
             state=pool.state,
             **_connections(pool.stats.metrics),
             access_count=pool.access_count,
+            waiting_on_nodes=waiting_on_nodes,
             wait_p99_ms=pool.stats.wait.p99_ms,
             waits_for=WaitView.of(wait),
             leak_suspects=[
@@ -273,6 +278,7 @@ class PoolViews:
             principal,
             tenants=self._tenant_count(spec.pool_id, principal),
             wait=manager.wait_of(tenant) if waits else None,
+            waiting_on_nodes=self._fleet.waiting(spec.pool_id),
             recommendation=self._advisor.open_recommendations.get(spec.pool_id),
             stale=not self._catalog.available,
         )

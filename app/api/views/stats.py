@@ -76,6 +76,10 @@ class TenantStats(ServiceTotals, _TenantPool):
     sees its own leases and waits; the pool's connections belong to no single tenant.
     """
 
+    waiting_on_nodes: int = Field(
+        description="Clients that wait on nodes; `waiting_requests` does not count them.",
+        examples=[0],
+    )
     waits_for: WaitView | None = Field(
         description="What its callers wait for now; null if nobody waits."
     )
@@ -194,7 +198,12 @@ class StatsEvent(BaseModel):
 
 
 def show_stats(
-    spec: TenantSpec, pool_state: PoolState, stats: PoolStats, wait: Wait | None
+    spec: TenantSpec,
+    pool_state: PoolState,
+    stats: PoolStats,
+    wait: Wait | None,
+    *,
+    waiting_on_nodes: int,
 ) -> TenantStats:
     """One tenant's statistics."""
     return TenantStats(
@@ -203,6 +212,7 @@ def show_stats(
         strategy=spec.strategy,
         pool=spec.pool_id,
         pool_state=pool_state,
+        waiting_on_nodes=waiting_on_nodes,
         waits_for=WaitView.of(wait),
         **_totals(stats.counters, stats.metrics),
         **dict(zip(_MEASURED, _measured_of(stats), strict=True)),

@@ -34,6 +34,7 @@ from app.cli.client.table import (
     prose,
     text,
     wait_of,
+    waiting,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ COLUMNS = (
     number("SIZE", "size"),
     number("MAX", lambda item: item["desired"]["max_size"]),
     number("ACTIVE", "active"),
-    number("WAITING", "waiting"),
+    number("WAITING", waiting("waiting")),
     number("WAIT P99 MS", "wait_p99_ms"),
     text("STRATEGY", "strategy", WIDE),
     text("SERVER", "server", WIDE),

@@ -19,6 +19,7 @@ from app.cli.client.table import (
     text,
     wait_cause,
     wait_of,
+    waiting,
 )
 from app.cli.client.times import TIMES, point_in_time
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     text("TENANT", "tenant", ALWAYS),
     number("ACTIVE", "active_connections"),
-    number("WAITING", "waiting_requests"),
+    number("WAITING", waiting("waiting_requests")),
     text("WAITS FOR", wait_cause),
     number("WAIT P99 MS", lambda item: item["wait"]["p99_ms"]),
     number("HOLD P95 MS", lambda item: item["hold"]["p95_ms"]),

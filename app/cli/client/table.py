@@ -103,6 +103,19 @@ def on_node(entry: Item) -> str:
     )
 
 
+def waiting(key: str) -> Callable[[Item], float | str | None]:
+    """Callers that wait for the service's own pools, *key*, and those on nodes, which say so."""
+
+    def value(item: Item) -> float | str | None:
+        here: float | None = item[key]
+        if not item.get("waiting_on_nodes"):
+            return here
+        on_nodes = f"{item['waiting_on_nodes']} on nodes"
+        return f"{here} + {on_nodes}" if here else on_nodes
+
+    return value
+
+
 def wait_of(item: Item) -> str | None:
     """What the callers of a tenant wait for; None if nobody waits."""
     wait: Item | None = item["waits_for"]

@@ -17,6 +17,7 @@ from time import monotonic
 
 from app.catalog.catalog import Catalog
 from app.control.monitoring.isolation_audit import findings_of
+from app.control.nodes.node_loads import NodeLoads
 from app.control.time_slices import TimeSlices
 from app.domain.counters import Counters
 from app.domain.desired_state import Pause
@@ -121,8 +122,10 @@ class Snapshot:
         sequence: grows with each snapshot, from 1.
         at: when it was started, in monotonic seconds; `as_of`: by the wall clock.
         pools: open pools by id, sorted by it.
-        closed: pools that are not open, but paused or awaited by callers; sorted likewise.
+        closed: pools that are not open, but paused, or awaited by callers here or on nodes; sorted
+            likewise.
         tenants: tenants by id; sorted likewise.
+        waiting_on_nodes: clients that wait on nodes, by tenant.
         totals: by server and strategy since the service started; they never fall.
         findings: number of failed isolation checks.
         loop_lag: event loop lag at the last measurement, and its recent maximum, in seconds.
@@ -135,6 +138,7 @@ class Snapshot:
     pools: Mapping[str, PoolSnapshot]
     closed: Mapping[str, PoolSnapshot]
     tenants: Mapping[str, TenantSnapshot]
+    waiting_on_nodes: Mapping[str, int]
     totals: Totals
     servers: tuple[ServerSnapshot, ...]
     evictions: Mapping[EvictionReason, int]
@@ -183,8 +187,11 @@ class Snapshot:
 class Snapshots:
     """Takes snapshots, one at a time; each poll publishes one."""
 
-    def __init__(self, manager: TenantPoolManager, catalog: Catalog, lag: EventLoopLag) -> None:
+    def __init__(
+        self, manager: TenantPoolManager, loads: NodeLoads, catalog: Catalog, lag: EventLoopLag
+    ) -> None:
         self._manager = manager
+        self._loads = loads
         self._catalog = catalog
         self._lag = lag
         self._lock = asyncio.Lock()
@@ -243,7 +250,7 @@ class Snapshots:
         waited_for.set()
 
     async def _take(self) -> Snapshot:
-        builder = _SnapshotBuilder(self._manager, self.latest)
+        builder = _SnapshotBuilder(self._manager, self._loads.waiting(), self.latest)
         changes, slices = self._changes, TimeSlices()
         for _ in builder.steps():
             await slices.end_step()
@@ -257,8 +264,14 @@ class Snapshots:
 class _SnapshotBuilder:
     """Builds a snapshot; pools and tenants that did not change are reused from *before*."""
 
-    def __init__(self, manager: TenantPoolManager, before: Snapshot | None) -> None:
+    def __init__(
+        self,
+        manager: TenantPoolManager,
+        waiting_on_nodes: Mapping[str, int],
+        before: Snapshot | None,
+    ) -> None:
         self._manager = manager
+        self._waiting_on_nodes = waiting_on_nodes
         self._before = before
         self._at = monotonic()
         self._as_of = datetime.now(UTC)
@@ -271,7 +284,7 @@ class _SnapshotBuilder:
         self._states = list(manager.tenant_states.values())
         self._open = list(manager.pools())
         paused = [each.pool_id for each in manager.desired.values() if each.pause]
-        self._maybe_closed = sorted({*paused, *manager.awaited_pools})
+        self._maybe_closed = sorted({*paused, *manager.awaited_pools, *waiting_on_nodes})
 
     def steps(self) -> Iterator[None]:
         """Build it in short steps."""
@@ -312,6 +325,7 @@ class _SnapshotBuilder:
             pools=self._pools,
             closed=self._closed,
             tenants=self._tenants,
+            waiting_on_nodes=self._waiting_on_nodes,
             totals=self._totals,
             servers=tuple(
                 ServerSnapshot(

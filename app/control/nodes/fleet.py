@@ -189,6 +189,10 @@ class Fleet:
         await self._budgets.redivide(node.commitments.keys() | node.servers)
         return node.last_session
 
+    def waiting(self, tenant: str) -> int:
+        """Clients of a tenant that wait on nodes."""
+        return self._loads.waiting().get(tenant, 0)
+
     async def hear(self, node: TrackedNode, report: NodeReport) -> ReportAnswer:
         """Take in a report; return what *node* may have from now on.
 

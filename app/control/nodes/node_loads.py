@@ -25,6 +25,8 @@ class NodeLoads:
         self._clock = clock
         self._tenants: dict[str, NodeTenantLoad] = {}
         self._heard_at: dict[str, float] = {}
+        # Tenants with clients that wait on any node.
+        self._awaited: set[str] = set()
         # Sums over all tenants, including those that are gone.
         self.transactions = 0
         self.held_seconds = 0.0
@@ -44,6 +46,7 @@ class NodeLoads:
             added = load.hear(node, entry, since=since, at=now)
             self.transactions += added.transactions
             self.held_seconds += added.held_seconds
+            self._note_waiting(entry.name, load)
         for name in gone:
             self._drop(name, node)
 
@@ -73,6 +76,12 @@ class NodeLoads:
         now = self.now
         return load.reading(now, self._reachable(now))
 
+    def waiting(self) -> dict[str, int]:
+        """Clients that wait on reachable nodes, by tenant; tenants without any are left out."""
+        reachable = self._reachable(self.now)
+        counts = ((name, self._tenants[name].waiting(reachable)) for name in self._awaited)
+        return {name: count for name, count in counts if count}
+
     def active(self, since: float) -> Iterator[tuple[str, NodeTenantLoad]]:
         """Tenants that changed *since* then, or that have connections or clients."""
         for name, load in list(self._tenants.items()):
@@ -84,5 +93,14 @@ class NodeLoads:
 
     def _drop(self, name: str, node: str) -> None:
         load = self._tenants.get(name)
-        if load is not None and load.drop(node):
+        if load is None:
+            return
+        if load.drop(node):
             del self._tenants[name]
+        self._note_waiting(name, load)
+
+    def _note_waiting(self, name: str, load: NodeTenantLoad) -> None:
+        if load.waiting(self._heard_at):
+            self._awaited.add(name)
+        else:
+            self._awaited.discard(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
@@ -69,6 +69,11 @@ class NodeTenantLoad:
         return self.changed_at > since or any(
             place.entry.connections or place.entry.clients for place in self._places.values()
         )
+
+    def waiting(self, nodes: Container[str]) -> int:
+        """Clients that wait on these nodes."""
+        places = self._places.items()
+        return sum([place.entry.waiting for name, place in places if name in nodes])
 
     def reading(self, now: float, heard_at: Mapping[str, float]) -> LoadReading:
         """The reading at *now*; *heard_at*: when each reachable node last reported."""

@@ -169,6 +169,31 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
     assert [server["nodes"] for server in stats["servers"]] == [5]
 
 
+async def test_who_waits_on_a_node_is_in_the_lists_of_pools_and_statistics(api: Api) -> None:
+    """Its pool is not open in the service."""
+    for name in ("acme", "beta"):
+        await api.tenant(name)
+    ok(await api.client.put("/v1/tenants/beta/pool", json={}), 201)
+    ok(await api.client.put(NODE, json={}), 201)
+    session = await began(api.client)
+    ok(await api.client.post(f"{NODE}/reports", json=report(session)))
+    await api.service.snapshots.publish()
+
+    async def first(url: str) -> dict[str, Any]:
+        listed: list[dict[str, Any]] = ok(await api.client.get(url))["items"]
+        assert len(listed) == 2
+        return listed[0]
+
+    pool, stats = (
+        await first("/v1/pools?sort=-waiting"),
+        await first("/v1/stats?sort=-waiting_requests"),
+    )
+    assert (pool["pool_id"], pool["waiting"], pool["waiting_on_nodes"]) == ("acme", 0, 1)
+    assert (stats["tenant"], stats["waiting_requests"], stats["waiting_on_nodes"]) == ("acme", 0, 1)
+    for one in ("stats", "pool"):
+        assert ok(await api.client.get(f"{ACME}/{one}"))["waiting_on_nodes"] == 1
+
+
 async def test_what_a_silent_node_said_counts_as_of_now_no_more(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

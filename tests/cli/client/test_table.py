@@ -33,6 +33,7 @@ from app.cli.client.table import (
     plain,
     prose,
     text,
+    waiting,
 )
 from app.cli.client.usage import COLUMNS as USAGE
 from app.domain.advisor import EVIDENCE
@@ -49,6 +50,9 @@ LONG = "customer-4711-with-a-long-name"
 
 def cells(line: str) -> list[str]:
     return re.split(r" {2,}", line.strip())
+
+
+HERE_AND_THERE = ((0, 0), (3, 0), (0, 196), (3, 196))
 
 
 @pytest.fixture(scope="module")
@@ -249,3 +253,9 @@ def test_a_terminal_has_the_width_that_it_says(width: int) -> None:
     assert len(lines[1]) <= width
     assert ("CONFIDENCE" in titles) == (width > 80)
     assert lines[1].startswith("3f2b8c1e  acme")
+
+
+def test_who_waits_on_nodes_is_told_apart() -> None:
+    value = waiting("waiting")
+    shown = [value({"waiting": here, "waiting_on_nodes": there}) for here, there in HERE_AND_THERE]
+    assert shown == [0, 3, "196 on nodes", "3 + 196 on nodes"]

@@ -113,6 +113,23 @@ def test_those_with_something_to_tell_are_active() -> None:
     assert [name for name, _ in site.loads.active(site.clock.now)] == ["acme"]
 
 
+def test_who_waits_is_counted_on_reachable_nodes() -> None:
+    site = Site()
+    site.hear("a", counted(1, waiting=4))
+    site.clock.now += 50.0
+    site.hear("b", counted(1, waiting=3))
+    assert site.loads.waiting() == {"acme": 3}, "of a silent node nothing is known"
+    site.hear("a")
+    assert site.loads.waiting() == {"acme": 7}
+    site.hear("b", gone=frozenset({"acme"}))
+    assert site.loads.waiting() == {"acme": 4}
+    site.hear("a", counted(1))
+    assert site.loads.waiting() == {}
+    site.hear("a", counted(1, waiting=4))
+    site.loads.forget("a")
+    assert site.loads.waiting() == {}
+
+
 def test_waits_are_those_of_the_last_minute() -> None:
     site = Site()
     count = 0

@@ -18,6 +18,7 @@ from app.cli.client.table import (
     plain,
     pool_state,
     wait_of,
+    waiting,
 )
 from app.text.printable import printable
 from app.text.wrapping import shortened, wrapped
@@ -181,13 +182,13 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
     # are known.
     is_own = pool is not None and not pool["shared"]
     active = pool["active"] if pool and is_own else numbers["active_connections"]
-    waiting = pool["waiting"] if pool and is_own else numbers["waiting_requests"]
+    callers = waiting("waiting")(pool) if pool and is_own else waiting("waiting_requests")(numbers)
     facts = {
         "pool": f"{pool['pool_id']}, {pool_state(pool)}" if pool else _NOT_OPEN,
         "connections": _connections(pool),
         "leases": f"{active:,} now; max_leases {plain(tenant['max_leases'])}, "
         f"weight {tenant['weight']}",
-        "callers": f"{waiting:,} waiting",
+        "callers": f"{plain(callers)} waiting",
         "wait for": wait_of(numbers) or "nothing",
         "wait": _latency(numbers["wait"]) + f"; max {numbers['max_wait_time_ms']:,.1f} ms "
         f"in the last {numbers['window_seconds']:,.0f} s",

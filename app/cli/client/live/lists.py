@@ -21,6 +21,7 @@ from app.cli.client.table import (
     prose,
     text,
     wait_cause,
+    waiting,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Document = Mapping[str, Any]
 
 _POOL_FIELDS = (
-    "pool_id,tenant,shared,server,state,pause,desired,size,active,waiting,wait_p99_ms,tenants,"
+    "pool_id,tenant,shared,server,state,pause,desired,size,active,waiting,waiting_on_nodes,wait_p99_ms,tenants,"
     "leak_suspects,waits_for,recommendation"
 )
 _TENANT_FIELDS = (
@@ -72,7 +73,7 @@ class PoolRows:
     columns: ClassVar[Sequence[TableColumn]] = (
         text("POOL", "pool_id", ALWAYS),
         prose("STATE", pool_state, ALWAYS),
-        number("WAITING", "waiting", ALWAYS),
+        number("WAITING", waiting("waiting"), ALWAYS),
         number("WAIT P99 MS", "wait_p99_ms", USUALLY),
         number("ACTIVE", "active", USUALLY),
         number("SIZE", "size", USUALLY),
