@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
+from app.domain.nodes.ended_transactions import EndedTransactions
 from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
 from app.domain.nodes.load_reading import LoadReading
 from app.domain.nodes.report import EntryReport
@@ -23,6 +24,7 @@ class _Place:
     """The tenant on one node, and the time until which its gauges have been counted."""
 
     entry: EntryReport
+    ended: EndedTransactions
     counted_until: float
 
 
@@ -37,17 +39,17 @@ class NodeTenantLoad:
         self._marks: deque[tuple[float, EntryTotals]] = deque()
 
     def hear(self, node: str, entry: EntryReport, *, since: float, at: float) -> EntryTotals:
-        """Take in a change that *node* reports after its report of *since*; return what was added.
+        """Take in a change that *node* reports after its report of *since*; return what ended.
 
         What it counted before its first report of the tenant is unknown.
         """
         self.changed_at = at
         place = self._places.get(node)
         if place is None:
-            self._places[node] = _Place(entry, at)
+            self._places[node] = _Place(entry, EndedTransactions.since(entry), at)
             return _NO_TOTALS
         self._count(place, at)
-        added = entry.totals.since(place.entry.totals)
+        place.ended, added = place.ended.updated(place.entry, entry)
         if not self._marks or self._marks[-1][0] <= at - _MARK_EVERY:
             self._marks.append((since, self.totals))
         self.totals = self.totals.plus(added)

@@ -1,7 +1,8 @@
 """A tenant's load, estimated from a pooler's totals: PgBouncer keeps sums, no histograms.
 
-`xact_count` counts transactions, so arrivals. `xact_time` includes the wait for a connection, so
-the mean hold is S = (xact_time - wait_time) / xact_count, and the offered load a = arrivals/s x S.
+Of the transactions that ended (see `ended_transactions`), `xact_time` includes the wait for a
+connection, so the mean hold is S = (xact_time - wait_time) / count, and the load that they carried
+a = count/s x S.
 The distribution of waits, beyond their mean, is in `wait_estimate`.
 """
 
@@ -42,9 +43,9 @@ class EntryTotals:
     """Sums of one entry. They restart from zero when the pooler frees its pool, or restarts.
 
     Attributes:
-        transactions: ended transactions.
-        transaction_seconds: their duration, with the wait for a connection.
-        wait_seconds: waits of those that got a connection.
+        transactions: those that clients asked for; in sums of `EndedTransactions` those that ended.
+        transaction_seconds: durations of those that ended, with the wait for a connection.
+        wait_seconds: waits of those that got a connection, or likewise of those that ended.
         oldest_waits: as the agent saw them; they restart from zero with each agent.
     """
 
@@ -59,17 +60,21 @@ class EntryTotals:
         A sum that fell has restarted in between.
         """
         waits = _difference(self.oldest_waits, earlier.oldest_waits)
-        if (
-            self.transactions < earlier.transactions
-            or self.transaction_seconds < earlier.transaction_seconds
-            or self.wait_seconds < earlier.wait_seconds
-        ):
+        if not self.continues(earlier):
             earlier = _NOTHING
         return EntryTotals(
             transactions=self.transactions - earlier.transactions,
             transaction_seconds=self.transaction_seconds - earlier.transaction_seconds,
             wait_seconds=self.wait_seconds - earlier.wait_seconds,
             oldest_waits=waits,
+        )
+
+    def continues(self, earlier: EntryTotals) -> bool:
+        """Whether no sum has restarted since *earlier*."""
+        return (
+            self.transactions >= earlier.transactions
+            and self.transaction_seconds >= earlier.transaction_seconds
+            and self.wait_seconds >= earlier.wait_seconds
         )
 
     def plus(self, added: EntryTotals) -> EntryTotals:
@@ -108,7 +113,7 @@ class EstimatedLoad:
     """The load of one entry over some time.
 
     Attributes:
-        arrivals: transactions a second.
+        arrivals: transactions a second, of those that ended.
         hold: mean seconds of a transaction, without the wait.
         wait: mean seconds that it waited for a connection.
         oldest_waits: what the agent saw in that time.

@@ -16,7 +16,7 @@ class LoadReading:
 
     Attributes:
         at: when it was read, in monotonic seconds.
-        totals: totals of everything reported since the service started.
+        totals: totals of the transactions that ended since the service started.
         busy_seconds, waiting_seconds, open_seconds: connections in a transaction, waiting clients,
             and open connections, integrated over time: each report counts until the next one.
         metrics: the gauges of the latest reports.
@@ -37,7 +37,7 @@ class LoadOnNodes:
     """A tenant on nodes over one interval; waits and holds are estimated.
 
     Attributes:
-        arrivals: requested transactions: those that ended, plus the growth of the queue.
+        arrivals: requested transactions: those that ended, plus the growth of those under way.
         ended: transactions that ended.
         mean_active, mean_waiting, mean_open: connections in a transaction, clients that waited,
             and open connections, averaged over time.
@@ -58,10 +58,10 @@ class LoadOnNodes:
         seconds = after.at - before.at
         added = after.totals.since(before.totals)
         load = EstimatedLoad.during(seconds, added)
-        queue = after.metrics.waiting_requests - before.metrics.waiting_requests
+        grown = _under_way(after) - _under_way(before)
         waits = WaitEstimate(load, max(1, after.size)) if load else None
         return cls(
-            arrivals=max(0, added.transactions + queue),
+            arrivals=max(0, added.transactions + grown),
             ended=added.transactions,
             mean_active=(after.busy_seconds - before.busy_seconds) / seconds,
             mean_waiting=(after.waiting_seconds - before.waiting_seconds) / seconds,
@@ -69,3 +69,7 @@ class LoadOnNodes:
             wait=waits.histogram(added.transactions) if waits else Histogram(),
             hold=load.holds(added.transactions) if load else Histogram(),
         )
+
+
+def _under_way(reading: LoadReading) -> int:
+    return reading.metrics.waiting_requests + reading.metrics.active_connections

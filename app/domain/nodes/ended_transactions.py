@@ -1,0 +1,70 @@
+"""Which transactions of an entry have ended, by a pooler's totals and its gauges.
+
+PgBouncer counts a transaction when its client asks for it, its wait when it gets a connection, and
+its duration when it ends (`xact_count`, `wait_time`, `xact_time`). While many are under way, the
+three sums are of different transactions. The gauges tell how many that are: clients that wait, and
+connections in use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.report import EntryReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedTransactions:
+    """Sums of one entry on one node since its first report; they never fall.
+
+    A client that gives up its wait is counted as a transaction that ended at once.
+
+    Attributes:
+        begun: transactions that got a connection.
+        begun_wait_seconds: their waits.
+        recent_wait: mean wait of as many of the latest of them as connections are in use.
+        ended: transactions that ended.
+        ended_wait_seconds: their waits.
+    """
+
+    begun: int
+    begun_wait_seconds: float = 0.0
+    recent_wait: float = 0.0
+    ended: int = 0
+    ended_wait_seconds: float = 0.0
+
+    @classmethod
+    def since(cls, first: EntryReport) -> Self:
+        """Begin with the *first* report; those under way by then count when they end."""
+        return cls(begun=first.in_use)
+
+    def updated(self, before: EntryReport, now: EntryReport) -> tuple[Self, EntryTotals]:
+        """Take in the report after *before*; return also the totals of those that ended since."""
+        added, waiting, known = now.totals.since(before.totals), before.waiting, self
+        if not now.totals.continues(before.totals):
+            # What was under way went with the pooler.
+            waiting = 0
+            known = replace(self, begun=self.ended, begun_wait_seconds=self.ended_wait_seconds)
+        newly = added.transactions - (now.waiting - waiting)
+        recent = known.recent_wait
+        if newly > 0:
+            recent += min(1.0, newly / max(1, now.in_use)) * (added.wait_seconds / newly - recent)
+        begun, waited = known.begun + newly, known.begun_wait_seconds + added.wait_seconds
+        # Clients are served in order: while the queue grows, they waited as long as its first has.
+        running_waited = now.in_use * max(recent, now.longest_wait)
+        # Counts and gauges are read one after the other, so both may be a little off.
+        after = replace(
+            known,
+            begun=begun,
+            begun_wait_seconds=waited,
+            recent_wait=recent,
+            ended=max(known.ended, begun - now.in_use),
+            ended_wait_seconds=max(known.ended_wait_seconds, waited - running_waited),
+        )
+        return after, replace(
+            added,
+            transactions=after.ended - known.ended,
+            wait_seconds=after.ended_wait_seconds - known.ended_wait_seconds,
+        )

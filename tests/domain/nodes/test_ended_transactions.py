@@ -1,0 +1,105 @@
+"""Rates, holds and waits are right while more transactions wait than run, not only afterwards."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from app.domain.nodes.ended_transactions import EndedTransactions
+from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.report import EntryReport
+from tests.fixtures.reporting import entry
+
+_TICK = 0.01
+
+
+def report(totals: EntryTotals, **gauges: float) -> EntryReport:
+    return entry("acme", totals=totals, clients=200, size=4, **gauges)
+
+
+def flood(clients: int, *, size: int, hold: float, seconds: float) -> Iterator[EntryReport]:
+    """Report every second of clients that come back at once, as PgBouncer counts them.
+
+    They have all left after so many *seconds*, once they were served.
+    """
+    now, count, waited, lasted = 0.0, 0, 0.0, 0.0
+    waiting: deque[float] = deque()
+    running: list[tuple[float, float]] = []
+    yield report(EntryTotals(), in_use=0, waiting=0)
+    while not (count and not running):
+        if not count:
+            waiting.extend([now] * clients)
+            count = clients
+        ended = [each for each in running if now >= each[1] + hold - _TICK / 2]
+        running = [each for each in running if each not in ended]
+        for asked, _ in ended:
+            lasted += now - asked
+            if now < seconds:
+                waiting.append(now)
+                count += 1
+        while waiting and len(running) < size:
+            asked = waiting.popleft()
+            waited += now - asked
+            # Apart by a nothing, so that none is taken for another.
+            running.append((asked, now + len(running) * 1e-9))
+        now += _TICK
+        if round(now / _TICK) % round(1 / _TICK) == 0 or not running:
+            sums = EntryTotals(transactions=count, transaction_seconds=lasted, wait_seconds=waited)
+            oldest = now - waiting[0] if waiting else 0.0
+            yield report(sums, in_use=len(running), waiting=len(waiting), longest_wait=oldest)
+
+
+@pytest.mark.parametrize(("clients", "hold"), [(200, 0.2), (12, 2.0), (40, 2.0), (8, 0.05)])
+def test_holds_are_right_in_and_after_a_flood(clients: int, hold: float) -> None:
+    reports = flood(clients, size=4, hold=hold, seconds=14.0)
+    before = next(reports)
+    ended, sums, at = EndedTransactions.since(before), EntryTotals(), 0.0
+    for now in reports:
+        ended, added = ended.updated(before, now)
+        sums, before, at = sums.plus(added), now, at + 1.0
+        load = EstimatedLoad.during(at, sums)
+        if at > 2 * hold:
+            assert load is not None
+            # What those that run have waited is known to about their hold.
+            assert load.hold == pytest.approx(hold, rel=0.1 + 4 / sums.transactions)
+            assert load.arrivals <= 4 / hold * 1.05
+    assert load is not None
+    assert load.hold == pytest.approx(hold, rel=0.01)
+    assert sums.transactions == before.totals.transactions
+    assert sums.wait_seconds == pytest.approx(before.totals.wait_seconds)
+
+
+def test_what_ran_and_waited_before_the_first_report_counts_when_it_ends() -> None:
+    first = report(EntryTotals(transactions=100), in_use=2, waiting=3)
+    ended, added = EndedTransactions.since(first).updated(
+        first, report(EntryTotals(transactions=100, transaction_seconds=9.0), in_use=0, waiting=0)
+    )
+    assert (added.transactions, added.transaction_seconds) == (5, 9.0)
+    assert ended.ended == 5
+
+
+def test_a_pooler_that_restarts_takes_what_was_under_way_with_it() -> None:
+    first = report(EntryTotals(transactions=100), in_use=0, waiting=0)
+    busy = report(EntryTotals(transactions=110, wait_seconds=1.0), in_use=2, waiting=4)
+    ended, added = EndedTransactions.since(first).updated(first, busy)
+    assert added.transactions == 4
+    restarted = report(EntryTotals(transactions=3, transaction_seconds=0.3), in_use=1, waiting=0)
+    ended, added = ended.updated(busy, restarted)
+    assert added.transactions == 2
+    assert ended.ended == 6
+
+
+def test_sums_never_fall_if_counts_and_gauges_are_of_different_moments() -> None:
+    first = report(EntryTotals(transactions=10), in_use=0, waiting=0)
+    ended = EndedTransactions.since(first)
+    before = first
+    for in_use, count in [(2, 11), (4, 12), (0, 12), (4, 16), (0, 20)]:
+        now = replace(before, totals=EntryTotals(transactions=count), in_use=in_use)
+        ended, added = ended.updated(before, now)
+        assert added.transactions >= 0
+        assert added.wait_seconds >= 0.0
+        before = now
+    assert ended.ended == 10
