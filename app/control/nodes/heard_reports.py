@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from app.domain.nodes.ended_transactions import EndedTransactions
 from app.domain.nodes.entry_sums import EntrySums
 from app.domain.nodes.estimates import EstimatedLoad
 from app.domain.nodes.report import EntryReport, NodeReport
@@ -101,7 +102,8 @@ class HeardReports:
         first = self._first_kept(entry)
         if latest is None or first is None or entry not in latest.entries or latest.at <= first.at:
             return None
-        added = latest.entries[entry].totals.since(first.entries[entry].totals)
+        before = first.entries[entry]
+        _, added = EndedTransactions.since(before).updated(before, latest.entries[entry])
         return EstimatedLoad.during(latest.at - first.at, added)
 
     def _first_kept(self, entry: str) -> HeardReport | None:

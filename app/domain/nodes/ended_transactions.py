@@ -38,7 +38,11 @@ class EndedTransactions:
     @classmethod
     def since(cls, first: EntryReport) -> Self:
         """Begin with the *first* report; those under way by then count when they end."""
-        return cls(begun=first.in_use)
+        return cls(
+            begun=first.in_use,
+            begun_wait_seconds=first.in_use * first.longest_wait,
+            recent_wait=first.longest_wait,
+        )
 
     def updated(self, before: EntryReport, now: EntryReport) -> tuple[Self, EntryTotals]:
         """Take in the report after *before*; return also the totals of those that ended since."""
