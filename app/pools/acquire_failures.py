@@ -49,18 +49,22 @@ class AcquireFailures:
                 recorder.record_rejected()
             raise refusal
 
-    def paused(self) -> PoolPaused:
-        """The error for callers of a paused pool."""
-        return PoolPaused(
-            f"Pool {self._pool.pool_id} is paused; it serves again when it is resumed."
-        )
+    def paused(self, waited: float | None = None) -> PoolPaused:
+        """The error for callers of a paused pool, who may have *waited* for so many seconds."""
+        name = self._pool.pool_id
+        if waited is not None:
+            return PoolPaused(
+                f"Pool {name} is paused, and was not resumed in {round(waited, 2):,g} s."
+            )
+        return PoolPaused(f"Pool {name} is paused; it serves again when it is resumed.")
 
     def time_out(self, waiter: Waiter) -> None:
         """Fail *waiter*, whose deadline has passed."""
         for recorder in self._recorders(waiter.tenant_state):
             recorder.record_timeout()
+        waited = waiter.deadline - waiter.asked_at
         is_paused = self._pool.state is PoolState.PAUSED
-        self.fail([waiter], self.paused() if is_paused else self._timed_out(waiter))
+        self.fail([waiter], self.paused(waited) if is_paused else self._timed_out(waiter))
 
     def _timed_out(self, waiter: Waiter) -> PoolTimeout:
         pool = self._pool

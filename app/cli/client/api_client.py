@@ -32,6 +32,8 @@ _WORDS = {
         "Run them one at a time.",
     ),
 }
+# By code: the command that ends what refused the request.
+_CURES = {"pool-paused": "`poolkeeper pools resume TENANT` resumes it."}
 _NEEDS_KEY = (
     "The service needs a valid API key: name its file with --api-key-file or "
     "POOLKEEPER_API_KEY_FILE."
@@ -42,7 +44,7 @@ _ATTEMPTS = 5
 # The items searched for the beginning of an id, and the ids that an error names.
 _MOST_SEARCHED = 10_000
 _MOST_NAMED = 5
-_provisioned = re.compile(r"/v1/tenants/([a-z0-9-]+)/provision").fullmatch
+_of_tenant = re.compile(r"/v1/tenants/([a-z0-9-]+)/").match
 _ERROR_NUMBER = re.compile(r"\[Errno -?\d+\] ")
 
 Document = dict[str, Any]
@@ -216,9 +218,11 @@ def _message(error: ProblemError) -> str:
     # The details of an argument say more than that something is invalid.
     lines = [printable(line.strip()) for line in error.lines[bool(error.errors) :]]
     of_api, of_terminal = _WORDS.get(error.code, ("", ""))
-    if found := _provisioned(str(error.document.get("instance"))):
-        of_terminal = of_terminal.replace("TENANT", found[1])
-    return "\n".join(lines).replace(of_api, of_terminal)
+    found = _of_tenant(str(error.document.get("instance")))
+    tenant = found[1] if found else "TENANT"
+    if error.code in _CURES:
+        lines.append(f"Hint: {_CURES[error.code].replace('TENANT', tenant)}")
+    return "\n".join(lines).replace(of_api, of_terminal.replace("TENANT", tenant))
 
 
 def _exit_status(error: ProblemError) -> ExitStatus:

@@ -25,6 +25,15 @@ select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
     case when role.oid is not null then
         coalesce(shobj_description(role.oid, 'pg_authid') = $2, false)
     end as role,
+    array(
+        select kind from (values
+            ('role', shobj_description(role.oid, 'pg_authid')),
+            ('schema', (select obj_description(oid, 'pg_namespace')
+                from pg_namespace where nspname = $1)),
+            ('database', (select shobj_description(oid, 'pg_database')
+                from pg_database where datname = $1))
+        ) as found(kind, mark) where starts_with(mark, $3)
+    ) as of_tenants,
     coalesce(role.rolsuper or role.rolcreatedb or role.rolcreaterole or role.rolreplication
         or role.rolbypassrls, false) as has_attributes,
     (
@@ -51,6 +60,9 @@ left join pg_roles as role on role.rolname = $1
 left join pg_namespace as public on public.nspname = 'public'
 where admin.rolname = current_user
 """
+TENANT_MARK = "poolkeeper tenant "
+"""How the mark of a tenant begins; its uid follows."""
+
 _EXTENSION_SCHEMAS = """
 select wanted.name, pg_namespace.oid is not null as is_there,
     has_schema_privilege(coalesce(rolname, 'public'), pg_namespace.oid, 'CREATE') as is_writable,
@@ -89,6 +101,7 @@ class ObjectFacts:
 
     Attributes:
         role, schema, database: whether it has the tenant's mark; None if it does not exist.
+        of_tenants: the kinds of those that have the mark of any tenant.
         is_open_to_public: whether everyone can use the connection's database, and the admin can
             revoke that; *is_public_schema_open*: the same for its schema public.
     """
@@ -97,6 +110,7 @@ class ObjectFacts:
     inherits: bool
     admin: str
     role: bool | None
+    of_tenants: Sequence[str]
     has_attributes: bool
     schema: bool | None
     database: bool | None
@@ -106,7 +120,7 @@ class ObjectFacts:
 
     @classmethod
     async def read(cls, connection: asyncpg.Connection, name: str, mark: str) -> ObjectFacts:
-        [row] = await connection.fetch(_FACTS, name, mark)
+        [row] = await connection.fetch(_FACTS, name, mark, TENANT_MARK)
         return cls(**row)
 
     def check(self, kinds: Iterable[str], name: str, *, adopt: bool) -> None:
@@ -117,9 +131,13 @@ class ObjectFacts:
         """
         for kind in kinds:
             if getattr(self, kind.lower()) is False and not adopt:
+                origin = "was not created for this tenant"
+                # A tenant that was deleted, or is in another catalog.
+                if kind.lower() in self.of_tenants:
+                    origin = "was created for an earlier tenant of the same id"
                 raise ObjectsExist(
-                    f"The {kind.lower()} {name} exists already and was not created for this "
-                    "tenant; adopt=true takes it over."
+                    f"The {kind.lower()} {name} exists already and {origin}; "
+                    "adopt=true takes it over."
                 )
 
 

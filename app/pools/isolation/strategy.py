@@ -12,7 +12,7 @@ import asyncpg
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools import driver
-from app.pools.isolation.objects import ObjectFacts, execute, put_login_role
+from app.pools.isolation.objects import TENANT_MARK, ObjectFacts, execute, put_login_role
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.server import Server
 from app.wire import Login
@@ -168,7 +168,7 @@ class IsolationStrategy(ABC):
 
     def mark(self, tenant: Tenant) -> str:
         """The comment on every object created for the tenant."""
-        return f"poolkeeper tenant {tenant.uid}"
+        return f"{TENANT_MARK}{tenant.uid}"
 
     async def _read_facts(
         self,

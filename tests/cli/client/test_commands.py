@@ -208,12 +208,24 @@ async def test_a_statement_is_run_as_a_tenant(shell: Shell) -> None:
     assert (await shell.run("query", "acme", "SELECT count(*) FROM t")).stdout == "count\n1\n"
 
 
+async def test_who_is_refused_by_a_pause_learns_how_to_end_it(serve: Serve) -> None:
+    async with serve(callers_of_paused_pools="refuse") as service:
+        shell = Shell(str(service.client.base_url))
+        await shell.run("tenants", "create", "acme", "--strategy", "per_tenant")
+        await shell.run("pools", "pause", "acme")
+        refused = await shell.run("query", "acme", "SELECT 1", status=1)
+        assert refused.stderr.endswith("\nHint: `poolkeeper pools resume acme` resumes it.\n")
+
+
 async def test_a_tenant_whose_objects_exist_is_created_and_the_hint_names_it(shell: Shell) -> None:
     create = ("tenants", "create", "acme", "--strategy", "per_tenant")
     await shell.run(*create)
     await shell.run("tenants", "delete", "acme", "--yes")
     created = await shell.run(*create, status=1)
-    assert "Tenant acme was created, but not provisioned. The schema tenant_acme" in created.stderr
+    assert (
+        "Tenant acme was created, but not provisioned. The schema tenant_acme exists already and "
+        "was created for an earlier tenant of the same id" in created.stderr
+    )
     assert "`poolkeeper tenants provision acme --adopt` takes it over." in created.stderr
     await shell.run("tenants", "provision", "acme", "--adopt")
     for wrong in ("", ".."):
