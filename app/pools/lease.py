@@ -13,7 +13,7 @@ began, always after its borrower asked.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from time import monotonic
 from types import TracebackType
@@ -371,8 +371,9 @@ class Lease:
             begin_next=ahead,
         )
         sent_at = monotonic()
-        self._watch = CommitWatch(connection.raw)
-        with self._watch:
+        if commit and self._options.transaction:
+            self._watch = CommitWatch(connection.raw)
+        with self._watch or nullcontext():
             await connection.run(statements)
         connection.mark_prefetched(ahead, sent_at)
 
