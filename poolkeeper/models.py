@@ -906,6 +906,7 @@ class ServerBudgetView(TypedDict):
     used: int
     lost: int
     nodes: int
+    nodes_open: int
     kept_free: int | None
     contended: bool
 

@@ -9,13 +9,16 @@ from pydantic import BaseModel, Field
 
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
-from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep
+from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep, provided
 from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.strict_route import StrictRoute
 from app.api.views.pool import PoolSummary, accessible_pools
+from app.control.nodes.fleet import Fleet
 from app.domain.errors import ServerNotFound
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server, ServerState
+
+FleetDep = Annotated[Fleet, provided(Fleet)]
 
 router = APIRouter(prefix="/v1/servers", tags=["servers"], route_class=StrictRoute)
 
@@ -39,6 +42,9 @@ class ServerBudgetView(BaseModel):
     nodes: int = Field(
         description="Connections of the limit that pools leave to nodes, used there or not.",
         examples=[0],
+    )
+    nodes_open: int = Field(
+        description="Those of them that are open, as each node last reported.", examples=[0]
     )
     kept_free: int | None = Field(
         description="Connections of max_connections that pools may not use: reserved by Postgres, "
@@ -85,11 +91,15 @@ class ServerList(BaseModel):
 
 @router.get("", dependencies=[REQUIRE_READ], summary="List servers")
 async def list_servers(
-    manager: ManagerDep, principal: PrincipalDep, limit: LimitQuery = 50, cursor: CursorQuery = None
+    manager: ManagerDep,
+    fleet: FleetDep,
+    principal: PrincipalDep,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
 ) -> ServerList:
     """Lists declared servers by name. Works while servers and the catalog are unreachable."""
     page, next_cursor = page_of_names(manager.servers, cursor, limit)
-    items = [_show(manager, manager.servers[name], principal) for name in page]
+    items = [_show(manager, fleet, manager.servers[name], principal) for name in page]
     return ServerList(items=items, next_cursor=next_cursor)
 
 
@@ -99,16 +109,19 @@ async def get_server(
         str, Path(max_length=48, description="Name of a declared server.", examples=["local"])
     ],
     manager: ManagerDep,
+    fleet: FleetDep,
     principal: PrincipalDep,
 ) -> ServerView:
     """Shows a server, its budget, and its open and paused pools that the key can access."""
     found = manager.servers.get(server)
     if found is None:
         raise ServerNotFound(f"No server {server} is declared.")
-    return _show(manager, found, principal)
+    return _show(manager, fleet, found, principal)
 
 
-def _show(manager: TenantPoolManager, server: Server, principal: Principal) -> ServerView:
+def _show(
+    manager: TenantPoolManager, fleet: Fleet, server: Server, principal: Principal
+) -> ServerView:
     limits, budget, admin = server.limits, server.budget, server.admins.login
     return ServerView(
         name=server.name,
@@ -123,6 +136,7 @@ def _show(manager: TenantPoolManager, server: Server, principal: Principal) -> S
             used=server.used,
             lost=server.lost,
             nodes=server.lent,
+            nodes_open=fleet.open_on(server.name),
             kept_free=max(0, limits.max_connections - server.limit) if limits else None,
             contended=budget.is_contended,
         ),

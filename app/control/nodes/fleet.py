@@ -193,6 +193,12 @@ class Fleet:
         """Clients of a tenant that wait on nodes."""
         return self._loads.waiting().get(tenant, 0)
 
+    def open_on(self, server: str) -> int:
+        """Connections to *server* that nodes have, as each one last reported."""
+        nodes = [node for node in self.nodes.values() if node.state is not NodeState.GONE]
+        reports = [node.latest.report.servers for node in nodes if node.latest]
+        return sum(each[server].connected for each in reports if server in each)
+
     async def hear(self, node: TrackedNode, report: NodeReport) -> ReportAnswer:
         """Take in a report; return what *node* may have from now on.
 

@@ -143,6 +143,7 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
     assert on_node["hold_ms"] == pytest.approx(100.0)
     assert (on_node["wait_ms"], on_node["wait_p99_ms"], on_node["late_share"]) == (0.0, 0.0, 0.0)
     budget = ok(await api.client.get("/v1/servers/local"))["budget"]
+    assert budget["nodes_open"] == 3
     assert (budget["nodes"], api.service.manager.servers["local"].budget.limit) == (
         5,
         budget["limit"] - 5,

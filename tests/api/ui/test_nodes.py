@@ -77,9 +77,13 @@ async def test_a_node_shows_its_budget_and_who_waits_on_it(service: Api, tab: Ta
         await page.locator("#action").get_by_role("button", name="Open", exact=True).click()
         await expect(page.locator("#outcome")).to_contain_text("Pool beta: 1 connection open")
         await page.goto("/#/overview")
-        await expect(page.locator("#tiles")).to_contain_text("Waiting on nodes3")
-        bar = page.locator(".budget").get_by_role("link", name="4 left to nodes")
+        await expect(page.locator("#tiles")).to_contain_text("Waiting now3 0 here, 3 on nodes")
+        label = "on nodes: 3 open of 4 left to them"
+        bar = page.locator(".budget").get_by_role("link", name=label)
         await expect(bar).to_have_attribute("href", "#/nodes")
+        await page.goto("/#/pools")
+        waiting = page.locator("main tbody tr", has_text="beta").locator("td.waiting")
+        await expect(waiting).to_have_text("3 on nodes")
     assert ok(await service.client.get("/v1/refusals"))["items"] == []
 
 

@@ -60,21 +60,22 @@ function Tiles({ stats, rate, servers }) {
   // Of the same moment as the servers below: `totals` may be a second older.
   const [leased, waiting] = ["active", "waiting"].map((name) => sumOfPools(servers, name));
   const hasNodes = nodes && Object.keys(nodes.by_state).length > 0;
+  const onNodes = nodes?.waiting ?? 0;
   const tiles = [
     ["Tenants", number(tenants), href("tenants")],
     ["Open pools", number(pools.open), href("pools")],
     ["Leased now", number(leased), href("pools")],
-    ["Waiting now", number(waiting), href("pools"), waiting > 0 && "bad-text"],
+    ["Waiting now", number(waiting + onNodes), href("pools"), waiting + onNodes > 0 && "bad-text",
+      onNodes > 0 && html` <small>${number(waiting)} here, <a href=${href("nodes")}>${number(onNodes)} on nodes</a></small>`],
     ["Leases per second", number(rate, rate < 10 ? 1 : 0)],
     ["Timeouts since start", number(totals.timeouts), href("refusals", null, { code: "pool-timeout" })],
     ["Event loop lag", milliseconds(loop_lag.worst_ms), null, loop_lag.worst_ms > LAG_MS && "bad-text"],
     hasNodes && ["Clients of nodes", number(nodes.clients), href("nodes")],
-    hasNodes && ["Waiting on nodes", number(nodes.waiting), href("nodes"), nodes.waiting > 0 && "bad-text"],
   ];
   return html`
     <dl class="tiles" id="tiles">
-      ${tiles.filter(Boolean).map(([name, value, link, css]) => html`
-        <div class="card" key=${name}><dt>${name}</dt><dd class=${css || undefined}>${link ? html`<a href=${link}>${value}</a>` : value}</dd></div>`)}
+      ${tiles.filter(Boolean).map(([name, value, link, css, parts]) => html`
+        <div class="card" key=${name}><dt>${name}</dt><dd class=${css || undefined}>${link ? html`<a href=${link}>${value}</a>` : value}${parts}</dd></div>`)}
     </dl>`;
 }
 

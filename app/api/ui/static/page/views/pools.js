@@ -16,7 +16,7 @@ const LIST = { path: "v1/pools", query: { sort: "-waiting", limit: 500 } };
 const COLUMNS = [
   { title: "Pool", key: "pool", value: (pool) => pool.pool_id, cell: (pool) => pool.pool_id },
   { title: "State", key: "state", value: (pool) => pool.state, cell: stateCell },
-  { title: "Waiting", key: "waiting", value: (pool) => pool.waiting, cell: waitingCell, number: true, class: "waiting" },
+  { title: "Waiting", key: "waiting", value: allWaiting, cell: waitingCell, number: true, class: "waiting" },
   { title: "Wait p99", key: "wait", value: (pool) => pool.wait_p99_ms ?? -1, cell: (pool) => milliseconds(pool.wait_p99_ms), number: true, class: "wide" },
   { title: "Active", key: "active", value: (pool) => pool.active, cell: (pool) => number(pool.active), number: true, class: "wide" },
   { title: "Size", key: "size", value: (pool) => pool.size, cell: (pool) => `${pool.size} of ${pool.desired.max_size}`, number: true },
@@ -40,23 +40,28 @@ function stateCell(pool) {
       ${leaks > 0 && html` <${Badge} kind="warn">${counted(leaks, "leak")}?</${Badge}>`}</span>`;
 }
 
-function waitingCell({ waiting, waits_for }) {
-  return html`<span title=${waits_for && `For ${waits_for.detail}`}>${number(waiting)}</span>`;
+function waitingCell({ waiting, waiting_on_nodes, waits_for }) {
+  const here = (waiting > 0 || !waiting_on_nodes) && html`<span title=${waits_for && `For ${waits_for.detail}`}>${number(waiting)}</span>`;
+  return html`${here}${waiting_on_nodes > 0 && html`${here && " + "}${number(waiting_on_nodes)} on nodes`}`;
+}
+
+function allWaiting({ waiting, waiting_on_nodes }) {
+  return waiting + waiting_on_nodes;
 }
 
 function Trail({ pool }) {
   return html`<${Spark} values=${live.use().trails.get(pool)} label="Leased connections and waiting callers" />`;
 }
 
-function classOf({ waiting, leak_suspects }) {
-  if (waiting) return "is-waiting";
-  return leak_suspects.length ? "is-leaking" : undefined;
+function classOf(pool) {
+  if (allWaiting(pool)) return "is-waiting";
+  return pool.leak_suspects.length ? "is-leaking" : undefined;
 }
 
 // By waiting callers, then suspected leaks, then wait time, then utilization.
 function urgency(pool) {
   const full = pool.active / Math.max(pool.desired.max_size, 1);
-  return pool.waiting * 1e6 + pool.leak_suspects.length * 1e5 + Math.min(pool.wait_p99_ms ?? 0, 9e4) + full;
+  return allWaiting(pool) * 1e6 + pool.leak_suspects.length * 1e5 + Math.min(pool.wait_p99_ms ?? 0, 9e4) + full;
 }
 
 const eviction = {

@@ -28,7 +28,7 @@ export function sumOfPools(servers, name) {
 }
 
 export function ServerCard({ server, isDetailed }) {
-  const { limit, used, lost, nodes, kept_free, contended } = server.budget;
+  const { limit, used, lost, nodes, nodes_open, kept_free, contended } = server.budget;
   const sum = (name) => sumOfPools([server], name);
   const isAvailable = server.state === "available";
   return html`
@@ -37,7 +37,7 @@ export function ServerCard({ server, isDetailed }) {
         <h2><a href=${href("servers", server.name)}>${server.name}</a> <small>${server.host}:${server.port}</small></h2>
         <${State} state=${server.state} />
       </div>
-      <p>${used - lost} of ${limit} connections${lost > 0 && html`, <span title=${LOST}>${lost} lost</span>`}${nodes > 0 && html`, ${nodes} <a href=${href("nodes")}>left to nodes</a>`}, ${sum("active")} active, ${sum("waiting")} waiting
+      <p>${used - lost} of ${limit} connections${lost > 0 && html`, <span title=${LOST}>${lost} lost</span>`}${nodes > 0 && html`, <a href=${href("nodes")}>on nodes</a> ${nodes_open} of ${nodes}`}, ${sum("active")} active, ${sum("waiting")} waiting
         ${contended && html`<b class="bad-text"> Budget exhausted: a pool cannot open the connection it needs.</b>`}</p>
       ${server.last_error && html`<p class="bad-text">${server.last_error}</p>`}
       <${Budget} server=${server} />
@@ -53,7 +53,7 @@ export function ServerCard({ server, isDetailed }) {
 }
 
 function Budget({ server }) {
-  const { limit, used, lost, nodes } = server.budget;
+  const { limit, used, lost, nodes, nodes_open } = server.budget;
   const free = limit - used - nodes;
   const total = Math.max(limit, used, 1);
   const holding = server.pools.filter(({ size }) => size > 0).sort((a, b) => b.size - a.size || (a.pool_id < b.pool_id ? -1 : 1));
@@ -68,7 +68,7 @@ function Budget({ server }) {
       <${Segment} kind="lost" size=${lost} label=${`${lost} lost`} total=${total} />
       <${Segment} kind="moving" size=${moving} label=${`${moving} opening or closing`} total=${total} />
       <${Segment} kind="free" size=${free} label=${`${free} free`} total=${total} />
-      <${NodesSegment} size=${nodes} total=${total} />
+      <${NodesSegment} size=${nodes} open=${nodes_open} total=${total} />
     </div>`;
 }
 
@@ -82,12 +82,13 @@ function PoolSegment({ pool, at, total }) {
     </a>`;
 }
 
-function NodesSegment({ size, total }) {
+function NodesSegment({ size, open, total }) {
   if (size <= 0) return null;
-  const label = `${size} left to nodes`;
+  const label = `on nodes: ${open} open of ${size} left to them`;
   return html`
     <a class="segment nodes" style=${{ width: `${(100 * size) / total}%` }} href=${href("nodes")} title=${label} aria-label=${label}>
-      <span class="name">nodes ${size}</span>
+      <span class="busy" style=${{ height: `${Math.min(100, (100 * open) / size)}%` }}></span>
+      <span class="name">nodes ${open} of ${size}</span>
     </a>`;
 }
 
