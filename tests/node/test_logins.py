@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -31,6 +33,7 @@ from tests.node.site import Site, busy, role_password
 REFUSED = (psycopg.OperationalError, asyncpg.PostgresError)
 # Before PgBouncer 1.21, and since.
 NO_HBA_LINE = "rejected|no authentication method"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "nodes.md"
 
 Change = Callable[[RenderedFiles], RenderedFiles]
 
@@ -162,6 +165,68 @@ async def test_a_revoked_credential_stays_out_after_another_agent_took_over(site
         assert await site.role_of("acme", user="acme.jobs") == "tenant_acme"
 
 
+async def test_refused_logins_have_the_messages_of_the_document(
+    site: Site, tenants: NodeConfiguration
+) -> None:
+    table = DOCUMENT.read_text("utf-8").partition("### What clients see")[2].partition("###")[0]
+    password = password_of("acme.web")
+    logins: tuple[tuple[str, str, str, dict[str, str]], ...] = (
+        ("acme.web", "acme", "wrong", {}),
+        ("acme.nobody", "acme", password, {}),
+        ("bravo.web", "acme", password_of("bravo.web"), {}),
+        ("acme.web", "nowhere", password, {}),
+        ("acme.web", "acme", password, {"options": "-c statement_timeout=5s"}),
+    )
+    async with site.started(tenants) as engine:
+        await open_all(engine)
+        refused = []
+        for user, database, given, settings in logins:
+            with pytest.raises(asyncpg.ProtocolViolationError) as error:  # 08P01
+                await asyncpg.connect(
+                    host="127.0.0.1",
+                    port=site.port,
+                    user=user,
+                    database=database,
+                    password=given,
+                    server_settings=settings,
+                    ssl=False,
+                    timeout=180,
+                )
+            refused.append(str(error.value))
+    assert refused[0] == "SASL authentication failed"
+    assert all(re.search(NO_HBA_LINE, each) for each in refused[1:3])
+    assert re.search(f"{NO_HBA_LINE}|no such database", refused[3])
+    assert re.match("unsupported startup parameter", refused[4])
+    if site.engine().version < (1, 20):
+        assert all(f"`{each}`" in table for each in refused)
+
+
+async def test_settings_of_a_transaction_and_of_the_role_take_the_place_of_options(
+    site: Site, tenants: NodeConfiguration
+) -> None:
+    show = "SHOW statement_timeout"
+    async with site.started(tenants) as engine:
+        await open_all(engine)
+        async with site.client("acme") as client:
+            async with client.transaction():
+                await client.execute("SET LOCAL statement_timeout = '5s'")
+                assert await (await client.execute(show)).fetchone() == ("5s",)
+            assert await (await client.execute(show)).fetchone() != ("5s",)
+            await client.execute("ALTER ROLE CURRENT_USER SET statement_timeout = '7s'")
+            assert await (await client.execute(show)).fetchone() != ("7s",)
+        async with site.database.connected() as admin:
+            await admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE usename = 'tenant_acme'"
+            )
+        await eventually(lambda: is_shown(site, show, "7s"))
+
+
+async def is_shown(site: Site, show: str, value: str) -> bool:
+    async with site.client("acme") as client:
+        return await (await client.execute(show)).fetchone() == (value,)
+
+
 async def test_the_console_is_closed_to_applications(
     site: Site, tenants: NodeConfiguration, undefended: Callable[[Change], None]
 ) -> None:
@@ -231,12 +296,26 @@ async def test_a_revoked_credentials_clients_are_cut_and_those_of_others_are_not
             await web.execute("SELECT 1")
 
             agent.configure(nobody)
-            with pytest.raises(psycopg.OperationalError):
+            removed = "database removed" if site.engine().version < (1, 24) else ""
+            with pytest.raises(psycopg.OperationalError, match=removed):
                 await eventually(lambda: fails(web))
         with pytest.raises(REFUSED):
             await site.role_of("acme")
         served = load.served["bravo"]
         await eventually(lambda: load.served["bravo"] > served)
+
+
+async def test_open_clients_of_a_deleted_tenant_are_cut(
+    site: Site, tenants: NodeConfiguration
+) -> None:
+    async with site.run(tenants) as agent:
+        await eventually(lambda: agent.version == 1)
+        async with site.client("bravo") as bravo, site.client("acme") as acme:
+            await bravo.execute("SELECT 1")
+            agent.configure(site.configuration(site.entry("acme"), version=2))
+            with pytest.raises(psycopg.Error, match="database removed"):
+                await eventually(lambda: fails(bravo))
+            await acme.execute("SELECT 1")
 
 
 async def test_nobody_gets_connections_of_a_tenant_while_a_full_disk_keeps_a_revoked_user_in(
