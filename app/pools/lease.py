@@ -1,14 +1,14 @@
-"""A lease: one borrower's use of one connection inside one tenant's context.
+"""A lease: one borrower's use of one connection in one tenant's context.
 
-One round trip before the work (begin, context) and one after it, see `session_reset`. The first
-also shows whether the connection still works, so no other test is needed; a dead one is replaced
-unseen. Work that is over with its first statement, and can be committed before anybody looks at
-its result, is sent with both: one round trip in all.
+A lease makes one round trip before the work (begin, context) and one after it, see `session_reset`.
+The first one also shows whether the connection still works, so no other test is needed; a dead
+connection is replaced, and the borrower does not notice. Work that has only one statement, and may
+be committed before anyone reads its result, is sent together with both: one round trip in all.
 
-While callers wait, the round trip after the work also begins the lease that will probably be next,
-which then needs none of its own. Who is next is decided afterwards: another lease rolls back what
-was begun, and begins anew. The now() of a prefetched lease is the time at which that round trip
-began, always after its borrower asked.
+While callers wait, the round trip after the work also begins the transaction of the lease that will
+probably be next, which then makes no round trip to begin. The next lease is chosen later: if it is
+another one, it rolls back that transaction and begins its own. The now() of a prefetched lease is
+the time when that round trip started, which is always after its borrower asked.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from app.pools.tenant_state import TenantState
 from app.wire.commit_watch import CommitWatch
 from app.wire.extended_query import Ending
 
-# What begin and cleanup may take, in seconds, before the connection counts as broken.
+# Maximum duration of begin and cleanup, in seconds; after that the connection counts as broken.
 _BEGIN_DEADLINE = 2.0
 _CLEANUP_DEADLINE = 5.0
-# A connection used more recently than this, in seconds, need not be tested before its use.
+# A connection that was used within this time, in seconds, is not tested before its use.
 _BYPASS_WINDOW = 0.5
 _TEST = "SELECT 1"
-# Of a statement, in seconds: Postgres counts milliseconds in 31 bits.
+# The longest timeout of a statement, in seconds: Postgres stores milliseconds in 31 bits.
 _LONGEST_TIMEOUT = 2_147_483
 _UNKNOWN_STATEMENT = "26000"
 _CANCELLED = "57014"
@@ -61,16 +61,16 @@ _FOUND_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, ReadOnly)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseOptions:
-    """How a borrower wants to work.
+    """A borrower's options for one lease.
 
     Attributes:
-        transaction: whether the whole lease is one transaction; without one, there is no
-            tenant context, so a shared pool offers only True.
+        transaction: whether the whole lease is one transaction. Without a transaction there is no
+            tenant context, so shared pools allow only True.
         read_only: whether writes are refused.
-        isolation_level: of the transaction, None for the role's own default.
-        deferrable: whether the transaction waits until it can be no part of a conflict; without
-            effect unless it is read-only and serializable.
-        statement_timeout: seconds one statement may take, None for the role's own limit.
+        isolation_level: the transaction's isolation level; None: the role's default.
+        deferrable: whether the transaction waits until it cannot take part in a conflict; it has
+            no effect unless the transaction is read-only and serializable.
+        statement_timeout: maximum seconds of one statement; None: the role's own limit.
     """
 
     transaction: bool = True
@@ -84,40 +84,40 @@ DEFAULT_OPTIONS = LeaseOptions()
 
 
 class Work(Protocol):
-    """A borrower's statements, sent unseen by asyncpg: the first with those that begin the lease.
+    """A borrower's statements, which bypass asyncpg.
 
-    Raises what asyncpg would.
+    The first one is sent together with those that begin the lease. It raises what asyncpg does.
     """
 
     def ends_at_once(self, *, read_only: bool) -> bool:
-        """Whether, as far as known, nothing is to be run after what `begin` sends.
+        """Whether `begin` probably sends all of the work.
 
-        A lease that is not *read_only* may be committed before anybody looks at its results.
+        If the lease is not *read_only*, it may then be committed before anyone reads its results.
         """
 
     async def begin(
         self, connection: asyncpg.Connection, statements: str, ending: Ending | None
     ) -> None:
-        """Run *statements*, the first one of its own and perhaps an *ending*."""
+        """Run *statements*, then the first statement of the work, then the *ending* if given."""
 
     async def wait_ended(self) -> None:
-        """Wait until the ending was run."""
+        """Wait until the ending has run."""
 
     @property
     def is_committed(self) -> bool:
-        """Whether the commit with which *ending* begins is known to be done."""
+        """Whether the commit at the start of *ending* is known to have succeeded."""
 
 
 class PoolSource(Protocol):
-    """Where a lease finds its tenant's pool; the manager."""
+    """Finds the tenant's pool for a lease; the manager implements it."""
 
     def open_pool_of(self, tenant_state: TenantState) -> Pool | None:
-        """The tenant's pool, if it is open and takes callers."""
+        """The tenant's pool, if it is open and accepts callers."""
 
     async def pool_within(
         self, tenant_state: TenantState, timeout: float, borrower: Borrower | None = None
     ) -> tuple[Pool, float]:
-        """The tenant's pool, opened if need be, within *timeout* seconds; how many it waited."""
+        """Open the tenant's pool if needed, within *timeout* seconds; also return the wait."""
 
 
 class Lease:
@@ -125,16 +125,17 @@ class Lease:
 
     Raises on entering:
         PoolTimeout, PoolSaturated, PoolLimitReached, PoolDraining, ServerUnavailable: try again.
-        SchemaMissing: the tenant must be provisioned again first.
+        SchemaMissing: the tenant must first be provisioned again.
     Raises on leaving:
-        ServerReadOnly: the work writes, and the server takes no writes now.
-        TooManyLocks: we ended the work, for it filled the server's lock table.
+        ServerReadOnly: the work writes, and the server accepts no writes at present.
+        TooManyLocks: the service ended the work, because it filled the server's lock table.
         StatementFailed: the commit was refused; nothing was stored.
         StatementEndedLease: the work left the lease's transaction or context; a transaction still
             open was rolled back.
         SchemaMissing: the work failed, and the tenant's schema is gone.
         LeaseLost: the connection broke; whether the work was committed is unknown.
-    Once the commit is known to be done, nothing that fails is raised: the connection is closed.
+    Once the commit is known to have succeeded, later failures raise nothing: the connection is
+    closed.
     """
 
     __slots__ = (
@@ -163,11 +164,11 @@ class Lease:
         work: Work | None = None,
         statement: str = "",
     ) -> None:
-        """Prepare a lease for a tenant; nothing is borrowed before it is entered.
+        """Prepare a lease for a tenant; it borrows nothing until it is entered.
 
         Raises:
-            InvalidInput: for a shared tenant without a transaction; for a timeout that Postgres
-                does not take.
+            InvalidInput: a shared tenant without a transaction, or a timeout outside the range of
+                Postgres.
         """
         if not 0 <= (options.statement_timeout or 0) <= _LONGEST_TIMEOUT:
             raise InvalidInput("statement_timeout must be between 0 and 2147483 seconds.")
@@ -184,7 +185,7 @@ class Lease:
         self._is_locked = self._is_end_sent = False
 
     async def __aenter__(self) -> asyncpg.Connection:
-        """Borrow a connection that has proved to work, inside the tenant's context."""
+        """Borrow a connection that works, in the tenant's context."""
         borrower = Borrower(self._statement)
         asked_at = borrower.asked_at
         deadline = asked_at + self._timeout
@@ -200,7 +201,7 @@ class Lease:
             if limits is not None and limits.read_only and not self._options.read_only:
                 self._options, self._is_locked = replace(self._options, read_only=True), True
             first = begin_statements(self._isolation, self._tenant_state.tenant.spec, self._options)
-            # What is run without a transaction no rollback would undo.
+            # Without a transaction, no rollback could undo statements that were sent ahead.
             ahead = first if self._options.transaction else ""
             remaining = deadline - monotonic()
             connection = await pool.acquire(
@@ -211,7 +212,7 @@ class Lease:
             if monotonic() >= deadline:
                 raise PoolTimeout("No working connection was found in time.")
         self._pool, self._connection = pool, connection
-        # What begins it unseen by asyncpg is ours, and needs no protection from late use.
+        # Work that bypasses asyncpg is our own code: it never uses the connection too late.
         return connection.attach_proxy() if self._work is None else connection.raw
 
     async def __aexit__(
@@ -220,17 +221,17 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the connection back clean, or close it."""
+        """Return the connection clean, or close it."""
         connection = self._connection
         clean = False
         try:
             if kind is None:
                 clean = await self._clean_up(connection, commit=True)
             elif isinstance(error, _FOUND_READ_ONLY) and not self._options.read_only:
-                # The server may have become a standby behind our back.
+                # The server may have become a standby without our notice.
                 self._pool.server.recheck()
             elif _leaves_connection_usable(error):
-                # The borrower's own error must reach its caller, whatever becomes of the rest.
+                # The caller must get the borrower's own error, even if the cleanup fails.
                 with suppress(LeaseLost, StatementFailed):
                     clean = await self._clean_up(connection, commit=False)
                     if not clean and isinstance(error, asyncpg.PostgresError | StatementFailed):
@@ -245,9 +246,9 @@ class Lease:
             raise TooManyLocks(f"The statement was ended. {ended}", sqlstate=_CANCELLED) from error
 
     def _before_work(self, connection: PooledConnection, first: str, asked_at: float) -> str:
-        """What is to be run on *connection* yet, before the work; empty if nothing.
+        """The statements to run on *connection* before the work; empty if there are none.
 
-        A transaction begun before the borrower asked is not for it: its now() would lie before.
+        A transaction that began before the borrower asked is not used: its now() is too early.
         """
         if connection.prefetched:
             is_meant = connection.prefetched == first and connection.prefetched_at >= asked_at
@@ -261,9 +262,9 @@ class Lease:
         return first or ("" if _was_just_used(connection) else _TEST)
 
     async def _begin(self, pool: Pool, connection: PooledConnection, statements: str) -> bool:
-        """Make the first round trip; False if the connection turned out to be dead.
+        """Make the first round trip; return False if the connection is dead.
 
-        Counted as a use of that connection like any other, so every acquisition has its release.
+        This counts as a use of the connection like any other, so each acquisition has its release.
         """
         begun = usable = False
         try:
@@ -284,7 +285,7 @@ class Lease:
                 raise ServerUnavailable(
                     f"Postgres let no lease begin: {driver.failure_reason(error)}"
                 ) from error
-            # Kept for the next lease, which asks again.
+            # The connection is kept: the next lease checks the schema again.
             with suppress(*driver.CONNECTION_ERRORS):
                 await connection.run("ROLLBACK")
                 usable = True
@@ -296,21 +297,21 @@ class Lease:
         return True
 
     async def _begin_work(self, connection: PooledConnection, statements: str, work: Work) -> None:
-        """Begin the lease with its work, and end it with that too, if it can be."""
+        """Begin the lease together with its work; if possible, end it in the same round trip."""
         options, ending = self._options, None
         if options.transaction and work.ends_at_once(read_only=options.read_only):
             ending = ending_of(self._isolation, self._tenant_state.tenant.spec)
             if not (options.read_only or _was_just_used(connection)):
-                # If it is dead, the work must not be lost with it: it may be stored by then.
+                # On a dead connection nobody could tell whether the work was committed.
                 await connection.run(_TEST)
         await work.begin(connection.raw, statements, ending)
         self._is_end_sent = ending is not None
 
     async def _clean_up(self, connection: PooledConnection, *, commit: bool) -> bool:
-        """End the transaction; False if the session cannot be used any more afterwards.
+        """End the transaction; return False if the session cannot be used any more.
 
-        If the tenant's schema was found missing, every connection of the pool is replaced, and a
-        new one lets no lease begin.
+        If the tenant's schema is missing, all connections of the pool are replaced, and leases
+        cannot begin on the new ones.
         """
         connection.detach_proxy()
         if not connection.is_connected():
@@ -337,15 +338,15 @@ class Lease:
 
     @property
     def _is_committed(self) -> bool:
-        """Whether its commit is known to be done: what failed came after it."""
+        """Whether the commit is known to have succeeded: the failure came after it."""
         if self._watch is not None:
             return self._watch.has_committed
         return self._work is not None and self._is_end_sent and self._work.is_committed
 
     async def _was_ended(self, *, commit: bool) -> bool:
-        """Whether its end was sent with its work, and left nothing to do.
+        """Whether the ending was sent with the work, and nothing is left to do.
 
-        Raises what asyncpg would of a failed one, if the work was to be committed.
+        If the ending failed and the work should be committed, this raises the error of asyncpg.
         """
         if self._work is None or not self._is_end_sent:
             return False
@@ -358,10 +359,10 @@ class Lease:
         return self._is_end_sent
 
     async def _end(self, connection: PooledConnection, *, commit: bool) -> None:
-        """Raises what asyncpg does."""
+        """Send the end of the lease, and perhaps the begin of the next; raises asyncpg's errors."""
         ahead = ""
         if self._options.transaction and not self._options.read_only:
-            # It takes writes, so BEGIN cannot fail, and no other lease's failure appears here.
+            # The server accepts writes, so BEGIN cannot fail: all failures here are this lease's.
             ahead = self._pool.prefetch_for_next(connection)
         statements = end_statements(
             self._isolation,
@@ -379,7 +380,7 @@ class Lease:
 
 
 def begin_statements(isolation: IsolationStrategy, spec: TenantSpec, options: LeaseOptions) -> str:
-    """The statements before the work, for one round trip."""
+    """The statements that run before the work, in one round trip."""
     context = isolation.context_setup(spec)
     if options is DEFAULT_OPTIONS:
         return f"{BEGIN}; {context}" if context else BEGIN
@@ -416,13 +417,13 @@ def _no_schema(tenant_state: TenantState) -> SchemaMissing:
 
 
 def _is_postgres_own(error: BaseException | None) -> bool:
-    """Whether *error* is the statement's or the connection's, and not the borrower's own."""
+    """Whether *error* comes from the statement or the connection, not from the borrower's code."""
     return isinstance(error, (PoolkeeperError, asyncpg.PostgresError, *driver.CONNECTION_ERRORS))
 
 
 def _leaves_connection_usable(error: BaseException | None) -> bool:
-    """Whether work that ended with *error* left no statement half done, or none missing."""
+    """Whether the connection can still be used after work that ended with *error*."""
     if isinstance(error, driver.CONNECTION_ERRORS) or not isinstance(error, Exception):
         return False
-    # Somebody deallocated the statements that asyncpg believes to be prepared.
+    # If so, somebody deallocated statements that asyncpg still considers prepared.
     return getattr(error, "sqlstate", None) != _UNKNOWN_STATEMENT

@@ -1,6 +1,6 @@
-"""Whether a commit was done, known also if something after it fails.
+"""Tells whether a commit succeeded, even if a later statement fails.
 
-asyncpg tells of several statements that one of them failed, and not how far they came.
+If one of several statements fails, asyncpg does not tell which of them succeeded before.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncpg
 
 from app.wire.connection import PacedInterceptor
 
-# Of what is kept; notices that a commit raises come before its completion.
+# Maximum number of bytes kept. Notices that a commit raises come before its completion.
 _MAX_BYTES = 64 * 1024
 _header = Struct("!BI").unpack_from
 _HEADER = 5
@@ -21,13 +21,13 @@ _COMMAND_COMPLETE, _COMMITTED = ord("C"), b"COMMIT\0"
 
 
 class CommitWatch(PacedInterceptor):
-    """Keeps, for a block, the beginning of what a connection receives, and passes it to asyncpg.
+    """Keeps the first bytes that a connection receives in a block, and passes all on to asyncpg.
 
-    It is read only if somebody asks, which costs nothing where all goes well.
+    They are parsed only on request, so a block without errors pays nothing for it.
     """
 
     def __init__(self, connection: asyncpg.Connection) -> None:
-        """Watch *connection*, which must be idle when the block begins."""
+        """Watch *connection*, which must be idle when the block starts."""
         super().__init__(connection)
         self._pieces: list[bytes] = []
         self._room = _MAX_BYTES
@@ -45,7 +45,7 @@ class CommitWatch(PacedInterceptor):
         self._transport.set_protocol(self._driver)
 
     def _take_piece(self, data: bytes) -> None:
-        """Keep it as far as there is room, and let asyncpg read it."""
+        """Keep *data* as far as there is room, and pass it on to asyncpg."""
         if self._room > 0:
             self._pieces.append(data[: self._room])
             self._room -= len(data)
@@ -53,7 +53,7 @@ class CommitWatch(PacedInterceptor):
 
     @property
     def has_committed(self) -> bool:
-        """Whether a COMMIT was completed within the block, and did not roll back instead."""
+        """Whether a COMMIT in the block succeeded, rather than rolled back."""
         data = b"".join(self._pieces)
         at = 0
         while len(data) - at >= _HEADER:

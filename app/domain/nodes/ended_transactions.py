@@ -1,9 +1,9 @@
-"""Which transactions of an entry have ended, by a pooler's totals and its gauges.
+"""The ended transactions of an entry, computed from a pooler's totals and gauges.
 
 PgBouncer counts a transaction when its client asks for it, its wait when it gets a connection, and
-its duration when it ends (`xact_count`, `wait_time`, `xact_time`). While many are under way, the
-three sums are of different transactions. The gauges tell how many that are: clients that wait, and
-connections in use.
+its duration when it ends (`xact_count`, `wait_time`, `xact_time`). So while transactions are under
+way, the three sums cover different transactions. The gauges show how many are under way: clients
+that wait, and connections in use.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from app.domain.nodes.report import EntryReport
 class EndedTransactions:
     """Sums of one entry on one node since its first report; they never fall.
 
-    A client that gives up its wait is counted as a transaction that ended at once.
+    A client that gives up waiting counts as a transaction that ended at once.
 
     Attributes:
         begun: transactions that got a connection.
-        begun_wait_seconds: their waits.
-        recent_wait: mean wait of as many of the latest of them as connections are in use.
+        begun_wait_seconds: the sum of their waits.
+        recent_wait: mean wait of the latest of them, as many as there are connections in use.
         ended: transactions that ended.
-        ended_wait_seconds: their waits.
+        ended_wait_seconds: the sum of their waits.
     """
 
     begun: int
@@ -37,7 +37,7 @@ class EndedTransactions:
 
     @classmethod
     def since(cls, first: EntryReport) -> Self:
-        """Begin with the *first* report; those under way by then count when they end."""
+        """Start with the *first* report; transactions already under way count when they end."""
         return cls(
             begun=first.in_use,
             begun_wait_seconds=first.in_use * first.longest_wait,
@@ -45,10 +45,10 @@ class EndedTransactions:
         )
 
     def updated(self, before: EntryReport, now: EntryReport) -> tuple[Self, EntryTotals]:
-        """Take in the report after *before*; return also the totals of those that ended since."""
+        """Add the report after *before*; also return the totals of what ended between the two."""
         added, waiting, known = now.totals.since(before.totals), before.waiting, self
         if not now.totals.continues(before.totals):
-            # What was under way went with the pooler.
+            # The pooler restarted, and the transactions under way are lost.
             waiting = 0
             known = replace(self, begun=self.ended, begun_wait_seconds=self.ended_wait_seconds)
         newly = added.transactions - (now.waiting - waiting)
@@ -56,9 +56,10 @@ class EndedTransactions:
         if newly > 0:
             recent += min(1.0, newly / max(1, now.in_use)) * (added.wait_seconds / newly - recent)
         begun, waited = known.begun + newly, known.begun_wait_seconds + added.wait_seconds
-        # Clients are served in order: while the queue grows, they waited as long as its first has.
+        # Clients are served in order. So while the queue grows, running transactions have waited at
+        # least as long as the first client in the queue.
         running_waited = now.in_use * max(recent, now.longest_wait)
-        # Counts and gauges are read one after the other, so both may be a little off.
+        # Totals and gauges are not read at the same moment, so the results may be slightly off.
         after = replace(
             known,
             begun=begun,
