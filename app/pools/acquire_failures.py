@@ -69,7 +69,7 @@ class AcquireFailures:
     def _timed_out(self, waiter: Waiter) -> PoolTimeout:
         pool = self._pool
         lag = pool.server.lag.worst_since(waiter.since)
-        ours = f" (our event loop was late by {lag:.1f} s)" if lag > _NOTABLE_LAG else ""
+        ours = f" (of which the service itself was busy for {lag:.1f} s)" if lag > _NOTABLE_LAG else ""
         waited = f"{round(waiter.deadline - waiter.asked_at, 2):,g} s{ours}"
         tenant, why = waiter.tenant_state, ""
         if not tenant.can_lease:

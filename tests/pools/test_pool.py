@@ -11,6 +11,7 @@ import pytest
 from app.domain.errors import PoolSaturated, PoolTimeout, ServerUnavailable, Unavailable
 from app.domain.tenant import PoolStrategy
 from app.pools import driver
+from app.pools.event_loop_lag import EventLoopLag
 from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
@@ -81,6 +82,16 @@ async def test_a_caller_waits_until_its_deadline_and_is_counted(bench: Bench) ->
             await pool.acquire(acme, 0.05)
         assert waiting(pool) == acme.waiting == 0
     assert pool.recorder.timeouts == acme.recorder.timeouts == 1
+
+
+async def test_a_timeout_says_how_long_the_service_itself_was_busy(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EventLoopLag, "worst_since", lambda *_: 0.7)
+    pool, acme = bench.pool(1), account()
+    async with lent(pool, acme):
+        with pytest.raises(PoolTimeout, match=r"of which the service itself was busy for 0\.7 s"):
+            await pool.acquire(acme, 0.05)
 
 
 async def test_a_deadline_in_the_past_is_a_timeout_at_once(bench: Bench) -> None:

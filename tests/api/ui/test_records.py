@@ -37,6 +37,18 @@ async def test_who_changed_what_and_why_a_request_was_refused(service: Api, tab:
     await expect(page.locator("#drawer #refusals")).to_contain_text(refused.json()["code"])
 
 
+async def test_a_flood_of_the_same_refusal_is_one_line(service: Api, tab: Tab) -> None:
+    await service.tenant("acme")
+    for _ in range(3):
+        await service.client.put("/v1/tenants/acme/pool", json={"min_size": 99})
+    await service.client.put("/v1/tenants/acme", json={"weight": 0})
+    await tab.page.goto("/#/refusals")
+    lines = tab.page.locator(".lines li")
+    await expect(lines).to_have_count(2)
+    await expect(lines.last).to_contain_text("3 like this since")
+    await expect(lines.first).not_to_contain_text("like this")
+
+
 async def test_events_name_the_credential_and_the_node(service: Api, tab: Tab) -> None:
     url = await service.tenant("acme")
     ok(await service.client.post(f"{url}/credentials", json={"name": "web"}), 201)

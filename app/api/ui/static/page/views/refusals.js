@@ -1,6 +1,6 @@
 // Why recent requests were refused.
 
-import { ago, dateTime } from "../core/format.js";
+import { ago, dateTime, number } from "../core/format.js";
 import { html } from "../core/html.js";
 import { href } from "../core/router.js";
 import { TextFilters } from "../parts/filters.js";
@@ -13,6 +13,18 @@ const FILTERS = [
   { name: "request_id", label: "Request ID", placeholder: "from the log" },
 ];
 const LIMIT = 100;
+const SAME = ["tenant", "code", "status", "method", "path", "actor"];
+
+// A flood of the same refusal is one line: the latest, with how many there were and since when.
+function grouped(items) {
+  const groups = new Map();
+  for (const each of items) {
+    const key = JSON.stringify(SAME.map((name) => each[name]));
+    const group = groups.get(key) ?? { ...each, count: 0 };
+    groups.set(key, { ...group, count: group.count + 1, since: each.at });
+  }
+  return [...groups.values()];
+}
 
 export function RefusalsView({ query }) {
   const { tenant, code, request_id } = query;
@@ -26,13 +38,13 @@ export function RefusalsView({ query }) {
         <${Empty} title="No refusals match."><p>Older ones are in the service's log, one line each, with the same request ID.</p></${Empty}>`}
       ${items?.length > 0 && html`
         <ol class="lines roomy">
-          ${items.map((each) => html`
+          ${grouped(items).map((each) => html`
             <li key=${each.id}>
               <time title=${dateTime(each.at)}>${ago(each.at)}</time>
               <div>
                 <${Badge} kind=${each.status >= 500 ? "bad" : "warn"}>${each.status}</${Badge}> <b>${each.code}</b>${" "}
                 ${each.tenant && html`<a href=${href("tenants", each.tenant)}>${each.tenant}</a> `}${each.detail}
-                <div><small>${each.method} ${each.path}, by ${each.actor ?? "an unknown caller"}, request ${each.request_id}</small></div>
+                <div><small>${each.method} ${each.path}, by ${each.actor ?? "an unknown caller"}, request ${each.request_id}${each.count > 1 && html`; <b>${number(each.count)} like this</b> since ${ago(each.since)}`}</small></div>
               </div>
             </li>`)}
         </ol>`}
