@@ -69,8 +69,9 @@ class AcquireFailures:
     def _timed_out(self, waiter: Waiter) -> PoolTimeout:
         pool = self._pool
         lag = pool.server.lag.worst_since(waiter.since)
-        ours = f" (of which the service itself was busy for {lag:.1f} s)" if lag > _NOTABLE_LAG else ""
-        waited = f"{round(waiter.deadline - waiter.asked_at, 2):,g} s{ours}"
+        waited = f"{round(waiter.deadline - waiter.asked_at, 2):,g} s"
+        if lag > _NOTABLE_LAG:
+            waited += f" (of which the service itself was busy for {lag:.1f} s)"
         tenant, why = waiter.tenant_state, ""
         if not tenant.can_lease:
             spec = tenant.tenant.spec

@@ -8,6 +8,11 @@ from playwright.async_api import Route, expect
 from tests.fixtures.app import Api, ok
 from tests.fixtures.browser import Tab
 
+LINES = """(one) => {
+  const text = document.createRange();
+  text.selectNodeContents(one);
+  return new Set([...text.getClientRects()].map(({ top }) => Math.round(top))).size;
+}"""
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
@@ -61,6 +66,23 @@ async def test_a_list_that_is_not_whole_says_so(service: Api, tab: Tab) -> None:
     await tab.page.route("**/v1/pools?*", many)
     await tab.page.goto("/#/pools")
     await expect(tab.page.locator("main")).to_contain_text("the 2,000 with the most waiting")
+
+
+async def test_the_name_of_a_shared_pool_is_one_line_on_a_phone(service: Api, tab: Tab) -> None:
+    await service.tenant("acme", "shared")
+    (await service.client.put("/v1/tenants/acme/pool?scope=pool")).raise_for_status()
+    [pool] = ok(await service.client.get("/v1/pools"))["items"]
+    late = {**pool, "wait_p99_ms": 4900.0, "waiting": 184}
+
+    async def answer(route: Route) -> None:
+        await route.fulfill(json={"items": [late], "next_cursor": None, "matches": 1})
+
+    await tab.page.route("**/v1/pools?*", answer)
+    await tab.page.set_viewport_size({"width": 390, "height": 844})
+    await tab.page.goto("/#/pools")
+    row = tab.page.locator("main tbody tr")
+    await expect(row).to_contain_text("ready, callers late")
+    assert await row.locator("th").evaluate(LINES) == 1
 
 
 async def test_an_action_on_a_shared_pool_says_whom_it_touches(service: Api, tab: Tab) -> None:
