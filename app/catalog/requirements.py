@@ -32,7 +32,7 @@ _LOGIN_REASONS = {
     "55000": "the database accepts no connections",
     "57P03": "the server is starting up, shutting down or recovering",
 }
-# By SQLSTATE, of a statement: Postgres answers, and cannot do it.
+# By SQLSTATE: why Postgres responds, but cannot run a statement.
 _STATEMENT_REASONS = {
     "25006": "it takes no writes (a standby, or default_transaction_read_only is on)",
     "53100": "its disk is full",

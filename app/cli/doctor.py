@@ -114,7 +114,7 @@ def _of_machine(settings: Settings) -> Iterator[Requirement]:
 
 
 def tls_requirement(endpoint: Endpoint, setting: str) -> Requirement:
-    """How safe the way to *endpoint* is; *setting* is the name of its TLS mode."""
+    """How secure connections to *endpoint* are; *setting*: the name of its TLS setting."""
     is_met = endpoint.is_local or endpoint.tls == "verify-full"
     detail = f"{endpoint.tls} to {endpoint.host}:{endpoint.port}"
     if not is_met:
@@ -159,7 +159,7 @@ async def _of_catalog(address: CatalogAddress, attributes: str) -> Requirement:
 
 
 def _with_tls_settings(error: PoolkeeperError, setting: str) -> str:
-    """Why a connection failed; if TLS is the reason, with the settings that decide about it."""
+    """Why a connection failed; if TLS is the reason, with the settings that control it."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, TlsRejected):
         cause = cause.__cause__

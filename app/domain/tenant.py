@@ -89,7 +89,7 @@ class TenantSpec:
         server: name of the declared server it lives on; immutable.
         strategy: how it is isolated; immutable.
         weight: relative share when connections are scarce, 1..1000.
-        max_leases: most leases it may hold at once, those on nodes included; None: no limit.
+        max_leases: maximum number of leases at a time, those on nodes included; None: no limit.
         advisor_mode: how recommendations for its own pool are handled; None: as for the service.
     """
 
@@ -112,7 +112,7 @@ class TenantSpec:
         return self.strategy is PoolStrategy.SHARED
 
     def usable(self, max_size: int) -> int:
-        """The most connections that it can use, if its pool may have *max_size*."""
+        """The maximum number of connections that it can use if its pool may have *max_size*."""
         return min(self.max_leases or max_size, max_size)
 
     def check_scope(self, *, whole_pool: bool) -> None:

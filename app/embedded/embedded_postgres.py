@@ -32,7 +32,7 @@ MAX_LAUNCHES = 20
 RELAUNCH_PAUSE_SECONDS = 0.25
 """The pause between two launches while such processes live; they end as soon as they notice."""
 
-# In seconds. Each launch that fails, as on a full disk, replays the log and writes some more.
+# In seconds. A launch that fails, for example on a full disk, replays the log and writes even more.
 _SHORTEST_PAUSE = 1.0
 _LONGEST_PAUSE = 16.0
 

@@ -75,8 +75,8 @@ class Agent:
         # The pooler's configuration; None: that of an earlier agent.
         self._in_force: NodeConfiguration | None = None
         self._paused: frozenset[str] = frozenset()
-        # Entries that a revoked user could still enter, because the configuration that says so
-        # cannot be applied. They get no connections until it is.
+        # Entries that a revoked user could still enter, because the configuration that revokes the
+        # credential cannot be applied. They get no connections until it is applied.
         self._withheld: Collection[str] = frozenset()
         self._is_known = False
         self._measures: Mapping[str, EntryMeasure] = {}

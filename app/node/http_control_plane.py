@@ -113,7 +113,7 @@ class HttpControlPlane:
             )
         if answer.status == HTTPStatus.NOT_MODIFIED:
             return None
-        # To read thousands of entries takes long, and gives way to others in a thread.
+        # Reading thousands of entries takes long; in a thread, other tasks run meanwhile.
         return await asyncio.to_thread(_read, NodeConfiguration, answer)
 
     async def report(self, report: NodeReport) -> ReportAnswer:

@@ -61,8 +61,8 @@ client_login_timeout = 15
 server_connect_timeout = 5
 # The service takes a silent node for one that holds nothing only because unused connections stay.
 server_idle_timeout = 600
-# Applications and servers that fall silent, as when their machine or the network is gone, hold
-# nothing for more than half a minute. The system's own limit is two hours.
+# If an application or a server falls silent, as when its machine or the network is gone, its
+# connections end within half a minute. The system's own limit is two hours.
 tcp_keepidle = 15
 tcp_keepintvl = 5
 tcp_keepcnt = 3

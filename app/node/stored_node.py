@@ -54,7 +54,7 @@ class NodeStore:
     def __init__(self, directory: NodeDirectory) -> None:
         self._directory = directory
         self._boot = boot_id()
-        # Files that could not be written at the last try.
+        # Files that could not be written at the last attempt.
         self._failing: set[str] = set()
 
     def load(self) -> StoredNode | None:
@@ -97,8 +97,8 @@ class NodeStore:
         try:
             self._directory.write(name, content)
         except OSError as error:
-            # An old one would be worse than none. On a disk that is read-only it stays, and no
-            # agent starts.
+            # An old file would be worse than none. On a read-only disk it stays, and no agent can
+            # start.
             with suppress(OSError):
                 (self._directory.path / name).unlink(missing_ok=True)
             if name not in self._failing:

@@ -50,7 +50,7 @@ class AcquireFailures:
             raise refusal
 
     def paused(self, waited: float | None = None) -> PoolPaused:
-        """The error for callers of a paused pool, who may have *waited* for so many seconds."""
+        """The error for callers of a paused pool; *waited*: for how many seconds, if at all."""
         name = self._pool.pool_id
         if waited is not None:
             return PoolPaused(

@@ -95,7 +95,7 @@ class _Line:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether `unexpected`, or a caller that it stands behind, has given up."""
+        """Whether `unexpected`, or a caller ahead of it, has given up."""
         if self.unexpected is None:
             return False
         # No generator: this runs on every lease.

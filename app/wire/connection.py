@@ -21,7 +21,7 @@ from asyncpg.protocol import Protocol as AsyncpgProtocol
 
 from app.wire.handshake import Handshake
 
-# For the request alone, in seconds; the end of the statement has the caller's deadlines.
+# Seconds for the cancel request alone; the caller's deadlines limit the end of the statement.
 _CANCEL_DEADLINE = 5.0
 # Each round of the event loop reads one piece of a flood; uvloop would read 32 pieces of 256 KB.
 _FLOOD_BYTES = 32 * 1024
@@ -125,7 +125,7 @@ class PacedInterceptor(Interceptor):
         self._transport = cast("asyncio.Transport", connection._transport)
 
     def data_received(self, data: bytes) -> None:
-        """Process *data*; a piece in each round of the event loop if there is much."""
+        """Process *data*; if it is long, one piece per round of the event loop."""
         if len(data) < _FLOOD_BYTES:
             self._take_piece(data)
         else:

@@ -34,7 +34,7 @@ class ServerRejected(ConnectError, ConnectionError):
 
 
 class TlsRejected(ServerRejected):
-    """It offers no TLS, or none that we trust."""
+    """The server offers no TLS, or its TLS cannot be trusted."""
 
 
 class ServerIsStandby(ServerRejected):

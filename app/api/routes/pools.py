@@ -49,7 +49,7 @@ class PoolOrder(StrEnum):
     LARGEST = "-size"
 
 
-# Of a pool, and the number of its clients that wait on nodes.
+# Each takes a pool and the number of its clients that wait on nodes.
 _RANKS: dict[str, Callable[[PoolSnapshot, int], float]] = {
     "pool_id": lambda *_: 0.0,
     "waiting": lambda row, on_nodes: row.stats.metrics.waiting_requests + on_nodes,
@@ -111,8 +111,8 @@ async def list_pools(
     sort: Annotated[
         PoolOrder,
         Query(
-            description="Sort key; ties are sorted by pool ID. Who waits on nodes counts for "
-            "`waiting`, too."
+            description="Sort key; ties are sorted by pool ID. `waiting` also counts clients that "
+            "wait on nodes."
         ),
     ] = PoolOrder.POOL_ID,
     strategy: StrategyQuery = None,
@@ -125,8 +125,8 @@ async def list_pools(
 ) -> Response:
     """Lists the open and the paused pools that serve a tenant that the key can access.
 
-    While the maximum number of pools is in use, pools that callers wait for are listed, too, and
-    so are those of tenants whose clients wait on nodes.
+    Pools that are not open are listed, too, if clients on nodes wait for them, or if callers wait
+    for them while the maximum number of pools is in use.
 
     The numbers are at most a second old and include the latest change made through this API. Sort
     keys other than the pool ID change between two pages, so a pool can appear twice or not at all.

@@ -73,7 +73,7 @@ def _as_float(value: object) -> object:
 
 
 def _check_given(sql: str | None, others: ValidationInfo) -> str | None:
-    """Refuse a body with neither `sql` nor `statements`, beside what else is wrong with it."""
+    """Refuse a body with neither `sql` nor `statements`; its other errors are reported, too."""
     if sql is None and others.data.get("statements", ()) is None:
         raise PydanticCustomError("missing", "Must be given.")
     return sql
@@ -332,7 +332,7 @@ async def _respond(
 
 
 def _check_statements(body: QueryBody) -> None:
-    """Raise RequestValidationError if there is one statement beside a list of statements."""
+    """Raise RequestValidationError if a body has both a single statement and a list."""
     if body.statements is None:
         return
     for field in ("sql", "params"):

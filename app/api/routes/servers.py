@@ -44,7 +44,7 @@ class ServerBudgetView(BaseModel):
         examples=[0],
     )
     nodes_open: int = Field(
-        description="Those of them that are open, as each node last reported.", examples=[0]
+        description="How many of these are open, as each node last reported.", examples=[0]
     )
     kept_free: int | None = Field(
         description="Connections of max_connections that pools may not use: reserved by Postgres, "

@@ -51,7 +51,7 @@ class TenantOrder(StrEnum):
     MOST_ACTIVE = "-active_connections"
 
 
-# Of a tenant, and the number of its clients that wait on nodes.
+# Each takes a tenant and the number of its clients that wait on nodes.
 _RANKS: dict[str, Callable[[TenantSnapshot, int], float]] = {
     "tenant": lambda *_: 0.0,
     "waiting_requests": lambda row, on_nodes: row.stats.metrics.waiting_requests + on_nodes,
@@ -75,8 +75,8 @@ async def get_stats(
     sort: Annotated[
         TenantOrder,
         Query(
-            description="Sort key of the tenants; ties are sorted by ID. Who waits on nodes counts "
-            "for `waiting_requests`, too."
+            description="Sort key of the tenants; ties are sorted by ID. `waiting_requests` also "
+            "counts clients that wait on nodes."
         ),
     ] = TenantOrder.TENANT,
     pool: Annotated[

@@ -73,7 +73,8 @@ class PoolRecommendation(BaseModel):
         examples=["At 41 leases/s × 150 ms, 5 connections cannot keep up; 12 make under 1 % wait"]
     )
     created_at: datetime = Field(
-        description="When it was made; its reason is of then.", examples=["2026-11-20T09:00:05Z"]
+        description="When it was made; its reason describes that time.",
+        examples=["2026-11-20T09:00:05Z"],
     )
 
     @classmethod
@@ -158,8 +159,8 @@ class PoolView(_PoolNow):
     )
     advice: AdviceView | None = Field(
         default=None,
-        description="The advisor's latest advice, about this service and all nodes together; null "
-        "before there is any since the last resize, while its mode is `off`, and in lists.",
+        description="The advisor's latest advice, for this service and all nodes together; null "
+        "until there is advice after the last resize, while the mode is `off`, and in lists.",
         examples=[None],
     )
     share: int | None = Field(

@@ -32,7 +32,7 @@ _WORDS = {
         "Run them one at a time.",
     ),
 }
-# By code: the command that ends what refused the request.
+# By problem code: the command that removes the cause of the refusal.
 _CURES = {"pool-paused": "`poolkeeper pools resume TENANT` resumes it."}
 _NEEDS_KEY = (
     "The service needs a valid API key: name its file with --api-key-file or "
@@ -55,7 +55,7 @@ class ApiError(Exception):
 
     Attributes:
         http_status, code, position: from the service's problem.
-        excerpt: lines of the caller's own text that show the place, to be printed below.
+        excerpt: lines of the caller's text that show where the error is; printed below the message.
     """
 
     def __init__(

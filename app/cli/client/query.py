@@ -75,7 +75,7 @@ def _rows(result: Document, max_rows: int | None) -> Records | str:
     if result["truncated"]:
         count = result["row_count"]
         shown = "first row is" if count == 1 else f"first {count} rows are"
-        # Otherwise the service decides how many they are.
+        # Otherwise the limit was the service's own.
         is_asked = count == max_rows
         more = "--max-rows shows more, up to POOLKEEPER_QUERY_MAX_ROWS of the service"
         most = "no more fit into a response (POOLKEEPER_QUERY_MAX_ROWS of the service)"

@@ -11,7 +11,7 @@ from app.text.wrapping import cell_width
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Records(Table):
-    """Rows with columns of anybody's choice: none is left out, and no value is cut."""
+    """Rows with arbitrary columns: no column is left out, and no value is cut."""
 
     def lines(self, width: int | None = None) -> Iterator[str]:
         lines = list(Table.lines(self))

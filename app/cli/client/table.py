@@ -104,7 +104,7 @@ def on_node(entry: Item) -> str:
 
 
 def waiting(key: str) -> Callable[[Item], float | str | None]:
-    """Callers that wait for the service's own pools, *key*, and those on nodes, which say so."""
+    """The value of a column: callers that wait here (field *key*), and clients on nodes, if any."""
 
     def value(item: Item) -> float | str | None:
         here: float | None = item[key]
@@ -123,7 +123,7 @@ def wait_of(item: Item) -> str | None:
 
 
 def wait_cause(item: Item) -> str | None:
-    """The same in a word, which fits a narrow terminal."""
+    """The same as one word, for narrow terminals."""
     wait: Item | None = item["waits_for"]
     return None if wait is None else str(wait["cause"])
 

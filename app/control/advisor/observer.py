@@ -23,7 +23,7 @@ from app.pools.server_load import ServerLoads
 # Observations shorter than this are joined with the next one before they are kept.
 _REMEMBERED_SECONDS = 60.0
 _REMEMBERED = 6
-# Who began to wait while a pool could not lend is served, or has given up, so long after it can.
+# So many seconds after a pool can lend again, the callers that it kept waiting are served or gone.
 _SETTLING_SECONDS = 5.0
 _NO_PART = EstimatedPart(arrivals=0, mean_active=0.0)
 

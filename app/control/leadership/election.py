@@ -95,8 +95,8 @@ class Election:
         self._is_registered = True
         # The last renewal, and since when each look found the same one, by this machine's clock.
         self._seen: tuple[str, float] | None = None
-        # The last renewal, and until when its writer may trust itself, as the first look at it
-        # said, by `trust.clock`: the catalog's clock may jump, as when it fails over.
+        # The last renewal, and the end of its writer's trust by `trust.clock`, computed when the
+        # renewal is first seen: the catalog's clock may jump, for example in a failover.
         self._trusted: tuple[str, float] = ("", -inf)
         self._renewal: asyncio.Task[None] | None = None
         # Set at the next attempt to renew, or when this instance's state changes.

@@ -206,7 +206,7 @@ class NodeFeed:
             database=login.database,
             role=login.user,
             password=login.password,
-            # On a node a connection is a lease.
+            # On nodes, each connection counts as a lease.
             size=spec.usable(self._manager.desired_size(spec.pool_id, spec.strategy).max_size),
             weight=spec.weight,
             paused=is_held or (desired is not None and desired.paused),

@@ -210,7 +210,7 @@ class Fleet:
         self._loads.hear(node.name, report.entries, heard.gone)
         self.sizes.hear(node, report.entries)
         await self.sizes.decide()
-        # The node may have thousands of entries, and the event loop took them in once already.
+        # With thousands of entries, both halves take long: let other tasks run between them.
         await asyncio.sleep(0)
         self._budgets.note_demand(node)
         await self._budgets.redivide(report.servers)

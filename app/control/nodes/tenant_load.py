@@ -39,7 +39,7 @@ class NodeTenantLoad:
         self._marks: deque[tuple[float, EntryTotals]] = deque()
 
     def hear(self, node: str, entry: EntryReport, *, since: float, at: float) -> EntryTotals:
-        """Take in a change that *node* reports after its report of *since*; return what ended.
+        """Add a change that *node* reports after its report of *since*; return what has ended.
 
         What it counted before its first report of the tenant is unknown.
         """

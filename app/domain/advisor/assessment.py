@@ -22,7 +22,7 @@ from app.domain.advisor.sizing_recommendation import Confidence, ReasonCode
 from app.domain.advisor.trial import TrialState, TrialVerdict, is_saturated
 from app.domain.advisor.window import Slice, Window
 
-# Who came and waited in such an interval would have at any size, and may have come again.
+# Callers that waited in such an interval would have waited at any size, and may have come again.
 _COULD_NOT_LEND = frozenset({ReasonCode.NOT_READY, ReasonCode.CONNECTS_FAILING})
 
 
@@ -136,8 +136,8 @@ class Assessment:
 
         By Gunther's universal scalability law without contention, a lease among c takes
         1 + k c (c - 1) times as long as alone, and throughput peaks at 1 / sqrt(k) connections,
-        where that is 2. Only if leases are known to be shorter under light load, and if the
-        database may be what makes them longer.
+        where that is 2. The size is known only if leases are known to be shorter under light load,
+        and if the database may be the cause of longer ones.
         """
         seen, trial = self.observation, self.memory.trial
         size = seen.usable(seen.max_size)

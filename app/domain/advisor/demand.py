@@ -220,7 +220,7 @@ class DemandRule:
 
     @staticmethod
     def _confidence(found: Assessment, code: ReasonCode) -> Confidence:
-        """By how many callers were seen; what fewer connections would do, none of them showed."""
+        """By the number of callers seen; at most medium for `past_knee`, which is not tried yet."""
         if code is ReasonCode.PAST_KNEE:
             return min(found.confidence, Confidence.MEDIUM, key=list(Confidence).index)
         return found.confidence

@@ -35,7 +35,7 @@ class Forecast:
         peak_hold: mean seconds that a caller occupied a connection when `arrivals` were at their
             peak; None when unknown.
         base_hold: mean seconds of a lease under light load; None before any lease ended.
-        base_leases: how many leases that is the mean of.
+        base_leases: number of leases in that mean.
     """
 
     arrivals: ArrivalRate = field(default_factory=ArrivalRate)
@@ -109,7 +109,7 @@ class Forecast:
     def _base_after(
         self, seen: PoolObservation, ended: HoldMoments, holds: HoldMoments
     ) -> tuple[float | None, float]:
-        """The mean hold under light load, and how many leases it is the mean of."""
+        """The mean hold under light load, and the number of leases in that mean."""
         base, hold = self.base_hold, holds.mean
         if base is None or hold is None:
             return hold, holds.count
@@ -117,7 +117,7 @@ class Forecast:
             leases = self.base_leases + ended.count
             weight = min(_BASE_SMOOTHING, ended.count / _MANY_FOR_BASE)
             if self.base_leases < _MANY_FOR_BASE:
-                # Of a few leases each counts alike: the first may have been of another kind.
+                # The first few leases have equal weight: the very first may have been unusual.
                 weight = ended.count / leases
             return base + weight * (ended.mean - base), leases
         # Load only makes holds longer: a shorter hold was not inflated.

@@ -17,7 +17,7 @@ from app.domain.pool import PoolState
 # If a pool did not open while this many callers waited, something other than its limit holds it
 # back.
 _WAITING = 1.0
-# A stall explains no waits that are longer than so many times its own length.
+# A stall cannot explain waits that are longer than so many times its own length.
 _OF_A_STALL = 10.0
 
 
@@ -65,7 +65,7 @@ def unreliable_observation(
 
 
 def _may_explain_waits(config: DemandConfig, seen: PoolObservation) -> bool:
-    """Whether a stall of this process may be why its callers waited."""
+    """Whether a stall of this process may be the cause of its callers' waits."""
     lag, on_nodes = seen.loop_lag_seconds, seen.estimated
     if on_nodes is None:
         has_callers = seen.arrivals > 0 or seen.mean_waiting > 0.0
@@ -116,10 +116,10 @@ def _of_server(config: DemandConfig, server: ServerLoad) -> GrowthBlocker | None
 
 
 def may_be_contended(config: DemandConfig, seen: PoolObservation) -> bool:
-    """Whether the database may be why leases take long: its samples show it, or there are none.
+    """Whether the database may be the cause of long leases: its samples say so, or there are none.
 
-    Back-ends that contend run, or wait for locks or disks. If they do neither, statements take
-    long by themselves, and fewer at a time would end no sooner.
+    Back-ends that contend run, or wait for locks or disks. If they do neither, the statements
+    themselves take long, and would not end sooner if fewer ran at a time.
     """
     server = seen.server
     if server is None or not server.samples:

@@ -78,7 +78,7 @@ class ReasonCode(StrEnum):
     """Too many of our back-ends sit idle in a transaction: the application keeps connections."""
 
     LOOP_LAG = "loop_lag"
-    """The service itself stalled for about as long as its callers waited: the waits are its own."""
+    """The service itself stalled for about as long as its callers waited, and caused the waits."""
 
     TOO_FEW_EVENTS = "too_few_events"
     """Too little happened to judge by."""

@@ -1,7 +1,7 @@
 """A tenant's load, estimated from a pooler's totals: PgBouncer keeps sums, no histograms.
 
-Of the transactions that ended (see `ended_transactions`), `xact_time` includes the wait for a
-connection, so the mean hold is S = (xact_time - wait_time) / count, and the load that they carried
+All sums are of ended transactions (see `ended_transactions`). `xact_time` includes the wait for a
+connection, so the mean hold is S = (xact_time - wait_time) / count, and the carried load is
 a = count/s x S.
 The distribution of waits, beyond their mean, is in `wait_estimate`.
 """

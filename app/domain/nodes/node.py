@@ -20,8 +20,8 @@ ABSENT_FOR = 15.0
 # An agent without connections to Postgres closes its entries if no report was accepted for this
 # many seconds. It is below GONE_AFTER by more than the drift of two clocks and the time of a look.
 FENCED_AFTER = 45.0
-# In milliseconds. Postgres notices so soon, also inside a statement, that the pooler was killed, or
-# has closed the connection of a client that hung up: sooner than the agent counts it as gone.
+# In milliseconds. Within this time Postgres notices, even during a statement, that the pooler was
+# killed, or closed the connection of a client that hung up: before the agent counts it as gone.
 CHECK_INTERVAL_MS = 50
 
 

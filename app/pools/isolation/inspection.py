@@ -30,9 +30,9 @@ _ATTRIBUTES = {
     "rolbypassrls": "BYPASSRLS",
 }
 _PUBLIC = 0
-# What is read of so many roles becomes facts in one turn of the event loop.
+# One turn of the event loop processes the rows of so many roles.
 _ROLES_AT_ONCE = 250
-# In one role: it can have settings for every database of the cluster.
+# Per role, because a role can have settings for every database of the cluster.
 _MAX_SETTINGS = 100
 # A query may wait for a locked table, or count unlimited objects that somebody created. It then
 # fails alone, and leaves time for the others.

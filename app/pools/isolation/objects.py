@@ -101,7 +101,7 @@ class ObjectFacts:
 
     Attributes:
         role, schema, database: whether it has the tenant's mark; None if it does not exist.
-        of_tenants: the kinds of those that have the mark of any tenant.
+        of_tenants: the kinds of objects that have the mark of any tenant.
         is_open_to_public: whether everyone can use the connection's database, and the admin can
             revoke that; *is_public_schema_open*: the same for its schema public.
     """
@@ -209,10 +209,10 @@ def set_connection_limit(name: str, limit: int) -> str:
 
 
 def reset_settings(name: str) -> Iterator[str]:
-    """Undo settings for all sessions of the role, which could keep it from working.
+    """Reset all settings of the role, because they could break its sessions.
 
-    One stays: on nodes, RESET ALL, which drivers send, restores this check interval. Pools send
-    another value in their startup message.
+    One setting is set again: on nodes, drivers send RESET ALL, which then restores this check
+    interval. Pools send another value in their startup message.
     """
     yield sql(_RESET_SETTINGS, name)
     yield sql(f"ALTER ROLE %I SET client_connection_check_interval = {CHECK_INTERVAL_MS:d}", name)

@@ -50,7 +50,7 @@ def _end_of_string(text: str, at: int) -> Generator[str, None, int]:
     """The end of the string that begins at *at*; -1 if it contains half a surrogate pair."""
     parts = 0
     quote = text.find('"', at)
-    # Not beyond the quote: of many strings without an escape each would be the rest of the text.
+    # Only up to the quote: else each of many strings without an escape would scan all of the text.
     while (escape := text.find("\\", at, quote)) >= 0:
         parts += 1
         if parts % _PARTS == 0:

@@ -43,8 +43,8 @@ _ROUNDING = 0.002
 # The limit for rows as they arrive, in bytes: rows that fit as JSON are never longer, even with one
 # short column.
 _MAX_ROW_BYTES = MAX_BYTES * 3 // 2
-# What Postgres says of an error in a parameter, in English, from version 16 on. A value may follow:
-# no more than these characters are searched.
+# How Postgres 16 and later name the parameter that an error is about, in English. A value may
+# follow, so only so many characters are searched.
 _MAX_CONTEXT = 10_000
 _OF_PARAMETER = re.compile(rf'^portal "{PORTAL}" parameter (\$\d+)', re.MULTILINE)
 _CANCELLED = "canceling statement due to user request"
@@ -271,7 +271,7 @@ def _failure(error: ServerError, timeout: float, elapsed: float) -> Exception:
 
 
 def _hint(error: ServerError) -> str | None:
-    """Postgres' hint, and the parameter that the error is about, if it says so."""
+    """Postgres' hint and, if it is known, the parameter that the error is about."""
     found = _OF_PARAMETER.search(error.fields.get("W", ""), 0, _MAX_CONTEXT)
     hints = (f"The value of {found[1]} was refused." if found else "", error.fields.get("H"))
     return " ".join(filter(None, hints)) or None

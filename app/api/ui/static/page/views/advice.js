@@ -113,7 +113,7 @@ export function Recommendations({ items, isDetailed }) {
     </ul>`;
 }
 
-// Its reason is of the time when it was made.
+// Its reason describes the time when it was made.
 const isOld = (time) => Date.now() - new Date(time) > OLD_MS;
 
 // A button acts on what its line shows at the time of the click.

@@ -82,7 +82,7 @@ export function Findings() {
     </${View}>`;
 }
 
-// What the service lists, with the tenants that each concerns.
+// The findings that the service lists, each with the tenants that it affects.
 function Failed({ title, items = [] }) {
   return items.length > 0 && html`
     <h2>${title}</h2>

@@ -26,9 +26,9 @@ const COLUMNS = [
   { title: "Server", key: "server", value: (pool) => pool.server, cell: (pool) => pool.server, class: "wide" },
 ];
 
-// With more than one late caller in a hundred a pool is not well, even if nobody waits at the moment.
+// A pool with more than one late caller in a hundred has a problem, even if nobody waits now.
 const LATE_MS = 100;
-const LATE = "More than 1 % of its callers waited over 100 ms within the last minutes.";
+const LATE = "More than 1 % of its callers in the last minutes waited over 100 ms.";
 
 function stateCell(pool) {
   const leaks = pool.leak_suspects.length;
