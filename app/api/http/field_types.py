@@ -21,7 +21,7 @@ from pydantic import (
     Field,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from app.domain.tenant import TENANT_ID_PATTERN
 from app.text.printable import is_printable
@@ -29,6 +29,7 @@ from app.text.printable import is_printable
 MAX_JSON_DEPTH = 32
 # More fields than any body has: at least one of them is unknown.
 _MOST_FIELDS = 200
+_MOST_LABELS = 32
 _FIRST_YEAR, _LAST_YEAR = 2000, 2099
 
 
@@ -49,6 +50,19 @@ class RequestBody(BaseModel):
 def examples(*documents: dict[str, Any]) -> ConfigDict:
     """Configure a model with examples for the OpenAPI document."""
     return ConfigDict(json_schema_extra={"examples": list(documents)})
+
+
+def counted_first(most: int) -> BeforeValidator:
+    """Refuse a list or object with more than *most* items before any of them is checked."""
+
+    def check(items: object) -> object:
+        if isinstance(items, list | dict) and len(items) > most:
+            kind = "List" if isinstance(items, list) else "Dictionary"
+            context = {"field_type": kind, "max_length": most, "actual_length": len(items)}
+            raise PydanticKnownError("too_long", context)
+        return items
+
+    return BeforeValidator(check)
 
 
 def _storable(text: str) -> str:
@@ -129,5 +143,8 @@ Text = Annotated[str, AfterValidator(_storable)]
 PrintableText = Annotated[Text, AfterValidator(_printable)]
 LabelKey = Annotated[PrintableText, Field(min_length=1, max_length=63, pattern=r"^[^:]+$")]
 LabelValue = Annotated[PrintableText, Field(max_length=256)]
+Labels = Annotated[
+    dict[LabelKey, LabelValue], Field(max_length=_MOST_LABELS), counted_first(_MOST_LABELS)
+]
 JsonValue = Annotated[Any, AfterValidator(check_json)]
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_not_a_number), AfterValidator(_in_utc)]

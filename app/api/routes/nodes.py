@@ -13,7 +13,7 @@ from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_READ, REQUIRE_UNB
 from app.api.http.dependencies import CursorQuery, LimitQuery, name_in_path, provided
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag, instance_of
-from app.api.http.field_types import LabelKey, LabelValue, Name, RequestBody, examples
+from app.api.http.field_types import Labels, Name, RequestBody, counted_first, examples
 from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.strict_route import StrictRoute
 from app.api.views.node import NodeView
@@ -25,6 +25,7 @@ from app.control.operation import Operation
 from app.domain.nodes.declaration import OWN_NODE, DeclaredNode, NodeSpec
 
 _MAX_LIMIT = 100_000
+_MOST_LIMITS = 1000
 # A name, an IPv4 address, or an IPv6 address in brackets; and a port.
 _is_address = re.compile(
     r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})"
@@ -58,19 +59,18 @@ class NodeBody(RequestBody):
         default=None,
         description="Host and port at which applications reach it, for their connection strings.",
     )
-    labels: dict[LabelKey, LabelValue] = Field(
-        default={}, max_length=32, description="Labels for people."
-    )
-    selector: dict[LabelKey, LabelValue] = Field(
+    labels: Labels = Field(default={}, description="Labels for people.")
+    selector: Labels = Field(
         default={},
-        max_length=32,
         description="It serves tenants that have all these labels; empty: all. It never serves "
         "shared tenants.",
     )
-    limits: dict[Name, Annotated[int, Field(ge=0, le=_MAX_LIMIT)]] = Field(
+    limits: Annotated[
+        dict[Name, Annotated[int, Field(ge=0, le=_MAX_LIMIT)]], counted_first(_MOST_LIMITS)
+    ] = Field(
         default={},
-        max_length=1000,
-        description="The most connections that it may have, by server; others: no limit but the "
+        max_length=_MOST_LIMITS,
+        description="Maximum number of its connections by server; others: limited only by the "
         "server's budget.",
     )
 

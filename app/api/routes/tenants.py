@@ -23,7 +23,7 @@ from app.api.http.dependencies import (
 )
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
-from app.api.http.field_types import LabelKey, LabelValue, Name, RequestBody, examples
+from app.api.http.field_types import Labels, Name, RequestBody, examples
 from app.api.http.ordering import Matches, SearchQuery
 from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.strict_route import StrictRoute
@@ -76,10 +76,8 @@ class TenantBody(RequestBody):
         description="Maximum number of leases at a time, connections on nodes included; null: no "
         "limit.",
     )
-    labels: dict[LabelKey, LabelValue] = Field(
-        default={},
-        max_length=32,
-        description="Labels for people and filters; no control characters.",
+    labels: Labels = Field(
+        default={}, description="Labels for people and filters; no control characters."
     )
     advisor_mode: AdvisorMode | None = Field(
         default=None,

@@ -8,23 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
-from pydantic_core import PydanticCustomError, PydanticKnownError
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
 
-from app.api.http.field_types import JsonValue, Text, check_json
+from app.api.http.field_types import JsonValue, Text, check_json, counted_first
 
 # The most statements in a request, and the most parameters of a statement.
 _MOST = 1000
 
 Statement = TypeVar("Statement")
-
-
-def _check_length(values: object) -> object:
-    """Refuse a list that is too long before any of its items is checked."""
-    if isinstance(values, list) and len(values) > _MOST:
-        context = {"field_type": "List", "max_length": _MOST, "actual_length": len(values)}
-        raise PydanticKnownError("too_long", context)
-    return values
 
 
 def _check_at_once(values: object, check_each: ValidatorFunctionWrapHandler) -> object:
@@ -38,13 +30,11 @@ def _check_at_once(values: object, check_each: ValidatorFunctionWrapHandler) -> 
 
 
 # In the document, their limit would only make generated tests send megabytes.
-Statements = Annotated[
-    list[Statement], Field(min_length=1, fail_fast=True), BeforeValidator(_check_length)
-]
+Statements = Annotated[list[Statement], Field(min_length=1, fail_fast=True), counted_first(_MOST)]
 SqlText = Annotated[Text, Field(max_length=100_000)]
 Params = Annotated[
     list[JsonValue],
     Field(max_length=_MOST, fail_fast=True),
     WrapValidator(_check_at_once),
-    BeforeValidator(_check_length),
+    counted_first(_MOST),
 ]

@@ -1,4 +1,4 @@
-"""However many statements and parameters a body has room for, few steps say whether they may be."""
+"""However many statements, parameters, fields or labels a body has, few steps check them."""
 
 import sys
 from types import FrameType
@@ -6,8 +6,10 @@ from types import FrameType
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from app.api.routes.nodes import NodeBody
 from app.api.routes.query import QueryBody
 from app.api.routes.sql import SqlBody
+from app.api.routes.tenants import TenantBody
 
 NULS = ["\0"] * 1000
 
@@ -57,3 +59,21 @@ def test_of_a_megabyte_of_unknown_fields_the_first_are_refused(*, is_inside: boo
     document = {"statements": [unknown]} if is_inside else unknown
     calls, errors = calls_to_validate(QueryBody, document)
     assert (calls < 50, 50 <= errors < 500) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [
+        (TenantBody, "labels"),
+        (NodeBody, "labels"),
+        (NodeBody, "selector"),
+        (NodeBody, "limits"),
+    ],
+)
+@pytest.mark.parametrize("value", [1, "\0", None])
+def test_too_many_labels_or_limits_are_counted_before_any_is_checked(
+    model: type[BaseModel], field: str, value: object
+) -> None:
+    many = {f"x\0{number}": value for number in range(37_000)}
+    calls, errors = calls_to_validate(model, {field: many})
+    assert (calls < 50, errors) == (True, 1)
