@@ -231,6 +231,7 @@ async def test_the_keyboard_reaches_everything_and_stays_in_the_drawer(
             assert await page.evaluate("document.activeElement.closest('#drawer') !== null")
     await page.keyboard.press("Escape")
     await expect(drawer).to_have_count(0)
+    await expect(page.locator("#search")).to_be_focused()
     await page.keyboard.press("Control+A")
     await page.keyboard.press("Delete")
     await expect(page.locator("#count")).to_have_text("2 of 2")
