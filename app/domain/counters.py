@@ -68,12 +68,15 @@ class Counters(NamedTuple):
     pool_limit_waits: Annotated[
         int,
         CounterInfo(
-            "Callers that waited for one of the pools that may be open.",
+            "Callers that waited because the maximum number of pools was open.",
             "poolkeeper_pool_limit_waits",
         ),
     ] = 0
     pool_limit_wait_seconds: Annotated[
-        float, CounterInfo("Time that they did so.", "poolkeeper_pool_limit_wait_seconds")
+        float,
+        CounterInfo(
+            "Time that callers waited for a pool to open.", "poolkeeper_pool_limit_wait_seconds"
+        ),
     ] = 0.0
 
     def __add__(self, other: Counters) -> Counters:  # type: ignore[override]

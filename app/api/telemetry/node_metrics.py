@@ -42,7 +42,7 @@ def node_metrics(fleet: Fleet) -> Iterator[Metric]:
     )
     yield gauge(
         "poolkeeper_node_outdated",
-        "Whether each node can be reached and has not applied a configuration for 30 s.",
+        "Whether each node is reachable, but has not applied a configuration within 30 s.",
         ("node",),
         {(name,): node.is_outdated for name, node in nodes.items()},
     )
@@ -54,7 +54,7 @@ def node_metrics(fleet: Fleet) -> Iterator[Metric]:
     )
     yield gauge(
         "poolkeeper_node_clients",
-        "Clients of each node: connected, waiting, and of these queued for a turn of their tenant.",
+        "Clients of each node: connected, waiting, and waiting for their tenant's turn (queued).",
         ("node", "kind"),
         {
             (name, kind): count
@@ -68,7 +68,7 @@ def node_metrics(fleet: Fleet) -> Iterator[Metric]:
     )
     yield gauge(
         "poolkeeper_node_longest_wait_seconds",
-        "How long a client of each node has waited for a connection; without paused tenants.",
+        "The longest current wait of a client of each node; without paused tenants.",
         ("node",),
         {(name,): each.sums.longest_wait for name, each in heard.items()},
     )
@@ -84,7 +84,7 @@ def node_metrics(fleet: Fleet) -> Iterator[Metric]:
     )
     yield gauge(
         "poolkeeper_node_connections",
-        "Connections of each node: open, allotted, and held because it may still have them.",
+        "Connections of each node: open, allotted, and reserved because it may still have them.",
         ("node", "server", "kind"),
         _connections(nodes),
     )

@@ -156,7 +156,7 @@ def _pools(snapshot: Snapshot) -> Iterator[Metric]:
     by_state = "Connections by state: idle, or used by a lease."
     yield gauge(f"{name}_count", by_state, (*_GROUP, "state"), connections)
     yield gauge(f"{name}_max", "Maximum size of open pools, summed.", _GROUP, most)
-    yield gauge(f"{name}_idle_max", "Most idle connections that open pools may have.", _GROUP, most)
+    yield gauge(f"{name}_idle_max", "Maximum idle connections of open pools, summed.", _GROUP, most)
     yield gauge(f"{name}_idle_min", "Minimum size of open pools, summed.", _GROUP, least)
     yield gauge(f"{name}_pending_requests", "Callers that wait for a lease.", _GROUP, waiting)
     yield gauge("poolkeeper_pools", "Open and paused pools by state.", (*_GROUP, "state"), states)

@@ -142,7 +142,7 @@ class ServiceCollector(Collector):
         )
         yield counter(
             "poolkeeper_requests_limited",
-            "Requests refused by the rate limit of a key, a credential, or an address without one.",
+            "Requests refused by the rate limit of a key, a credential, or an address with no key.",
             ("by",),
             {(by,): authenticator.rate_limited[by] for by in ("key", "credential", "address")},
         )
@@ -173,7 +173,7 @@ class ServiceCollector(Collector):
     def _service_state(self) -> Iterator[Metric]:
         yield gauge(
             "poolkeeper_leader",
-            "Whether this instance is the active one and its trust has not ended.",
+            "Whether this instance is active and its leadership has not expired.",
             ("instance_id", "url"),
             {
                 (self._election.instance.id, self._election.instance.url or ""): (
@@ -183,12 +183,12 @@ class ServiceCollector(Collector):
         )
         yield GaugeMetricFamily(
             "poolkeeper_leadership_epoch",
-            "Number of times that an instance became the active one.",
+            "Number of times that an instance became active.",
             self._election.epoch or 0,
         )
         yield CounterMetricFamily(
             "poolkeeper_failovers",
-            "Times that an instance became the active one after one that had failed.",
+            "Number of times that an instance became active after another one had failed.",
             self._election.failovers,
         )
         yield GaugeMetricFamily(

@@ -84,12 +84,12 @@ def _gauges(
 ) -> Iterator[Metric]:
     connections = GaugeMetricFamily(
         "poolkeeper_tenant_connections",
-        "Connections of a tenant in own pools; idle ones of a shared pool belong to no tenant.",
+        "Connections of a tenant in the service's pools, without idle ones of shared pools.",
         labels=("tenant", "state"),
     )
     max_size = GaugeMetricFamily(
         "poolkeeper_tenant_connections_max",
-        "Most connections a tenant may have: its own limit in a shared pool, or the pool's.",
+        "Maximum connections of a tenant: its own limit in a shared pool, or its pool's limit.",
         labels=_LABELS,
     )
     pending = GaugeMetricFamily(
@@ -99,7 +99,7 @@ def _gauges(
     )
     wait = GaugeMetricFamily(
         "poolkeeper_tenant_wait_p99_seconds",
-        "99th percentile of waits within the statistics' window; the highest one for _other.",
+        "99th percentile of waits in the statistics window; for _other, the highest of all.",
         labels=_LABELS,
     )
     for name, tenants in [*((each.spec.id, (each,)) for each in selected), (OTHER, others)]:
