@@ -127,7 +127,7 @@ def assemble(
         return cast("ASGIApp", stack)
 
     app.build_middleware_stack = build  # type: ignore[method-assign]
-    # Not included, which would build each of them anew at the first request of every application.
+    # `include_router` would rebuild every route at the first request of each application.
     app.router.routes += [route for router in _ROUTERS for route in router.routes]
     openapi.install(app)
 

@@ -67,7 +67,7 @@ class OsUser:
 
     @property
     def extra_groups(self) -> list[int] | None:
-        """None to keep our groups; a user that we switch to has none."""
+        """None to keep the current groups; after a switch to another user there are none."""
         return None if self.uid is None else []
 
     def chown(self, path: Path) -> None:

@@ -347,7 +347,7 @@ class Agent:
         return staying + leaving
 
     def _served(self, names: Iterable[str]) -> list[tuple[NodeEntry, TrackedEntry]]:
-        """Those of these entries that are wanted and that the pooler has."""
+        """The named entries that are both wanted and in the pooler."""
         return [
             (self._wanted[name], self._entries[name])
             for name in names

@@ -47,7 +47,7 @@ _CONNECT_QUERY = f"SET client_connection_check_interval = {CHECK_INTERVAL_MS}"
 _SETTINGS = """\
 pool_mode = transaction
 auth_type = hba
-# None may use the console but the agent, which is of the same user.
+# Only the agent may use the console: it runs as the same user.
 admin_users =
 stats_users =
 # Its first element is empty: from 1.20 until 1.26.1 an option without a name would otherwise keep

@@ -211,7 +211,7 @@ class NodeRunner:
         agent.accepted(sent_at)
         self._settle("reports")
         if self._polling is not None and answer.version != agent.configuration.version:
-            # What it waits for is there, or will not come: ask again.
+            # The version that the poll waits for is there, or will not come: ask again.
             self._polling.reschedule(asyncio.get_running_loop().time())
             self._polling = None
         return report.more or answer.wants_all

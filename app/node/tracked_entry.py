@@ -98,7 +98,7 @@ class TrackedEntry:
         self._looked_at = now
         if was_at_rest and self.is_at_rest:
             return
-        # What the last look showed may have existed until now.
+        # Connections that the last look showed may have existed until now.
         recent = [look for look in self._looks if look[0] >= now - SETTLE_SECONDS]
         self._looks = (*recent, (now, before))
         self.connections = max(measured.connections, *[each for _, each in self._looks])

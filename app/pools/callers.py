@@ -1,4 +1,4 @@
-"""Who holds a connection now, and who waits for one; as PgBouncer's `SHOW CLIENTS`."""
+"""The callers that hold a connection or wait for one now, like PgBouncer's `SHOW CLIENTS`."""
 
 from __future__ import annotations
 

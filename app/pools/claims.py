@@ -98,7 +98,7 @@ class Claims(Generic[P]):
 
     @property
     def longest_overdue(self) -> Claim[P] | None:
-        """Of pools without a connection, the claim that is or becomes overdue first."""
+        """The claim that is or becomes overdue first, of a pool without a connection."""
         return self._by_time.first
 
     def _clean(self) -> None:

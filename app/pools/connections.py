@@ -76,7 +76,7 @@ class Connections:
         self.checking: set[PooledConnection] = set()
         self.connecting = 0
         self.closing = 0
-        # Of those being checked, the number that only have to roll back a prefetch.
+        # The number of connections in `checking` that only have to roll back a prefetch.
         self.undoing_prefetch = 0
         self.epoch = 0
         self.returns = Smoothed()

@@ -49,8 +49,7 @@ select holds, case when holds <= $1 then (
 ) end as roles
 from (select count(*) as holds from pg_locks where {_IN_TABLE}) as held
 """  # noqa: S608 - constants
-# To count locks that sessions share once takes long; it is not needed if one session alone has too
-# many.
+# Counting shared locks only once takes long; it is not needed if a single session has too many.
 _HOLDERS = f"""
 with holder as materialized (
     select pid, count(*) as locks from pg_locks where {_IN_TABLE} and granted

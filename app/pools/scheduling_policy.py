@@ -1,4 +1,4 @@
-"""Who is served next, even when the budget is exhausted; which connections open and close.
+"""Decides who is served next, even without free budget, and which connections open or close.
 
 `decide` and `keeps` are pure. They read a pool and its server's budget, change nothing, and return
 what to do next. `PolicyExecutor` does that, and asks again until nothing is left to do. Nothing

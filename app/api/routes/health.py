@@ -37,7 +37,7 @@ _INTERVALS = 3
 _AUDIT_DEADLINE = 20.0
 # Anybody may ask, so expensive checks run at most this often, in seconds.
 _CACHE_SECONDS = 1.0
-# Of the tenants with a critical finding, this many are named.
+# Maximum number of tenants with a critical finding that are named.
 _MAX_NAMES = 5
 # Other requests get a turn after this many findings.
 _SLICE = 500

@@ -71,7 +71,7 @@ def render_summary(summary: Summary) -> Text:
     for (step, cause), failures in causes.items():
         names = _names([failure.tenant for failure in failures])
         text.append(printable(f"! {step} {names}") + "\n", "red")
-        # What several tenants have in common names none of them.
+        # A cause that several tenants share names none of them.
         reason = cause if len(failures) > 1 else failures[0].reason
         text.append(_indented(reason), "red")
     if summary.unanswered:

@@ -25,8 +25,8 @@ _SIMILAR = 0.25
 # Following an open recommendation must not leave a pool smaller than advised now by more than this
 # share, or one connection.
 _TOO_SMALL = 0.1
-# Of those that expire together, closed in one transaction; each has its event, and a line in the
-# log.
+# Maximum number of expired recommendations closed in one transaction; each has an event, and a line
+# in the log.
 _EXPIRED_AT_ONCE = 100
 
 

@@ -148,7 +148,7 @@ class BudgetDivision:
             if not await self._send(server.name, changes):
                 break
         else:
-            # What nobody lacks belongs to this process.
+            # Connections that nobody lacks belong to this process.
             own = self._own[server.name]
             free = self._budget(server) - own.liability - self._owed(server.name)
             if free > 0:

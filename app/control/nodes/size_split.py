@@ -19,7 +19,7 @@ from app.pools.manager import TenantPoolManager
 # The weight of an idle place, where a connection of load counts 1: unneeded connections are on
 # nodes.
 _IDLE_PROCESS, _IDLE_NODE = 0.1, 1.0
-# What this process gives up is free at once; the last pass sees what the others have changed.
+# Connections that this process gives up are free at once; the last pass sees the others' changes.
 _PASSES = 3
 
 

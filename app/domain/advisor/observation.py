@@ -117,7 +117,7 @@ class PoolObservation:
     idle_places: int = 0
 
     def usable(self, size: int) -> int:
-        """Of *size* connections, the number at places with callers; at least 1."""
+        """The number of *size* connections that are at places with callers; at least 1."""
         return max(1, size - self.idle_places)
 
     @property

@@ -219,7 +219,7 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
 
 
 def _lease(lease: Document) -> tuple[str, str]:
-    """Who holds a connection or waits for one: the name of the fact, and the fact."""
+    """The name and the text of the line about a caller that holds or waits for a connection."""
     is_active = lease["state"] == "active"
     parts = [
         f"{lease['age_seconds']:,.1f} s",
