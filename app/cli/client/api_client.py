@@ -74,6 +74,10 @@ class ApiError(Exception):
         self.position = position
         self.excerpt: Sequence[str] = ()
 
+    def quote(self, excerpt: Sequence[str]) -> None:
+        """Print the lines of *excerpt* below the message."""
+        self.excerpt = excerpt
+
 
 class ApiClient:
     """A service at one address; a context manager. Every request may raise `ApiError`."""

@@ -57,7 +57,7 @@ def query(
         session.send("POST", path, lambda result: _rows(result, max_rows), body)
     except ApiError as error:
         if error.position is not None:
-            error.excerpt = excerpt(sql, error.position)
+            error.quote(excerpt(sql, error.position))
         raise
 
 
