@@ -78,7 +78,9 @@ async def test_of_a_flood_one_piece_is_read_in_each_turn(
         monkeypatch.setattr(CommitWatch, "_take_piece", turns.counted(take_piece))
         await run(connection, f"{FLOOD}; begin; commit")
     assert sum(sizes) > 990_000
-    assert (turns.most, max(sizes)) == (1, 32 * 1024)
+    assert turns.most == 1
+    # How much a read brings is up to the event loop and the system.
+    assert max(sizes) <= 32 * 1024
 
 
 async def test_of_a_flood_nothing_is_read_once_its_connection_is_cut(
