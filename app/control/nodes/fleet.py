@@ -191,7 +191,7 @@ class Fleet:
 
     def waiting(self, tenant: str) -> int:
         """Clients of a tenant that wait on nodes."""
-        return self._loads.waiting().get(tenant, 0)
+        return self._loads.waiting_of(tenant)
 
     def open_on(self, server: str) -> int:
         """Connections to *server* that nodes have, as each one last reported."""

@@ -82,6 +82,11 @@ class NodeLoads:
         counts = ((name, self._tenants[name].waiting(reachable)) for name in self._awaited)
         return {name: count for name, count in counts if count}
 
+    def waiting_of(self, tenant: str) -> int:
+        """Clients of *tenant* that wait on reachable nodes."""
+        load = self._tenants.get(tenant)
+        return load.waiting(self._reachable(self.now)) if load else 0
+
     def active(self, since: float) -> Iterator[tuple[str, NodeTenantLoad]]:
         """Tenants that changed *since* then, or that have connections or clients."""
         for name, load in list(self._tenants.items()):
