@@ -14,6 +14,7 @@ from app.node.messages import Row
 _MICROSECOND = 1e-6
 _NO_USER = "(nouser)"
 _CONNECTED = ("sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "sv_being_canceled")
+_BEGUN = "total_server_assignment_count"  # since 1.23
 _SHOWN = ("host", "port", "database", "force_user", "pool_size", "max_connections")
 
 
@@ -73,6 +74,7 @@ def shown_measure(row: Row) -> tuple[str, EntryMeasure]:
 def shown_totals(row: Row) -> tuple[str, EntryTotals]:
     return _entry(row, "database"), EntryTotals(
         transactions=_number(row, "total_xact_count"),
+        begun=_number(row, _BEGUN) if _BEGUN in row else None,
         transaction_seconds=_number(row, "total_xact_time") * _MICROSECOND,
         wait_seconds=_number(row, "total_wait_time") * _MICROSECOND,
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import psycopg
+import pytest
+
 from app.domain.nodes.allotment import Allotment
 from app.node.agent import Agent
 from tests.fixtures.waiting import eventually
@@ -43,6 +46,24 @@ async def test_it_is_known_whether_clients_wait_for_the_next_look(site: Site) ->
             # Others wait until it has reported that it has closed.
             agent.allot({SERVER: Allotment(generation=3, connections=0)})
             assert agent.is_pressed
+
+
+async def test_a_client_that_waits_in_vain_is_not_counted_as_begun(site: Site) -> None:
+    await site.make_roles("acme")
+    engine = site.engine(max_wait=1)
+    await engine.start(site.configuration(site.entry("acme", size=1)))
+    try:
+        await engine.open("acme")
+        async with site.client("acme") as holder, site.client("acme") as waiter:
+            await holder.execute("BEGIN")
+            with pytest.raises(psycopg.Error, match="query_wait_timeout"):
+                await waiter.execute("SELECT 1")
+            await holder.execute("COMMIT")
+        totals = (await engine.totals())["acme"]
+        assert totals.transactions == 2
+        assert totals.begun == (1 if engine.version >= (1, 23) else None)
+    finally:
+        await engine.stop(patience=0.0)
 
 
 async def has_waiter(agent: Agent) -> bool:

@@ -41,6 +41,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from app.domain.nodes.allotment import Allotment
@@ -152,6 +153,8 @@ def _reader(kind: Any) -> _Reader:  # noqa: ANN401 - any type, also of typing's
     if isinstance(kind, type) and issubclass(kind, Enum):
         return _enum_reader(kind)
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return _optional_reader(_reader(arguments[0]))
     if origin is Mapping:
         return _mapping_reader(_reader(arguments[1]))
     if origin in {tuple, frozenset}:
@@ -196,6 +199,10 @@ def _enum_reader(kind: type[Enum]) -> _Reader:
         return found
 
     return read
+
+
+def _optional_reader(reader: _Reader) -> _Reader:
+    return lambda value, place: None if value is None else reader(value, place)
 
 
 def _mapping_reader(reader: _Reader) -> _Reader:

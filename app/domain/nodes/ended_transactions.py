@@ -3,7 +3,8 @@
 PgBouncer counts a transaction when its client asks for it, its wait when it gets a connection, and
 its duration when it ends (`xact_count`, `wait_time`, `xact_time`). So while transactions are under
 way, the three sums cover different transactions. The gauges show how many are under way: clients
-that wait, and connections in use.
+that wait, and connections in use. Since 1.23 PgBouncer also counts those that got a connection
+(`server_assignment_count`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from app.domain.nodes.report import EntryReport
 class EndedTransactions:
     """Sums of one entry on one node since its first report; they never fall.
 
-    A client that gives up waiting counts as a transaction that ended at once.
+    Where the pooler does not count what began, a client that gives up waiting counts as a
+    transaction that ended at once.
 
     Attributes:
         begun: transactions that got a connection.
@@ -51,7 +53,9 @@ class EndedTransactions:
             # The pooler restarted, and the transactions under way are lost.
             waiting = 0
             known = replace(self, begun=self.ended, begun_wait_seconds=self.ended_wait_seconds)
-        newly = added.transactions - (now.waiting - waiting)
+        newly = added.begun
+        if newly is None:
+            newly = added.transactions - (now.waiting - waiting)
         recent = known.recent_wait
         if newly > 0:
             recent += min(1.0, newly / max(1, now.in_use)) * (added.wait_seconds / newly - recent)

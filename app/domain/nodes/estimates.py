@@ -44,12 +44,14 @@ class EntryTotals:
 
     Attributes:
         transactions: those that clients asked for; in sums of `EndedTransactions` those that ended.
+        begun: those of them that got a connection; None if the pooler does not count them.
         transaction_seconds: durations of those that ended, with the wait for a connection.
         wait_seconds: waits of those that got a connection, or likewise of those that ended.
         oldest_waits: as the agent saw them; they restart from zero with each agent.
     """
 
     transactions: int = 0
+    begun: int | None = None
     transaction_seconds: float = 0.0
     wait_seconds: float = 0.0
     oldest_waits: WaitClasses = ()
@@ -64,6 +66,7 @@ class EntryTotals:
             earlier = _NOTHING
         return EntryTotals(
             transactions=self.transactions - earlier.transactions,
+            begun=None if self.begun is None else self.begun - (earlier.begun or 0),
             transaction_seconds=self.transaction_seconds - earlier.transaction_seconds,
             wait_seconds=self.wait_seconds - earlier.wait_seconds,
             oldest_waits=waits,
@@ -72,7 +75,9 @@ class EntryTotals:
     def continues(self, earlier: EntryTotals) -> bool:
         """Whether no sum has restarted since *earlier*."""
         return (
-            self.transactions >= earlier.transactions
+            (self.begun is None) is (earlier.begun is None)
+            and (self.begun or 0) >= (earlier.begun or 0)
+            and self.transactions >= earlier.transactions
             and self.transaction_seconds >= earlier.transaction_seconds
             and self.wait_seconds >= earlier.wait_seconds
         )

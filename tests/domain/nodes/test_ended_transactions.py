@@ -103,3 +103,32 @@ def test_sums_never_fall_if_counts_and_gauges_are_of_different_moments() -> None
         assert added.wait_seconds >= 0.0
         before = now
     assert ended.ended == 10
+
+
+@pytest.mark.parametrize(("counts_begun", "ended"), [(True, 1), (False, 4)])
+def test_a_client_that_gives_up_counts_only_if_the_pooler_does_not_count_what_began(
+    *, counts_begun: bool, ended: int
+) -> None:
+    def totals(transactions: int, begun: int, seconds: float) -> EntryTotals:
+        counted = begun if counts_begun else None
+        return EntryTotals(transactions=transactions, begun=counted, transaction_seconds=seconds)
+
+    idle = report(totals(0, 0, 0.0), in_use=0, waiting=0)
+    full = report(totals(4, 1, 0.0), in_use=1, waiting=3)
+    given_up = report(totals(4, 1, 0.0), in_use=1, waiting=0)
+    done = report(totals(4, 1, 2.0), in_use=0, waiting=0)
+    known, sums = EndedTransactions.since(idle), EntryTotals()
+    for before, now in ((idle, full), (full, given_up), (given_up, done)):
+        known, added = known.updated(before, now)
+        sums = sums.plus(added)
+    assert sums.transactions == ended
+    load = EstimatedLoad.during(10.0, sums)
+    assert load is not None
+    assert load.hold == pytest.approx(2.0 / ended)
+
+
+def test_another_pooler_that_counts_what_began_starts_from_zero() -> None:
+    before = report(EntryTotals(transactions=100), in_use=0, waiting=0)
+    now = report(EntryTotals(transactions=101, begun=100), in_use=0, waiting=0)
+    _, added = EndedTransactions.since(before).updated(before, now)
+    assert added.transactions == 100
