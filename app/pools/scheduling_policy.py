@@ -282,9 +282,10 @@ def first_claim(budget: ConnectionBudget[P], now: float) -> Claim[P] | None:
 def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> Claim[P]:
     """The claim of *pool* for *wanted* more connections.
 
-    Less use per weight comes first. Among tenants with about the same use, the pool that is opening
-    fewer connections comes first, then the one without any that has waited longest. In a random
-    order, one of many would wait for long; and with this order few changes move a claim.
+    Less use per weight comes first; each connection being opened counts as a lease. Among tenants
+    with about the same use, the pool that is opening fewer connections comes first, then the one
+    without any that has waited longest. In a random order, one of many would wait for long; and
+    with this order few changes move a claim.
 
     Its turn should come once in the time of which its slice is its fair share: usually a round.
     """
@@ -292,7 +293,7 @@ def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> C
     if waiter is None:
         return Claim(pool, wanted, inf, (inf, own.connecting, inf))
     user = waiter.tenant_state
-    key = user.key(now)
+    key = user.key(now, more=own.connecting)
     use = use_class(key)
     if own.live or own.connecting:
         return Claim(pool, wanted, key, (use, own.connecting, inf))

@@ -75,6 +75,22 @@ def test_a_pool_leaves_the_last_slot_to_others() -> None:
     assert other.connecting == 1
 
 
+def test_a_login_under_way_counts_as_use_when_its_pool_wants_another_connection() -> None:
+    server = ModelServer(10, slots=3)
+    first, busy, new, other = (
+        ModelPool(name, server) for name in ("first", "busy", "new", "other")
+    )
+    for pool in (busy, other):
+        pool.used(0.01)
+    first.ask(2)
+    busy.ask()
+    new.ask(2)
+    other.ask()
+    first.connect()
+    first.connect()
+    assert (new.connecting, busy.connecting, other.connecting) == (1, 1, 1)
+
+
 def test_a_slow_login_gives_its_slot_up() -> None:
     server = ModelServer(10, slots=1)
     hung, other = ModelPool("hung", server), ModelPool("other", server)
