@@ -78,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Poolkeeper",
         version=__version__,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -94,6 +94,16 @@ def matching_etag(header: str, tag: str) -> str | None:
     return None
 
 
+def etag_known_to(request: Request, tag: str) -> str | None:
+    """Find the ETag in a request's If-None-Match for the same version as *tag*: it is unchanged.
+
+    Raises:
+        HTTPException: 400, for a malformed header.
+    """
+    header = ",".join(request.headers.getlist("if-none-match"))
+    return matching_etag(header, tag) if header else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preconditions:
     """The conditions of a change on the current version.

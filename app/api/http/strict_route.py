@@ -29,7 +29,7 @@ from starlette.types import Message, Receive, Scope
 from app.api.http.body_limits import TOO_MANY_VALUES, has_body, has_too_many_values
 from app.api.http.disconnect import ClientDisconnected
 from app.api.http.error_responses import problem_responses, validation_error
-from app.api.http.etags import PreconditionsDep, matching_etag
+from app.api.http.etags import PreconditionsDep, etag_known_to
 from app.api.http.idempotency import reserve_key
 from app.api.http.malformed_json import malformed_json
 from app.api.http.sparse_fields import (
@@ -222,8 +222,7 @@ def _conditional(request: Request, response: Response) -> Response:
     if tag is None:
         tag = f'"{blake2b(response.body, digest_size=12).hexdigest()}"'
         response.headers["ETag"] = tag
-    header = ",".join(request.headers.getlist("if-none-match"))
-    known = matching_etag(header, tag) if header else None
+    known = etag_known_to(request, tag)
     return response if known is None else Response(status_code=304, headers={"ETag": known})
 
 

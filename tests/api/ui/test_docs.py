@@ -1,10 +1,15 @@
 """The documentation page: complete, and from this machine alone."""
 
+import json
 import re
+import zlib
+from collections.abc import Callable
 from html.parser import HTMLParser
+from typing import Any
 
 import httpx
 import pytest
+from pydantic_core import to_json
 
 from tests.fixtures.app import problem
 from tests.fixtures.openapi import committed
@@ -84,6 +89,34 @@ async def test_no_other_file_is_served(unstarted: httpx.AsyncClient, asset: str)
 async def test_the_document_served_is_the_document(unstarted: httpx.AsyncClient) -> None:
     served = (await unstarted.get("/openapi.json")).json()
     assert served == committed()
+
+
+async def test_strangers_have_the_document_rendered_and_compressed_once(
+    unstarted: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each rendering takes ten milliseconds in which nobody else is served."""
+    plain = await unstarted.get("/openapi.json", headers={"Accept-Encoding": "identity"})
+    packed = await unstarted.get("/openapi.json", headers={"Accept-Encoding": "gzip"})
+    assert packed.content == plain.content
+    work: list[str] = []
+
+    def count(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> object:
+            work.append(name)
+            return function(*arguments, **options)
+
+        return counted
+
+    monkeypatch.setattr(json.JSONEncoder, "encode", count("render", json.JSONEncoder.encode))
+    monkeypatch.setattr("app.api.openapi.to_json", count("render", to_json))
+    monkeypatch.setattr(zlib, "compress", count("compress", zlib.compress))
+    for first in (plain, packed):
+        coding, tag = first.request.headers["accept-encoding"], first.headers["etag"]
+        again = await unstarted.get("/openapi.json", headers={"Accept-Encoding": coding})
+        assert again.content == first.content
+        known = await unstarted.get("/openapi.json", headers={"If-None-Match": tag})
+        assert (known.status_code, known.headers["etag"], known.content) == (304, tag, b"")
+    assert work == []
 
 
 async def test_there_is_no_redoc(unstarted: httpx.AsyncClient) -> None:
