@@ -49,3 +49,22 @@ async def test_no_script_evaluates_text_as_code(unstarted: httpx.AsyncClient) ->
     for name in ("app.js", "vendor/preact.js", "vendor/preact-hooks.js", "vendor/htm.js"):
         script = (await unstarted.get(f"/page/{name}")).text
         assert not re.search(r"\beval\(|\bFunction\(", script), name
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/page/app.js", "/docs/swagger-ui.css"])
+async def test_a_file_that_the_browser_has_is_not_sent_again(
+    unstarted: httpx.AsyncClient, path: str
+) -> None:
+    first = await unstarted.get(path)
+    known = await unstarted.get(path, headers={"If-None-Match": first.headers["etag"]})
+    assert (known.status_code, known.content) == (304, b"")
+    # The browser takes the headers of the 304 for those of the file that it has.
+    for name in ("etag", "cache-control", "content-security-policy"):
+        assert known.headers[name] == first.headers[name]
+
+
+@pytest.mark.parametrize("part", ["bytes=0-9", "bytes=9999999-", "bytes=5-1", "x", "bytes=a-b"])
+async def test_a_file_is_sent_as_a_whole(unstarted: httpx.AsyncClient, part: str) -> None:
+    response = await unstarted.get("/page/app.js", headers={"Range": part})
+    assert (response.status_code, response.headers["accept-ranges"]) == (200, "none")
+    assert response.content == (await unstarted.get("/page/app.js")).content
