@@ -323,6 +323,9 @@ async def test_a_body_in_another_coding_or_of_two_types_is_not_read(standing_api
     packed = {**AS_JSON, "Content-Encoding": "gzip"}
     response = await standing_api.client.put(ACME, content=gzip.compress(b"{}"), headers=packed)
     problem(response, 415, "unsupported-media-type")
+    hidden = [*AS_JSON.items(), ("Content-Encoding", "identity"), ("Content-Encoding", "gzip")]
+    response = await standing_api.client.put(ACME, content=b"{}", headers=hidden)
+    problem(response, 415, "unsupported-media-type")
     twice = [("Content-Type", "application/json"), ("Content-Type", "text/plain")]
     response = await standing_api.client.put(ACME, content=b"{}", headers=twice)
     problem(response, 415, "unsupported-media-type")

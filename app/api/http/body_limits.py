@@ -55,7 +55,7 @@ def check_body(scope: Scope, given: HeaderValues) -> Response | None:
         return None
     if scope["path"] != SQL_PATH and not _is_json(given.get(b"content-type", ())):
         return problem_response(Request(scope), 415, "unsupported-media-type", _NOT_JSON)
-    if given.get(b"content-encoding", ("identity",))[0] != "identity":
+    if any(coding != "identity" for coding in given.get(b"content-encoding", ())):
         return problem_response(Request(scope), 415, "unsupported-media-type", _ENCODED)
     return None
 

@@ -60,6 +60,8 @@ _END_OF_HEAD = re.compile(rb"\n\r?\n")
 # another protocol's.
 _UPGRADE = re.compile(rb"(?i)\nupgrade:[^\n]*")
 _BEGINNING = re.compile(rb"[A-Za-z\r\n]")
+# The host and port in a target such as `http://host/path`; the header must name the same.
+_AUTHORITY = re.compile(rb"[^/?#]*://([^/?#]*)")
 
 # A status, a problem code and a sentence.
 _Refusal = tuple[int, str, str]
@@ -245,8 +247,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():  # CONNECT; nothing else upgrades without the header
             raise _Refused(_UNKNOWN_METHOD)
         version = self.parser.get_http_version()
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if version not in {"1.0", "1.1"} or (version == "1.1" and hosts != 1):
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if version not in {"1.0", "1.1"} or (version == "1.1" and len(hosts) != 1):
+            raise _Refused(_MALFORMED)
+        target = _AUTHORITY.match(self.url)
+        if target is not None and [target[1].lower()] != [host.lower() for host in hosts]:
             raise _Refused(_MALFORMED)
         encoding = headers.get(b"transfer-encoding")
         if encoding is not None and encoding.lower() != b"chunked":

@@ -294,6 +294,9 @@ CHUNKED = START + b"Transfer-Encoding: chunked\r\n\r\n"
         (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (START + b"Content-Length: 99999999999999999999\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET http://other/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET http://x:80?a HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET http://user:password@x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20, 400),
         (START + b"X: " + b"x" * 20_000, 431),
     ],
@@ -413,6 +416,13 @@ async def test_a_request_that_offers_another_protocol_is_taken_as_http_with_its_
         assert (await client.answer())[1]["body"] == "body"
         client.writer.write(START + b"UPGRADE: websocket\r\n" + offer + b"\r\n")
         assert (await client.answer())[1]["body"] == ""
+
+
+async def test_a_target_may_name_the_host_of_the_header(app: Application) -> None:
+    async with listening(app) as address, connected(address) as client:
+        client.writer.write(b"GET HTTP://X:80/a?b=http://y HTTP/1.1\r\nHost: x:80\r\n\r\n")
+        status, body = await client.answer()
+        assert (status, body["path"]) == (200, "/a")
 
 
 @pytest.mark.parametrize("size", [1, 7, 4095])
