@@ -83,7 +83,7 @@ class AcquireFailures:
         elif pool.server.is_degraded:
             why = f" No other can be opened: {pool.server.last_error}"
         elif pool.connections.open < pool.most and (budget := pool.server.budget).is_exhausted:
-            name, nodes = pool.server.name, pool.server.lent
+            name, nodes = pool.server.name, pool.server.on_nodes
             why = f" All {budget.limit} connections of server {name} are in use."
             if nodes:
                 why = f" Pools have {budget.used} connections of server {name}, nodes {nodes}."

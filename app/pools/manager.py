@@ -446,7 +446,7 @@ class TenantPoolManager:
             pool=Use(pool.metrics.active_connections, pool.most) if pool else Use(0, None),
             is_shared_with_nodes=pool is not None and pool.most < pool.size.max_size,
             budget=Use(server.budget.used, server.budget.limit),
-            on_nodes=server.lent,
+            on_nodes=server.on_nodes,
         ).wait
 
     def pool_metrics(self, pool_id: str) -> PoolMetrics:

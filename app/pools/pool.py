@@ -136,6 +136,11 @@ class Pool:
         return max(self.size.min_size, len(self.connections.leased) + self.waiters.count)
 
     @property
+    def kept(self) -> int:
+        """The number of connections that it keeps open for nobody: its min_size, if it may."""
+        return min(self.size.min_size, self.most) if self.state in (_READY, _WARMING_UP) else 0
+
+    @property
     def is_busy(self) -> bool:
         """Whether a caller holds a connection or waits for one, or its first login is under way."""
         own = self.connections

@@ -130,10 +130,12 @@ class Server:
         self._hung_up = False
         # Whether the latest attempt to open a connection for a pool succeeded.
         self._opens = True
-        # The connections that nodes can have, and the most that pools may use.
-        self._others = 0
+        # The connections that nodes can have, those that they keep whatever pools want, and the
+        # most that pools may use.
+        self._others = self._kept_by_others = 0
         self._most: int | None = None
-        self.lent = 0
+        # Connections of the budget that pools may not use.
+        self._withheld = 0
 
     @property
     def limit(self) -> int:
@@ -141,12 +143,25 @@ class Server:
 
         `budget` is this without lost connections and those of nodes.
         """
-        return self.budget.limit + self.lost + self.lent
+        return self.divisible + self.lost
 
     @property
     def divisible(self) -> int:
         """Connections for this process and its nodes together: all except lost ones."""
-        return self.budget.limit + self.lent
+        return self.budget.limit + self._withheld
+
+    @property
+    def on_nodes(self) -> int:
+        """How many connections of `limit` nodes can have, used there or not.
+
+        With `used` it is never more than `limit`, except after that was lowered.
+        """
+        return min(self._others, self.divisible)
+
+    @property
+    def most_kept(self) -> int:
+        """The most connections that pools can keep open: nodes give up the others for that."""
+        return max(0, self.divisible - self._kept_by_others)
 
     @property
     def used(self) -> int:
@@ -211,11 +226,12 @@ class Server:
         self._probe = self._recheck = None
         await self.admins.close()
 
-    def share(self, *, others: int, most: int | None) -> None:
+    def share(self, *, others: int, most: int | None, kept: int = 0) -> None:
         """Leave *others* connections to nodes, and use at most *most*.
 
-        Idle ones beyond it close.
+        Idle ones beyond it close. Nodes keep *kept* of theirs whatever pools want.
         """
+        self._kept_by_others = kept
         if (others, most) != (self._others, self._most):
             self._others, self._most = others, most
             self._update_limit()
@@ -431,7 +447,7 @@ class Server:
         left = max(0, limit - self.lost)
         ours = max(0, left - self._others)
         self.budget.set_limit(ours if self._most is None else min(ours, self._most))
-        self.lent = left - self.budget.limit
+        self._withheld = left - self.budget.limit
         self.policy_executor.run()
 
     async def _log_in(self, login: Login, *, most: int) -> asyncpg.Connection:

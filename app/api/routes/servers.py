@@ -40,7 +40,8 @@ class ServerBudgetView(BaseModel):
         examples=[0],
     )
     nodes: int = Field(
-        description="Connections of the limit that pools leave to nodes, used there or not.",
+        description="Connections of the limit that nodes may have, used there or not. With `used`, "
+        "it is at most the limit, except after that was lowered.",
         examples=[0],
     )
     nodes_open: int = Field(
@@ -135,7 +136,7 @@ def _show(
             limit=server.limit,
             used=server.used,
             lost=server.lost,
-            nodes=server.lent,
+            nodes=server.on_nodes,
             nodes_open=fleet.open_on(server.name),
             kept_free=max(0, limits.max_connections - server.limit) if limits else None,
             contended=budget.is_contended,

@@ -75,7 +75,7 @@ class ServiceCollector(Collector):
         connections: dict[tuple[str, ...], float] = {}
         for name, server in servers:
             connections[name, "open"] = server.used
-            connections[name, "nodes"] = server.lent
+            connections[name, "nodes"] = server.on_nodes
             connections[name, "budget"] = server.limit
             connections[name, "max"] = server.limits.max_connections if server.limits else 0
         yield gauge(

@@ -335,7 +335,7 @@ class _SnapshotBuilder:
                     budget=server.limit,
                     used=server.used,
                     lost=server.lost,
-                    nodes=server.lent,
+                    nodes=server.on_nodes,
                     active=self._active[name],
                     contended=server.budget.is_contended,
                     last_error=server.last_error,

@@ -65,6 +65,7 @@ class BudgetDivision:
         self.lock = asyncio.Lock()
         self._own: defaultdict[str, Commitment] = defaultdict(Commitment)
         self._own_demand: defaultdict[str, Demand] = defaultdict(Demand)
+        self._own_kept: Mapping[str, int] = {}
         # Servers to divide, in the order of the requests.
         self._due: dict[str, None] = {}
         # Until when the present division may write to the catalog.
@@ -74,7 +75,8 @@ class BudgetDivision:
     def begin(self) -> None:
         """Start with the nodes' allotments from an earlier leader of the service."""
         for server in self._manager.servers.values():
-            server.share(others=self._owed(server.name), most=None)
+            owed = self._owed(server.name)
+            server.share(others=owed, most=None, kept=owed)
 
     def end(self) -> None:
         """Give the whole budget to this process, because there are no nodes."""
@@ -107,8 +109,11 @@ class BudgetDivision:
     async def note_own_demands(self, servers: Iterable[Server]) -> None:
         """Note what this process could use of these servers."""
         wanted: defaultdict[str, int] = defaultdict(int)
+        kept: defaultdict[str, int] = defaultdict(int)
         async for pool in in_slices(list(self._manager.pools()), _SLICE):
             wanted[pool.server.name] += min(pool.most, pool.demand)
+            kept[pool.server.name] += pool.kept
+        self._own_kept = kept
         for server in servers:
             weight, most = float(server.budget.contenders.weight), wanted[server.name]
             self._own_demand[server.name].note(max(most, _PROCESS_FLOOR), weight, self._clock())
@@ -165,6 +170,7 @@ class BudgetDivision:
             demand=max(demand.connections, _PROCESS_FLOOR),
             commitment=self._own[server.name],
             weight=max(demand.weight, _IDLE_WEIGHT),
+            kept=self._own_kept.get(server.name, 0),
         )
         return [own, *(self._holder(node, server.name) for node in self._nodes.values())]
 
@@ -216,8 +222,19 @@ class BudgetDivision:
         if not own.generation:
             most = max(0, server.divisible - others)
             own = own.send(Allotment(generation=1, connections=most))
-        server.share(others=others, most=own.current)
+        kept = sum(self._kept_by(node, server.name) for node in self._nodes.values())
+        server.share(others=others, most=own.current, kept=kept)
         self._own[server.name] = own.acknowledge(own.generation, server.budget.used)
+
+    def _kept_by(self, node: TrackedNode, server: str) -> int:
+        """The connections that a node does not give up: one if it has tenants there.
+
+        It gives up none while it is not reachable.
+        """
+        if not node.is_reachable:
+            return node.commitment(server).liability
+        limit = node.limit(server)
+        return min(1, node.largest.get(server, 0), 1 if limit is None else limit)
 
     def _owed(self, server: str) -> int:
         """The sum of the nodes' liabilities on a server."""

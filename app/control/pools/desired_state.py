@@ -135,6 +135,8 @@ class DesiredPoolState:
     def _check_budget(self, state: TenantState, transition: Transition) -> None:
         """Refuse a larger min_size that the budget has no room for, beside those of other pools.
 
+        Nodes give up connections for it, except those that they keep.
+
         Raises:
             BudgetExceeded
             ServerUnavailable: the server was never reached, so its budget is unknown.
@@ -151,10 +153,13 @@ class DesiredPoolState:
             for pool_id, min_size in (kept | self._reserved).items()
             if pool_id != desired.pool_id and self._manager.server_name_of(pool_id) == server.name
         )
-        if others + desired.size.min_size > server.budget.limit:
+        if others + desired.size.min_size > server.most_kept:
+            on_nodes = server.divisible - server.most_kept
+            nodes = f", and nodes keep {on_nodes}" if on_nodes else ""
             raise BudgetExceeded(
                 f"min_size {desired.size.min_size} does not fit: other pools keep {others} of the "
-                f"server's {server.budget.limit} connections already."
+                f"server's {server.divisible} connections already{nodes}. Lower the min_size of "
+                f"other pools, or raise the server's budget."
             )
 
     # -- recording ---------------------------------------------------------------------------

@@ -24,6 +24,7 @@ class Holder:
         demand: connections that it could use.
         weight: its relative share when there are too few, above 0; for example the sum of the
             weights of its tenants with work.
+        kept: connections that it never gives up, such as the min_size of its pools.
         limit: the operator's limit; 0 once it is drained; None: no limit.
         reachable: whether it has reported recently. An unreachable holder gets no more than it has.
     """
@@ -32,6 +33,7 @@ class Holder:
     demand: int
     commitment: Commitment
     weight: float = 1.0
+    kept: int = 0
     limit: int | None = None
     reachable: bool = True
 
@@ -45,9 +47,24 @@ class Holder:
 def fair_shares(budget: int, holders: Sequence[Holder]) -> Mapping[str, int]:
     """Divide *budget* into whole numbers: each holder gets 1 to the number that it wants.
 
-    If there are fewer connections than holders that want some, the lightest get none.
+    It gets what it keeps at least. If there are fewer connections than holders that want some, the
+    lightest get none.
     """
     budget = max(0, budget)
+    shares = _by_weight(budget, holders)
+    short = {
+        holder.name: min(holder.kept, holder.wanted, budget)
+        for holder in holders
+        if shares[holder.name] < min(holder.kept, holder.wanted, budget)
+    }
+    if not short:
+        return shares
+    others = [holder for holder in holders if holder.name not in short]
+    return {**fair_shares(budget - sum(short.values()), others), **short}
+
+
+def _by_weight(budget: int, holders: Sequence[Holder]) -> dict[str, int]:
+    """Divide *budget* by weight, whatever the holders keep."""
     claims = [holder for holder in holders if holder.wanted > 0]
     shares = dict.fromkeys((holder.name for holder in holders), 0)
     level = fair_level(budget, [(holder.wanted, holder.weight) for holder in claims])

@@ -14,7 +14,8 @@ from app.control.nodes.feed import NodeFeed, ServerAddress
 from app.control.nodes.fleet import NUMBERS_OF_EPOCH, Fleet
 from app.control.nodes.node_loads import NodeLoads
 from app.control.nodes.tracked_node import TrackedNode
-from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded
+from app.domain.desired_state import PoolChange
+from app.domain.errors import BudgetExceeded, NodeInUse, NodeReportLate, NodeSessionEnded
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.declaration import NodeSpec
 from app.domain.nodes.node import ABSENT_FOR, STALE_AFTER, NodeState
@@ -194,6 +195,54 @@ async def test_connections_come_back_once_the_node_has_given_them_up(site: Site)
     await eventually(lambda: site.server.budget.used <= site.server.budget.limit)
     await site.hear(node, busy=TENANTS)
     assert node.liability > 3
+
+
+async def test_a_node_gives_up_what_it_does_not_need_for_a_min_size(site: Site) -> None:
+    control, node = site.control, await site.node("edge")
+    await site.fleet.begin_session(node)
+    await site.hear(node, busy=TENANTS)
+    await site.later(STALE_AFTER - 1)
+    await site.hear(node)
+    await site.hear(node)
+    # It has no work, but keeps what nobody else lacks.
+    assert (node.allotments()["local"].connections, site.server.budget.limit) == (7, 5)
+
+    async def keep(tenant: str) -> None:
+        change = PoolChange(min_size=3, max_size=3)
+        await control.pool_operations.put(control.state(tenant), change, PERSON)
+
+    await keep("acme")
+    await keep("beta")
+    await site.later(STALE_AFTER - 1)
+    await site.hear(node)
+    await site.hear(node)
+    await eventually(lambda: site.server.budget.used == 6)
+    # All but one connection of the node can be kept by pools.
+    await control.tenant("dingo")
+    change = PoolChange(min_size=6, max_size=6)
+    with pytest.raises(BudgetExceeded, match=r"6 of the server's 12 .*, and nodes keep 1"):
+        await control.pool_operations.put(control.state("dingo"), change, PERSON)
+    await keep("coyote")
+    # A silent node gives up nothing.
+    await site.later(STALE_AFTER)
+    assert site.server.most_kept == BUDGET - node.liability
+
+
+async def test_what_pools_keep_and_what_nodes_may_have_is_the_budget(site: Site) -> None:
+    control, node = site.control, await site.node("edge")
+    for name in ("acme", "beta"):
+        change = PoolChange(min_size=3, max_size=3)
+        await control.pool_operations.put(control.state(name), change, PERSON)
+    await eventually(lambda: site.server.budget.used == 6)
+    await site.fleet.begin_session(node)
+    await site.later(0)
+    for _ in range(2):
+        await site.hear(node, busy=TENANTS)
+        server = site.server
+        assert server.used + server.on_nodes <= server.limit == BUDGET
+    # However many clients the node has, it can have no more.
+    assert (server.used, server.budget.limit, server.on_nodes) == (6, 6, 6)
+    assert node.allotments()["local"].connections == 6
 
 
 async def test_an_agent_is_called_when_its_allotment_shrinks_for_others_wait_for_that(

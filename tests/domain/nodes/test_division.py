@@ -56,6 +56,26 @@ def test_the_only_connection_of_a_holder_is_not_rounded_away_while_another_has_t
     assert fair_shares(3, holders) == {"a": 1, "b": 1, "c": 1}
 
 
+def test_what_a_holder_keeps_is_not_divided_among_heavier_ones() -> None:
+    pools = holder("pools", 29, has=29, weight=0.1, kept=29)
+    assert fair_shares(43, [pools, holder("node", 120, weight=30.0)]) == {"pools": 29, "node": 14}
+    # It keeps no more than it wants, or than there is.
+    assert fair_shares(5, [holder("a", 2, kept=9), holder("b", 9)]) == {"a": 2, "b": 3}
+    assert fair_shares(5, [holder("a", 9, kept=9), holder("b", 9)]) == {"a": 5, "b": 0}
+
+
+@given(st.integers(0, 60), HOLDERS, st.integers(0, 40))
+def test_a_holder_has_what_it_keeps_and_the_others_divide_the_rest(
+    budget: int, holders: list[Holder], kept: int
+) -> None:
+    keeps = holder("keeps", 30, weight=0.1, kept=kept)
+    shares = fair_shares(budget, [keeps, *holders])
+    assert shares["keeps"] >= min(kept, 30, budget)
+    wanted = {one.name: one.wanted for one in [keeps, *holders]}
+    assert sum(shares.values()) == min(budget, sum(wanted.values()))
+    assert all(0 <= shares[name] <= wanted[name] for name in wanted)
+
+
 @given(st.integers(-3, 60), HOLDERS)
 def test_shares_are_whole_wanted_and_all_there_is(budget: int, holders: list[Holder]) -> None:
     shares = fair_shares(budget, holders)
