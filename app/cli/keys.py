@@ -161,11 +161,16 @@ def revoke(
 def _key_file(given: Path | None) -> Iterator[tuple[Path, tuple[ApiKey, ...]]]:
     """Lock the key file; yield its path and its keys."""
     from app.api.auth.key_file import InvalidKeyFile, read_keys
+    from app.embedded.binaries import make_enterable
     from app.settings import SettingsError, load_settings
 
     path = given
     try:
-        path = given or load_settings(to_serve=False).keys_path
+        if path is None:
+            settings = load_settings(to_serve=False)
+            path = settings.keys_path
+            if settings.keys_file is None:
+                make_enterable(settings.data_dir)  # Postgres and PgBouncer are other users
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(path.parent):
             yield path, read_keys(path).keys if path.exists() else ()

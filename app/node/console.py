@@ -63,12 +63,15 @@ class Console:
 
         Raises:
             NothingListens: no process listens on the socket.
+            PermissionError: the user may not enter the socket's directory.
             ConsoleLost: a process listens, but does not answer, or does not let us in.
         """
         try:
             reader, writer = await asyncio.open_unix_connection(sock=_connected(path, uid))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NothingListens(f"No PgBouncer listens at {path}.") from error
+        except PermissionError:
+            raise
         except OSError as error:
             raise ConsoleLost(f"PgBouncer's console at {path} does not answer: {error}") from error
         console = cls(reader, writer)

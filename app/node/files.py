@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,16 @@ class NodeDirectory:
             with suppress(FileNotFoundError):  # it is complete by now
                 if path.lstat().st_mtime < latest:
                     path.unlink()
+
+    def closed_parent(self) -> Path | None:
+        """The first directory above that the owner cannot enter, by its mode."""
+        return next(filter(self._is_closed, reversed(self.path.parents)), None)
+
+    def _is_closed(self, directory: Path) -> bool:
+        status, (uid, gid) = directory.stat(), self._owner
+        if uid == status.st_uid:
+            return not status.st_mode & stat.S_IXUSR
+        return not status.st_mode & (stat.S_IXGRP if gid == status.st_gid else stat.S_IXOTH)
 
     def socket(self, port: int) -> Path:
         """The path of the pooler's console socket, if clients connect to *port*."""

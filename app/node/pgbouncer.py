@@ -12,6 +12,7 @@ What PgBouncer does unexpectedly (1.18 and later, unless stated otherwise):
 from __future__ import annotations
 
 import asyncio
+import shlex
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -332,7 +333,7 @@ class PgBouncer:
                 raise failures.exceptions[0] from failures
 
     async def _close_one(self, entry: str) -> None:
-        console = await Console.connect(self._socket, uid=self._account.uid)
+        console = await self._connect()
         console.send(_pause(entry))
         console.close()
 
@@ -390,8 +391,18 @@ class PgBouncer:
 
     async def _connected(self) -> Console:
         if self._console is None or self._console.is_closed:
-            self._console = await Console.connect(self._socket, uid=self._account.uid)
+            self._console = await self._connect()
         return self._console
+
+    async def _connect(self) -> Console:
+        try:
+            return await Console.connect(self._socket, uid=self._account.uid)
+        except PermissionError as error:
+            closed = self._directory.closed_parent() or self._directory.path
+            raise CannotStart(
+                f"PgBouncer runs as {self._account.name}, who cannot enter the directory {closed}."
+                f" Run: chmod o+x {shlex.quote(str(closed))}"
+            ) from error
 
     async def _command(self, command: str) -> None:
         await (await self._connected()).run(command)

@@ -24,7 +24,14 @@ from app.node.agent import Agent
 from app.node.clock import boot_time
 from app.node.control_plane import ControlPlane
 from app.node.engine import Engine
-from app.node.errors import AgentReplaced, ConsoleLost, NodeError, ReportLate, ServiceError
+from app.node.errors import (
+    AgentReplaced,
+    ConsoleLost,
+    NodeError,
+    NothingListens,
+    ReportLate,
+    ServiceError,
+)
 from app.node.stored_node import NodeStore, StoredNode
 
 # In seconds.
@@ -55,9 +62,15 @@ class NodeRunner:
         service: ControlPlane,
         store: NodeStore,
         *,
+        is_patient: bool = False,
         clock: Callable[[], float] = boot_time,
     ) -> None:
+        """Run *engine* as *service* says.
+
+        If *is_patient*, an agent whose pooler does not start reports why, and tries again.
+        """
         self._engine = engine
+        self._is_patient = is_patient
         self._service = service
         self._store = store
         self._clock = clock
@@ -77,16 +90,16 @@ class NodeRunner:
             NodeError: the pooler could not be started.
         """
         agent = await self._begin()
+        failure: NodeError | None = None
         try:
             await agent.start()
-        except ConsoleLost as error:
-            await self._recover(agent, error)
-        _log.info("node runs", pooler=self._engine.name)
-        if known := weaknesses(self._engine.name):
-            _log.warning("use a later PgBouncer", reasons=list(known))
+        except NodeError as error:
+            if not (self._is_patient or isinstance(error, ConsoleLost)):
+                raise
+            failure = error
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep_looking(agent), name="node: look")
+                group.create_task(self._keep_looking(agent, failure), name="node: look")
                 group.create_task(self._keep_reporting(agent), name="node: report")
                 group.create_task(self._keep_polling(agent), name="node: poll")
         except BaseExceptionGroup as failures:
@@ -127,7 +140,13 @@ class NodeRunner:
 
     # -- the pooler ----------------------------------------------------------------------------
 
-    async def _keep_looking(self, agent: Agent) -> None:
+    async def _keep_looking(self, agent: Agent, failure: NodeError | None) -> None:
+        """Look until cancelled; *failure*: why the pooler could not be started."""
+        if failure is not None:
+            await self._recover(agent, failure)
+        _log.info("node runs", pooler=self._engine.name)
+        if known := weaknesses(self._engine.name):
+            _log.warning("use a later PgBouncer", reasons=list(known))
         while True:
             self._news.clear()
             began = time.thread_time()
@@ -147,15 +166,20 @@ class NodeRunner:
 
     async def _recover(self, agent: Agent, error: NodeError) -> None:
         """Start the pooler again, or wait until it answers again."""
-        began, pauses = self._clock(), _Pauses()
+        began, pauses, logged = self._clock(), _Pauses(), ""
         while True:
-            self._problem = str(error)
-            if isinstance(error, ConsoleLost) and self._clock() - began > _HANGS_AFTER:
+            self._problem = reason = str(error)
+            # Whatever listens there runs.
+            may_hang = isinstance(error, ConsoleLost) and not isinstance(error, NothingListens)
+            if may_hang and self._clock() - began > _HANGS_AFTER:
+                reason = "The pooler hangs."
                 self._problem = (
                     f"The pooler runs, and has not answered for {self._clock() - began:.0f} s. It"
                     " is left alone, because its clients may still work. End it if they do not."
                 )
-            _log.warning("pooler lost", reason=self._problem)
+            if reason != logged:
+                _log.warning("pooler lost", reason=self._problem)
+                logged = reason
             await pauses.wait()
             try:
                 await agent.start()

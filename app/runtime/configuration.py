@@ -28,6 +28,7 @@ from app.domain.leadership import Instance
 from app.domain.nodes.documents import LONGEST_POLL
 from app.domain.pool import PoolConfig, PoolLimits
 from app.domain.tenant import AdvisorMode, PoolStrategy
+from app.embedded.binaries import make_enterable
 from app.embedded.data_directory import write_private_file
 from app.pools.isolation import (
     IsolationStrategy,
@@ -216,7 +217,7 @@ def load_or_create_secret_key(data_dir: Path) -> bytes:
     """
     path = data_dir / "secret-key"
     if not path.exists():
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_enterable(data_dir)
         write_private_file(path, secrets.token_hex(_KEY_BYTES))
     path.chmod(0o600)
     key = path.read_bytes().strip()

@@ -50,7 +50,8 @@ async def local_node(settings: Settings, service: Service) -> AsyncIterator[None
         port=settings.node_port,
         connect='psql "$(poolkeeper credentials create TENANT me)"',
     )
-    runner = NodeRunner(engine, LocalControlPlane(service.fleet, service.node_feed), store)
+    control_plane = LocalControlPlane(service.fleet, service.node_feed)
+    runner = NodeRunner(engine, control_plane, store, is_patient=True)
     running = service.supervisor.start_once("local node", _run(runner, settings))
     try:
         yield

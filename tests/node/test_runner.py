@@ -24,7 +24,7 @@ from app.node import console
 from app.node import runner as module
 from app.node.agent import Agent
 from app.node.clock import boot_time
-from app.node.errors import AgentReplaced, CannotStart, ReportLate
+from app.node.errors import AgentReplaced, CannotStart, NothingListens, ReportLate
 from app.node.files import NodeDirectory
 from app.node.pgbouncer import PgBouncer
 from app.node.process import Account
@@ -365,6 +365,20 @@ async def test_a_pooler_that_hangs_is_reported_and_not_killed(
         hung = pid_of(engine)
         await eventually(lambda: not service.reports[-1].problem)
         assert pid_of(engine) == hung
+
+
+async def test_a_pooler_that_ends_at_once_is_not_said_to_run(
+    site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends_at_once(*_: object) -> bool:
+        raise NothingListens("No PgBouncer listens.")
+
+    monkeypatch.setattr(PgBouncer, "start", ends_at_once)
+    monkeypatch.setattr(module, "_HANGS_AFTER", 0.0)
+    service = ScriptedService(node)
+    async with running(site, service):
+        await eventually(lambda: len(service.reports) > 2)
+    assert {report.problem for report in service.reports} == {"No PgBouncer listens."}
 
 
 async def test_a_pooler_that_cannot_start_at_all_ends_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import psycopg
@@ -11,10 +12,10 @@ from structlog.testing import capture_logs
 from app.control.nodes import feed
 from app.node.errors import CannotStart
 from app.runtime import local_node as module
-from tests.fixtures.app import ApiWith, ok, serving
+from tests.fixtures.app import Api, ApiWith, ok, serving
 from tests.fixtures.pgbouncer import installed_pgbouncer
 from tests.fixtures.postgres import Database
-from tests.fixtures.processes import processes_about
+from tests.fixtures.processes import is_root, processes_about
 from tests.fixtures.served import free_port
 from tests.fixtures.waiting import eventually
 
@@ -70,6 +71,70 @@ async def test_applications_connect_to_the_node_beside_the_service(
         assert shown["address"] == f"127.0.0.1:{port}"
         assert processes_about(str(enterable_path / "node"))
     assert not processes_about(str(enterable_path / "node"))
+
+
+async def state_and_problem(api: Api) -> tuple[str, str | None]:
+    shown = ok(await api.client.get("/v1/nodes/local"))
+    return shown["state"], shown["problem"]
+
+
+@pytest.mark.skipif(not is_root(), reason="only root's PgBouncer is another user's")
+async def test_roots_pgbouncer_can_enter_a_fresh_data_directory(
+    database: Database, catalog_database: Database, enterable_path: Path
+) -> None:
+    installed_pgbouncer()
+    data_dir = enterable_path / "data"
+    async with serving(
+        database,
+        catalog_database,
+        data_dir,
+        node="auto",
+        node_port=free_port(),
+        secret_key=None,
+    ) as api:
+        await eventually(lambda: _is(api, "ready", None))
+
+
+@pytest.mark.skipif(not is_root(), reason="only root's PgBouncer is another user's")
+async def test_a_pgbouncer_that_cannot_enter_its_directory_says_which_and_starts_once_it_can(
+    database: Database, catalog_database: Database, enterable_path: Path
+) -> None:
+    installed_pgbouncer()
+    data_dir = enterable_path / "data"
+    data_dir.mkdir(mode=0o700)
+    async with serving(
+        database, catalog_database, data_dir, node="auto", node_port=free_port()
+    ) as api:
+        await eventually(lambda: api.service.fleet.node("local").latest)
+        state, problem = await state_and_problem(api)
+        assert state == "joining"
+        assert f"who cannot enter the directory {data_dir}. Run: chmod o+x {data_dir}" in str(
+            problem
+        )
+        metrics = (await api.client.get("/metrics")).text
+        assert 'poolkeeper_node_problem{node="local"} 1.0' in metrics
+        data_dir.chmod(0o711)
+        await eventually(lambda: _is(api, "ready", None))
+
+
+async def _is(api: Api, state: str, problem: str | None) -> bool:
+    return await state_and_problem(api) == (state, problem)
+
+
+async def test_a_port_that_another_process_has_is_reported_until_it_is_free(
+    database: Database, catalog_database: Database, enterable_path: Path
+) -> None:
+    installed_pgbouncer()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        serves = serving(database, catalog_database, enterable_path, node="auto", node_port=port)
+        async with serves as api:
+            await eventually(lambda: api.service.fleet.node("local").latest)
+            state, problem = await state_and_problem(api)
+            assert state == "joining"
+            assert f"cannot listen on 127.0.0.1, port {port}" in str(problem)
+            taken.close()
+            await eventually(lambda: _is(api, "ready", None))
 
 
 async def test_without_a_pgbouncer_the_service_works_and_says_what_to_install(

@@ -103,6 +103,16 @@ def test_its_file_is_its_owners_alone(path: Path) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
+def test_postgres_and_pgbouncer_can_enter_a_data_directory_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_dir = tmp_path / "data"
+    monkeypatch.setenv("POOLKEEPER_DATA_DIR", str(data_dir))
+    run("create", "first", "--scope", "admin")
+    assert stat.S_IMODE((data_dir / "keys.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(data_dir.stat().st_mode) == 0o711
+
+
 def test_keys_are_listed_and_revoked_by_their_names(path: Path) -> None:
     new(path, "first", "--expires", "90d")
     new(path, "second", "--tenant", "acme")
