@@ -14,7 +14,7 @@ from app.domain.tenant import PoolStrategy
 from app.pools.manager import TenantPoolManager
 from benchmarks.figure import Figure, Figures, quantile
 from benchmarks.peers import Borrow, asyncpg_pool, nothing, ours, psycopg_pool
-from benchmarks.testbed import CONNECTIONS, Testbed, provisioned, tenant
+from benchmarks.testbed import CONNECTIONS, Testbed, opened, provisioned, tenant
 
 CONCURRENCY = (1, 10, 100)
 HOLD = 0.02
@@ -69,9 +69,7 @@ async def acquire(ground: Testbed, rounds: int) -> Figures:
         asyncpg_pool(ground, reset=nothing) as unreset,
         psycopg_pool(ground) as psycopg,
     ):
-        await provisioned(manager, "bench", PoolStrategy.SHARED)
-        account = manager.tenant_state("bench")
-        pool = await manager.open_pool(account, 5.0)
+        pool, account = await opened(manager, "bench")
         mine = turn(ours(pool, account))
         peers = {
             "acquire_vs_asyncpg": (turn(plain.acquire), 500),
@@ -92,7 +90,7 @@ async def acquire(ground: Testbed, rounds: int) -> Figures:
 async def tenant_transaction(ground: Testbed, rounds: int) -> Figures:
     """A shared tenant's transaction, against the usual way on asyncpg's pool."""
     async with ground.manager() as manager, asyncpg_pool(ground) as pool:
-        await provisioned(manager, "bench", PoolStrategy.SHARED)
+        await opened(manager, "bench")
 
         async def mine() -> None:
             async with manager.lease("bench") as connection:
@@ -115,9 +113,7 @@ async def tenant_transaction(ground: Testbed, rounds: int) -> Figures:
 async def queue(ground: Testbed, rounds: int) -> Figures:
     """p99 wait of 100 tasks on 10 connections ÷ the FIFO ideal of 9 holds; asyncpg's beside it."""
     async with ground.manager() as manager, asyncpg_pool(ground) as peer:
-        await provisioned(manager, "bench", PoolStrategy.SHARED)
-        account = manager.tenant_state("bench")
-        pool = await manager.open_pool(account, 5.0)
+        pool, account = await opened(manager, "bench")
         mine, theirs = [], []
         for _ in range(rounds):
             mine.append(await _wait_against_ideal(ours(pool, account)))

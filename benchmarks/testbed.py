@@ -7,7 +7,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
@@ -22,7 +22,9 @@ from app.embedded import EmbeddedAddress, EmbeddedPostgres
 from app.pools.isolation import PerDatabaseIsolation, PerTenantIsolation, SharedIsolation
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
+from app.pools.pool import Pool
 from app.pools.server import Server
+from app.pools.tenant_state import TenantState
 from app.wire import Login
 from benchmarks.backends import OF_POOLS, MostBackends, most_backends
 
@@ -131,8 +133,8 @@ class Testbed:
         manager = TenantPoolManager(
             {"local": server},
             {
-                PoolStrategy.SHARED: replace(
-                    PoolConfig.shared(shared_size), max_waiting=max_waiting
+                PoolStrategy.SHARED: PoolConfig.shared(
+                    shared_size, warmup_size=shared_size, max_waiting=max_waiting
                 ),
                 PoolStrategy.PER_TENANT: PoolConfig.per_tenant(max_pools, own_size),
                 PoolStrategy.PER_DATABASE: PoolConfig.per_database(),
@@ -196,3 +198,12 @@ async def provisioned(manager: TenantPoolManager, name: str, strategy: PoolStrat
     made = tenant(name, strategy)
     await manager.isolations[strategy].provision(manager.servers["local"], made, adopt=True)
     manager.put_tenant(made)
+
+
+async def opened(manager: TenantPoolManager, name: str) -> tuple[Pool, TenantState]:
+    """The shared pool with all its connections open, as those of the peers are, and a tenant."""
+    await provisioned(manager, name, PoolStrategy.SHARED)
+    tenant_state = manager.tenant_state(name)
+    pool = await manager.open_pool(tenant_state, 5.0)
+    await pool.wait_until_warm(5.0)
+    return pool, tenant_state
