@@ -1,4 +1,4 @@
-"""A pool for the policy alone: connections come and go, and callers ask, when a test says so."""
+"""A pool for tests of the policy alone: connections and callers come and go when a test says so."""
 
 # ruff: noqa: ANN401 - models stand in for connections
 
@@ -19,12 +19,12 @@ from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import account
 from tests.fixtures.unreal import UnrealClock
 
-# What it takes to give a connection to another pool, as it was measured.
+# The measured time of giving a connection to another pool.
 MOVE_SECONDS = 0.05
 
 
 class Clock(UnrealClock):
-    """A time that knows when it was asked for last."""
+    """A time that knows when it was last read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class ModelPool:
         return self.callers[0] if self.callers else None
 
     def reorder(self, tenant: TenantState) -> None:
-        """It has one tenant only."""
+        """Do nothing: it has only one tenant."""
 
     @property
     def is_open(self) -> bool:
@@ -208,13 +208,13 @@ class ModelPool:
         self.dispatch()
 
     def give_up(self) -> None:
-        """The caller who came last waits no more."""
+        """Let the caller who came last give up."""
         self.callers.pop()
         self.tenant.wait_ended()
         self.dispatch()
 
     def connect(self) -> None:
-        """One that was being opened is there."""
+        """Finish opening a connection."""
         self.opening.popleft().release()
         self._put_idle(ModelConnection(self.server.clock.now))
         self.dispatch()
@@ -225,7 +225,7 @@ class ModelPool:
         self.dispatch()
 
     def release(self, place: int = 0) -> bool:
-        """The one leased first, or at that *place*, comes back; whether it is kept."""
+        """Give back the connection leased first, or at that *place*; returns whether it is kept."""
         connection = self._end_lease(place)
         budget = self.server.budget
         kept = self.server.policy_executor.keeps(self, connection)
@@ -246,18 +246,18 @@ class ModelPool:
         return connection
 
     def lose(self) -> None:
-        """The one leased first turns out to be broken."""
+        """Lose the connection leased first: it is broken."""
         self._end_lease()
         self._begin_close(None)
         self.dispatch()
 
     def expire(self) -> None:
-        """An idle one is too old."""
+        """Let an idle connection expire."""
         self.evict_idle(self.idle[0])
         self.dispatch()
 
     def close_one(self) -> None:
-        """One that was being closed is gone."""
+        """Finish closing a connection."""
         self.closing -= 1
         if (slot := self.moving.popleft()) is not None:
             slot.release()
@@ -296,30 +296,30 @@ class ModelPool:
     # -- situations ----------------------------------------------------------------------------
 
     def with_idle(self, count: int) -> ModelPool:
-        """This pool, after so many connections were opened and used by nobody any more."""
+        """This pool, after that many connections were opened and left idle."""
         for _ in range(count):
             self.server.budget.begin_open()
             self._put_idle(ModelConnection(self.server.clock.now))
         return self
 
     def used(self, seconds: float) -> ModelPool:
-        """This pool, after its tenant held one connection more for so long in the past."""
+        """This pool, after its tenant held one connection more for that long in the past."""
         now = self.server.clock.now
         self.tenant.lease_begun(0.0, now - seconds)
         self.tenant.lease_ended(seconds, now)
         return self
 
     def comes_back_after(self, seconds: float) -> None:
-        """Its tenant was seen to come back so long after its leases, again and again."""
+        """Let its tenant come back that long after its leases, again and again."""
         for _ in range(50):
             self.returns.note(seconds)
 
     def leases_take(self, seconds: float) -> None:
-        """Its leases were seen to take so long."""
+        """Let its leases take that long."""
         self.holds.note(seconds)
 
     def with_leased(self, count: int) -> ModelPool:
-        """This pool, after so many connections were opened and leased."""
+        """This pool, after that many connections were opened and leased."""
         for _ in range(count):
             self.server.budget.begin_open()
             self._lease(ModelConnection(self.server.clock.now), 0.0)

@@ -1,4 +1,4 @@
-"""Admin connections: few, handed on, and as good as new for the next user."""
+"""Admin connections: few, reused, and as good as new for the next user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fixtures.waiting import eventually
 
 
 class Admins:
-    """Admin connections that are counted."""
+    """Counts admin connections."""
 
     def __init__(self, login: Login) -> None:
         self.login = replace(login, settings={"application_name": "counted admin"})
@@ -102,7 +102,7 @@ async def test_there_is_one_in_its_own_database_and_one_elsewhere(admins: Admins
 
     await asyncio.gather(*(work(into) for into in [None, "postgres"] * 8))
     assert max(seen) == 2
-    # Those elsewhere are not kept: nobody could drop that database.
+    # Those to other databases are not kept: nobody could drop such a database.
     assert len(admins.opened) == 1 + 8
 
 

@@ -79,7 +79,7 @@ async def test_what_a_cancelled_waiter_leaves_idle_serves_another_pool(tight: Be
     await asyncio.sleep(0)
     outside = asyncio.create_task(empty.acquire(two, 5))
     await asyncio.sleep(0)
-    # Handed to the waiter inside if shares say so; it is gone in the same moment.
+    # The waiter inside may get it if its share says so; it leaves at the same moment.
     full.release(holders.pop(), reusable=True)
     inside.cancel()
     empty.release((await finished([outside]))[0], reusable=True)

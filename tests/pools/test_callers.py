@@ -1,4 +1,4 @@
-"""What is shown of a statement: nothing that can be a tenant's data."""
+"""The part of a statement that is shown: nothing that can be a tenant's data."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""How a borrower wants values to look is its own matter: the next one sees none of it."""
+"""A borrower's choice of how values look: the next borrower sees none of it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,7 +42,7 @@ def _alias(name: str, codec: str) -> Change:
     return change
 
 
-# What a borrower changes, and a value that it sees otherwise from then on.
+# What a borrower changes, and a value that it then sees differently.
 CHANGES: dict[str, tuple[Change, str]] = {
     "a number as text": (_codec("numeric"), "SELECT 1.50::numeric"),
     "a number in binary": (_codec("int8", format="binary"), "SELECT 7::int8"),
@@ -83,7 +83,7 @@ async def manager(
 
 
 async def seen(manager: TenantPoolManager, look: str) -> tuple[type, object, int]:
-    """A value, as a borrower who changes nothing sees it, and on which back-end."""
+    """A value and its back-end, as a borrower who changes nothing sees them."""
     async with manager.lease("acme") as connection:
         value = await connection.fetchval(look)
         return type(value), value, connection.get_server_pid()

@@ -1,4 +1,4 @@
-"""How many logins there are at a time, and that a slow one holds nobody up."""
+"""The number of concurrent logins; a slow one delays no other."""
 
 import pytest
 

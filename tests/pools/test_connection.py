@@ -1,4 +1,4 @@
-"""The private names of asyncpg that connections and `app.wire` stand on, pinned one by one."""
+"""The private names of asyncpg that connections and `app.wire` depend on, one by one."""
 
 import asyncpg
 import pytest

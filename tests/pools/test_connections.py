@@ -1,4 +1,4 @@
-"""Tasks of connections that are given up, before their first step too, leave nothing behind."""
+"""Tasks of connections that are cancelled leave nothing behind, even before their first step."""
 
 import asyncio
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _NOBODY = Login(host="", port=0, user="", password="", database="")
 
 @dataclass(slots=True)
 class Stage:
-    """A pool on an unreal server; what it opens and closes waits for the test."""
+    """A pool on an unreal server; openings and closings wait for the test."""
 
     server: UnrealServer
     pool: Pool
@@ -33,7 +33,7 @@ class Stage:
         return self.pool.connections
 
     async def opens(self, count: int) -> None:
-        """Let as many openings succeed."""
+        """Let that many openings succeed."""
         for _ in range(count):
             await eventually(lambda: self.server.connecting)
             self.server.connecting[0].set_result(None)
@@ -66,7 +66,7 @@ async def stage() -> Stage:
 
 
 async def idle(stage: Stage, count: int) -> None:
-    """Have so many idle connections."""
+    """Give it that many idle connections."""
     owner = account()
     callers = [asyncio.create_task(stage.pool.acquire(owner, 5)) for _ in range(count)]
     await stage.opens(count)
@@ -76,12 +76,12 @@ async def idle(stage: Stage, count: int) -> None:
 
 
 async def turns(count: int) -> None:
-    """Let the loop go round so often."""
+    """Let the event loop run that many rounds."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-# Before a task's first step, before each of its awaits, and when it waits for good.
+# Before a task's first step, before each of its awaits, and when it waits for ever.
 MOMENTS = range(6)
 
 
@@ -196,7 +196,7 @@ async def test_it_measures_now_and_then_when_a_caller_comes_back(stage: Stage) -
     for moment in (0.0315, 0.0320, 0.0325):
         lease(began + moment, 0.0001)
     assert own.returns.mean == pytest.approx(0.020)
-    # Who asked before the last lease ended did not come back after it.
+    # Whoever asked before the last lease ended did not come back after it.
     lease(began + 0.060, 0.010)
     lease(began + 0.065, 0.010, wait=0.006)
     assert own.returns.mean == pytest.approx(0.020)

@@ -1,4 +1,4 @@
-"""A pool's readings: integrals against a schedule worked out by hand."""
+"""A pool's readings: integrals compared with a schedule calculated by hand."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ _DEADLINE = 1e6
 
 
 class Stage:
-    """A pool of two unreal connections, and a clock that stands until it is moved."""
+    """A pool of two unreal connections, and a clock that stands still until a test moves it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = UnrealClock()
@@ -45,7 +45,7 @@ class Stage:
         return pool
 
     async def connect(self) -> None:
-        """Let the attempts under way succeed, and whoever waits for them go on."""
+        """Let the running attempts succeed, and those who wait for them go on."""
         for attempt in list(self.server.connecting):
             attempt.set_result(None)
         await self.turn()
@@ -89,7 +89,7 @@ async def test_integrals_are_exact_at_every_reading(stage: Stage) -> None:
     third = await stage.ask()
     assert integrals(stage.read(2.0)) == (4.0, 4.0, 4.0)
     stage.pool.release(first.result(), reusable=True)
-    # Handed over in this very moment, though the third caller has not run yet.
+    # Handed over at this very moment, although the third caller has not run yet.
     before = stage.read()
     assert integrals(before) == (4.0, 4.0, 4.0)
     assert before.counters[:2] == (3, 1)

@@ -1,4 +1,4 @@
-"""The event loop's lateness is measured, and what it explains is said."""
+"""The event loop's lag is measured, and reported where it explains something."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fixtures.waiting import eventually
 
 @pytest.fixture
 async def lag() -> AsyncIterator[EventLoopLag]:
-    """A measurement that goes on during the test."""
+    """A measurement that runs during the test."""
     lag = EventLoopLag()
     watching = asyncio.create_task(lag.measure(), name="loop lag")
     try:

@@ -1,4 +1,4 @@
-"""Leases held for too long: reported with who, where and how long, and again when returned."""
+"""Leases held too long: reported with who, where and how long, and again when returned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a borrower may rely on, and what is left to the next one: nothing."""
+"""What a borrower can rely on; nothing is left to the next one."""
 
 # ruff: noqa: PT012 - it is the whole block of a lease that raises
 
@@ -425,7 +425,7 @@ async def test_a_failure_after_the_commit_costs_the_connection_and_is_not_told(
         await admin.execute("CREATE TABLE note (id int); GRANT ALL ON note TO poolkeeper_shared")
         async with manager.lease("small") as connection:
             await connection.execute("INSERT INTO note VALUES (1)")
-            # What gives up the session's advisory locks fails without it.
+            # Giving up the session's advisory locks fails without it.
             await connection.execute("DEALLOCATE __poolkeeper_unlock")
             pid = connection.get_server_pid()
         assert await admin.fetchval("SELECT count(*) FROM note") == 1

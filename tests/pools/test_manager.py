@@ -1,4 +1,4 @@
-"""Tenant in, lease out: one pool each, never too many, and the right one goes."""
+"""Tenant in, lease out: one pool each, never too many, and the right one is evicted."""
 
 import asyncio
 from collections import Counter
@@ -101,7 +101,7 @@ async def test_when_all_are_busy_a_newcomer_waits_its_deadline(few: TenantPoolMa
             async with few.lease("c", timeout=0.05):
                 pass
         assert opened(few) == {"a", "b"}
-        # Those who have a pool already are not concerned.
+        # Callers whose pool is open already do not wait.
         await use(few, "a")
 
 
@@ -184,7 +184,7 @@ async def test_those_who_wait_for_one_pool_are_all_served_once_it_is_open(
             await asyncio.sleep(0)
             second = asyncio.create_task(use(few, "c"))
             await asyncio.sleep(0)
-        # c is open and stays busy; d, before the second in the queue, finds no room.
+        # c is open and stays busy; d, ahead of the second caller in the queue, finds no room.
         await finished([second])
         assert not other.done()
         release.set()
@@ -221,7 +221,7 @@ class HeldLogins:
 
 @pytest.fixture
 def held(few: TenantPoolManager, monkeypatch: pytest.MonkeyPatch) -> HeldLogins:
-    """Those of the tenant b."""
+    """Logins of the tenant b."""
     held = HeldLogins(few.servers["local"], "tenant_b")
     monkeypatch.setattr(few.servers["local"], "connect", held.connect)
     return held
@@ -235,7 +235,7 @@ async def test_a_pool_is_not_evicted_while_its_first_login_is_under_way(
         await eventually(lambda: held.begun == 1)
         gone.cancel()
         await asyncio.wait({gone})
-        # Whoever it was for has left; whoever comes next gets it.
+        # The caller that it was for has left; the next one gets it.
         newcomer = asyncio.create_task(use(few, "c"))
         with pytest.raises(PoolLimitReached):
             async with few.lease("d", timeout=0.05):
@@ -301,7 +301,7 @@ async def test_those_whose_pool_yielded_go_on_when_nobody_waits_any_more(
     async with few.lease("a"), few.lease("b"):
         newcomer = asyncio.create_task(use(few, "c"))
         await asyncio.sleep(0)
-        # It is the turn of a, and for ever.
+        # It is a's turn, for ever.
         monkeypatch.setattr(registry, "_TURN", 3600.0)
         behind = asyncio.create_task(use(few, "a"))
         await asyncio.sleep(0)
@@ -413,7 +413,7 @@ async def test_closing_goes_on_when_its_caller_is_gone(few: TenantPoolManager) -
         assert await connection.fetchval("SELECT 42") == 42
         closing = asyncio.create_task(few.close(20))
         await asyncio.sleep(0)
-        # Nothing that it has started made its first step.
+        # Nothing that it has started has made its first step.
         closing.cancel()
         await asyncio.wait([closing])
         assert closing.cancelled()
@@ -431,7 +431,7 @@ async def test_three_hundred_tenants_fit_under_ten_pools(
         )
     }
     async with manager_on(database, configs=configs, budget=12) as manager:
-        # Roles take their time to make: tenants share thirty of them.
+        # Making roles takes time: tenants share thirty of them.
         for number in range(30):
             await provisioned(manager, f"t{number}")
         names = [f"t{number % 30}" for number in range(300)]

@@ -1,4 +1,4 @@
-"""A lease's clean-up begins the next one in the same round trip, for whoever is likely to be it."""
+"""A lease's clean-up begins the next lease in the same round trip, for its likely borrower."""
 
 # ruff: noqa: PT012 - it is the whole block of a lease that raises
 
@@ -36,7 +36,7 @@ async def manager(database: Database, scrub_roles: None) -> AsyncIterator[Tenant
 
 @pytest.fixture
 def sent(manager: TenantPoolManager, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What goes to Postgres around the work, one entry a round trip."""
+    """What is sent to Postgres around the work, one entry per round trip."""
     sent: list[str] = []
     run = PooledConnection.run
 
@@ -49,14 +49,14 @@ def sent(manager: TenantPoolManager, monkeypatch: pytest.MonkeyPatch) -> list[st
 
 
 class Callers:
-    """Those who wait while somebody holds the only connection."""
+    """Callers that wait while somebody holds the only connection."""
 
     def __init__(self, manager: TenantPoolManager) -> None:
         self.manager = manager
         self.tasks: list[asyncio.Task[str]] = []
 
     async def wait(self, tenant: str, **terms: Any) -> asyncio.Task[str]:
-        """Have one more wait, whose work tells whose context it is in."""
+        """Let one more caller wait; its work returns whose context it is in."""
 
         async def work() -> str:
             async with self.manager.lease(tenant, **terms) as connection:
@@ -88,7 +88,7 @@ def opened(manager: TenantPoolManager) -> int:
 
 
 async def begun_for_nobody(manager: TenantPoolManager, callers: Callers) -> Pool:
-    """The shared pool, while its connection has to forget what was begun on it."""
+    """The shared pool, while its connection must undo what was begun on it."""
     pool = pool_of(manager)
     async with manager.lease("one"):
         expected = await callers.wait("two")

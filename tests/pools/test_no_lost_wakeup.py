@@ -1,8 +1,8 @@
-"""Whatever happens to pools, in whatever order: nobody waits beside something usable.
+"""Whatever happens to pools, in any order: nobody waits while a connection could serve them.
 
-The pools, their queues and the budget are the real ones; connections are unreal, so that they
-open, fail and close at every moment hypothesis can think of. Time stands still but for
-`pass_time`: what happens once happens again.
+Pools, their queues and the budget are real. Connections are unreal, so that they open, fail and
+close at every moment that hypothesis finds. Time stands still except for `pass_time`, so that a
+failure can be repeated.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _FAILURES = (ServerFull, TenantLoginFailed)
 
 
 class Caller:
-    """Somebody who asked a pool for a connection."""
+    """A caller that asked a pool for a connection."""
 
     def __init__(self, pool: Pool, owner: TenantState) -> None:
         self.pool = pool
@@ -56,7 +56,7 @@ class Caller:
 
     @property
     def holds(self) -> PooledConnection | None:
-        """The connection it was lent and has not given back."""
+        """The connection that it holds."""
         if self.waits or self.task.cancelled() or self.task.exception():
             return None
         return self.task.result()
@@ -67,7 +67,7 @@ class Caller:
             self.ahead = self.pool.prefetch_for_next(self.task.result())
 
     def give_back(self, *, reusable: bool = True) -> None:
-        """Return what it was lent, perhaps with the next lease begun on it."""
+        """Return what it holds, perhaps with the next lease begun on it."""
         connection = self.task.result()
         if reusable:
             connection.mark_prefetched(self.ahead, 0.0)
@@ -118,7 +118,7 @@ class PoolMachine(RuleBasedStateMachine):
         return self.pools[min(number, 2)]
 
     def do(self, act: Callable[[], object]) -> None:
-        """Do something inside the loop, which runs on for a moment only."""
+        """Do something inside the event loop, which runs on for a moment only."""
 
         async def done() -> None:
             act()
@@ -155,7 +155,7 @@ class PoolMachine(RuleBasedStateMachine):
         if not holding:
             return
         caller = data.draw(st.sampled_from(holding))
-        # Perhaps just the one it is handed to is gone in the same moment.
+        # Perhaps the caller that it is handed to leaves at the same moment.
         waiting = [other for other in self.callers if other.waits and other.pool is caller.pool]
         unlucky = waiting[0] if waiting and also_cancel else None
         self.callers.remove(caller)
@@ -246,7 +246,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.do(self.server.comes_back)
 
     def retry(self, pool: Pool) -> None:
-        """Let the pause after a failed attempt be over."""
+        """End the pause after a failed attempt."""
         if pool.backoff.is_pausing:
             self.do(pool.backoff.resume)
 
@@ -296,7 +296,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.do(lambda: None)
 
     def let_pass(self, ended: Callable[[], bool]) -> None:
-        """Let everything under way end well, until nothing is."""
+        """Let all running work end well, until nothing is left."""
         for _ in range(500):
             self.let_callers_wake()
             if ended():
@@ -335,7 +335,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert budget.limit - budget.used + self.spare() <= 0, self.pools
 
     def spare(self) -> int:
-        """Idle connections that could be taken back."""
+        """Idle connections that can be taken back."""
         return sum(
             min(len(pool.connections.idle), max(0, pool.connections.live - pool.size.min_size))
             for pool in self.pools
@@ -371,7 +371,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 def places(pool: Pool) -> Iterator[PooledConnection]:
-    """Every connection of *pool* that works."""
+    """Every working connection of *pool*."""
     yield from pool.connections.idle
     yield from pool.connections.leased
     yield from pool.connections.checking

@@ -315,7 +315,7 @@ async def test_a_connection_beyond_the_advised_size_closes_although_it_was_used_
         pass
     pool.keep_warm(1, 10.0)
     async with lent(pool, acme):
-        # The one in use stays, and with it all that is advised.
+        # The one in use stays, and so does everything that is advised.
         assert pool.close_expired(monotonic() + 11) == 2
     assert pool.metrics.idle_connections == 1
 

@@ -1,4 +1,4 @@
-"""What a tenant uses: its mean number of connections, and the key by which tenants compare."""
+"""A tenant's use: its mean number of connections, and the key by which tenants compare."""
 
 from itertools import pairwise
 from math import exp, inf
@@ -15,7 +15,7 @@ histories = st.lists(st.tuples(st.floats(1e-4, 100), st.integers(0, 20)), min_si
 
 
 def used(history: list[tuple[float, int]], start: float = 0.0) -> tuple[ConnectionUse, float]:
-    """What is noted of *history*, at whose end everything was given back, and when that is."""
+    """The use after *history*, when all connections were given back, and the time of that."""
     usage, now = ConnectionUse(), start
     for seconds, leased in history:
         usage.note(0, now)

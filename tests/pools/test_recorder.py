@@ -21,7 +21,7 @@ STARTED = 5_000.0
 
 
 class WallClock(datetime):
-    """A wall clock that an administrator may turn."""
+    """A wall clock that an administrator can change."""
 
     shown = NOON
 

@@ -1,4 +1,4 @@
-"""The registry of open pools: what it keeps, what goes first, as a naive one would do it."""
+"""The registry of open pools: what it keeps and what it evicts first, against a naive one."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ IDLE, LRU = EvictionReason.IDLE, EvictionReason.LRU
 
 
 class Registry(PoolRegistry):
-    """A registry of pools that are nothing but a name, and what it has evicted."""
+    """A registry of pools that are only names, and what it has evicted."""
 
     def __init__(self, capacity: int) -> None:
         self.evicted: list[tuple[str, EvictionReason]] = []
@@ -33,7 +33,7 @@ class Registry(PoolRegistry):
         self.evicted.append((pool.pool_id, reason))
 
     def opened(self, pool_id: str, *, min_size: int = 0) -> Pool:
-        """A pool that has just been taken in."""
+        """Add a pool that has just opened."""
         pool = cast("Pool", NamedPool(pool_id, PoolSize(min_size=min_size)))
         self.add(pool)
         return pool
@@ -60,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def registry(clock: Clock) -> Registry:
-    """Three pools, opened ten seconds apart; it holds no more."""
+    """A registry of three pools, opened ten seconds apart; it holds no more."""
     registry = Registry(3)
     for pool_id in "abc":
         registry.opened(pool_id)
@@ -217,7 +217,7 @@ async def test_slots_go_to_those_who_wait_in_the_order_in_which_they_came(
 
 @dataclass(eq=False)
 class Kept:
-    """One entry of the naive registry."""
+    """An entry of the naive registry."""
 
     pool: Pool
     last_access: float

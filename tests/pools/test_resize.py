@@ -21,7 +21,7 @@ def shows(watch: Watch, backends: int) -> bool:
 
 
 class Clients:
-    """So many callers, each leasing again and again until told to stop."""
+    """That many callers, each of which leases again and again until told to stop."""
 
     def __init__(self, pool: Pool, to: TenantState, number: int) -> None:
         self.served = 0

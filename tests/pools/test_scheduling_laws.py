@@ -1,4 +1,4 @@
-"""The policy's laws under every sequence of events: never overdrawn, and nobody forgotten."""
+"""The policy's laws under every sequence of events: the budget holds, and nobody is forgotten."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.pools.scheduling_policy import decide
 from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer
 
 LIMITS = st.sampled_from([0, 1, 2, 3, 5, 8, 12, 16])
-# No connection is kept any longer for a tenant that is expected back.
+# After that long, no connection is kept for a tenant that is expected back.
 KEPT = KEPT_MOVES * MOVE_SECONDS
 
 
@@ -85,7 +85,7 @@ class PolicyMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def break_off(self, data: st.DataObject) -> None:
-        # Unnoticed, until somebody is to get it.
+        # Unnoticed until somebody is to get it.
         if pool := self.chosen(data, "idle"):
             data.draw(st.sampled_from(pool.idle)).is_current = False
 
@@ -203,7 +203,7 @@ class PolicyMachine(RuleBasedStateMachine):
     def nobody_wants_what_is_free_while_a_connect_slot_is(self) -> None:
         slots = self.budget.connect_slots
         if wanting := [pool for pool in self.pools if pool.shortfall]:
-            # Who has its share already opens one at a time, while nobody else opens any.
+            # A pool that already has its share opens one at a time, while nobody else opens any.
             waits = slots.busy > 0 and any(len(pool.leased) > 1 for pool in wanting)
             assert self.budget.free <= 0 or slots.free <= 0 or waits, self.pools
 
@@ -214,7 +214,7 @@ class PolicyMachine(RuleBasedStateMachine):
             assert not self.spare_places(), self.pools
 
     def spare_places(self) -> int:
-        """Places free, or taken by idle connections that nobody is expected back for."""
+        """Places that are free, or taken by idle connections whose tenant is not expected back."""
         idle = 0
         for pool in self.pools:
             if pool.is_open:

@@ -1,4 +1,4 @@
-"""The policy, case by case: who gets a connection, who gives one up, and who is left alone."""
+"""The policy, case by case: who gets a connection, who gives one up, and who keeps theirs."""
 
 from typing import Any, cast
 
@@ -317,7 +317,7 @@ def test_who_waits_longer_than_a_round_has_most_turns_whatever_it_used() -> None
 
 
 def two_at_work(*, used: float = 5.0, by_other: float = 5.0) -> tuple[ModelPool, ModelPool]:
-    """A holder with more work than its one connection, and one that waits for its turn."""
+    """A holder with more work than its one connection, and another pool that waits for its turn."""
     server = ModelServer(1)
     holder, other = ModelPool("holder", server), ModelPool("other", server)
     holder.used(used)
@@ -493,7 +493,7 @@ def test_lowering_the_limit_cuts_nothing_and_opens_nothing(server: ModelServer) 
 
 
 def test_above_a_lowered_limit_idle_connections_close_and_busy_ones_once_they_are_back() -> None:
-    """Others have the rest of the budget, and wait for it, also when no pool of ours does."""
+    """Others have the rest of the budget, and wait for it, even when none of our pools waits."""
     server = ModelServer(5)
     kept = ModelPool("kept", server, min_size=1).with_idle(1)
     idle = ModelPool("idle", server).with_idle(1)
@@ -585,7 +585,7 @@ def test_nothing_comes_of_a_wait_that_changes_nothing(server: ModelServer) -> No
         pool.callers.append(ModelWaiter(pool.tenant, pool.asked, server.clock.now))
         return server.policy_executor.awaits(pool, cast("Waiter", pool.callers[-1]))
 
-    # The first is to be noted; leases that end soon serve ten within the time of a connect.
+    # The first wait must be noted; leases that end soon serve ten callers within a connect's time.
     assert [may_matter() for _ in range(11)] == [True, *[False] * 9, True]
     pool.callers.clear()
     pool.with_leased(3)

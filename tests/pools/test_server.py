@@ -1,4 +1,4 @@
-"""One server: it heals from whatever Postgres says, and counts what it could not end."""
+"""One server: it recovers from whatever Postgres answers, and counts what it could not end."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_a_back_end_that_does_not_end_counts_until_it_does(
             stubborn.terminate()
             await server.wait_backend_gone(pid, database.user)
             assert server.budget.limit == 4
-            # The budget itself is what it was; one connection of it is in use.
+            # The budget itself is unchanged; one connection of it is in use.
             assert (server.limit, server.used) == (5, 1)
             await server.refresh()
             assert server.is_available

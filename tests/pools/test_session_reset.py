@@ -1,4 +1,4 @@
-"""The reset between two leases, vector by vector: each would be left, and none is."""
+"""The reset between two leases, case by case: each thing would be left, and none is."""
 
 import asyncio
 import contextlib
@@ -68,7 +68,7 @@ LEFT_BEHIND = {
 
 
 async def peek(manager: TenantPoolManager, look: str) -> object:
-    """What the next borrower sees, None if there is no such thing."""
+    """What the next borrower sees, None if it does not exist."""
     async with manager.lease("acme", transaction=False) as connection:
         try:
             return await connection.fetchval(look)
@@ -122,7 +122,7 @@ async def test_nothing_is_left_to_a_borrower_who_waits_even_if_it_rolls_back(
             for _ in range(2):
                 with contextlib.suppress(asyncpg.ObjectNotInPrerequisiteStateError):
                     seen.append(await connection.fetchval(look))
-                # Out of the transaction that was begun along with the reset.
+                # Out of the transaction that began with the reset.
                 await connection.execute("ROLLBACK")
 
     async with manager.lease("acme") as connection:

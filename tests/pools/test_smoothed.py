@@ -1,4 +1,4 @@
-"""Running means: of single values, and of what counters have grown by."""
+"""Running means: of single values, and of the growth of counters."""
 
 from math import inf
 

@@ -20,7 +20,7 @@ class Wire:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop's clock, which these tests turn, is the one that deadlines are read from."""
+    """Deadlines read the loop's clock, which these tests move."""
     monkeypatch.setattr(
         "app.pools.statement_deadlines.monotonic", lambda: asyncio.get_running_loop().time()
     )

@@ -1,4 +1,4 @@
-"""A tenant's state: its use, its cap, its part among those who ask, and what it shows."""
+"""A tenant's state: its use, its cap, its share among those who ask, and what it shows."""
 
 from dataclasses import replace
 from math import exp, log
@@ -15,7 +15,7 @@ from tests.domain.values import account, metrics
 
 
 class Unordered:
-    """Where nobody is ordered."""
+    """An order without tenants."""
 
     def reorder(self, tenant: TenantState) -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""What is counted by server and strategy: nothing twice, nothing lost, and nothing ever falls."""
+"""Counters by server and strategy: nothing is counted twice, nothing is lost, none decreases."""
 
 from dataclasses import replace
 from time import monotonic

@@ -1,4 +1,4 @@
-"""Pools that want more than there is, for twenty seconds of unreal time: everybody has a turn."""
+"""Pools that want more than there is, for twenty seconds of unreal time: each has its turn."""
 
 # ruff: noqa: ANN401 - models stand in for connections and waiters
 
@@ -15,7 +15,7 @@ from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer
 LIMIT = 4
 SECONDS = 20.0
 HOLD = 0.02
-# Of a login, and of a closing: together what a move takes.
+# Of a login and a closing: together the time of a move.
 LOGIN, CLOSING = 0.8 * MOVE_SECONDS, 0.2 * MOVE_SECONDS
 
 
@@ -23,7 +23,7 @@ class BusyPool(ModelPool):
     """A pool whose callers come again as soon as they were served, or after a while.
 
     Attributes:
-        longest: the longest that one of them has waited, in seconds.
+        longest: the longest wait of one of them, in seconds.
     """
 
     pause = 0.0
@@ -51,13 +51,13 @@ class BusyPool(ModelPool):
         self.release(self.leased.index(connection))
 
     def note_wait(self) -> None:
-        """Count how long those wait who are still waiting."""
+        """Count how long the current callers have waited."""
         waits = [self.server.clock.now - waiter.since for waiter in self.callers]
         self.longest = max([self.longest, *waits])
 
 
 def run(pools: list[BusyPool]) -> None:
-    """Let time pass, and callers ask for a connection of each pool from the first second on."""
+    """Let time pass; callers ask for connections of each pool from the first second on."""
     clock = pools[0].server.clock
     for pool in pools:
         clock.call_later(1.0, pool.ask)
@@ -74,7 +74,7 @@ def server() -> ModelServer:
 
 
 def longest_round(server: ModelServer, pools: int) -> float:
-    """Seconds in which as many pools have had a turn each, if moves take all the time of slots."""
+    """Seconds in which that many pools have had a turn each, if slots only move connections."""
     return max(ROUND, pools * MOVE_SECONDS / min(LIMIT, server.budget.connect_slots.limit))
 
 

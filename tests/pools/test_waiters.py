@@ -26,12 +26,12 @@ FOR_EVER = 1e9
 
 
 def refused(waiter: Waiter) -> None:
-    """What a pool does with a caller whose deadline has come."""
+    """What a pool does with a caller whose deadline has passed."""
     waiter.fail(PoolTimeout())
 
 
 def a_connection() -> PooledConnection:
-    """One that is about to come back."""
+    """A connection that is about to come back."""
     return cast("PooledConnection", object())
 
 
@@ -70,20 +70,20 @@ def comes(queue: WaitQueue, loop: asyncio.AbstractEventLoop, clock: Clock) -> Ne
 
 
 def leases(tenant: TenantState, clock: Clock, count: int = 1) -> None:
-    """Lend *tenant* so many connections."""
+    """Lend *tenant* that many connections."""
     for _ in range(count):
         tenant.lease_begun(0.0, clock.now)
 
 
 def used(tenant: TenantState, clock: Clock, seconds: float) -> None:
-    """Let *tenant* have had a connection for so many *seconds*."""
+    """Let *tenant* have had a connection for that many *seconds*."""
     tenant.lease_begun(0.0, clock.now)
     clock.now += seconds
     tenant.lease_ended(seconds, clock.now)
 
 
 def served(queue: WaitQueue, expected: TenantState | None = None) -> Waiter | None:
-    """Serve the next caller, who keeps what it got."""
+    """Serve the next caller, who keeps its connection."""
     waiter = queue.next(expected)
     if waiter is not None:
         queue.remove(waiter)
@@ -419,7 +419,7 @@ def test_whoever_was_served_or_gave_up_cannot_fail_any_more(comes: Newcomer) -> 
 
 
 class WaitQueueMachine(RuleBasedStateMachine):
-    """Every sequence of events, against a list of who waits that is looked through each time."""
+    """Every sequence of events, against a list of waiters that is searched each time."""
 
     tenants = st.integers(0, 4)
 
@@ -564,7 +564,7 @@ class WaitQueueMachine(RuleBasedStateMachine):
     def let_pass(self, seconds: float) -> None:
         self.overdue.clear()
         self.clock.now += seconds
-        # Nobody is failed at once after a standstill, so a moment passes twice.
+        # Nobody fails right after a standstill, so a moment passes twice.
         for _ in range(3):
             self.loop.call_soon(self.loop.stop)
             self.loop.run_forever()
@@ -582,7 +582,7 @@ class WaitQueueMachine(RuleBasedStateMachine):
         for waiter in taken:
             waiter.fail(PoolTimeout())
         self.waiting = [waiter for waiter in self.waiting if waiter not in taken]
-        # A line that is gone remembers nothing that was expected.
+        # A line that is gone remembers no expected connections.
         self.forget(self.accounts[tenant])
 
     def forget(self, tenant: TenantState) -> None:
@@ -641,7 +641,7 @@ def closed_loops(
     seconds: float = 10.0,
     connections: int = 20,
 ) -> dict[TenantState, float]:
-    """Let the tenants' clients lease again and again; the connection-seconds that each got."""
+    """Let the tenants' clients lease again and again; returns the connection-seconds of each."""
     got = dict.fromkeys(holds, 0.0)
     running: list[tuple[float, int, TenantState]] = []
     for tenant in holds:
@@ -725,7 +725,7 @@ MANY = 5000
 
 @pytest.fixture
 def crowd(comes: Newcomer) -> list[TenantState]:
-    """So many tenants, each with a caller that waits; some have a cap, and weights differ."""
+    """That many tenants, each with a caller that waits; some have a cap, and weights differ."""
     tenants: list[TenantState] = [
         WatchedTenant(
             account(

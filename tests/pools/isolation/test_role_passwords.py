@@ -1,4 +1,4 @@
-"""What Postgres makes of the verifiers that roles get: the embedded one, and Debian's."""
+"""What Postgres makes of the verifiers that roles get: the embedded one and Debian's."""
 
 import ssl
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ ROLE_PASSWORDS = RolePasswords(SECRET_KEY.encode())
 async def iterations_of_login(
     server: Database, tls: ssl.SSLContext | None, password: str
 ) -> int | None:
-    """Log in as the role; how often that stretched the password."""
+    """Log in as the role; returns how many iterations stretched the password."""
     connection = await wire.connect(
         wire.Login(
             host=server.host,
@@ -43,7 +43,7 @@ async def iterations_of_login(
 async def take_verifiers(
     admin: asyncpg.Connection, server: Database, tls: ssl.SSLContext | None = None
 ) -> None:
-    """Postgres takes a verifier of any number of iterations, and lets in who knows the password."""
+    """Postgres accepts verifiers of any number of iterations, and the password logs in."""
     password = ROLE_PASSWORDS.password("local", ROLE)
     await admin.execute(f"CREATE ROLE {ROLE} LOGIN")
     try:

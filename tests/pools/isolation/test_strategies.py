@@ -1,4 +1,4 @@
-"""The three strategies do what their names say, and provisioning takes nothing that is not its."""
+"""The three strategies do what their names say, and provisioning takes only what is its own."""
 
 import asyncio
 from dataclasses import replace

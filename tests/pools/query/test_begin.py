@@ -1,7 +1,7 @@
-"""A query that begins its lease: the transaction, its context and the statement, sent together.
+"""A query that begins its lease: the transaction, its context and the statement are sent together.
 
-A statement whose values are text is even executed, and its lease ended, before anything has come
-back.
+A statement whose values are text is even executed, and its lease ended, before any answer has
+arrived.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WHO = "select current_user::text, current_setting('transaction_read_only'), $1::
 
 @pytest.fixture
 async def manager(database: Database, scrub_roles: None) -> AsyncIterator[TenantPoolManager]:
-    """A tenant whose pool has one connection, so that the next query meets what one leaves."""
+    """A tenant whose pool has one connection, so that the next query gets the same one."""
     configs = {PoolStrategy.PER_TENANT: PoolConfig.per_tenant(pool_size=1)}
     async with manager_on(database, configs=configs) as manager:
         await provisioned(manager, "acme")
@@ -50,7 +50,7 @@ async def manager(database: Database, scrub_roles: None) -> AsyncIterator[Tenant
 
 
 class Asker:
-    """Asks as the query endpoint does, or as a serverless driver, whose values are text."""
+    """Queries as the query endpoint does, or as a serverless driver, whose values are text."""
 
     def __init__(self, manager: TenantPoolManager, *, as_text: bool) -> None:
         self._manager = manager
@@ -83,7 +83,7 @@ def ask(request: pytest.FixtureRequest, manager: TenantPoolManager) -> Asker:
 
 
 def backends(manager: TenantPoolManager) -> set[int]:
-    """Of the connections that the tenant's pool has."""
+    """The back-ends of the tenant's pool."""
     pool = pool_of(manager, "acme")
     return {each.pid for each in (*pool.connections.idle, *pool.connections.leased)}
 
@@ -139,7 +139,7 @@ async def test_where_no_lease_can_begin_its_error_is_the_leases(
         await connection.execute("drop schema tenant_acme cascade")
     with pytest.raises(SchemaMissing):
         await ask("select 1")
-    # The connection it was tried on is in order, and tells the same to the next.
+    # The connection that was tried works, and the next query gets the same error.
     with pytest.raises(SchemaMissing):
         await ask("select 1")
 
@@ -171,7 +171,7 @@ async def test_a_statement_of_text_takes_one_round_trip(
     manager: TenantPoolManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = Asker(manager, as_text=True)
-    assert await ask("") == []  # opens the connection, which is no test of it for long
+    assert await ask("") == []  # this opens the connection, so that for a while it needs no test
     monkeypatch.setattr("app.pools.lease._BYPASS_WINDOW", 600)
     monkeypatch.delattr(ExtendedQuery, "exchange")
     monkeypatch.delattr(PooledConnection, "run")
@@ -208,7 +208,7 @@ async def test_what_is_stored_though_its_text_is_too_large_is_said(
 
 async def test_postgres_is_asked_to_stop_what_is_too_large(manager: TenantPoolManager) -> None:
     ask = Asker(manager, as_text=True)
-    # Not `from generate_series`, which makes them all before the first is sent.
+    # Not `from generate_series`, which makes all rows before it sends the first.
     for _ in range(3):
         with pytest.raises(StatementFailed) as failed:
             await ask("select repeat('x', 1000), generate_series(1, 100000000)", timeout=300)

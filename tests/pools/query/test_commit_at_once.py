@@ -1,4 +1,4 @@
-"""A single statement of `POST /sql`: it is committed before anybody looks at its result."""
+"""A single statement of `POST /sql`: it is committed before its result is read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATIENCE = 300
 
 @pytest.fixture
 async def manager(database: Database, scrub_roles: None) -> AsyncIterator[TenantPoolManager]:
-    """A tenant whose pool has one connection, so that the next statement meets what one leaves."""
+    """A tenant whose pool has one connection, so that the next statement gets the same one."""
     async with manager_on(database, configs=OF_ONE) as manager:
         await provisioned(manager, "acme")
         async with manager.lease("acme") as connection:

@@ -1,4 +1,4 @@
-"""A statement that runs again: without a look at its types, and right in spite of DDL."""
+"""A statement that runs again: its types are not looked up, and it is right in spite of DDL."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_what_does_not_fit_is_refused_as_the_first_time(
 async def test_after_ddl_nothing_is_stored_by_the_old_types(
     run: Runner, connection: asyncpg.Connection, value: str
 ) -> None:
-    """Sent as before, "abc" is no JSON, and "1" another one."""
+    """Sent as before, "abc" would be invalid JSON, and "1" another value."""
     write = "insert into note (v) values ($1) returning v"
     assert await run(write, value) == [[value]]
     await connection.execute("drop table note; create table note (id serial, v json)")

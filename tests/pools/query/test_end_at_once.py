@@ -33,7 +33,7 @@ DIVIDE = "select 6 / $1::int"
 
 
 class Reader:
-    """Reads as the query endpoint does for one tenant."""
+    """Reads like the query endpoint, for one tenant."""
 
     def __init__(self, manager: TenantPoolManager) -> None:
         self.manager = manager
@@ -54,7 +54,7 @@ class Reader:
         return [json.loads(row) for row in result.rows]
 
     async def again(self, sql: str, *params: Any, **options: Any) -> list[Any]:
-        """The rows, of a statement that was run before."""
+        """The rows of a statement that ran before."""
         try:
             return await self(sql, *params, **options)
         finally:
@@ -68,7 +68,7 @@ SHARED, OWN = PoolConfig.shared(1), PoolConfig.per_tenant(pool_size=1)
 async def read(
     request: pytest.FixtureRequest, database: Database, scrub_roles: None
 ) -> AsyncIterator[Reader]:
-    """Of a tenant whose pool has one connection, so that each read meets what one left."""
+    """A reader for a tenant whose pool has one connection, so that each read gets the same one."""
     config: PoolConfig = request.param
     async with manager_on(database, configs={config.strategy: config}) as manager:
         await provisioned(manager, "acme", config.strategy)
@@ -80,7 +80,7 @@ def spec_of(read: Reader) -> TenantSpec:
 
 
 def backends(read: Reader) -> set[int]:
-    """Of the connections that the tenant's pool has."""
+    """The back-ends of the tenant's pool."""
     pool = pool_of(read.manager, spec_of(read).pool_id)
     return {each.pid for each in (*pool.connections.idle, *pool.connections.leased)}
 
@@ -230,7 +230,7 @@ async def test_a_missing_schema_is_noticed(read: Reader, database: Database) -> 
     await read(DIVIDE, 1)
     async with database.connected() as connection:
         await connection.execute("drop schema tenant_acme cascade")
-    # Its end finds out, and closes the connection; on a new one no lease can begin.
+    # The end of the lease finds out and closes the connection; on a new one no lease can begin.
     assert await read.again(DIVIDE, 1) == [[6]]
     with pytest.raises(SchemaMissing):
         await read.again(DIVIDE, 1)

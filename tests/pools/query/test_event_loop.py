@@ -1,4 +1,4 @@
-"""However large and however made, a value holds up nobody while it becomes JSON."""
+"""No value blocks the event loop while it becomes JSON, however large it is."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from tests.fixtures.queries import run_query
 
 pytestmark = pytest.mark.asyncio_loop
 
-# Of processor time, in seconds; 20 ms are the rule, and pytest's own bookkeeping is in it too.
+# Of processor time, in seconds; the rule is 20 ms, and this includes pytest's own bookkeeping.
 LONGEST_TURN = 0.04
 
 LARGE = [
@@ -64,9 +64,9 @@ async def connection(database: Database) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """What each callback of the event loop took of the processor, in seconds.
+    """The processor time of each callback of the event loop, in seconds.
 
-    What else lives in this process is not looked at meanwhile, as in a service.
+    It does not include garbage collection of the rest of this process, as in a service.
     """
     took: list[float] = []
     run_handle = asyncio.Handle._run

@@ -1,4 +1,4 @@
-"""What a statement may do to the connection it runs on, and to the process that reads it."""
+"""What a statement can do to its connection, and to the process that reads it."""
 
 from collections.abc import AsyncIterator
 
@@ -57,13 +57,13 @@ async def test_a_copy_that_fails_before_it_waits_for_data_leaves_the_connection_
 async def test_rows_in_forms_that_the_statement_chose_are_refused(
     connection: asyncpg.Connection, name: str, value: str
 ) -> None:
-    # For some zones, a moment ends with digits under every DateStyle.
+    # For some zones, a time ends with digits under every DateStyle.
     change = f"set_config('TimeZone', 'America/Sao_Paulo', true), set_config('{name}', $1, true)"
     values = "now(), interval '1 mon -1 day', 'Ã©'::text"
     for columns in (f"{change}, {values}", f"row({change}, {values})"):
         with pytest.raises(StatementFailed, match=f"changes {name}"):
             await shown(connection, f"select {columns}", value)
-    # It is back before anybody could have been told.
+    # It is restored before anybody can have seen it.
     back = f"set_config('{name}', case i when 3 then $1 else $2 end, true)"
     old = await connection.fetchval(f"show {name}")
     await shown(

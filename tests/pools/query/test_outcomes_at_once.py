@@ -1,7 +1,8 @@
 """A statement that is committed in the round trip that executes it ends as any other does.
 
-Each is run by two tenants alike: committed at once, and in a lease that is committed after a look
-at its result. What they get, what they have stored and what is left of the session is compared.
+Two like tenants run each statement: committed at once, and in a lease that is committed after its
+result was read. The test compares what they get, what they have stored, and what is left of the
+session.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ AT_ONCE, USUAL = "first", "later"
 
 @pytest.fixture
 async def manager(database: Database, scrub_roles: None) -> AsyncIterator[TenantPoolManager]:
-    """Two tenants alike, each with one connection."""
+    """Two like tenants, each with one connection."""
     async with manager_on(database, configs=OF_ONE) as manager:
         for name in (AT_ONCE, USUAL):
             await provisioned(manager, name)
@@ -114,7 +115,7 @@ async def manager(database: Database, scrub_roles: None) -> AsyncIterator[Tenant
 
 
 async def outcome(manager: TenantPoolManager, name: str, sql: str) -> tuple[object, ...]:
-    """What a tenant gets."""
+    """The result or error that a tenant gets."""
     statement = TextStatement(sql, (), as_arrays=True, raw_text=True, is_alone=name == AT_ONCE)
     try:
         query = Query([statement], timeout=30)

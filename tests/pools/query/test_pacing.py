@@ -1,4 +1,4 @@
-"""Rows become JSON in steps, so that a long result holds up nobody."""
+"""Rows become JSON in steps, so that a long result does not block the event loop."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _MULTIRANGE = PgType(oid=90_002, name="textmultirange", shape="multirange", elem
 _PAIR = PgType(
     oid=90_003, name="pair", shape="composite", attributes=(("first", _TEXT), ("second", _INT))
 )
-# Longer than what is written at once.
+# Longer than what is written in one step.
 _LONG = 100_000
 
 
@@ -149,7 +149,7 @@ def test_json_that_some_readers_refuse_is_recognized() -> None:
 
 
 class SearchedText(str):
-    """A text that counts the letters which were searched in it."""
+    """A text that counts the letters that were searched in it."""
 
     __slots__ = ("searched",)
 

@@ -1,4 +1,4 @@
-"""One statement from JSON: what binds, what comes back, and what Postgres may object to."""
+"""One statement from JSON: what binds, what is returned, and what Postgres can refuse."""
 
 import json
 from collections.abc import AsyncIterator
@@ -320,7 +320,7 @@ async def test_few_large_rows_are_fetched_at_once(
     sql = f"SELECT nextval('fetched'), {cell} FROM generate_series(1, 100)"
     result = await execute(connection, sql)
     assert (result.row_count, result.truncated) == (4, True)
-    # How large they are is known once the first ten have come.
+    # Their size is known once the first ten have arrived.
     assert await connection.fetchval("SELECT last_value FROM fetched") == 10
 
 

@@ -1,4 +1,4 @@
-"""Code of a tenant's changes what its messages are encoded in, also while a lease ends."""
+"""A tenant's code changes the encoding of its messages, even while a lease ends."""
 
 from contextlib import suppress
 
@@ -32,7 +32,7 @@ async def test_a_message_that_is_no_utf_8_is_an_error_of_ours(
                 connection, "insert into checked values (1)", [], max_rows=1, timeout=10
             )
 
-    # Whether it was an error or a notice is unknown where it cannot be read, unless the end of the
+    # If it cannot be read, it is unknown whether it was an error or a notice, unless the end of the
     # commit has come with it.
     with pytest.raises(LeaseLost) if level == "exception" else suppress(LeaseLost):
         await insert()

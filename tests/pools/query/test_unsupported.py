@@ -1,4 +1,4 @@
-"""Commands that do not fit a request, told by the first words of a statement."""
+"""Commands that do not fit a request, recognized by the first words of a statement."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENDS = (
     "commit and chain",
     "commit prepared",
 )
-# What may stand before a statement, or only seems to.
+# What can stand before a statement, or only seems to.
 BEGINNINGS = (
     *("", " ", "\t\r\n", ";", "; ;", "-- end\n", "--\r", "/* */", "/**/", "/***/", "/* /* */ */"),
     *("/*/**/*/", "/* -- */", "/*'*/", "-- /*\n", "/* \n */;--x\n ", "/* é */", "/*;*/"),
@@ -80,7 +80,7 @@ def test_any_beginning_is_read_to_its_end(text: str) -> None:
 async def test_postgres_sees_the_same_end(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What Postgres takes as an end is refused, and nothing else that it runs is."""
+    """What Postgres takes as an end is refused, and nothing else that it runs."""
     monkeypatch.setattr(statement, "refusal", lambda _: None)
     async with database.connected() as connection:
         for sql in [f"{before}end{after}" for before in BEGINNINGS for after in AFTER]:

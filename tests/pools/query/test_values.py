@@ -1,7 +1,7 @@
 """Every built-in type, alone, in arrays, ranges, multiranges, composites and domains.
 
-In through a parameter and out as `::text`, each value is what Postgres itself makes of the literal;
-and what comes out as JSON goes in again as the same value.
+Each value goes in through a parameter and comes out as `::text`, and is what Postgres itself makes
+of the literal. What comes out as JSON goes in again as the same value.
 """
 
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from app.pools.query.json_statement import StatementResult
 from tests.fixtures.postgres import Database
 from tests.fixtures.queries import run_query
 
-# At least one value of each type, the ends of its range, and what other languages lack.
+# At least one value of each type, the ends of its range, and values that other languages lack.
 SAMPLES: dict[str, list[str]] = {
     "bool": ["true", "false"],
     "bytea": ["", "\\x00ff5c2c22", "abc"],
@@ -160,7 +160,7 @@ SAMPLES: dict[str, list[str]] = {
 
 JSON = {"json", "jsonb"}
 
-# Postgres itself takes no value of these: docs/api.md lists them.
+# Postgres itself accepts no value of these: docs/api.md lists them.
 REFUSED = {
     "gtsvector",
     "pg_node_tree",
@@ -170,10 +170,10 @@ REFUSED = {
     "pg_brin_bloom_summary",
     "pg_brin_minmax_multi_summary",
     "record",
-    "xml",  # by the embedded server only, which is built without libxml
+    "xml",  # refused only by the embedded server, which is built without libxml
 }
 
-# Equality is what a range needs of its ends.
+# A range needs equality of its ends.
 UNORDERED = """
 select format_type(t.oid, null) from pg_type t where not exists (
     select from pg_opclass c join pg_am a on a.oid = c.opcmethod
@@ -196,7 +196,7 @@ async def connection(database: Database) -> AsyncIterator[asyncpg.Connection]:
 async def query(
     connection: asyncpg.Connection, kinds: list[str], values: list[Any], form: str
 ) -> list[Any]:
-    """One row: each of *values*, as its kind, in the *form* in which it is asked for."""
+    """One row: each of *values*, as its kind, in the *form* in which it is queried."""
     cells = ", ".join(
         form.format(f"${number}::{kind}") for number, kind in enumerate(kinds, start=1)
     )
@@ -220,7 +220,7 @@ async def test_every_type_is_listed(connection: asyncpg.Connection) -> None:
 async def checked(
     connection: asyncpg.Connection, kinds: list[str], values: list[str], parsed: set[str]
 ) -> int:
-    """Send *values*, compare with what Postgres says of them, and send again what came back."""
+    """Send *values*, compare them with Postgres' own, and send the results again."""
     literals = ", ".join(
         f"({'null' if value is None else quoted(value)}::{kind})::text"
         for kind, value in zip(kinds, values, strict=True)
@@ -287,7 +287,7 @@ async def test_what_goes_in_comes_out_as_postgres_shows_it_and_goes_in_again(
                 one = await made(connection, f"r{name}({quoted(sample)}, null, '[]')")
                 kinds.append(f"r{name}")
                 values.append(one)
-        # Not through the text: a string is a string of JSON to these, in a domain too.
+        # Not through the text: to these, a string is a string of JSON, in a domain too.
         parsed = {"json", "jsonb", f"d{name}"} if kind in JSON else set()
         cases += await checked(connection, kinds, values, parsed)
     assert cases > 1000
