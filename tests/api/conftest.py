@@ -31,7 +31,7 @@ async def api_apart(
 
 @pytest.fixture
 async def keyed_api(api_with: ApiWith, tmp_path: Path) -> AsyncIterator[tuple[Api, Keyring]]:
-    """The application called with the key `all`; the key `bound` reads of the tenant acme only."""
+    """The application, called with the key `all`; the key `bound` can read only the tenant acme."""
     keys = Keyring(tmp_path / "keys.json")
     keys.make("all")
     keys.make("bound", "read", tenants=("acme",))
@@ -42,7 +42,7 @@ async def keyed_api(api_with: ApiWith, tmp_path: Path) -> AsyncIterator[tuple[Ap
 
 @pytest.fixture
 async def unstarted(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application without a service: for what needs none, as refusals do."""
+    """A client of an application without a service: for what needs none, such as refusals."""
     app = create_app(Settings.model_construct(data_dir=tmp_path))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://localhost"

@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a problem of the 4xx kind: never a 500, never a stack trace."""
+"""Whatever is sent, the answer is a problem with a 4xx status: never a 500, never a stack trace."""
 
 import gzip
 import json
@@ -429,7 +429,7 @@ WRONG = [[], {}, "x" * 5000, "", -1, 1.5, True, None]
 
 
 async def test_every_field_and_parameter_is_refused_in_plain_words(standing_api: Api) -> None:
-    """An unknown field keeps each request from being carried out."""
+    """An unknown field makes each request invalid, so that none is carried out."""
     spec = committed()
     said = set()
     for path, methods in spec["paths"].items():

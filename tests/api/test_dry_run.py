@@ -1,4 +1,4 @@
-"""`?dry_run=true`: a change says what it would do, is refused as it would be, and does nothing."""
+"""`?dry_run=true`: a change returns its plan, or the refusal it would get, and does nothing."""
 
 import re
 from dataclasses import replace
@@ -62,7 +62,7 @@ async def send(api: Api, change: Change, query: str = "", **more: Any) -> Respon
 
 
 async def contents(database: Database) -> dict[str, list[str]]:
-    """Everything that a database holds, but for what is written every 2 s."""
+    """Everything in a database, except what is written every 2 s."""
     connection = await database.connect()
     try:
         tables = await connection.fetch(
@@ -95,7 +95,7 @@ async def objects(database: Database) -> list[str]:
 
 
 async def prepared(api: Api) -> str:
-    """A tenant with an open pool and a credential, another without, and advice; the advice's id."""
+    """A tenant with an open pool and a credential, one without; a recommendation's ID."""
     await api.tenant("acme")
     ok(await api.client.post(f"{ACME}/credentials", json={"name": "web"}), 201)
     ok(await api.client.put(OTHER, json={"strategy": "per_tenant"}), 201)
@@ -105,7 +105,7 @@ async def prepared(api: Api) -> str:
 
 
 async def advised(api: Api) -> str:
-    """Advice for the pool as it is now; its id."""
+    """A recommendation for the pool as it is now; returns its ID."""
     size = api.service.manager.desired["acme"].size.max_size
     made = recommendation("acme")
     made = replace(made, max_size=size, advice=replace(made.advice, new_size=size + 5))
@@ -123,7 +123,7 @@ async def test_a_dry_run_changes_nothing_anywhere(
 ) -> None:
     advice = await prepared(api)
     pool = pool_of(api.service.manager, "acme")
-    # However long this takes, no check of the service's own falls into it.
+    # However long this takes, no check of the service itself runs at that time.
     await api.service.supervisor.stop()
 
     async def everything() -> list[object]:
@@ -150,7 +150,7 @@ async def test_a_dry_run_changes_nothing_anywhere(
 
 
 async def test_a_plan_can_be_executed(api: Api) -> None:
-    """The plan is no answer to a request that would have been refused."""
+    """No plan is returned for a request that would be refused."""
     advice = await prepared(api)
     for change in CHANGES:
         if change[1].startswith(ACME):

@@ -1,4 +1,4 @@
-"""The whole document, fuzzed: whatever fits or does not fit it gets an answer that it describes.
+"""The whole document, fuzzed: every request, valid or not, gets an answer that it describes.
 
 `schemathesis.toml` says how, with the reason for each exception.
 """
@@ -28,7 +28,7 @@ TENANTS = {"acme": "per_tenant", "shared-one": "shared", "own-database": "per_da
 
 
 async def fuzzed(url: str, directory: Path, *options: str) -> tuple[int, str]:
-    """Fuzz what is served at *url*; the exit status, and what was found."""
+    """Fuzz what is served at *url*; returns the exit status, and the findings."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)),
         *("run", f"{url}/openapi.json", "--no-color", "--report", "har"),
@@ -72,7 +72,7 @@ async def test_the_whole_document_holds(serve: Serve, tmp_path: Path) -> None:
 
 
 class Planted(BaseModel):
-    """What the faulty application takes: the shapes that our own has."""
+    """The bodies that the faulty application accepts: of the same shapes as ours."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -127,7 +127,7 @@ def _route(fault: Fault) -> Callable[[str, Planted, int], Planted]:
 
 @asynccontextmanager
 async def listening(app: FastAPI) -> AsyncIterator[str]:
-    """An application, served in this process; its address."""
+    """Serve an application in this process; returns its address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))

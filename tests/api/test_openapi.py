@@ -1,4 +1,4 @@
-"""The OpenAPI document: committed as it is, valid, and complete for every operation."""
+"""The OpenAPI document: committed as the application makes it, valid, and complete."""
 
 from collections import Counter
 from typing import Any
@@ -93,7 +93,7 @@ EVERY = pytest.mark.parametrize("operation", operations().values(), ids=operatio
 
 
 def test_the_committed_document_is_the_one_the_application_gives() -> None:
-    """`make openapi` writes it anew."""
+    """`make openapi` writes it."""
     assert committed() == document(create_app(Settings.model_construct()))
 
 
@@ -153,9 +153,9 @@ def test_an_operation_answers_errors_with_problems(operation: dict[str, Any]) ->
         for status, response in operation["responses"].items()
         if status >= "400"
     }
-    if operation["operationId"] == "readyz":  # what is not ready is no error of the request
+    if operation["operationId"] == "readyz":  # not being ready is no error of the request
         assert errors.pop("503") == {"application/json"}
-    if operation["operationId"] == "run_sql":  # its drivers know Postgres' errors alone
+    if operation["operationId"] == "run_sql":  # its drivers know only Postgres' errors
         assert errors.pop("400") == {"application/json"}
     assert "500" in errors
     assert all(media_types == {PROBLEM} for media_types in errors.values())

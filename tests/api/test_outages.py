@@ -1,4 +1,4 @@
-"""The catalog or a server goes away under the API: what goes on, what is refused, what heals."""
+"""The catalog or a server is away: what continues, what is refused, what recovers."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class Proxied:
 async def proxied(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> AsyncIterator[Proxied]:
-    """Both healthy, to begin with."""
+    """Both work at the beginning."""
     async with (
         FaultProxy(database.host, database.port) as to_catalog,
         FaultProxy(database.host, database.port) as to_server,
@@ -215,7 +215,7 @@ async def test_connections_that_a_lost_server_may_still_have_are_shown_as_lost(
     servers = proxied.api.service.manager.servers
 
     async def is_open() -> bool:
-        # One that still logs in when the server goes is not lost: it was never a back-end.
+        # A connection that is logging in when the server goes is not lost: it never was a back-end.
         return bool(ok(await client.get(f"{acme}/pool"))["idle"] == 2)
 
     await eventually(is_open)

@@ -1,4 +1,4 @@
-"""Ids, cursors and specs of any kind: each is refused or comes back as it went in, never a 500."""
+"""IDs, cursors and specs of any kind: each is refused or returned unchanged, never a 500."""
 
 import json
 from typing import Any
@@ -94,7 +94,7 @@ async def test_a_cursor_made_of_anything_is_refused(
     standing_api: Api, text: str, path: str
 ) -> None:
     response = await standing_api.client.get(path, params={"cursor": text})
-    # An empty one is none: the first page.
+    # An empty cursor is none: the first page.
     assert response.status_code == (422 if text else 200), response.text
 
 

@@ -17,7 +17,7 @@ DOCUMENT = (ROOT / "docs" / "serverless.md").read_text("utf-8")
 
 @pytest.fixture
 async def service(serve: Serve) -> AsyncIterator[Served]:
-    """A service with time for a thousand callers on a busy machine, and that logs all it can."""
+    """A service that is patient with a thousand callers on a busy machine, and logs all it can."""
     if shutil.which("node") is None or not (PROGRAMS / "node_modules").is_dir():
         missing("The driver is not installed. Run: npm ci --prefix tests/drivers")
     async with serve(
@@ -27,7 +27,7 @@ async def service(serve: Serve) -> AsyncIterator[Served]:
 
 
 async def run(service: Served, connection_string: str, *arguments: str) -> str:
-    """What a program prints that uses the service."""
+    """The output of a program that uses the service."""
     endpoint = str(service.client.base_url.join("/sql"))
     return await printed(
         "node", *arguments, POOLKEEPER_SQL=endpoint, DATABASE_URL=connection_string
@@ -38,7 +38,7 @@ async def test_programs_of_the_driver_work(service: Served, tmp_path: Path) -> N
     await service.tenant("acme")
     created = await service.client.post("/v1/tenants/acme/credentials", json={"name": "web"})
     url = created.json()["connection_string"]
-    # A thousand at once need a credential that rested.
+    # A thousand at once need a credential that was not used for a while.
     for program in ("concurrency.mjs", "statements.mjs", "drizzle.mjs"):
         assert await run(service, url, program) == "done\n", program
     [shown] = re.findall(r"^```js\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)

@@ -21,7 +21,7 @@ HERE = "192.0.2.1"
 
 
 class Known:
-    """Credentials of the test's own."""
+    """The test's own credentials."""
 
     def __init__(self) -> None:
         self.by_user: dict[str, ApplicationCredential] = {}
@@ -43,7 +43,7 @@ class Known:
 
 
 class Checked:
-    """What was checked, and whether on the test's own thread."""
+    """What was checked, and whether in the test's own thread."""
 
     def __init__(self) -> None:
         self.passwords: list[str] = []
@@ -102,7 +102,7 @@ async def test_a_check_counts_for_a_minute(
 async def test_who_is_at_work_is_not_checked_again(
     known: Known, checked: Checked, clock: Clock, logins: ApplicationLogins
 ) -> None:
-    """A flood of guesses that takes all the turns does not reach it."""
+    """A flood of guesses that takes all the turns does not affect it."""
     web = known.add("web")
     for _ in range(5):
         assert await logins.check("acme.web", SECRET, HERE) is web
@@ -134,7 +134,7 @@ async def test_who_hangs_up_keeps_its_turn_until_its_check_is_over(
     await asyncio.gather(*(asyncio.to_thread(int) for _ in range(100)))
     checked.may_go_on.set()
     assert await logins.check("acme.web", SECRET, HERE) is web
-    # What was found out is known, though nobody waited for it.
+    # The result is known, although nobody waited for it.
     assert await logins.check("acme.web", "guess 0", HERE) is None
     assert checked.passwords == ["guess 0", SECRET]
     assert not logins._waiting
@@ -179,7 +179,7 @@ async def test_a_user_that_does_not_exist_is_checked_like_any_other(
         assert await logins.check("acme.nobody", SECRET, HERE) is None
     [verifier] = checked.verifiers
     assert verifier.startswith("SCRAM-SHA-256$4096:")
-    # What was found of nobody says nothing about somebody who comes later.
+    # The result for an unknown user says nothing about a user of that name who is created later.
     nobody = known.add("nobody")
     assert await logins.check("acme.nobody", SECRET, HERE) is nobody
 

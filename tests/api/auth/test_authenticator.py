@@ -1,4 +1,4 @@
-"""Keys and scopes: every operation demands them, and a bound key sees its own tenants alone."""
+"""Keys and scopes: every operation requires them, and a bound key sees only its own tenants."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def operations() -> list[str]:
 
 
 def scope_of(operation: str) -> str:
-    """What each operation should take, from its name alone."""
+    """The scope that each operation should require, judged by its name alone."""
     method, path = operation.split(" ")
     if path == "/v1/keys" or "/credentials" in path:
         return "admin"
@@ -169,7 +169,7 @@ async def test_every_route_outside_the_document_is_open_or_for_agents_of_nodes()
     listed = {operation.partition(" ")[2] for operation in CLOSED}
     assert listed < paths
     opened = OPEN_PATHS | {f"{folder}{{asset}}" for folder in OPEN_PREFIXES}
-    # Of the last, the key is a password.
+    # For the last one, the key is a password.
     assert paths - listed == opened | FOR_AGENTS | {SQL_PATH}
 
 

@@ -1,4 +1,4 @@
-"""The file of keys: made by the command, read by the service, and never half believed."""
+"""The file of keys: the command writes it, the service reads it, and never uses a part of it."""
 
 import errno
 import json
@@ -221,7 +221,7 @@ def test_no_key_has_the_name_of_an_actor_of_the_service() -> None:
 
 
 class Watched:
-    """A file of keys and the service's view of it, on a clock of the test's own."""
+    """A file of keys and the service's view of it, with the test's own clock."""
 
     def __init__(self, path: Path, *, required: bool = False) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""How often one may ask: a key its requests, a stranger's address its failures."""
+"""Rate limits: of a key's requests, and of failures from an address without a key."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from app.settings import Settings
 from tests.fixtures.app import problem
 from tests.fixtures.keys import Keyring, bearer
 
-# Refused for its body, so that no service is needed; let in, that is.
+# Refused for its body, so that no service is needed; so it passed the rate limit.
 ASK = "/v1/advisor/evaluate"
 
 
@@ -25,7 +25,7 @@ def keys(tmp_path: Path) -> Keyring:
 
 @pytest.fixture
 def app(keys: Keyring) -> FastAPI:
-    """An application without a service, whose keys may ask four times a second."""
+    """An application without a service, whose keys may send four requests a second."""
     app = create_app(Settings.model_construct())
     app.state.authenticator = Authenticator(KeyFile(keys.path, required=True), RateLimits(4))
     return app

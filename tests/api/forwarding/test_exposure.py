@@ -1,4 +1,4 @@
-"""Passwords cross no standby in clear, if their client cannot be read along itself."""
+"""No standby forwards passwords in clear if the client's own connection is private."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def scope(method: str, path: str, *, scheme: str = "http", host: str = "127.0.0.
         ("https", "10.0.0.9", "https://poolkeeper-1.internal", False),
         ("https", "10.0.0.9", "http://localhost:8080", False),
         ("https", "10.0.0.9", "http://[::1]:8080", False),
-        # The active instance refuses what needs TLS from the client on.
+        # The active instance refuses what must use TLS from the client on.
         ("http", "10.0.0.9", REMOTE, False),
     ],
 )

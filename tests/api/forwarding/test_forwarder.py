@@ -26,7 +26,7 @@ SECRET = b"a secret that all instances share"
 
 @dataclass(slots=True)
 class Election:
-    """What a forwarder asks: who is active, and whether that is this instance."""
+    """What a forwarder reads: which instance is active, and whether it is this one."""
 
     active_url: str | None = None
     is_serving: bool = False
@@ -59,7 +59,7 @@ class Standby:
 
 
 class Active:
-    """An active instance: an application of the test's, and what it was asked."""
+    """An active instance: an application of the test, and the requests that it got."""
 
     def __init__(self, respond: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self.respond = respond
@@ -84,7 +84,7 @@ class Active:
 async def standby(
     *, keep_alive: float = 2.0, longest_wait: float = 180.0
 ) -> AsyncIterator[Standby]:
-    """A standby on a port of its own; nobody is active yet."""
+    """A standby on a port of its own; no instance is active yet."""
     election = Election()
     client = ForwardedClient(SECRET)
     forwarder = Forwarder(
@@ -125,7 +125,7 @@ async def body_of(receive: Receive) -> bytes:
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Respond with what was asked."""
+    """Respond with the request."""
     said = {
         "method": scope["method"],
         "path": scope["raw_path"].decode(),
@@ -160,7 +160,7 @@ async def pair(app: ASGIApp | None = None) -> AsyncIterator[tuple[Standby, Activ
 async def pair_through_a_proxy(
     app: ASGIApp, *, longest_wait: float = 180.0
 ) -> AsyncIterator[tuple[Standby, FaultProxy]]:
-    """A standby that reaches the active instance by a proxy."""
+    """A standby that reaches the active instance through a proxy."""
     async with (
         standby(longest_wait=longest_wait) as waiting,
         listening(Active(app)) as (host, port),
@@ -217,7 +217,7 @@ async def test_the_active_instance_sees_the_client_and_not_the_standby() -> None
 
 @pytest.mark.parametrize("named", ["content-length", "Host, Content-Length", "transfer-encoding"])
 async def test_a_body_is_never_taken_for_another_request(named: str) -> None:
-    """Whatever a client calls hop-by-hop: what follows a head without a length is a request."""
+    """Whatever a client calls hop-by-hop: after a head without a length comes another request."""
     smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
     framings = {
         b"Content-Length: %d\r\n" % len(smuggled): smuggled,
@@ -232,7 +232,7 @@ async def test_a_body_is_never_taken_for_another_request(named: str) -> None:
                 _, said = await client.answer()
                 assert said["body"].encode() == smuggled
                 assert dict(said["headers"])["host"] == "pk.example"
-        # On the connection that was used nothing is left for somebody else.
+        # Nothing is left on the used connection for another client.
         assert (await standby.client.get("/mine")).json()["path"] == "/mine"
         assert [scope["raw_path"] for scope in active.asked] == [b"/", b"/", b"/mine"]
 
@@ -337,7 +337,7 @@ async def test_a_secret_belongs_to_the_signature(name: bytes) -> None:
 
 
 async def test_a_request_is_never_forwarded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two standbys that take each other for the active instance, and one itself."""
+    """Two standbys that take each other for the active instance, and one that takes itself."""
     monkeypatch.setattr("app.api.forwarding.forwarder._HOLD", 0.2)
     async with standby() as one, standby() as other:
         for active in (other, one):
@@ -692,7 +692,7 @@ async def test_a_body_that_grew_while_it_was_refused_is_not_sent_in_part(
         async with connected((address.host, address.port or 0)) as client:
             head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n"
             client.writer.write(head + bytes(1000))
-            # From then on the standby only waits for the end of the refusal.
+            # From now on the standby only waits for the end of the refusal.
             await eventually(lambda: any(each.has_begun for each in upstreams._open))
             client.writer.write(bytes(9000))
             status, problem = await client.answer()
@@ -714,7 +714,7 @@ async def test_an_instance_that_stops_serving_waits_for_the_requests_it_has() ->
         await eventually(begun.is_set)
         stopping.election.is_serving = False
         drained = asyncio.create_task(stopping.forwarder.drain(180))
-        # What comes now is for its successor, whoever forwards it.
+        # New requests are for its successor, whoever forwards them.
         stopping.election.follow(f"http://{host}:{port}")
         async with httpx.AsyncClient(trust_env=False) as direct:
             later = await direct.post(f"{standby.election.active_url}/", content=b"later")

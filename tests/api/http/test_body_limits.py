@@ -1,4 +1,4 @@
-"""How many values a body may have, whatever its strings consist of."""
+"""The number of values that a body can have, whatever its strings contain."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""HTTP clients that are silent, slow, too many or not to be understood."""
+"""HTTP clients that are silent, slow, too many, or send something that is not HTTP."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-"
 
 @dataclass
 class Application:
-    """Answers at once, or at /wait when it is let go, or /large, or /stream without end."""
+    """Answers at once, /wait when the test allows it; /large is large, /stream has no end."""
 
     under_way: int = 0
     abandoned: int = 0
@@ -66,13 +66,13 @@ class Application:
 
 @pytest.fixture
 def app() -> Application:
-    """What is served."""
+    """The application that is served."""
     return Application()
 
 
 @asynccontextmanager
 async def many(address: Address, count: int, first: bytes = b"") -> AsyncIterator[list[Client]]:
-    """So many clients that have said *first*."""
+    """That many clients that have sent *first*."""
     async with AsyncExitStack() as stack:
         clients = []
         for _ in range(count):
@@ -203,7 +203,7 @@ async def test_an_answer_that_is_not_read_is_given_up(app: Application) -> None:
 
 
 def _is_reset(client: Client) -> bool:
-    """Whether the other end has dropped the connection with what it had to say."""
+    """Whether the other end has dropped the connection with its unread data."""
     connection = client.writer.get_extra_info("socket")
     return bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE)
 

@@ -27,7 +27,7 @@ async def sent(api: Api, url: str, **headers: str) -> tuple[Response, bytes]:
 
 
 async def fill(api: Api) -> None:
-    """Enough tenants for a large list."""
+    """Make enough tenants for a large list."""
     for number in range(20):
         await api.client.put(f"/v1/tenants/t{number}", json={"labels": {"plan": "gold"}})
 
@@ -97,7 +97,7 @@ async def test_a_cached_response_is_compressed_once_and_answers_304(
     monkeypatch.setattr("app.api.http.response_cache.compress", compress)
     snapshots = api.service.snapshots
     snapshot = await snapshots.current()
-    # No other one is taken meanwhile, on however slow a machine.
+    # Meanwhile no other snapshot is taken, however slow the machine is.
     monkeypatch.setattr(type(snapshots), "fresh", property(lambda _: snapshot))
     monkeypatch.setattr("app.api.http.response_cache.age_of", lambda _: 0)
     ok(await api.client.get("/v1/stats"))
@@ -135,7 +135,7 @@ async def test_neither_data_of_tenants_nor_streams_nor_small_responses_are_compr
 async def test_a_large_response_is_compressed_beside_the_event_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A thread does it: others run meanwhile."""
+    """A thread does it: meanwhile others run."""
     threads: list[str] = []
 
     async def to_thread(function: Callable[..., bytes], *arguments: object) -> bytes:

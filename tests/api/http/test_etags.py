@@ -1,4 +1,4 @@
-"""If-Match and If-None-Match: nobody undoes what another changed meanwhile, nobody reads twice."""
+"""If-Match and If-None-Match: nobody undoes another's change, and nobody reads the same twice."""
 
 from collections.abc import AsyncIterator
 
@@ -11,7 +11,7 @@ ACME = "/v1/tenants/acme"
 
 @pytest.fixture
 async def strict_api(api_with: ApiWith) -> AsyncIterator[Api]:
-    """The application of an operator who lets nobody change anything blindly."""
+    """The application of an operator who requires a precondition for every change."""
     async with api_with(require_if_match=True) as api:
         yield api
 

@@ -1,4 +1,4 @@
-"""Requests whose end or whose size two readers could see differently."""
+"""Requests whose end or size two readers could understand differently."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from tests.fixtures.listening import connected, listening
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 LENGTH = b"Content-Length: 5\r\n"
 NOTHING = b"0\r\n\r\n"
-# What a reader that goes by the length takes for the next request.
+# What a reader that goes by the length would take for the next request.
 SMUGGLED = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture
 def app(tmp_path: Path) -> FastAPI:
-    """The application, whose service is not needed for this."""
+    """The application; its service is not needed here."""
     return create_app(Settings.model_construct(data_dir=tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Idempotency-Key: an action sent twice is done once, and answered alike both times."""
+"""Idempotency-Key: an action that is sent twice is done once, and gets the same answer twice."""
 
 import asyncio
 from collections import Counter

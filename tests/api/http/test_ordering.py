@@ -1,4 +1,4 @@
-"""Lists by a number: each page goes on where the one before ended, or at an offset from there."""
+"""Lists sorted by a number: each page begins after the previous one, or at an offset from there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.api.http.ordering import Order
 
 Row = tuple[str, float]
 
-# In no order, and with many of one number.
+# In no order, and many with the same number.
 ROWS: list[Row] = [(f"t{number * 37 % 200:03}", (0, 1.5, 7)[number % 3]) for number in range(200)]
 ORDERS = {
     "waiting": sorted(ROWS, key=lambda row: (row[1], row[0])),

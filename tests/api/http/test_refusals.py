@@ -1,4 +1,4 @@
-"""Refusals are remembered by tenant, and logged without flooding the log."""
+"""Refusals are remembered by tenant, and do not flood the log."""
 
 from typing import Any
 

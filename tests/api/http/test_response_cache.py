@@ -1,4 +1,4 @@
-"""Cached responses: rendered once for all who may see the same, and bounded."""
+"""Cached responses: rendered once for all who can see the same, and bounded."""
 
 import asyncio
 from pathlib import Path
@@ -52,7 +52,7 @@ async def test_of_many_dashboards_that_wait_for_a_snapshot_one_has_it_rendered(
     async def all_are_stored() -> bool:
         for path in paths:
             ok(await api.client.get(path))
-        # On a slow machine the last one may be of a newer snapshot than the first.
+        # On a slow machine the last one may be from a newer snapshot than the first.
         return len(cache._responses) == len(paths)
 
     await eventually(all_are_stored)
@@ -60,7 +60,7 @@ async def test_of_many_dashboards_that_wait_for_a_snapshot_one_has_it_rendered(
     api.service.snapshots.invalidate()
     for response in await asyncio.gather(*(api.client.get(path) for path in paths * 20)):
         ok(response)
-    # On a slow machine there may be several snapshots meanwhile.
+    # On a slow machine several snapshots may have been taken.
     assert len(rendered) == len(set(rendered))
     assert sorted({key[:2] for _, key in rendered}) == [
         ("/v1/pools", b""),

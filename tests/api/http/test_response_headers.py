@@ -1,4 +1,4 @@
-"""What surrounds an answer: the names we answer to, the headers of every answer, the deadline."""
+"""What surrounds an answer: trusted host names, the headers of every answer, the deadline."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,14 +28,14 @@ DEADLINE = 0.5
 
 @pytest.fixture
 async def hasty_api(api_with: ApiWith) -> AsyncIterator[Api]:
-    """The application of an operator who is in a hurry."""
+    """The application of an operator with a short deadline."""
     async with api_with(request_deadline_seconds=DEADLINE) as api:
         yield api
 
 
 @pytest.fixture
 def expired(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Set when a request's deadline is over."""
+    """Set when a request's deadline has passed."""
     event, send_timeout = asyncio.Event(), Exchange._send_timeout
 
     async def note(exchange: Exchange) -> None:
@@ -47,7 +47,7 @@ def expired(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
 
 async def patiently_made(hasty_api: Api) -> str:
-    """A provisioned tenant: what answers too late is done all the same."""
+    """A provisioned tenant: an answer that comes too late does not undo the work."""
     url = "/v1/tenants/acme"
     await hasty_api.client.put(url, json={"strategy": "per_tenant"})
     await hasty_api.client.post(f"{url}/provision")
@@ -83,7 +83,7 @@ async def test_every_response_has_the_security_headers(unstarted: httpx.AsyncCli
 
 
 async def test_an_unhandled_error_has_them_too() -> None:
-    """Starlette answers these outside every stage of ours."""
+    """Starlette answers these outside of all our layers."""
     app = create_app(Settings.model_construct())
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     with capture_logs() as logged:
@@ -130,7 +130,7 @@ async def test_loopback_names_are_trusted(unstarted: httpx.AsyncClient, host: st
     ],
 )
 async def test_a_foreign_host_name_is_refused(unstarted: httpx.AsyncClient, host: str) -> None:
-    """A page of another site can give our address a name of its own (DNS rebinding)."""
+    """A page of another site can give our address its own name (DNS rebinding)."""
     answer = await unstarted.get("/livez", headers={"Host": host})
     problem(answer, 400, "untrusted-host")
 
@@ -216,7 +216,7 @@ async def test_work_beyond_the_deadline_continues_without_its_caller(
         expired.clear()
         slow = asyncio.create_task(hasty_api.client.put(url, json={}))
         await asyncio.wait_for(expired.wait(), 180)
-    late = await slow  # in memory the answer is handed over when all is done
+    late = await slow  # in memory the answer is handed over when everything is done
     problem(late, 504, "deadline-exceeded")
     assert late.headers["connection"] == "close"
     assert (late.json()["retryable"], "retry-after" in late.headers) == (False, False)
@@ -271,7 +271,7 @@ async def test_one_byte_at_a_time_over_a_real_socket_ends_in_408(serve: Serve) -
         dripping = asyncio.create_task(drip())
         answer = b""
         try:
-            # A byte that comes after the close is answered by a reset.
+            # A byte that arrives after the close is answered with a reset.
             async with asyncio.timeout(180):
                 with suppress(ConnectionResetError):
                     while piece := await reader.read(65_536):

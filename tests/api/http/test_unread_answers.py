@@ -1,4 +1,4 @@
-"""Serving clients that do not read: next to nothing is kept for them."""
+"""Responses to clients that do not read: almost nothing is kept for them."""
 
 import asyncio
 import socket
@@ -9,7 +9,7 @@ from tests.fixtures.listening import listening
 from tests.fixtures.waiting import eventually
 
 PIECE = b"x" * 1000
-# Room in the kernel, of which it takes double.
+# Space in the kernel, which takes double.
 ROOM = 4096
 
 

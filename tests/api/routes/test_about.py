@@ -1,4 +1,4 @@
-"""About the service, over HTTP."""
+"""The service's version and links over HTTP."""
 
 import pytest
 from pydantic import ValidationError

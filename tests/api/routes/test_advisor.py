@@ -1,4 +1,4 @@
-"""The advisor over HTTP: shown, changed, and asked what it would say."""
+"""The advisor over HTTP: shown, changed, and asked what it would recommend."""
 
 import asyncio
 from typing import Any

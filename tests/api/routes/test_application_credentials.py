@@ -18,7 +18,7 @@ SHOWN = {"name", "user", "created_at", "expires_at", "expired", "last_used_at"}
 
 @pytest.fixture
 async def acme(api: Api) -> Api:
-    """An application with a tenant that was declared."""
+    """An application with a declared tenant."""
     ok(await api.client.put(ACME, json={"strategy": "per_tenant"}), 201)
     return api
 
@@ -57,7 +57,7 @@ async def test_its_last_use_is_shown(acme: Api) -> None:
     credentials.used(found)
     shown = await acme.client.get(WEB)
     assert datetime.fromisoformat(ok(shown)["last_used_at"]) <= datetime.now(UTC)
-    # The number is live; what was declared is the same.
+    # The number is live; the declaration is unchanged.
     assert shown.headers["etag"] == tag
 
 
@@ -180,7 +180,7 @@ async def test_a_repeated_creation_neither_repeats_nor_reveals(acme: Api) -> Non
     again = await create(acme, headers=key)
     problem(again, 409, "replay-holds-secret")
     assert issued["password"] not in again.text
-    # What was not carried out has no secret: it is replayed as ever.
+    # A response without effect has no secret: it is replayed as usual.
     key = {"Idempotency-Key": "deploy-418"}
     for is_replayed in (False, True):
         refused = await create(acme, headers=key)

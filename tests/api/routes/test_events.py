@@ -109,7 +109,7 @@ async def test_without_the_catalog_pending_events_are_listed_as_stale(
 async def test_while_the_catalog_is_away_the_next_page_is_not_to_be_had(
     api_apart: Api, fault_proxy: FaultProxy
 ) -> None:
-    """An empty one would look like the end of the list."""
+    """An empty page would look like the end of the list."""
     await api_apart.tenant("acme")
     cursor = ok(await api_apart.client.get(f"{URL}?limit=1"))["next_cursor"]
     await fault_proxy.cut()

@@ -1,4 +1,4 @@
-"""Findings of the isolation audit over HTTP: each cause once, with the tenants it concerns."""
+"""Findings of the isolation audit over HTTP: each cause once, with its tenants."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ OTHERS = Finding(check=AuditCheck.OTHER_DATABASES, severity=Severity.WARNING, de
 
 
 def audited(api: Api, tenant: str, *findings: Finding) -> None:
-    """What the audit found of *tenant*; its name ends each detail."""
+    """The audit's findings for *tenant*; its name ends each detail."""
     state = api.service.manager.tenant_state(tenant)
     assert state.isolation is not None
     named = tuple(replace(each, detail=f"{each.detail} {tenant}") for each in findings)

@@ -19,7 +19,7 @@ from tests.fixtures.waiting import eventually
 
 
 async def checks(api: Api, status: int = 200) -> dict[str, dict[str, Any]]:
-    """The checks by name, of an answer with this status."""
+    """The checks by name, from an answer with this status."""
     response = await api.client.get("/readyz")
     body = ok(response, status)
     assert response.headers["content-type"] == "application/json"
@@ -143,7 +143,7 @@ async def test_before_the_first_poll_it_is_not_ready(api: Api) -> None:
 
 
 async def test_a_poll_long_ago_is_too_old(api: Api) -> None:
-    """Three intervals and the time one poll may take."""
+    """Three intervals and the time that one poll can take."""
     await eventually(lambda: is_ready(api))
     assert api.service.poller.last_at is not None
     api.service.poller.last_at -= 3 * 3600 + 61

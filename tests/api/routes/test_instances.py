@@ -1,4 +1,4 @@
-"""What the service says of its instances."""
+"""The service's instances over HTTP."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The names of API keys over HTTP; nothing secret of them."""
+"""The names of API keys over HTTP, and nothing secret."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who holds what now, since when, and who waits for it."""
+"""Who holds which connection, since when, and who waits for one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ async def leases(api: Api, **parameters: Any) -> dict[str, Any]:
 
 @pytest.fixture
 async def small_api(api_with: ApiWith) -> AsyncIterator[Api]:
-    """Pools have one connection, and callers wait for it."""
+    """An application whose pools have one connection, so that callers wait for it."""
     sizes = {"per_tenant_pool_size": 1, "shared_pool_size": 1, "acquire_timeout_seconds": 60}
     async with api_with(**sizes) as api:
         yield api
@@ -28,7 +28,7 @@ async def small_api(api_with: ApiWith) -> AsyncIterator[Api]:
 
 @asynccontextmanager
 async def callers(api: Api, tenant: str, waiting: int) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Tasks that lease in vain until the block ends."""
+    """Tasks that wait for a lease until the block ends."""
 
     async def lease() -> None:
         async with api.service.manager.lease(tenant):

@@ -13,12 +13,12 @@ from tests.fixtures.reporting import entry, node_report
 
 NODE = "/v1/nodes/edge"
 URL = f"{NODE}/tenants"
-# Clients, those that wait, and for how long the first of them has.
+# Clients, those that wait, and how long the first of them has waited.
 TENANTS = {"acme": (9, 0, 0.0), "beta": (1, 1, 4.5), "coyote": (5, 3, 0.5), "delta": (0, 0, 0.0)}
 
 
 def report(session: int, sequence: int) -> dict[str, Any]:
-    """What an agent says; each tenant had ten transactions of 100 ms since the report before."""
+    """An agent's report; each tenant had ten transactions of 100 ms since the previous one."""
     entries = tuple(
         entry(
             name,

@@ -1,4 +1,4 @@
-"""Nodes over HTTP: declared, shown, paused, drained, deleted; and what agents ask and say."""
+"""Nodes over HTTP: declared, shown, paused, drained, deleted; and the requests of agents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ACME = "/v1/tenants/acme"
 
 
 def report(session: int, sequence: int = 1, **changes: Any) -> dict[str, Any]:
-    """What an agent with one busy tenant says."""
+    """The report of an agent with one busy tenant."""
     totals = EntryTotals(transactions=10 * sequence, transaction_seconds=1.0 * sequence)
     busy = entry("acme", waiting=1, longest_wait=0.25, totals=totals)
     servers = {"local": ServerReport(generation=0, committed=5, connected=3)}
@@ -205,7 +205,7 @@ async def test_what_a_silent_node_said_counts_as_of_now_no_more(
     await api.service.snapshots.publish()
     totals = ok(await api.client.get("/v1/stats"))["nodes"]
     assert (totals["by_state"], totals["clients"], totals["waiting"]) == ({"stale": 1}, 0, 0)
-    # Its details say what it said, and how long ago.
+    # Its details show its last report, and how long ago that was.
     shown = ok(await api.client.get(NODE))
     assert (shown["state"], shown["clients"]) == ("stale", 7)
     assert shown["silent_seconds"] is not None
@@ -221,7 +221,7 @@ async def test_a_node_of_thousands_of_tenants_reports_what_has_changed(api: Api)
     changes = ReportChanges()
 
     async def send(sequence: int, entries: tuple[EntryReport, ...]) -> NodeReport:
-        # The agent's configuration is not that of the service yet.
+        # The agent's configuration is not yet that of the service.
         sent = changes.shorten(replace(whole, sequence=sequence, version=0, entries=entries))
         answer = ok(await api.client.post(url, json=as_document(sent)))
         changes.accepted(sent, wants_all=answer["wants_all"])
@@ -235,7 +235,7 @@ async def test_a_node_of_thousands_of_tenants_reports_what_has_changed(api: Api)
     changed = (replace(entries[0], clients=5), *entries[1:])
     assert len((await send(sequence + 1, changed)).entries) == 1
     assert ok(await api.client.get(NODE))["clients"] == 4504
-    # A service that has not heard the last report takes this one, and asks for all.
+    # A service that missed the previous report accepts this one, and requests everything.
     lost = as_document(replace(whole, sequence=99, version=0, base=98, entries=entries[:1]))
     assert ok(await api.client.post(url, json=lost))["wants_all"]
     assert ok(await api.client.get(NODE))["clients"] == 4500

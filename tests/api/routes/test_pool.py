@@ -15,7 +15,7 @@ from tests.fixtures.waiting import eventually
 
 @asynccontextmanager
 async def lent(api: Api, tenant: str) -> AsyncIterator[None]:
-    """Hold one lease of *tenant* for a block, whatever becomes of its connection."""
+    """Hold one lease of *tenant* for a block, whatever happens to its connection."""
     entered, end = asyncio.Event(), asyncio.Event()
 
     async def hold() -> None:
@@ -172,7 +172,7 @@ async def test_a_paused_pool_is_shown_everywhere_whether_or_not_it_is_open(api: 
     ok(await api.client.put(f"{url}/pool", json={"max_size": 3}), 201)
     pause = ok(await api.client.post(f"{url}/pool/pause"))["pause"]
     assert pause["by"] == "api"
-    # A repeated pause keeps when it began.
+    # A repeated pause keeps its beginning.
     assert ok(await api.client.post(f"{url}/pool/pause"))["pause"] == pause
     ok(await api.client.post("/v1/tenants/gamma/pool/pause?scope=pool"))
     for is_open in (True, False):
@@ -350,7 +350,7 @@ async def test_a_deadline_is_a_number_of_seconds_within_bounds(api: Api, value: 
 
 
 def only_pool(api: Api) -> Pool:
-    """The one pool that is open."""
+    """The only open pool."""
     [pool] = api.service.manager.pools()
     return pool
 

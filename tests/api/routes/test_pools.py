@@ -102,7 +102,7 @@ async def test_a_pool_is_listed_as_it_is_shown_by_itself(api: Api) -> None:
     await api.service.advisor_loop.load()
     listed = ok(await api.client.get("/v1/pools"))["items"]
     alone = [ok(await api.client.get(f"/v1/tenants/{name}/pool")) for name in ("acme", "gamma")]
-    # What nodes report is not in lists.
+    # Lists do not show what nodes report.
     assert [each.pop("nodes") for each in (*listed, *alone)] == [None, None, [], []]
     assert [each.pop("share") for each in (*listed, *alone)] == [None, None, 3, 20]
     assert listed == alone
@@ -122,7 +122,7 @@ async def test_a_sweep_reports_what_it_closed_and_why_others_stayed(api_with: Ap
         await api.tenant("busy", "shared")
         await api.value(unused, "select 1")
         async with api.service.manager.lease("busy"):
-            await asyncio.sleep(0.02)  # beyond the idle timeout, which is what this is about
+            await asyncio.sleep(0.02)  # beyond the idle timeout, which this test is about
             swept = ok(await api.client.post("/v1/pools/evict-expired"))
         assert swept["evicted"] == [{"tenant": "unused", "pool_id": "unused", "reason": "idle"}]
         assert sorted(swept["skipped"], key=lambda skip: str(skip["pool_id"])) == [

@@ -206,7 +206,7 @@ async def test_names_of_cursors_and_prepared_statements_are_the_tenants(
         acme,
         "declare poolkeeper cursor for select generate_series(7, 8)",
         "prepare poolkeeper_types as select 9",
-        # Its rows come through a cursor, and its type is looked up by a prepared statement.
+        # Its rows come through a cursor, and its type is looked up with a prepared statement.
         "select 'glad'::mood",
         "fetch all poolkeeper",
         "execute poolkeeper_types",

@@ -1,4 +1,4 @@
-"""Why a statement failed, and what the next one makes of it."""
+"""Why a statement failed, and what the next one does then."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -181,7 +181,7 @@ async def test_a_read_meets_ddl_between_its_look_up_and_its_rows_and_is_repeated
         async def is_waiting() -> bool:
             return bool(await other.fetchval(waits))
 
-        # What it is made of has been looked up by then.
+        # By then its members have been looked up.
         await eventually(is_waiting)
         await other.execute("alter type holding add attribute b int")
     response = await asked
@@ -236,7 +236,7 @@ async def test_numbers_of_the_request_keep_their_digits(standing_api: Api, acme:
 async def test_a_borrower_of_a_lease_gets_python_values_after_every_statement(
     standing_api: Api,
 ) -> None:
-    # Its connection is the only one, which other tests need more of.
+    # Its connection is the only one; other tests need more.
     narrow = await standing_api.tenant("narrow")
     await standing_api.client.put(f"{narrow}/pool", json={"max_size": 1})
     for number in range(200):

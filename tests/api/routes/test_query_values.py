@@ -1,4 +1,4 @@
-"""Values and statements of the query endpoint: what comes back, and what is refused."""
+"""Values and statements of the query endpoint: what is returned, and what is refused."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def acme(standing_api: Api) -> str:
-    """The URL of a tenant that has some types of its own."""
+    """The URL of a tenant that has types of its own."""
     url = await standing_api.tenant("acme")
     for statement in (
         "create type pair as (number int, names text[])",

@@ -16,7 +16,7 @@ URL = "/v1/recommendations"
 
 
 async def given(api: Api, pool: str = "acme", seconds: float = 0.0) -> Recommendation:
-    """An open recommendation, known to the service as after a tick."""
+    """An open recommendation, which the service knows as if a tick had made it."""
     made = recommendation(pool, seconds)
     await api.service.catalog.recommendations.add(made)
     await api.service.advisor_loop.load()
@@ -104,7 +104,7 @@ async def test_applying_one_resizes_the_pool_and_records_why(api: Api) -> None:
 
 
 async def test_one_made_for_another_size_is_not_applied(api: Api) -> None:
-    """Advice to grow from 5 to 10 would shrink a pool that somebody gave 12."""
+    """A recommendation to grow from 5 to 10 would shrink a pool that somebody has set to 12."""
     url = await api.tenant("acme")
     made = await given(api)
     ok(await api.client.put(f"{url}/pool", json={"max_size": 12}), 201)

@@ -1,4 +1,4 @@
-"""POST /sql as Neon's driver speaks it: values, transactions, errors, and who may use it."""
+"""POST /sql as Neon's driver uses it: values, transactions, errors, and who may use it."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ async def test_rows_are_objects_without_array_mode(driver: Driver) -> None:
     assert result["rowAsArray"] is False
     assert await driver.rows("select", Array_Mode="false") == [{}]
     assert await driver.rows("select") == [[]]
-    # As a later version of the driver may ask for it, statement by statement.
+    # A later version of the driver may request it for each statement.
     result = ok(await driver.send({"query": "select 1 as a", "arrayMode": False, "more": 1}))
     assert (result["rows"], result["rowAsArray"]) == ([{"a": "1"}], False)
 
@@ -231,7 +231,7 @@ async def test_a_commit_that_fails_is_reported_with_its_constraint(driver: Drive
 async def test_the_next_borrower_of_the_connection_gets_its_own_values(
     standing_api: Api, driver: Driver
 ) -> None:
-    """A thousand leases on one connection, every other of them of this protocol."""
+    """A thousand leases on one connection, every second one through this protocol."""
     await standing_api.client.put("/v1/tenants/acme/pool", json={"max_size": 1})
     values = "select 7 as n, 1.5::numeric as d, now() as t, '{1,2}'::int[] as a, true as b"
     try:
@@ -380,7 +380,7 @@ async def test_too_many_failures_of_an_address_must_wait(standing_api: Api, driv
             pass
         error(refused, "53400")
         assert int(refused.headers["retry-after"]) >= 1
-        # The right password works all the same.
+        # The right password still works.
         assert await stranger.rows("select 1") == [["1"]]
 
 

@@ -1,4 +1,4 @@
-"""The past over HTTP: a tenant's and a pool's, from polls, minutes and hours."""
+"""Past statistics over HTTP: of a tenant and of a pool, from polls, minutes and hours."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ async def remembered(api: Api, *samples: PoolSample) -> None:
 
 
 async def past(api: Api, minutes: int, url: str = PAST, *, step: int = 60) -> dict[str, Any]:
-    """So many minutes from noon on."""
+    """That many minutes from noon on."""
     until = NOON + timedelta(minutes=minutes)
     asked: dict[str, str | int] = {
         "from": NOON.isoformat(),
@@ -72,7 +72,7 @@ async def test_what_nodes_reported_is_beside_it_and_marked_as_estimated(api: Api
     at = "2026-07-14T12:00:00Z"
     assert sparse["items"] == [{"at": at, "acquired": 1}]
     assert sparse["on_nodes"] == [{"at": at, "acquired": 30}]
-    # They count as no tenant's use of this service's own pools.
+    # They do not count as the tenant's use of this service's own pools.
     period = {"from": NOON.isoformat(), "to": (NOON + timedelta(minutes=1)).isoformat()}
     usage = ok(await api.client.get("/v1/usage", params=period))["items"]
     assert [each["leases"] for each in usage] == [1]

@@ -23,7 +23,7 @@ PATH = "/v1/stats/stream"
 
 
 class Follower:
-    """A client of the stream, right at the application: reads when it may, leaves when told."""
+    """A client of the stream, directly at the application; the test says when it reads."""
 
     def __init__(self, api: Api, headers: dict[str, str]) -> None:
         self.status = 0
@@ -130,7 +130,7 @@ async def test_a_slow_reader_gets_the_latest_and_delays_nobody(api: Api) -> None
             await quick.receives(count)
         slow.reads.set()
         await eventually(lambda: slow.events[-1]["sequence"] == published.sequence)
-        # What it was being sent when it stopped to read, and the newest.
+        # What was being sent when it stopped reading, and the newest.
         assert len(slow.events) == 3
 
 
@@ -150,7 +150,7 @@ async def test_it_goes_on_beyond_the_deadline_of_requests(api_with: ApiWith) -> 
         follower(api) as it,
     ):
         await it.receives(1)
-        await asyncio.sleep(0.5)  # beyond the deadline, which is what this is about
+        await asyncio.sleep(0.5)  # beyond the deadline, which this test is about
         await api.service.snapshots.publish()
         await it.receives(2)
         assert not it.task.done()
@@ -184,7 +184,7 @@ async def test_one_key_leaves_room_for_others(api: Api, monkeypatch: pytest.Monk
 
 async def test_a_stream_that_never_begins_is_not_counted(api: Api) -> None:
     followed = api.service.streams
-    # A request may end between its handler and its response.
+    # A request can end between its handler and its response.
     EventStream(followed, UNRESTRICTED, followed.events(api.app.state.authenticator, []))
     assert followed.open == 0
 

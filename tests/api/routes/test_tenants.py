@@ -96,7 +96,7 @@ async def test_a_malformed_etag_is_a_bad_request(api: Api, headers: dict[str, st
 async def test_fifty_puts_at_once_create_one_tenant(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # They go one at a time, and none of them may wait for longer.
+    # They run one at a time, and none of them may wait longer.
     monkeypatch.setattr(operation, "_HOLD_DEADLINE", 180.0)
     puts = [api.client.put(ACME, json={"weight": 1 + number % 2}) for number in range(50)]
     answers = await asyncio.gather(*puts)

@@ -92,7 +92,7 @@ async def test_what_a_tenant_really_used_survives_a_restart(api_with: ApiWith) -
             await connection.execute("SELECT pg_sleep(0.1)")
     async with api_with() as api:
         await eventually(lambda: api.service.poller.poll_count)
-        # As if the minute of that lease were over.
+        # As if the minute of that lease had ended.
         api.service.poller.stored_until = datetime.now(UTC) + timedelta(minutes=1)
         start = datetime.now(UTC) - timedelta(hours=1)
         later = {"from": start.isoformat(), "to": (start + timedelta(hours=2)).isoformat()}

@@ -1,4 +1,4 @@
-"""Pushing to OpenTelemetry: what a collector gets, and what happens when there is none."""
+"""Pushing to OpenTelemetry: what a collector gets, and what happens if there is none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ POOL = {
 
 
 class Collector:
-    """Takes what is pushed to it."""
+    """Accepts what is pushed to it."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -75,7 +75,7 @@ def attributes(point: NumberDataPoint | HistogramDataPoint) -> dict[str, str]:
 
 
 def by_state(found: dict[str, Metric]) -> dict[str, int]:
-    """Connections of the pools of tenants' own, and that no others are told of."""
+    """Connections of tenants' own pools; checks that other states are absent."""
     points = found[f"{CONNECTIONS}count"].sum.data_points
     labels = [attributes(point) for point in points]
     assert all(POOL.items() <= each.items() for each in labels)

@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""The metrics that Prometheus reads."""
 
 import asyncio
 
@@ -89,7 +89,7 @@ async def test_timeouts_are_counted(api: Api) -> None:
 
 
 async def test_an_evicted_pool_leaves_its_counters(api: Api) -> None:
-    """A gauge that vanishes is right; a counter that falls looks like a burst to Prometheus."""
+    """A gauge may vanish; to Prometheus a counter that falls looks like a burst."""
     url = await api.tenant("acme")
     await api.value(url, "SELECT 1")
     ok(await api.client.delete(f"{url}/pool"))
@@ -146,7 +146,7 @@ async def test_durations_are_counted_since_the_start_whatever_was_evicted(api: A
             assert seconds > least
         buckets, total, _ = histogram(samples, "db_client_connection_use_time_seconds", **SHARED)
         assert total == 1
-        # A lease of 20 ms and more is in no bucket up to 15.6 ms.
+        # A lease of 20 ms or more is in no bucket up to 15.6 ms.
         bucket = "db_client_connection_use_time_seconds_bucket"
         assert value(samples, bucket, le="0.015625", **OWN) == 0
 

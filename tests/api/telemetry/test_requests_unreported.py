@@ -1,4 +1,4 @@
-"""Requests and their errors go to no OpenTelemetry provider that the process may have."""
+"""Requests and their errors go to no OpenTelemetry provider of the process."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ async def _spans_of_a_request(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> 
 async def test_a_provider_of_the_process_hears_of_no_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # FastAPI's own telemetry would tell it of each.
+    # FastAPI's own telemetry would report each of them.
     assert await _spans_of_a_request(FastAPI(), monkeypatch) > 0
     assert await _spans_of_a_request(create_app(Settings.model_construct()), monkeypatch) == 0

@@ -1,4 +1,4 @@
-"""Which tenants have metrics of their own, and that what is summed up of the rest never falls."""
+"""Which tenants have metrics of their own; the sum of all others never falls."""
 
 from collections.abc import Mapping
 

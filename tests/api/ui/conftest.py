@@ -1,4 +1,4 @@
-"""One browser for all tests, on the event loop of the session; each has its service and its tab."""
+"""One browser for all tests, on the session's event loop; each test has its service and its tab."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ SETTINGS = {
 
 @pytest.fixture(scope="session")
 def listener() -> Iterator[socket.socket]:
-    """The one port where the services of all tests listen, each in its turn."""
+    """The one port where the services of all tests listen, one after another."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def context(listener: socket.socket) -> AsyncIterator[BrowserContext]:
-    """Headless Chromium, warm: in a context of its own each test would load the page slowly."""
+    """Headless Chromium, kept warm: in its own context each test would load the page slowly."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
         missing("There is no chromium on this machine: the page was not tested.")
@@ -71,7 +71,7 @@ async def tab(context: BrowserContext, listener: socket.socket, service: Api) ->
     """An empty tab; fails on script errors and on requests to other hosts."""
     async with listening(service.app, most=1000, listener=listener.dup()) as (host, port):
         if not context.pages:
-            # It stays: as long as there is one, the next tab of the service has its process.
+            # It stays open: as long as there is one, the service's next tab has its process.
             await (await context.new_page()).goto("/livez")
         tab = Tab(await context.new_page(), context, f"http://{host}:{port}")
         yield tab

@@ -21,7 +21,7 @@ _LIST = "**/v1/recommendations?status=open&limit=200"
 
 
 class Stage:
-    """Recommendations of the test instead of the service's, and what was decided on them."""
+    """The test's recommendations instead of the service's, and the decisions on them."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -34,7 +34,7 @@ class Stage:
         await self._page.goto("/#/advice")
 
     def show(self, *recommendations: tuple[str, int, int], waiting: int = 0) -> None:
-        """Pools, with their size and the recommended one; *waiting* when it was made."""
+        """Show pools with their size and the recommended one; *waiting* when it was made."""
         self._items = [
             {
                 "id": f"{pool}-{new_size}",
@@ -220,7 +220,7 @@ async def test_the_advisors_mode_is_changed(service: Api, tab: Tab) -> None:
 
 
 async def test_what_is_urgent_follows_from_the_reason(service: Api, tab: Tab) -> None:
-    """Not from who waits at the moment: the size may have nothing to do with that."""
+    """Not from the callers that wait now: the size may have nothing to do with those."""
     await tab.page.goto("/#/advice")
     urgencies = await tab.page.evaluate("""async () => {
       const { urgencyOf } = await import("./page/views/advice.js");

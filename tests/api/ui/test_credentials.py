@@ -27,7 +27,7 @@ async def test_a_password_is_shown_once_and_its_credential_revoked(service: Api,
     await drawer.get_by_role("button", name="Show credentials").click()
     await drawer.get_by_role("button", name="New credential").click()
     await dialog.get_by_label("Name").fill("Bad Name")
-    # The service says it; the browser says nothing over that.
+    # The service says it; the browser does not add its own message.
     await expect(dialog.locator(".problem")).to_contain_text("Must be 1 to 48 of a-z")
     assert await dialog.locator("form").evaluate("form => form.checkValidity()")
     await dialog.get_by_label("Name").fill("web")

@@ -1,4 +1,4 @@
-"""The documentation page: complete, and from this machine alone."""
+"""The documentation page: complete, and served only from this machine."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.fixtures.openapi import committed
 
 
 class Links(HTMLParser):
-    """What a page makes a browser load."""
+    """The files that a page makes a browser load."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ async def test_its_script_shows_our_document_and_requests_no_other_host(
 
 
 async def test_the_pages_policy_lets_no_other_origin_in(unstarted: httpx.AsyncClient) -> None:
-    """Neither foreign scripts, nor inline ones, nor requests to elsewhere."""
+    """Neither foreign scripts, nor inline ones, nor requests to other hosts."""
     policy = (await unstarted.get("/docs")).headers["content-security-policy"]
     rules = {name: set(sources) for name, *sources in map(str.split, policy.split(";"))}
     assert rules["default-src"] == {"'none'"}

@@ -1,4 +1,4 @@
-"""The page's files: served from here alone, under a strict policy."""
+"""The page's files: served only from here, under a strict policy."""
 
 import re
 from posixpath import dirname, join, normpath

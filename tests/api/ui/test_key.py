@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 @pytest.fixture
 def ring(tmp_path: Path) -> Keyring:
-    """A key with every scope, one that can only read, and one that reads of acme alone."""
+    """A key with every scope, one that can only read, and one that can read only acme."""
     ring = Keyring(tmp_path / "keys.json")
     ring.make("admin")
     ring.make("reader", KeyScope.READ)

@@ -1,4 +1,4 @@
-"""Nodes in a browser: what they show, what can be done to them, and tenants on them."""
+"""Nodes in a browser: what they show, their operations, and their tenants."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_node_shows_its_budget_and_who_waits_on_it(service: Api, tab: Ta
         await expect(tenants.locator("th")).to_have_text(["beta", "acme"])
         await expect(tenants.first).to_contain_text("closed")
         assert await tenants.first.get_by_title("The first for 4.5 s").count() == 1
-        # What is estimated says so, and only that.
+        # Estimates are marked as such, and nothing else is.
         load = drawer.locator(".on-nodes thead th[title]")
         await expect(load).to_have_text(
             ["Share", "Waiting", "Per second", "Hold", "Wait", "p99 est."]

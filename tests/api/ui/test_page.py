@@ -23,7 +23,7 @@ VIEWS = [
 ]
 RULES_OF_COLOR = ["color-contrast", "link-in-text-block"]
 LONGEST = "a-tenant-whose-name-is-as-long-as-a-name-can-be"
-# Words on several lines; a longer one may be an id.
+# Words on several lines; a longer one may be an ID.
 BROKEN_WORDS = """() => {
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   const range = document.createRange();
@@ -43,7 +43,7 @@ BROKEN_WORDS = """() => {
 WIDE = """[document.documentElement, ...document.querySelectorAll('main, .scroll, #drawer')]
   .filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.outerHTML)"""
 
-# The names in the bars of servers, each with whether it is whole, hidden, or neither: cut.
+# The names in the bars of servers, and whether each is whole, hidden, or neither: cut.
 NAMES = """Object.fromEntries([...document.querySelectorAll('.segment .name')].map((name) => {
   const [inner, outer] = [name, name.parentElement].map((each) => each.getBoundingClientRect());
   const shown = inner.right <= outer.right ? "whole" : "cut";
@@ -58,7 +58,7 @@ UNITS = """async () => {
 
 @asynccontextmanager
 async def callers_of(service: Api, tenant: str, callers: int) -> AsyncIterator[None]:
-    """Callers of one tenant; each repeatedly holds a connection for a while."""
+    """Callers of one tenant; each holds a connection for a while, again and again."""
     url = f"/v1/tenants/{tenant}"
 
     async def call() -> None:
@@ -272,8 +272,8 @@ async def test_a_line_ends_where_nothing_was_measured(service: Api, tab: Tab) ->
         points = await tab.page.evaluate(gaps, times)
         return [point["at"] for point in points]
 
-    # One poll was late, one was left out; then the service was down.
+    # One poll was late, one is missing; then the service was down.
     assert await drawn(0, 5, 11, 15, 25, 30, 90, 95) == [0, 5, 11, 15, 25, 30, 35, 90, 95]
     assert await drawn(0, 60, 120, 240, 300) == [0, 60, 120, 240, 300]
-    # How often one is measured is not seen in these.
+    # These do not show the time between measurements.
     assert await drawn(0, 5, 600) == [0, 5, 600]

@@ -1,4 +1,4 @@
-"""Periods in the page's addresses, in a browser of another time zone too; and rates of them."""
+"""Periods in the page's addresses, also in a browser of another time zone; and their rates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FROM, TO = "2026-11-29T12:50", "2026-11-29T13:10"
 
 
 def pressed(page: Page) -> Locator:
-    """The period that is chosen."""
+    """The chosen period."""
     return page.get_by_role("group", name="Period").locator("[aria-pressed=true]")
 
 
@@ -72,7 +72,7 @@ async def test_the_charts_can_be_asked_for_by_a_script(service: Api, tab: Tab) -
 
 
 async def test_a_step_that_is_not_over_is_rated_by_what_it_covers(service: Api, tab: Tab) -> None:
-    """Divided by all of its length, the last rate of each chart fell to a part of it."""
+    """Divided by its whole length, the last rate of each chart would be too low."""
     await tab.page.goto("/#/usage")
     covered = await tab.page.evaluate("""async () => {
       const { coveredBy } = await import("./page/parts/range.js");

@@ -1,4 +1,4 @@
-"""Pools in a browser: each operation, and whom it touches."""
+"""Pools in a browser: each operation, and which tenants it affects."""
 
 from __future__ import annotations
 

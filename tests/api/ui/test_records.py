@@ -92,7 +92,7 @@ async def test_findings_name_the_cause_once_with_its_tenants_and_the_sql(
     async with database.connected() as admin:
         for name in ("acme", "beta"):
             await admin.execute(f"GRANT pg_read_all_data TO tenant_{name}")
-            # Provisioning again audits at once.
+            # Provisioning again starts an audit at once.
             await service.client.post(f"/v1/tenants/{name}/provision")
 
     finding = page.locator("article", has_text="memberships")

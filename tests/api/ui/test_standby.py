@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def url_of(listener: socket.socket) -> str:
-    """Where it listens."""
+    """The URL where it listens."""
     host, port = listener.getsockname()
     return f"http://{host}:{port}"
 
@@ -30,7 +30,7 @@ def url_of(listener: socket.socket) -> str:
 async def active(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> AsyncIterator[tuple[Api, AsyncExitStack]]:
-    """The active instance, which is not the browser's; and what ends it."""
+    """The active instance, which the browser does not use; and what ends it."""
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         url = url_of(listener)
@@ -50,7 +50,7 @@ async def service(
     catalog_database: Database,
     tmp_path: Path,
 ) -> AsyncIterator[Api]:
-    """The standby; the browser's requests go there."""
+    """The standby; the browser sends its requests there."""
     url = url_of(listener)
     async with serving(
         database, catalog_database, tmp_path / "standby", advertise_url=url, **SETTINGS
@@ -65,7 +65,7 @@ async def test_a_standby_shows_the_active_instance_and_takes_its_place(
     await api.tenant("acme")
     async with database.connected() as admin:
         await admin.execute("GRANT pg_read_all_data TO tenant_acme")
-    # Provisioning again audits at once.
+    # Provisioning again starts an audit at once.
     await api.client.post("/v1/tenants/acme/provision")
     page = tab.page
     await page.goto("/")

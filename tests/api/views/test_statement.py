@@ -15,7 +15,7 @@ NULS = ["\0"] * 1000
 
 
 def calls_to_validate(model: type[BaseModel], document: object) -> tuple[int, int]:
-    """How many calls of functions it takes, and how many errors are found."""
+    """How many function calls it takes, and how many errors it finds."""
     calls = errors = 0
 
     def count(_frame: FrameType, event: str, _argument: object) -> None:
