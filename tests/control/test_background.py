@@ -1,4 +1,4 @@
-"""The loops: a failed tick is no end, a dead loop is not silent, nothing waits for real."""
+"""Background loops: a failed tick ends none, a dead loop is reported; no test waits for real."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.fixtures.waiting import eventually
 
 
 class Ticks:
-    """Counts ticks; each may do something else."""
+    """Counts ticks; each can do something else."""
 
     def __init__(self, *deeds: Callable[[], Awaitable[object]]) -> None:
-        """Do the deeds one after the other, then nothing."""
+        """Do these things one after the other, then nothing."""
         self.deeds = list(deeds)
         self.at: list[float] = []
 
@@ -37,7 +37,7 @@ async def hang() -> None:
 
 
 async def ticked(ticks: Ticks, *, seconds: float, timeout: float = 4.0) -> None:
-    """Run a ten-second loop for so long."""
+    """Run a ten-second loop for that long."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
             await run_every("test", lambda: 10.0, ticks, timeout=timeout)

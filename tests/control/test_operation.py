@@ -14,7 +14,7 @@ from tests.fixtures.locks import inherited
 
 
 class Counter:
-    """Something that operations count up."""
+    """A number that operations increment."""
 
     def __init__(self) -> None:
         self.locks = KeyedLocks()

@@ -1,4 +1,4 @@
-"""The reconciler: what a crash or an outage interrupted is finished."""
+"""The reconciler finishes what a crash or an outage interrupted."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ async def test_a_lock_that_goes_from_one_change_to_the_next_ends_no_tick(
     await control.proxy.cut()
     await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
     await control.proxy.pass_through()
-    # Whoever waits for a lock does so in vain.
+    # Whoever waits for a lock waits in vain.
     async with inherited(control.locks, "acme"):
         monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)
         assert await control.rotation.finish_rotations() == 1
@@ -214,7 +214,7 @@ async def test_a_tenant_that_holds_its_own_role_keeps_no_other_waiting(
     event = (await control.catalog.audit_log.page())[0]
     await control.catalog.tenants.mark_deleting(TenantId("gone"), event=event)
     await control.load()
-    # Whoever waits for a tenant's transaction does so in vain.
+    # Whoever waits for a tenant's transaction waits in vain.
     monkeypatch.setitem(admin_connections._SETTINGS, "lock_timeout", "0")
     control.manager.server("local").admins.renew()
     monkeypatch.setattr(password_rotation, "_ROTATE_DEADLINE", None)

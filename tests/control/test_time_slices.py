@@ -1,4 +1,4 @@
-"""Work done slice by slice: what it leaves is set aside, what others gave up meanwhile is not."""
+"""Work in slices: what it keeps is frozen, what others dropped is freed before."""
 
 import asyncio
 import gc

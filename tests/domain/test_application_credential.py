@@ -1,4 +1,4 @@
-"""A credential of an application: its user name, its end, and what is not shown of it."""
+"""A credential of an application: its user name, its expiry, and what it does not show."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

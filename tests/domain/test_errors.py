@@ -1,4 +1,4 @@
-"""The error tree: drawn as it is, each class with a code and a sentence of its own."""
+"""The error tree: drawn correctly, each class with its own code and sentence."""
 
 import inspect
 import re
@@ -13,7 +13,7 @@ CLASSES = [
     for _, member in inspect.getmembers(errors, inspect.isclass)
     if issubclass(member, PoolkeeperError)
 ]
-# What callers switch on.
+# Callers switch on these.
 CODES = """
 bound-to-node bound-to-tenants catalog-in-use catalog-unavailable catalog-unusable conflict
 connect-failed connection-budget-exceeded credential-exists credential-not-found forbidden
@@ -32,7 +32,7 @@ BRANCH = re.compile(r"^(?P<indent>[ │├└─]*)(?P<names>[A-Z]\w+(?: · [A-Z
 
 
 def drawn_parents() -> dict[str, str | None]:
-    """Each class drawn in the docstring, with the one it hangs from."""
+    """Each class drawn in the docstring, with its parent."""
     parents: dict[str, str | None] = {}
     above: list[tuple[int, str]] = []
     tree = (errors.__doc__ or "").split("\n\n")[1]

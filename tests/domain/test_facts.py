@@ -1,4 +1,4 @@
-"""Every fact of the domain can be passed around without fear: nobody changes it."""
+"""Every fact of the domain can be shared: nobody can change it."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""The histogram: how far its quantiles may be off, how it merges, and what it forgets when."""
+"""The histogram: the error of its quantiles, how it merges, and what it forgets when."""
 
 from bisect import bisect_left
 
@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from app.domain.histogram import Histogram, RollingHistogram
 
 WORST_RELATIVE_ERROR = 0.045
-# Anything the loop's clock can tell apart, up to a day.
+# All that the loop's clock can distinguish, up to a day.
 DURATIONS = st.floats(2e-6, 86_400.0)
 MANY = st.lists(DURATIONS | st.just(0.0), max_size=60)
 FRACTIONS = st.floats(0.0, 1.0)
 
 WINDOW, SLICES = 10.0, 5
 SLICE = WINDOW / SLICES
-# Binary fractions: sums of them are exact, so that laws may be tested at their very edge.
+# Binary fractions: sums of them are exact, so that laws can be tested at their exact limits.
 STEPS = st.integers(0, 64).map(lambda eighths: eighths / 8)
 
 

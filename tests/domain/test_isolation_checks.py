@@ -1,4 +1,4 @@
-"""The isolation policy: one cause is the same for all tenants, another one is another."""
+"""The isolation policy: a thing has the same cause for all tenants, another thing another."""
 
 from __future__ import annotations
 

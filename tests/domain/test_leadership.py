@@ -1,4 +1,4 @@
-"""Who may be active, from what the catalog says of the last one."""
+"""Who may be active, by the catalog's record of the last one."""
 
 from dataclasses import replace
 
@@ -51,10 +51,10 @@ def test_an_instance_with_other_settings_does_not_take_over() -> None:
         assert said is not None
         assert said.startswith("This instance and the active one, http://b, have different")
         assert name in said
-        # Once all have ended, any may start.
+        # Once all have ended, any of them may start.
         assert refusal(RELEASED, other) is None
         assert refusal(replace(HELD, age=11.0), other) is None
-        # What did not register cannot be compared.
+        # An instance that did not register cannot be compared.
         assert refusal(replace(HELD, secret_key=None, servers=None), other) is None
         # Without a URL it excludes others anyway.
         assert refusal(HELD, replace(other, url=None)) is None

@@ -1,4 +1,4 @@
-"""Whom the policy ends when a lock table fills up: facts in, endings out."""
+"""Whom the policy ends when a lock table fills up: facts in, signals out."""
 
 from datetime import UTC, datetime
 
@@ -27,7 +27,7 @@ def ended(
     limit: float = 0.5,
     known: dict[int, SentSignal] | None = None,
 ) -> dict[int, BackendSignal | None]:
-    """What is ended of each process, of a table for 1000 locks."""
+    """What is ended of each process, for a table of 1000 locks."""
     used = float(sum(each.locks for each in holders)) if used is None else used
     table = LockTable(capacity=1000, used=used, holders=holders)
     before = {(pid, _STARTED): what for pid, what in (known or {}).items()}

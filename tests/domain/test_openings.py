@@ -1,4 +1,4 @@
-"""When a caller that waits is worth another connection."""
+"""When a waiting caller is worth another connection."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ seconds = st.floats(0.0001, 10.0)
         # A connect is quick, but a wait of 25 ms is not worth one: 6 leases of 150 ms, one ends.
         (6, 0.15, 0.01, 2),
         (12, 0.15, 0.01, 1),
-        # Leases of 10 ms: each connection serves two more meanwhile.
+        # Leases of 10 ms: each connection serves two more in that time.
         (1, 0.010, 0.01, 1),
         (2, 0.010, 0.01, 0),
         # A slow connect comes too late for all of them.

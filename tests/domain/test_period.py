@@ -1,4 +1,4 @@
-"""Which stored rows add up to a period: none is missing, and none counted twice."""
+"""Which stored rows add up to a period: none is missing, and none counts twice."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ def at(minutes: float) -> datetime:
 
 @dataclass
 class Stored:
-    """Rows of each resolution by their time, each with the polls it was made of."""
+    """Rows of each resolution by their time, each with its polls."""
 
     rows: dict[Resolution, dict[datetime, list[datetime]]]
 
@@ -46,7 +46,7 @@ class Stored:
         return stored_period(start, end, oldest, newest)
 
     def polls(self, period: Period) -> list[datetime]:
-        """What the rows of *period* are made of."""
+        """The polls in the rows of *period*."""
         return sorted(
             poll
             for resolution, start, end in period.parts

@@ -1,4 +1,4 @@
-"""Plans: the steps from what a pool is to what is desired of it, and their effects."""
+"""Plans: the steps from a pool's actual state to its desired one, and their effects."""
 
 from dataclasses import asdict, replace
 
@@ -61,7 +61,7 @@ pools = st.builds(actual, sizes(), paused=st.booleans())
 
 
 def after(step: PlanStep, pool: ActualPool | None, target: DesiredPool) -> ActualPool:
-    """What executing *step* makes of *pool*."""
+    """*pool* after executing *step*."""
     assert step.target == "pool acme"
     if step.action is PlanAction.OPEN:
         assert pool is None

@@ -1,4 +1,4 @@
-"""Which sizes a pool can have, and how the pools of a strategy behave by default."""
+"""Which sizes a pool can have, and the defaults of each strategy."""
 
 from dataclasses import replace
 

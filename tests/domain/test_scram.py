@@ -1,4 +1,4 @@
-"""Passwords and their verifiers, which Postgres reads as well."""
+"""Passwords and their verifiers, which Postgres reads, too."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a tenant may be called, and which pool serves it."""
+"""Which names a tenant can have, and which pool serves it."""
 
 import string
 from dataclasses import replace
@@ -17,13 +17,13 @@ from app.domain.tenant import (
     shared_pool_id,
 )
 
-# Postgres cuts longer names off, so two tenants could share one object.
+# Postgres truncates longer names, so two tenants could share one object.
 LONGEST_NAME_BYTES = 63
 INNER = string.ascii_lowercase + string.digits + "-"
 
 
 def is_a_free_slug(text: str) -> bool:
-    """The rule of the design once more, letter by letter and without a regular expression."""
+    """The design's rule again, letter by letter and without a regular expression."""
     return (
         1 <= len(text) <= 48
         and all(letter in INNER for letter in text)

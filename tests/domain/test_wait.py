@@ -1,4 +1,4 @@
-"""What callers wait for: the first of all limits that binds."""
+"""What callers wait for: the first limit that binds."""
 
 from dataclasses import replace
 from typing import Any

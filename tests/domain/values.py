@@ -1,4 +1,4 @@
-"""Values to reason about, complete but for what a test is about."""
+"""Values for tests, complete except for what a test is about."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -13,7 +13,7 @@ NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
 
 
 def metrics(total: int, idle: int, waiting: int) -> PoolMetrics:
-    """What a pool of `total` connections looks like when `idle` of them are unused."""
+    """The metrics of a pool of `total` connections of which `idle` are unused."""
     return PoolMetrics(
         total_connections=total,
         idle_connections=idle,
@@ -23,7 +23,7 @@ def metrics(total: int, idle: int, waiting: int) -> PoolMetrics:
 
 
 def account(tenant: str = "acme", *, weight: int = 1, max_leases: int | None = None) -> TenantState:
-    """The account of a provisioned tenant of a shared pool, with nothing leased."""
+    """The state of a provisioned tenant of a shared pool, with nothing leased."""
     spec = TenantSpec(
         id=TenantId(tenant),
         server="local",

@@ -42,7 +42,7 @@ from tests.fixtures.waiting import eventually
 
 @asynccontextmanager
 async def crowd(control: Control, name: str, *, waiting: int) -> AsyncIterator[None]:
-    """All connections of a tenant's pool held, and *waiting* more callers in its queue."""
+    """Hold all connections of a tenant's pool, with *waiting* more callers in its queue."""
     done = asyncio.Event()
 
     async def hold() -> None:
@@ -62,13 +62,13 @@ async def crowd(control: Control, name: str, *, waiting: int) -> AsyncIterator[N
 
 
 def waits(control: Control, name: str) -> int:
-    """How many callers wait for a tenant's pool."""
+    """The number of callers that wait for a tenant's pool."""
     pool = control.manager.find(name)
     return pool.metrics.waiting_requests if pool else 0
 
 
 async def sampled(control: Control, times: int) -> int:
-    """Sample so often, whatever the interval says; how many recommendations that made."""
+    """Sample that often, whatever the interval is; returns how many recommendations that made."""
     made = 0
     for _ in range(times):
         control.advisor_loop._due = 0.0
@@ -77,7 +77,7 @@ async def sampled(control: Control, times: int) -> int:
 
 
 async def recommended(control: Control, name: str = "acme") -> Recommendation:
-    """A tenant that was just recommended a larger pool."""
+    """A tenant with a new recommendation for a larger pool."""
     await control.tenant(name)
     async with crowd(control, name, waiting=4):
         assert await sampled(control, 2) == 1
@@ -238,7 +238,7 @@ async def test_settings_and_open_recommendations_survive_a_restart(control: Cont
 
 
 async def in_mode(control: Control, mode: AdvisorMode) -> None:
-    """Have the advisor work in another mode."""
+    """Set another mode of the advisor."""
     await control.advisor_loop.put_settings(
         replace(control.advisor_loop.settings, mode=mode), PERSON
     )
@@ -334,7 +334,7 @@ async def test_advice_never_takes_the_minimum_down(control: Control) -> None:
 
 
 def idle(control: Control, name: str) -> int:
-    """How many connections of a tenant's pool are idle."""
+    """The number of idle connections of a tenant's pool."""
     pool = control.manager.find(name)
     return pool.metrics.idle_connections if pool else 0
 
@@ -347,7 +347,7 @@ async def test_what_was_dismissed_is_not_recommended_again_unless_it_differs(
     async with crowd(control, "acme", waiting=4):
         assert await sampled(control, 4) == 0
         assert control.advisor_loop.latest_advice["acme"].blocked_by == "it was dismissed recently"
-        await control.advisor_loop.load()  # a restart does not make it come back either
+        await control.advisor_loop.load()  # nor does a restart bring it back
         assert await sampled(control, 2) == 0
         other = replace(control.advisor_loop.settings.hysteresis, scale_up_step=20)
         await control.advisor_loop.put_settings(
@@ -453,7 +453,7 @@ async def test_what_a_person_sized_is_left_alone_for_a_while(control: Control) -
     await in_mode(control, AdvisorMode.APPLY)
     await control.pool_operations.put(control.state("acme"), PoolChange(max_size=4), PERSON)
     control.pool_operations._resized_by_hand_at.clear()
-    await control.advisor_loop.load()  # a restart does not make it forgotten
+    await control.advisor_loop.load()  # nor is it forgotten by a restart
     async with crowd(control, "acme", waiting=4):
         assert await sampled(control, 2) == 1
         assert control.manager.desired["acme"].size.max_size == 4
@@ -493,7 +493,7 @@ async def test_a_tenant_may_have_a_mode_of_its_own(control: Control) -> None:
 
 
 async def test_the_demand_rule_sees_what_happened_between_two_ticks(control: Control) -> None:
-    """A burst that is over at the tick is seen all the same."""
+    """It sees a burst that has ended at the tick."""
     await control.tenant("acme")
     await control.advisor_loop.put_settings(
         replace(control.advisor_loop.settings, rule=AdvisorRule.DEMAND), PERSON
@@ -560,7 +560,7 @@ async def test_only_in_apply_mode_unused_connections_are_kept_as_long_as_advised
     control: Control,
 ) -> None:
     await control.tenant("acme")
-    # However slow connects, and this loop, are here: they are quick, and it is not late.
+    # However slow connects and this loop are here: the test makes them quick and on time.
     unhurried = DemandConfig(patience_seconds=3600, loop_lag_seconds=3600)
     demand = replace(control.advisor_loop.settings, rule=AdvisorRule.DEMAND, demand=unhurried)
     async with control.manager.lease("acme"):
@@ -636,7 +636,7 @@ async def test_what_the_database_does_is_seen(control: Control, database: Databa
             await connection.execute(lock)
 
     async def shows() -> bool:
-        """One waits, and the other has done nothing for as long as counts."""
+        """Whether one waits, and the other has done nothing for as long as counts."""
         async with database.connected() as admin:
             shown = """
                 select exists (select from pg_locks where locktype = 'advisory' and not granted)
@@ -672,7 +672,7 @@ ROOM = PoolSizingRecommendation(
 async def concluded(
     control: Control, advice: PoolSizingRecommendation, *, share: float | None = None
 ) -> int:
-    """Give *advice* about the tenant's open pool; how many recommendations that made."""
+    """Conclude *advice* about the tenant's open pool; returns how many recommendations it made."""
     advised = control.advisor_loop._pools.find("acme")
     assert advised is not None
     return await control.advisor_loop._conclude(advised, advice, share)
@@ -700,7 +700,7 @@ async def test_room_for_bursts_alone_is_recommended_only_once_callers_are_late(
 async def test_no_person_is_asked_to_grow_a_pool_by_a_forecast_that_no_caller_bears_out(
     control: Control, late_share: float, made: int, code: ReasonCode
 ) -> None:
-    """Who gave up waiting is late, too, although no wait was measured."""
+    """Callers that gave up waiting are late, too, although no wait was measured."""
     await control.tenant("acme")
     patient = replace(control.advisor_loop.settings, demand=DemandConfig(patience_seconds=60))
     await control.advisor_loop.put_settings(patient, PERSON)

@@ -49,7 +49,7 @@ async def test_an_open_one_stays_while_the_advice_says_about_the_same(
 async def test_advice_that_goes_up_and_down_leaves_open_the_most_that_it_said(
     control: Control,
 ) -> None:
-    """One client for seven minutes, as it was once seen: nine sizes, and a person reads two."""
+    """One client for seven minutes, as it happened once: nine sizes, and a person reads two."""
     store, seen = control.advisor_loop._store, []
     for size in (9, 16, 10, 16, 11, 16, 18, 15, 16):
         given = recommendation(max_size=8)

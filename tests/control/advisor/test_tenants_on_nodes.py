@@ -1,4 +1,4 @@
-"""The advisor sizes tenants by their load on nodes, and in this process, together."""
+"""The advisor sizes tenants by their load on nodes and in this process together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fixtures.clock import Clock
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.reporting import entry
 
-# Transactions a second, and how long each has a connection: ten connections' work.
+# Transactions per second, and how long each has a connection: ten connections' work.
 RATE, HOLD = 250, 0.04
 # Seconds between two ticks of the advisor.
 INTERVAL = 5
@@ -23,7 +23,7 @@ INTERVAL = 5
 
 @dataclass
 class Node:
-    """An agent that reports every second, by a clock of its own."""
+    """An agent that reports every second, with its own clock."""
 
     control: Control
     clock: Clock
@@ -46,7 +46,7 @@ class Node:
         self.control.node_loads.hear("edge", [busy], frozenset())
 
     async def ticks(self, count: int, **load: int) -> int:
-        """So many ticks of the advisor under this load; how many recommendations they made."""
+        """That many ticks of the advisor under this load; returns how often they recommended."""
         made = 0
         for _ in range(count):
             for _ in range(INTERVAL):
@@ -120,7 +120,7 @@ async def test_a_tenant_here_and_on_nodes_has_one_size_for_both(
     everywhere, on_nodes = (advised.evidence[name] for name in ("mean_active", "nodes_mean_active"))
     assert everywhere is not None
     assert on_nodes is not None
-    # The leases of this process, too: one, and another one most of the time.
+    # This includes the leases of this process: one, and another one most of the time.
     assert 0.9 < everywhere - on_nodes < 2.1
 
 

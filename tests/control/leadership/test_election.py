@@ -1,4 +1,4 @@
-"""Election on a real catalog: how leadership passes on, and what its loss means."""
+"""Elections on a real catalog: how leadership passes on, and what its loss means."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Candidate:
 async def candidate(
     instance: Instance, address: CatalogAddress, *, seconds: float = 6.0
 ) -> AsyncIterator[Candidate]:
-    """An instance that may become active; it resigns at the end."""
+    """An instance that can become active; it resigns at the end."""
     clock = Clock()
     trust = Trust(seconds if instance.has_standbys else inf, clock=clock)
 
@@ -66,7 +66,7 @@ async def rivals(address: CatalogAddress) -> AsyncIterator[tuple[Candidate, Cand
 
 
 async def execute(database: Database, statement: str) -> None:
-    """Change the catalog behind everybody's back."""
+    """Change the catalog without the instances' knowledge."""
     async with database.connected() as connection:
         await connection.execute(statement)
 
@@ -145,7 +145,7 @@ async def test_a_standby_ends_when_the_schema_is_newer_and_before_it_touches_any
 async def test_who_stops_renewing_is_cut_off_and_told_so_when_it_comes_back(
     catalog_address: CatalogAddress, catalog_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after SIGSTOP: the lock is held by a process that does nothing."""
+    """As after SIGSTOP: a process that does nothing holds the lock."""
     monkeypatch.setattr("app.control.leadership.election._RENEWS_WITHIN", 0.1)
     stopped = Leadership(catalog_address, FIRST)
     await stopped.lock()
@@ -154,7 +154,7 @@ async def test_who_stops_renewing_is_cut_off_and_told_so_when_it_comes_back(
     connection = stopped._connection
     async with candidate(SECOND, catalog_address) as second:
         assert await second.election.contend() is None
-        for _ in range(2):  # what renews between two looks was only late
+        for _ in range(2):  # an instance that renews between two looks was only late
             await execute(catalog_database, SET_BACK)
             assert await second.election.contend() is None
             await stopped.renew()
@@ -228,7 +228,7 @@ async def test_the_predecessors_trust_is_waited_out(catalog_address: CatalogAddr
 async def test_a_catalog_whose_clock_jumps_forward_does_not_shorten_the_predecessors_trust(
     catalog_address: CatalogAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when it fails over to another machine: that ends all connections, too."""
+    """As when it fails over to another machine, which also ends all connections."""
     cut_off = Leadership(catalog_address, FIRST)
     await cut_off.lock()
     await cut_off.begin_epoch()
@@ -347,7 +347,7 @@ async def test_a_renewal_that_was_paused_meanwhile_says_nothing(
         monkeypatch.setattr(Leadership, "renew", renew)
         assert await election.renew_once()
         assert election.is_serving
-        # Without a pause a failure is an outage, through which it serves.
+        # Without a pause a failure is an outage, in which it goes on serving.
         monkeypatch.setattr(Leadership, "renew", fail)
         clock.now += 5.0
         assert not await election.renew_once()
@@ -416,7 +416,7 @@ async def test_an_instance_does_not_stand_by_with_the_url_of_one_that_runs(
     ):
         assert await first.election.contend() is not None
         await first.election.renew_once()
-        # The first may have crashed, for it was not seen since.
+        # The first may have crashed, because it was not seen since.
         assert await copy.election.contend() is None
         await first.election.renew_once()
         with pytest.raises(CatalogInUse, match="same POOLKEEPER_ADVERTISE_URL, http://first"):
@@ -454,7 +454,7 @@ async def test_who_cannot_become_active_leaves_it_to_others(
         with pytest.raises(CatalogUnusable, match="9999"):
             await first.election.contend()
         assert first.election.state is InstanceState.STANDBY
-        # Without a table that the migration must find.
+        # Without a table that the migration needs.
         await execute(catalog_database, f"UPDATE alembic_version SET version_num = '{head}'")
         await execute(catalog_database, "ALTER TABLE samples RENAME TO lost")
         with pytest.raises(CatalogUnusable, match="samples"):
@@ -464,7 +464,7 @@ async def test_who_cannot_become_active_leaves_it_to_others(
         async with candidate(SECOND, catalog_address) as second:
             takeover = await second.election.contend()
             assert takeover is not None
-            # The one that failed began an epoch; a schema that it does not know it left alone.
+            # The one that failed began an epoch; it did not change a schema that it does not know.
             assert (takeover.epoch, takeover.predecessor) == (2, None)
 
 
@@ -486,7 +486,7 @@ async def test_an_instance_that_cannot_register_stays_active(
                 assert first.election.trust.is_valid()
                 with pytest.raises(CatalogUnavailable):
                     await second.election.contend()
-        # Its connection has not ended, and the lock with it.
+        # Its connection has not ended, so it still has the lock.
         assert await second.election.contend() is None
         assert first.election.trouble is None
         assert first.election.epoch == 1

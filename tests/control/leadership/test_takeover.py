@@ -1,4 +1,4 @@
-"""What a new active instance ends on the servers: its predecessor's, and nobody else's."""
+"""What a new active instance ends on the servers: its predecessor's connections, and no others."""
 
 from __future__ import annotations
 

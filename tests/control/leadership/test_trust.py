@@ -1,4 +1,4 @@
-"""Trust: how long an instance may act on what the catalog said."""
+"""Trust: how long an instance may act on what it read in the catalog."""
 
 from math import inf
 

@@ -1,4 +1,4 @@
-"""What the lock guard says of a server whose lock table it cannot read."""
+"""What the lock guard logs of a server whose lock table it cannot read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The poller: one report a poll, samples stored, idle pools closed, outages survived."""
+"""The poller: one report per poll, samples stored, idle pools closed, outages survived."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_tenants_on_nodes_are_sampled_beside_their_pools(control: Control)
 
 
 async def connection_seconds(control: Control) -> dict[str | None, float]:
-    """What is stored of the last hour, the current minute included, by tenant."""
+    """What is stored of the last hour, including the current minute, by tenant."""
     now = datetime.now(UTC)
     report = await control.catalog.usage_reports.make(
         start=now - timedelta(hours=1),
@@ -125,7 +125,7 @@ async def test_use_of_a_pool_that_was_closed_before_the_poll_is_stored(control: 
 
 
 def expire_at_once(control: Control) -> None:
-    """Evict pools whenever nobody uses them."""
+    """Evict pools as soon as nobody uses them."""
     registry = control.manager._registries[PoolStrategy.PER_TENANT]
     registry.config = replace(registry.config, idle_timeout=0.0)
 

@@ -13,7 +13,7 @@ HOURS = timedelta(hours=3)
 
 
 async def remembered(control: Control, *ages: timedelta) -> None:
-    """Polls of so long ago, one lease each."""
+    """Polls that long ago, with one lease each."""
     now = datetime.now(UTC)
     samples = [replace(sample("acme", acquired=1), at=now - age) for age in ages]
     await control.catalog.samples.add(samples)
@@ -27,7 +27,7 @@ async def past(control: Control, step: float) -> History:
 
 
 async def test_polls_become_minutes_and_go_when_they_are_old(control: Control) -> None:
-    """Everything is kept for an hour here, whatever the resolution."""
+    """Here everything is kept for an hour, whatever the resolution."""
     await remembered(control, timedelta(minutes=63), timedelta(minutes=30))
     await control.poller.run_once()
     report = await control.retention.run_once()
@@ -40,7 +40,7 @@ async def test_polls_become_minutes_and_go_when_they_are_old(control: Control) -
 
 
 async def test_samples_not_downsampled_yet_are_not_deleted(control: Control) -> None:
-    """Fifteen minutes are more than one turn folds; of one hour, lest that be folded before."""
+    """One turn downsamples less than fifteen minutes; all in one hour, so that none is done yet."""
     now = datetime.now(UTC)
     age = now - Resolution.HOUR.floor(now - HOURS)
     await remembered(control, *(age - timedelta(minutes=minute) for minute in range(15)))

@@ -1,4 +1,4 @@
-"""What of each poll is worth a row: averages and growth stay what they were with every poll."""
+"""Which polls are worth a row: averages and growth stay as if every poll had one."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ class Polls:
         self.stored: list[PoolSample] = []
 
     def poll(self, stats: PoolStats | None = IDLE, *, is_known: bool = True) -> list[PoolSample]:
-        """Measure, or find the subject gone; what is stored for it."""
+        """Measure, or find the subject gone; returns what is stored for it."""
         at, self.seconds = NOON + timedelta(seconds=self.seconds), self.seconds + 5
         held = self.connection_seconds
         new = [] if stats is None else list(self.sampling.sample("acme", at, 2, stats, held))
@@ -120,7 +120,7 @@ def test_a_clock_set_back_ends_what_was_the_same() -> None:
 def test_nothing_is_lost_and_nothing_counted_twice(
     start: int, seen: list[tuple[int, int, int] | None]
 ) -> None:
-    """Minute by minute as many polls, as much in use and as much growth as were measured."""
+    """Each minute has as many polls, as much use and as much growth as were measured."""
     polls = Polls(start)
     acquired, expected = 0, dict[datetime, list[int]]()
     for one in seen:

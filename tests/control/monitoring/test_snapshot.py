@@ -1,4 +1,4 @@
-"""Snapshots: taken one at a time, as fresh as asked for, and reusing what did not change."""
+"""Snapshots: taken one at a time, as fresh as requested, and reusing what did not change."""
 
 import asyncio
 
@@ -69,7 +69,7 @@ async def test_percentiles_go_on_forgetting_when_nothing_happens(api_with: ApiWi
     async with api_with(**window) as api:
         await api.value(await api.tenant("acme"), "SELECT 1")
         await taken(api)
-        await asyncio.sleep(0.12)  # beyond the window, which is what this is about
+        await asyncio.sleep(0.12)  # beyond the window, which this test is about
         assert (await taken(api)).pools["acme"].stats.hold.p50_ms is None
 
 

@@ -1,4 +1,4 @@
-"""Declarations of nodes: what follows for the tenants that they serve."""
+"""Declarations of nodes, and what they mean for the tenants that a node serves."""
 
 from __future__ import annotations
 

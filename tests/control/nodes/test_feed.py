@@ -1,4 +1,4 @@
-"""What nodes are to do: their tenants and nobody else's, and another version with each change."""
+"""The configurations of nodes: only their own tenants, and a new version with each change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOW = datetime(2026, 7, 14, tzinfo=UTC)
 
 @dataclass
 class Fed:
-    """A feed for the tenants that a test makes known."""
+    """A feed for the tenants that a test declares."""
 
     control: Control
     fleet: Fleet
@@ -166,7 +166,7 @@ async def test_each_change_has_a_later_version_and_nothing_else_has(fed: Fed) ->
     assert (await changed()).entries[1].logins
     node.declared = replace(node.declared, draining=True)
     drained = (await changed()).entries
-    # Who is logged in goes on: nothing is revoked.
+    # Connected clients stay: nothing is revoked.
     assert all(entry.draining for entry in drained)
     assert drained[1].logins
     manager.remove_tenant("acme")
@@ -190,7 +190,7 @@ async def test_all_places_together_have_no_more_connections_than_the_tenant_may_
 
 
 async def test_no_node_logs_in_while_a_password_changes(fed: Fed) -> None:
-    """A node that reports says that the entry is closed; one that is silent is not waited for."""
+    """A node that reports says that the entry is closed; a silent one is not waited for."""
     spec = fed.control.state("acme").tenant.spec
     node, silent = fed.node(), fed.node("silent")
     await fed.latest(silent)

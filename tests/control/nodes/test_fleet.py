@@ -42,7 +42,7 @@ TENANTS = ("acme", "beta", "coyote")
 
 @dataclass
 class Site:
-    """A service with a fleet, and agents that say what a test wants."""
+    """A service with a fleet, and agents whose reports a test decides."""
 
     control: Control
     clock: Clock
@@ -72,7 +72,7 @@ class Site:
         backends: frozenset[int] = frozenset(),
         **changes: Any,
     ) -> Mapping[str, Allotment]:
-        """A report of an agent that obeys what it was sent, unless it is said otherwise."""
+        """The report of an agent that obeys its allotments, unless the arguments say otherwise."""
         current = node.allotments().get("local", Allotment(generation=0, connections=0))
         used = current.connections if committed is None else committed
         entries = [_entry(name, busy=name in busy) for name in node.entries]
@@ -95,7 +95,7 @@ class Site:
         return answer.allotments
 
     def check(self) -> None:
-        """What this process may use and what nodes can have is no more than there is."""
+        """Check that this process and the nodes together can use no more than there is."""
         nodes = sum(node.liability for node in self.fleet.nodes.values())
         ours = max(self.server.budget.limit, self.server.budget.used)
         assert ours + nodes <= BUDGET, (ours, nodes)
@@ -153,7 +153,7 @@ async def test_a_node_gets_what_its_tenants_need_and_this_process_keeps_the_rest
     assert (answer["local"].connections, site.server.budget.limit) == (9, 3)
     stored = await site.control.catalog.nodes.load_liabilities()
     assert stored == {("edge", "local"): 9}
-    # Two of them: each gets as much as the other, and no more than is allowed.
+    # Two nodes: each gets as much as the other, and no more than is allowed.
     other = await site.node("other", limits={"local": 2})
     await site.fleet.begin_session(other)
     await site.hear(other, busy=TENANTS)
@@ -258,7 +258,7 @@ async def test_an_agent_is_called_when_its_allotment_shrinks_for_others_wait_for
     await site.hear(other, busy=TENANTS)
     assert node.allotments()["local"].connections < had
     await eventually(called.done)
-    # Once; and neither when its own report says so, nor for what it is given.
+    # Once; and neither when its own report shows it, nor when it gets more.
     poll = asyncio.create_task(site.feed.wait(node, node.version, 3600), name="its next poll")
     await asyncio.sleep(0)
     declared = node.declared
@@ -302,7 +302,7 @@ async def test_an_agent_is_called_if_what_it_gets_was_more_before_it_saw_that(si
             await site.later(1)
     assert node.allotments()["local"].connections == 8 > had.connections
     node.is_called = False
-    # Its report, of what it had, lets it have less than what it never saw.
+    # The answer to its report of what it had gives it less than what it never saw.
     answer = await site.hear(
         node, busy=TENANTS, generation=had.generation, committed=had.connections
     )
@@ -329,7 +329,7 @@ async def test_without_the_catalog_no_node_gets_more(site: Site) -> None:
 async def test_reports_are_answered_while_the_catalog_swallows_what_it_is_asked(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who writes first waits for it; the others do not, and find out what became of it."""
+    """Whoever writes first waits for it; the others do not, and learn the outcome."""
     catalog, asked = site.control.catalog, 0
     save = Nodes.save_liabilities
 
@@ -448,7 +448,7 @@ async def test_a_silent_node_holds_what_it_has_until_it_is_gone(site: Site) -> N
         assert site.clock.now < began + 2 * ABSENT_FOR
     assert site.clock.now >= began + ABSENT_FOR
     assert (node.state, site.server.budget.limit) == (NodeState.GONE, BUDGET)
-    # Back with what it had: it holds that until it has heard that it has nothing.
+    # It is back with what it had: it holds that until it has heard that it has nothing.
     await site.hear(node, committed=0, generation=1)
     assert node.state is NodeState.READY
     await site.fleet.begin_session(node)
@@ -456,7 +456,7 @@ async def test_a_silent_node_holds_what_it_has_until_it_is_gone(site: Site) -> N
 
 
 async def test_backends_that_are_there_at_the_first_look_count_at_once(site: Site) -> None:
-    """A tenant may have given its connection another name before the leader that had it died."""
+    """A tenant can have renamed its connection before the leader that had it died."""
     node = await site.node("edge")
     await site.fleet.begin_session(node)
     site.clock.now += STALE_AFTER

@@ -1,4 +1,4 @@
-"""What nodes report of a tenant is summed over nodes and time, whatever begins anew."""
+"""Nodes' reports of a tenant are summed over nodes and time, whatever restarts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def counted(
 
 
 class Site:
-    """Two nodes that report every second, what has changed."""
+    """Two nodes that report every second what has changed."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -43,7 +43,7 @@ class Site:
 
 def test_two_nodes_are_added_up() -> None:
     site = Site()
-    # What was counted before is of a time of which nothing is known.
+    # Earlier counts are of an unknown time.
     site.hear("a", counted(1_000_000, held=5e5, in_use=1))
     site.hear("b", counted(500, in_use=2, waiting=4))
     before = site.reading()
@@ -59,7 +59,7 @@ def test_two_nodes_are_added_up() -> None:
     site.hear("a", counted(1_000_010, held=5e5 + 2.0, in_use=0))
     site.hear("b")
     after = site.reading()
-    # Those that clients had asked for before the first reports have ended since.
+    # Those that clients had requested before the first reports have ended since.
     assert after.totals.transactions == 15 + 3 + 4
     assert after.totals.held_seconds == pytest.approx(3.0)
     assert after.totals.wait_seconds == pytest.approx(3.0)
@@ -134,7 +134,7 @@ def test_who_waits_is_counted_on_reachable_nodes() -> None:
 def test_waits_are_those_of_the_last_minute() -> None:
     site = Site()
     count = 0
-    # For a minute each waits a second, and then none any more.
+    # For a minute each waits one second, and then none waits any more.
     for second in range(120):
         count += 10
         waited = min(second, 60) * 10.0

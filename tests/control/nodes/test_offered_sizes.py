@@ -1,4 +1,4 @@
-"""Sizes that a node may obey: of many entries that change together, each by its own past."""
+"""Sizes that a node may have in force: many entries change together, each with its own past."""
 
 from __future__ import annotations
 

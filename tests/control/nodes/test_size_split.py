@@ -1,4 +1,4 @@
-"""One size for this process and all nodes: never exceeded while it moves to where the load is."""
+"""One size for this process and all nodes: never exceeded while it moves to the load."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Agent:
     sequences: Any = field(default_factory=lambda: count(1))
 
     def read(self) -> None:
-        """Put the latest configuration in force; connections beyond its size go on."""
+        """Put the latest configuration in force; connections beyond its size stay for now."""
         assert self.node.configuration is not None
         self.version = self.node.configuration.version
         [wanted] = self.node.configuration.entries
@@ -89,7 +89,7 @@ class Agent:
 
 @dataclass
 class Site:
-    """A service, and agents that say what a test wants."""
+    """A service, and agents whose reports a test decides."""
 
     control: Control
     clock: Clock
@@ -112,7 +112,7 @@ class Site:
         return agent
 
     def resize(self, size: int) -> None:
-        """What an operator wants."""
+        """Set the size, as an operator does."""
         self.control.manager.set_desired(
             DesiredPool(
                 pool_id="acme",
@@ -128,7 +128,7 @@ class Site:
         await self.feed.refresh()
 
     async def tick(self, seconds: float = 1.0) -> None:
-        """A round of what the service does by itself."""
+        """One round of what the service does by itself."""
         self.clock.now += seconds
         await self.fleet.run_once()
         await self.feed.refresh()
@@ -145,13 +145,13 @@ class Site:
 
     @property
     def shares(self) -> Mapping[str, int | None]:
-        """What each place was given; of this process what it may have now."""
+        """The share of each place; for this process, what it may have now."""
         sizes = self.fleet.sizes
         given = {name: sizes.share_on(name, "acme") for name in self.agents}
         return {"": sizes.here("acme"), **given}
 
     def check(self) -> None:
-        """What all places may open, now or once they have read their share, is within the size."""
+        """Check that all places together stay within the size, now and with their new shares."""
         here = self.fleet.sizes.here("acme")
         if here is None:
             assert all(agent.open == 0 for agent in self.agents.values())
@@ -274,7 +274,7 @@ async def test_nothing_is_split_while_nothing_changes(
         await site.hear(edge)
         await site.tick()
     assert not splits.called
-    # Nothing is heard of it any more; and it is heard again.
+    # The node becomes silent, and reports again.
     await site.tick(STALE_AFTER)
     assert splits.called
     await site.hear(edge)
@@ -313,13 +313,13 @@ async def test_a_tenant_that_can_be_used_on_no_node_is_never_limited(site: Site)
 
 
 async def test_a_report_without_every_entry_shows_no_size_in_force(site: Site) -> None:
-    """What it does not say of a tenant may have changed since the report before."""
+    """It omits a tenant that may have changed since the previous report."""
     await site.credential()
     edge = await site.node("edge")
     site.resize(4)
     await site.feed.refresh()
     assert site.shares == {"": 0, "edge": 3}
-    # The last thing that it said of the tenant: closed.
+    # Its last report of the tenant: closed.
     edge.size = 0
     await site.hear(edge)
     edge.read()
@@ -353,7 +353,7 @@ async def test_a_changed_size_is_split_anew(site: Site) -> None:
 async def test_a_new_leader_counts_for_a_node_whatever_that_may_have_in_force(site: Site) -> None:
     await site.credential()
     edge = await site.node("edge")
-    # It may have so many, of whatever tenants.
+    # It may have that many, of any tenants.
     await site.control.catalog.nodes.save_liabilities({("edge", "local"): 15})
     later = site_of(site.control, site.clock, epoch=2)
     await later.fleet.load()
@@ -373,7 +373,7 @@ async def test_a_new_leader_counts_for_a_node_whatever_that_may_have_in_force(si
 async def test_callers_have_a_connection_while_nothing_is_heard_of_what_nodes_have_in_force(
     site: Site,
 ) -> None:
-    """They were there under an earlier leader, and may have as many as the size is each."""
+    """They were there under an earlier leader, and each may have the whole size."""
     await site.credential()
     for name in ("east", "west"):
         await site.node(name)
@@ -459,7 +459,7 @@ async def test_callers_have_a_connection_while_a_silent_node_has_all_of_the_size
     edge.open = edge.size
     await site.hear(edge, waiting=2)
     assert site.shares == {"": 0, "edge": 1}
-    # Its last report says that nobody uses it any more; and what it has in use cannot be known.
+    # Its last report says that nobody uses it; what it has in use cannot be known.
     edge.open = 0
     await site.hear(edge)
     await site.tick(STALE_AFTER)
@@ -474,7 +474,7 @@ async def test_callers_have_a_connection_while_a_silent_node_has_all_of_the_size
     await site.tick()
     assert site.shares == {"": 1, "edge": 1}
     await caller
-    # It is heard again.
+    # It reports again.
     for _ in range(3):
         edge.read()
         await site.hear(edge, waiting=1)
@@ -498,7 +498,7 @@ async def test_a_tenant_that_is_deleted_leaves_nothing_behind_once_nodes_have_ob
     assert edge.node.configuration is not None
     assert edge.node.configuration.entries == ()
     assert site.shares == {"": 1, "edge": 0}
-    # One of its name that comes meanwhile has what the node has left.
+    # A new tenant of the same name has what the node has left.
     manager.put_tenant(tenant)
     await site.feed.refresh()
     assert site.shares == {"": 1, "edge": 9}
@@ -567,7 +567,7 @@ async def test_a_node_leaves_everything_to_others_when_it_is_drained_or_deleted(
 async def test_the_limit_of_a_role_falls_once_no_place_has_more_than_the_smaller_size(
     site: Site,
 ) -> None:
-    """Before that, a place whose share is small could not log in."""
+    """Before that, a place with a small share could not log in."""
     control, limits = site.control, AsyncMock(spec=RoleLimits)
     declarations = NodeDeclarations(
         control.catalog,
@@ -609,7 +609,7 @@ async def test_the_limit_of_a_role_falls_once_no_place_has_more_than_the_smaller
 
 
 async def drain(site: Site, agent: Agent, *, draining: bool = True) -> None:
-    """Drain a node without clients, or resume it, until that is done."""
+    """Drain a node without clients, or resume it, and wait until it is done."""
     agent.node.declared = replace(agent.node.declared, draining=draining)
     for _ in range(3):
         await site.hear(agent)

@@ -1,4 +1,4 @@
-"""The load of a place: the most of the last ten seconds."""
+"""The load of a place: the maximum of the last ten seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def test_a_load_counts_for_ten_seconds_after_it_has_fallen() -> None:
     load = RecentLoad()
     assert load.at(0.0) == 0
     load.note(5, 100.0)
-    # It was so until now, however long nothing was noted.
+    # It had that load until now, although nothing was noted for long.
     load.note(1, 150.0)
     assert (load.at(150.0), load.at(159.9), load.at(160.0)) == (5, 5, 1)
     load.note(0, 170.0)

@@ -1,4 +1,4 @@
-"""What the service knows of one node: the load of its tenants, by totals of the last minute."""
+"""What the service knows of one node: its tenants' load, from totals of the last minute."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CREATED = datetime(2026, 11, 29, tzinfo=UTC)
 
 
 class Reporter:
-    """A node that reports each second what *acme* had done by then."""
+    """A node that reports each second what *acme* has done so far."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -74,7 +74,7 @@ def test_pauses_of_a_load_count() -> None:
 
 
 def test_long_transactions_count_from_their_beginning() -> None:
-    """Measured from the moment before they ended, they would seem to be many at a time."""
+    """Measured only from the moment before they ended, they would look like many at a time."""
     reporter = Reporter()
     reporter.go_on(30, 0)
     reporter.go_on(20, 0, in_use=1)
@@ -83,7 +83,7 @@ def test_long_transactions_count_from_their_beginning() -> None:
 
 
 class Offerer:
-    """A node that is offered sizes of *acme*, which is closed there, and says what is in force."""
+    """A node that is offered sizes of *acme*, closed there, and reports what is in force."""
 
     def __init__(self) -> None:
         self.reporter = Reporter()
@@ -111,7 +111,7 @@ class Offerer:
 
 
 def test_a_size_counts_until_a_version_without_it_is_in_force() -> None:
-    """Other entries make versions, too, and not each version gets in force."""
+    """Other entries make versions, too, and not each version comes into force."""
     offerer = Offerer()
     for version, size in ((1, 9), (2, 9), (3, 5)):
         offerer.offer(version, size)
@@ -149,7 +149,7 @@ def test_a_size_that_grows_again_counts_from_when_it_was_offered() -> None:
 
 
 def test_a_node_is_outdated_once_it_has_long_not_had_in_force_what_it_was_offered() -> None:
-    """Not if it is always a little behind, because there is another version every second."""
+    """Not if it is always a little behind because there is another version every second."""
     offerer = Offerer()
     for version in range(1, 100):
         offerer.offer(version, 5)
@@ -167,7 +167,7 @@ def test_a_node_is_outdated_once_it_has_long_not_had_in_force_what_it_was_offere
 
 
 def test_a_node_that_was_declared_anew_may_have_in_force_what_its_predecessor_had() -> None:
-    """Its agent went on while it was deleted; an agent that begins has nothing in force."""
+    """Its agent went on while it was deleted; an agent that starts has nothing in force."""
     offerer = Offerer()
     offerer.offer(7, 5)
     offerer.report(0)

@@ -1,4 +1,4 @@
-"""Evict, drain, recycle, check: executed at once and recorded, catalog or not."""
+"""Evict, drain, recycle, check: executed at once and recorded, with or without the catalog."""
 
 from __future__ import annotations
 

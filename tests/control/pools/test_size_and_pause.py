@@ -1,4 +1,4 @@
-"""Changes of pools: recorded with their event, then made true."""
+"""Changes of pools: recorded with their event, then carried out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Credentials of applications: created, found, used and revoked; the catalog may be away."""
+"""Credentials of applications: created, found, used and revoked, also without the catalog."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ACME = TenantId("acme")
 
 @pytest.fixture
 async def acme(control: Control) -> Control:
-    """A tenant with a role of its own, declared."""
+    """A declared tenant with a role of its own."""
     await control.declarations.put(spec_of("acme"), PERSON)
     return control
 
@@ -48,7 +48,7 @@ def is_password(password: str, verifier: str) -> bool:
 
 
 async def create(control: Control, name: str = "web", days: float | None = None) -> str:
-    """Create a credential of acme; its password."""
+    """Create a credential of acme; returns its password."""
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
     state = control.state("acme")
     issued = await control.credentials.create(state, name, PERSON, expires_at=expires_at)

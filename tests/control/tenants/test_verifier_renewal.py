@@ -1,4 +1,4 @@
-"""Verifiers of an earlier version are renewed, and nobody notices but the audit log."""
+"""Verifiers of an earlier version are renewed; only the audit log shows it."""
 
 from contextlib import suppress
 
@@ -31,7 +31,7 @@ async def verifier_of(control: Control, name: str) -> str:
 
 
 async def grow_old(control: Control, name: str) -> None:
-    """Give the tenant's role the verifier that an earlier version gave it, and log in once."""
+    """Give the tenant's role the verifier of an earlier version, and log in once."""
     role = role_of(control, name)
     old = scram_verifier(ROLE_PASSWORDS.password("local", role), iterations=4096)
     async with control.manager.servers["local"].admin() as admin:
@@ -104,7 +104,7 @@ async def test_a_role_whose_password_is_being_changed_is_left_alone(control: Con
 
 
 class _RolledBackError(Exception):
-    """The borrower's own."""
+    """The borrower's own error."""
 
 
 async def test_a_tenant_that_holds_its_own_role_delays_no_other(control: Control) -> None:

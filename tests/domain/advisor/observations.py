@@ -1,4 +1,4 @@
-"""Observations to judge by, complete but for what a test is about."""
+"""Observations for tests, complete except for what a test is about."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ TICK = 5.0
 
 
 def histogram(*counts: tuple[float, int]) -> Histogram:
-    """So many durations of so many seconds each."""
+    """That many durations of that many seconds each."""
     counted = Histogram()
     for seconds, count in counts:
         if count:
@@ -37,11 +37,11 @@ def seen(
     hold_times: Histogram | None = None,
     **more: Any,
 ) -> PoolObservation:
-    """One tick of a pool of *size*: *rate* callers a second hold for *hold* seconds each.
+    """One tick of a pool of *size*: *rate* callers per second hold for *hold* seconds each.
 
-    *late* of them waited a second, the others not at all; *active* and *waiting* are averages,
-    and the gauges at the end, when *opened* connections are open, or all. *hold_times* replaces
-    *hold* by something less even.
+    *late* of them waited a second, the others not at all; *active* and *waiting* are averages, and
+    also the gauges at the end, when *opened* connections are open, or all. *hold_times* replaces
+    *hold* with uneven durations.
     """
     callers = round(rate * TICK)
     busy = min(rate * hold, float(size)) if active is None else active
@@ -90,7 +90,7 @@ server_loads = st.builds(
 
 @st.composite
 def observations(draw: st.DrawFn, size: int | None = None) -> PoolObservation:
-    """Anything that may be seen of a pool, consistent or not."""
+    """Anything that can be observed of a pool, consistent or not."""
     max_size = draw(st.integers(1, 80)) if size is None else size
     leased = draw(st.integers(0, max_size))
     wait, hold = draw(durations), draw(durations)

@@ -1,4 +1,4 @@
-"""The demand rule: what it says to whom, in which words, and the laws it keeps."""
+"""The demand rule: what it recommends to whom, in which words, and the laws it keeps."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -35,7 +35,7 @@ IDLE = {"rate": 0.0}
 def recommendations(
     ticks: Iterable[PoolObservation], rule: DemandRule = RULE
 ) -> list[PoolSizingRecommendation]:
-    """What the rule says to one tick after the other, each taken 5 seconds later."""
+    """The rule's recommendations for one tick after another, 5 seconds apart."""
     memory, advice = rule.initial_memory(), []
     for count, tick in enumerate(ticks, start=1):
         said, memory = rule.advise(memory, replace(tick, at=count * TICK))
@@ -82,7 +82,7 @@ def test_each_place_without_callers_adds_a_connection_to_what_the_load_needs() -
         " At 40 leases/s × 201 ms, 7 connections, 2 of them at places without callers, cannot keep "
         "up; 14 make under 1 % wait over 100 ms"
     )
-    # And a load that five carry keeps two more.
+    # A load that five connections carry keeps two more.
     light = last(*[seen(20, rate=5.0, hold=0.2, at=0.0, idle_places=2)] * 200)
     usual = last(*[seen(20, rate=5.0, hold=0.2, at=0.0)] * 200)
     assert (light.wanted or 0) == (usual.wanted or 0) + 2
@@ -165,7 +165,7 @@ def test_who_waits_for_a_login_would_wait_at_any_size(facts: dict[str, Any]) -> 
 
 
 def test_as_long_as_callers_who_got_nothing_are_in_the_window_the_reason_says_so() -> None:
-    """Twenty long statements on eight connections: twelve time out, and the eight go on."""
+    """Twenty long statements on eight connections: twelve time out, and eight finish."""
     long: dict[str, Any] = {"hold": 25.0, "released": 0, "hold_times": histogram(), "active": 8.0}
     begun = seen(8, rate=4.0, waiting=12.0, acquired=8, wait=histogram((0.0, 8)), **long)
     timed_out = seen(8, timeouts=12, **long)
@@ -189,7 +189,7 @@ def test_as_long_as_callers_who_got_nothing_are_in_the_window_the_reason_says_so
 
 
 def test_a_pool_whose_callers_all_come_in_time_is_not_said_to_make_them_wait() -> None:
-    """Short statements at 100 a second after four of 15 s."""
+    """Short statements at 100 per second after four of 15 s."""
     long: dict[str, Any] = {"released": 0, "hold_times": histogram(), "active": 4.0}
     ended = histogram((15.0, 4), (0.002, 500))
     ending = seen(5, rate=100.0, hold_times=ended, active=2.2, opened=5)
@@ -270,7 +270,7 @@ def test_growth_of_a_pool_whose_callers_are_on_time_has_no_room_for_bursts() -> 
 
 
 def test_longer_leases_under_load_get_no_room_for_bursts_and_lose_none() -> None:
-    """Otherwise a few long leases would make the advice swing between no room and all of it."""
+    """Otherwise a few long leases would make the advice swing between no room and full room."""
     light = [seen(40, rate=20.0, hold=0.1)] * 30
     advice = last(*light, *[seen(32, rate=90.0, hold=0.3)] * 80)
     assert advice.reason_code is not ReasonCode.ROOM_FOR_BURSTS
@@ -526,7 +526,7 @@ def test_fewer_connections_that_end_more_become_the_ceiling() -> None:
 
 
 def test_leases_that_are_slow_by_themselves_get_their_connections_back() -> None:
-    """As many at a time end half as many: the work has changed, and the database is not slow."""
+    """As many at a time end half as many: the work has changed, the database is not slow."""
     after = recommendations([*SLOWED, *[saturated(15, 150, 0.5)] * 4])[-4:]
     assert after[1].reason_code is ReasonCode.TRIAL_RUNNING
     assert after[-1].action is ScalingAction.SCALE_UP

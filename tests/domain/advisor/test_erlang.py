@@ -1,4 +1,4 @@
-"""Erlang-C: the published staffing numbers, the closed formula, and what it may never say."""
+"""Erlang-C: the published staffing numbers, the closed formula, and its laws."""
 
 from math import exp, factorial, inf
 
@@ -19,7 +19,7 @@ shares = st.floats(0.0001, 0.5)
 
 
 def by_the_book(load: OfferedLoad, size: int, patience: float) -> float:
-    """Erlang's C as it stands in textbooks, summed up term by term."""
+    """Erlang's C as in textbooks, summed term by term."""
     a = load.erlangs
     if size <= a:
         return 1.0

@@ -1,4 +1,4 @@
-"""Max-min fairness: what each gets of something short, and the laws of dividing it."""
+"""Max-min fairness: how a scarce amount is divided, and the laws of dividing it."""
 
 import pytest
 from hypothesis import given

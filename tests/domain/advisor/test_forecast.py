@@ -1,4 +1,4 @@
-"""What a pool remembers of its load: rates, holds, late callers, and the window behind it."""
+"""What a pool remembers of its load: rates, holds, late callers, and a window of the past."""
 
 from math import sqrt
 from typing import Any
@@ -61,7 +61,7 @@ def test_more_arrivals_in_a_tick_never_smooth_to_a_lower_rate(
 
 
 def forecast_after(*ticks: tuple[float, float]) -> Forecast:
-    """Ticks of (callers a second, seconds of a lease) in a pool of 20."""
+    """Ticks of (callers per second, seconds of a lease) in a pool of 20."""
     forecast = Forecast()
     for rate, hold in ticks:
         forecast = forecast.updated(CONFIG, seen(20, rate=rate, hold=hold))
@@ -96,7 +96,7 @@ def test_a_hold_that_is_longer_under_light_load_is_believed() -> None:
 
 
 def test_of_the_first_few_leases_under_light_load_each_counts_alike() -> None:
-    """The first was quick, and those that follow are not: it is one of many, and not the base."""
+    """The first lease was quick, and the next ones are not: it is one of many, not the base."""
     forecast = forecast_after((0.2, 0.002), *[(0.2, 0.2)] * 49)
     assert forecast.base_hold == pytest.approx(0.2, rel=0.05)
     assert forecast.base_leases == 50
@@ -136,7 +136,7 @@ def forecast_of(*ticks: dict[str, Any], size: int = 5) -> Forecast:
 
 
 def test_a_few_long_leases_before_are_not_multiplied_by_the_rate_of_short_ones() -> None:
-    """Four statements of 15 s, then 100 a second of 2 ms, of which nobody waited."""
+    """Four statements of 15 s, then 100 per second of 2 ms, none of which waited."""
     while_they_end = forecast_of(*SLEEPERS, THEIR_END)
     assert while_they_end.hold == pytest.approx(0.12, rel=0.1)
     assert while_they_end.load(CONFIG).erlangs < 1.2 * 2.2
@@ -153,7 +153,7 @@ def test_nor_are_they_when_hardly_anybody_comes_any_more(after: list[dict[str, A
 
 
 def test_nor_is_the_rate_of_short_leases_before_multiplied_by_long_ones() -> None:
-    """Then 16 of 2 s, on eight connections, of which half wait for the others."""
+    """Then 16 of 2 s, on eight connections: half of them wait for the others."""
     longest: dict[str, Any] = {"active": 8.0, "released": 0, "hold_times": histogram((25.0, 8))}
     flood = {"rate": 200.0, "hold": 0.002}
     long_ones = {"rate": 3.2, "hold": 2.0, "active": 5.9, "waiting": 1.6}
@@ -167,7 +167,7 @@ def test_nor_is_the_rate_of_short_leases_before_multiplied_by_long_ones() -> Non
 
 
 def test_long_leases_that_have_only_begun_count_in_full() -> None:
-    """At 4 a second and 15 s each, 10 are busy on average in the first 5 s; 60 will be."""
+    """At 4 per second and 15 s each, 10 are busy on average in the first 5 s; 60 will be."""
     usual = {"rate": 0.2, "hold": 15.0}
     begun = {"rate": 4.0, "active": 10.0, "released": 0, "hold_times": histogram()}
     all_busy = PoolMetrics(
@@ -188,7 +188,7 @@ def test_long_leases_that_have_only_begun_count_in_full() -> None:
     ids=["waited", "timed out", "refused", "on nodes, where nothing is measured"],
 )
 def test_who_lacked_a_connection_would_have_held_one(facts: dict[str, Any]) -> None:
-    """Five connections serve 50 a second of 100 ms; 100 a second ask for one."""
+    """Five connections serve 50 per second of 100 ms; 100 per second ask for one."""
     usual, overload = {"rate": 20.0, "hold": 0.1}, {"rate": 100.0, "hold": 0.1, **facts}
     forecast = forecast_of(*[usual] * 20, *[overload] * 5)
     assert forecast.load(CONFIG).erlangs == pytest.approx(10.0, rel=0.05)

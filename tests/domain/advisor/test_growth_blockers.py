@@ -1,4 +1,4 @@
-"""What makes an observation say nothing about the size, and growing no help."""
+"""When an observation says nothing about the size, and when growth would not help."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def test_an_observation_that_says_nothing_has_its_reason(
         ({"mean_open": 8.0, "opened": 2, "waiting": 30.0}, False),
         ({"mean_open": 2.0, "opened": 10, "waiting": 30.0}, False),
         ({"mean_open": 2.0, "opened": 2, "waiting": 30.0}, True),
-        # What places without callers may have nobody else can open.
+        # Nobody else can open the share of places without callers.
         ({"mean_open": 7.0, "opened": 7, "waiting": 30.0, "idle_places": 2}, False),
     ],
 )

@@ -1,4 +1,4 @@
-"""The hysteresis rule: which values it takes, and the laws of what it says."""
+"""The hysteresis rule: which values it accepts, and the laws of its advice."""
 
 from dataclasses import replace
 from typing import Any

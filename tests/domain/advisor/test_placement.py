@@ -1,4 +1,4 @@
-"""Tiering: who is told to share, who to have a pool of its own, and who is left alone."""
+"""Placement: who is advised to share, who to have its own pool, and who gets no advice."""
 
 import pytest
 

@@ -22,7 +22,7 @@ FINE = metrics(20, 10, 0)
 def advisor(
     min_pool_size: int = 5, max_pool_size: int = 50, *, samples: int = 1
 ) -> PoolSizingAdvisor:
-    """An advisor that acts after `samples`, on more than three callers waiting."""
+    """An advisor that acts after `samples`, if more than three callers wait."""
     return PoolSizingAdvisor(
         PoolPressureMonitorConfig(
             enabled=True,
@@ -35,7 +35,7 @@ def advisor(
 
 
 def resized(pool: PoolMetrics, size: int) -> PoolMetrics:
-    """The same pool with as many connections in use, after somebody resized it."""
+    """The same pool with the same number of connections in use, after somebody resized it."""
     return metrics(size, max(0, size - pool.active_connections), pool.waiting_requests)
 
 

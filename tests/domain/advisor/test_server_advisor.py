@@ -25,9 +25,9 @@ from tests.domain.advisor.observations import TICK, observations, seen
 
 
 class FixedRule:
-    """A rule that wants as many connections as there are callers waiting, and counts its calls.
+    """A rule that wants one connection per waiting caller, and counts its calls.
 
-    They offer *load* times as many erlangs; without it the rule does not know what they offer.
+    The pools offer *load* erlangs per caller; without it the rule does not know their load.
     """
 
     name: ClassVar[str] = "wish"
@@ -58,7 +58,7 @@ class FixedRule:
 
 
 def advisor_of(*, load: float = 1.0, **wanted: int) -> ServerAdvisor[int]:
-    """Pools of 5 that want so many connections each, and offer *load* times as many erlangs."""
+    """Pools of 5 that want that many connections each, and offer *load* erlangs for each."""
     advisor = ServerAdvisor(FixedRule(load=load))
     for pool_id, wish in wanted.items():
         advisor.evaluate(pool_id, seen(5, active=5.0, waiting=float(wish)))
@@ -83,7 +83,7 @@ def test_sizes_may_exceed_the_budget_as_long_as_the_load_does_not() -> None:
 
 
 def test_callers_that_wait_are_no_load() -> None:
-    """A cut makes callers wait: if these counted, it would justify itself."""
+    """A cut makes callers wait: if these counted as load, it would justify itself."""
     advisor = ServerAdvisor(FixedRule(load=0.0))
     for pool_id in ("a", "b"):
         advisor.evaluate(pool_id, seen(5, active=5.0, waiting=90.0))
@@ -163,7 +163,7 @@ def test_a_pool_that_cannot_open_what_it_may_is_cut_for_that_is_the_budgets_doin
 
 
 def used_up(*, active: float, wanted: int, others: int = 6) -> ServerAdvisor[int]:
-    """Pools of 5 with *active* connections each; one of them wants so many, the others 5."""
+    """Pools of 5 with *active* connections each; one wants that many, the others want 5."""
     advisor = ServerAdvisor(FixedRule(load=0.0))
     for name, waiting in [("a", wanted), *[(f"other-{n}", 5) for n in range(others)]]:
         seen_now = seen(5, active=active, waiting=float(waiting), mean_open=active)

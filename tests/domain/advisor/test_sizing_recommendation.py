@@ -1,4 +1,4 @@
-"""Which advice says the opposite of what was recommended before."""
+"""Which advice contradicts an earlier recommendation."""
 
 import pytest
 
@@ -9,7 +9,7 @@ LATE, BUDGET, FITS = ReasonCode.LATE_WAITS, ReasonCode.SERVER_BUDGET, ReasonCode
 
 
 def advice(new_size: int, code: ReasonCode) -> PoolSizingRecommendation:
-    """About a pool of 5."""
+    """Advice about a pool of 5."""
     return PoolSizingRecommendation(
         action=ScalingAction.between(5, new_size),
         current_size=5,

@@ -1,4 +1,4 @@
-"""Trials of growth: when one begins, what it says, and how long the ceiling holds."""
+"""Trials of growth: when one begins, its outcome, and how long the ceiling holds."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ CONFIG = TrialConfig()
 def observe(
     state: TrialState, *ticks: tuple[int, int], at: float = 0.0
 ) -> tuple[TrialState, list[Any]]:
-    """Saturated ticks of (size, leases ended), and what each of them said."""
+    """Saturated ticks of (size, leases ended), and the outcome of each."""
     verdicts = []
     for count, (size, released) in enumerate(ticks, start=1):
         tick = seen(size, at=at + count * TICK, active=size, waiting=9.0, released=released)
@@ -40,7 +40,7 @@ def test_a_growth_that_brings_nothing_is_undone_and_leaves_a_ceiling() -> None:
 
 @pytest.mark.parametrize("released", [73, 78])
 def test_an_undecided_trial_is_extended_and_then_undone(released: int) -> None:
-    # Elasticities of 0.16 and 0.41, each give or take 0.6: on neither side of 0.3 for certain.
+    # Elasticities of 0.16 and 0.41, each give or take 0.6: certainly neither above nor below 0.3.
     state, verdicts = observe(TrialState(), *[(10, 70)] * 3, *[(13, released)] * 6)
     assert verdicts[3:] == [TrialVerdict.EXTEND] * 5 + [TrialVerdict.UNDO]
     assert state.ceiling(50.0) == 10

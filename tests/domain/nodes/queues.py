@@ -1,4 +1,4 @@
-"""Made-up loads on a pool of connections, with every wait known, and what an agent sees of them."""
+"""Artificial loads on a pool of connections, with each wait known, and what an agent sees."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Served:
-    """One transaction: when it was wanted, how long it waited, and how long it lasted."""
+    """One transaction: when it was requested, how long it waited, and how long it lasted."""
 
     at: float
     wait: float
@@ -26,7 +26,7 @@ def exponential(mean: float) -> Callable[[Random], float]:
 
 
 def even(mean: float) -> Callable[[Random], float]:
-    """All equally long."""
+    """All of the same length."""
     return lambda _: mean
 
 
@@ -43,7 +43,7 @@ def poisson(rate: float, random: Random) -> Iterator[float]:
 
 
 def bursts(rate: float, random: Random) -> Iterator[float]:
-    """Three on average come at once."""
+    """On average three come at once."""
     now = 0.0
     while True:
         now += random.expovariate(rate / 3.0)
@@ -59,7 +59,7 @@ def open_queue(
     seconds: float,
     random: Random,
 ) -> list[Served]:
-    """Callers that come whatever happens to others, served in order by *size* connections."""
+    """Callers that come independently, served in order by *size* connections."""
     free_at = [0.0] * size
     heapify(free_at)
     served: list[Served] = []
@@ -75,7 +75,7 @@ def open_queue(
 def closed_queue(
     clients: int, think: float, hold: Callable[[Random], float], size: int, *, seconds: float
 ) -> list[Served]:
-    """As many *clients* as there are; each thinks for a while, and comes back once it is served."""
+    """A fixed number of *clients*; each thinks for a while, and returns once it is served."""
     random = Random(3)  # noqa: S311 - a load, no secret
     free_at = [0.0] * size
     heapify(free_at)
@@ -92,9 +92,9 @@ def closed_queue(
 
 
 def totals_of(served: list[Served], seconds: float) -> EntryTotals:
-    """What a pooler counted of them, and an agent saw of the oldest waiter."""
+    """A pooler's totals of them, and what an agent saw of the oldest waiter."""
     waits: list[float] = []
-    # The oldest waiter of each moment: they are served in order.
+    # The oldest waiter at each moment: they are served in order.
     look, first = LOOK_SECONDS, 0
     while look < seconds:
         while first < len(served) and served[first].at + served[first].wait <= look:

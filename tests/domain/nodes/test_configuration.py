@@ -34,7 +34,7 @@ def test_of_two_configurations_the_later_one_holds_and_of_each_allotment_the_lat
         merged = newest(first, second)
         assert (merged.version, merged.entries) == (2, later.entries)
         assert merged.servers == earlier.servers
-    # Of one version what was known stays, and so does the object.
+    # For the same version, the known one stays, and so does the object.
     assert newest(earlier, replace(earlier)) == earlier
     same = {"local": earlier.servers["local"].allotment}
     assert earlier.with_allotments(same) is earlier

@@ -1,4 +1,4 @@
-"""Dividing a budget: what each should have, what moves, and when it may."""
+"""Dividing a budget: each holder's share, what moves, and when it may."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.domain.nodes.division import Holder, divide, fair_shares, move
 
 
 def holder(name: str, demand: int, has: int = 0, **knobs: object) -> Holder:
-    """A holder that has applied what it was sent, and uses all of it."""
+    """A holder that has applied its allotment, and uses all of it."""
     sent = Allotment(generation=1, connections=has)
     commitment = Commitment().send(sent).acknowledge(1, has)
     return Holder(name=name, demand=demand, commitment=commitment, **knobs)  # type: ignore[arg-type]

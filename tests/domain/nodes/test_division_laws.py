@@ -14,7 +14,7 @@ from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.division import Holder, divide, fair_shares
 from app.domain.nodes.node import GONE_AFTER, STALE_AFTER, NodeContact, NodeState, is_fenced
 
-# An agent gives up a request after so long, and does not hear a later answer.
+# An agent gives up a request after that long, and does not hear a later answer.
 REQUEST_SECONDS = 10.0
 
 
@@ -34,10 +34,10 @@ class Answer:
 
 @dataclass(kw_only=True)
 class Node:
-    """A node, what the service knows of it, and what is on the way between them.
+    """A node, what the service knows of it, and the messages between them.
 
     Attributes:
-        committed: the sizes of its open entries: it may open as many without asking anybody.
+        committed: the sizes of its open entries: it may open that many without asking.
         accepted_at: when it sent the last report that it knows was accepted.
     """
 
@@ -68,7 +68,7 @@ class Node:
             self.allotment = allotment
 
     def look(self, now: float) -> None:
-        """Close everything when it may open nothing."""
+        """Close everything if it may open nothing."""
         if self.fenced(now):
             self.committed = 0
 
@@ -186,7 +186,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(number=numbers)
     def exchange(self, number: int) -> None:
-        """A report and its answer, as they mostly are: without a loss."""
+        """A report and its answer without losses, as usual."""
         node = self.nodes[number]
         self.report(number)
         self.hear(node, node.reports.pop())
@@ -196,7 +196,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(number=numbers)
     def fall_silent(self, number: int) -> None:
-        """For so long that the service may give up on it."""
+        """Be silent for so long that the service may give up on it."""
         self.now += GONE_AFTER
         self.release_if_gone(number)
 
@@ -228,7 +228,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(number=numbers)
     def restart(self, number: int) -> None:
-        """Agent and pooler: what is on the disk may be old, so it waits for an answer."""
+        """Restart agent and pooler: what is on the disk may be old, so it waits for an answer."""
         node = self.nodes[number]
         if node.open:
             node.absent_since = self.now

@@ -1,4 +1,4 @@
-"""What an agent and the service send each other survives JSON, and nothing else is taken."""
+"""What an agent and the service exchange survives JSON, and nothing else is accepted."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _paths(
     document: Any,  # noqa: ANN401 - JSON
     path: tuple[Any, ...] = (),
 ) -> list[tuple[Any, ...]]:
-    """Where its values are, those inside others included."""
+    """The paths of its values, including nested ones."""
     steps = document.items() if isinstance(document, dict) else enumerate(document)
     found = []
     for step, value in steps:

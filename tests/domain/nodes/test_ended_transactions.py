@@ -23,7 +23,7 @@ def report(totals: EntryTotals, **gauges: float) -> EntryReport:
 def flood(clients: int, *, size: int, hold: float, seconds: float) -> Iterator[EntryReport]:
     """Report every second of clients that come back at once, as PgBouncer counts them.
 
-    They have all left after so many *seconds*, once they were served.
+    They have all left after that many *seconds*, once they were served.
     """
     now, count, waited, lasted = 0.0, 0, 0.0, 0.0
     waiting: deque[float] = deque()
@@ -43,7 +43,7 @@ def flood(clients: int, *, size: int, hold: float, seconds: float) -> Iterator[E
         while waiting and len(running) < size:
             asked = waiting.popleft()
             waited += now - asked
-            # Apart by a nothing, so that none is taken for another.
+            # Slightly different, so that none is taken for another.
             running.append((asked, now + len(running) * 1e-9))
         now += _TICK
         if round(now / _TICK) % round(1 / _TICK) == 0 or not running:
@@ -63,7 +63,7 @@ def test_holds_are_right_in_and_after_a_flood(clients: int, hold: float) -> None
         load = EstimatedLoad.during(at, sums)
         if at > 2 * hold:
             assert load is not None
-            # What those that run have waited is known to about their hold.
+            # The wait of those that run is known to within about one hold.
             assert load.hold == pytest.approx(hold, rel=0.1 + 4 / sums.transactions)
             assert load.arrivals <= 4 / hold * 1.05
     assert load is not None

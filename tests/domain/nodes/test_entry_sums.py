@@ -1,4 +1,4 @@
-"""What a node's entries make together."""
+"""The sums of a node's entries."""
 
 from __future__ import annotations
 

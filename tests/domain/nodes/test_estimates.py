@@ -1,4 +1,4 @@
-"""What totals say of a load, compared with queues whose every wait is known."""
+"""Estimates of a load from totals, compared with queues whose every wait is known."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.domain.nodes.queues import (
 )
 
 PATIENCE = 0.05
-# As long as what a node shows looks back.
+# The period that a node's view covers.
 SECONDS = 60.0
 
 
@@ -40,7 +40,7 @@ def totals(
 
 def test_sums_that_fell_began_anew() -> None:
     assert totals(10, 5.0, 1.0).since(totals(4, 2.0, 0.5)) == totals(6, 3.0, 0.5)
-    # A freed pool: its first transactions are all that is known to be new.
+    # A freed pool: only its first transactions are known to be new.
     assert totals(3, 0.2, 0.1).since(totals(4, 2.0, 0.5)) == totals(3, 0.2, 0.1)
     assert totals(9, 0.2, 0.1).since(totals(4, 2.0, 0.5)) == totals(9, 0.2, 0.1)
 
@@ -154,7 +154,7 @@ def check_within_a_factor(served: list[Served], size: int) -> None:
     estimate, waits = WaitEstimate(load, size), sorted(each.wait for each in served)
     late, p99 = sum(wait > PATIENCE for wait in waits), waits[int(0.99 * len(waits))]
     assert p99 / 1.5 < estimate.quantile(0.99) < p99 * 1.5
-    # Of a handful of late ones nothing is seen.
+    # A handful of late ones cannot be seen.
     if late >= 50:
         share = late / len(waits)
         assert share / 1.5 < estimate.late_share(PATIENCE) < share * 1.5
@@ -173,7 +173,7 @@ def test_without_a_look_at_the_queue_the_model_says_it() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_nobody_waited_longer_than_all_together(count: int) -> None:
-    """A single wait would else be spread out around itself, to 4.6 times as much."""
+    """Otherwise a single wait would be spread around itself, up to 4.6 times as much."""
     load = EstimatedLoad.during(60.0, totals(count, count * 0.3, count * 0.21))
     assert load is not None
     waits = WaitEstimate(load, 5)

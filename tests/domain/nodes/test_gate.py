@@ -1,4 +1,4 @@
-"""Who may have connections now: single decisions."""
+"""Which entries may have connections now: single decisions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LONG_AGO = NOW - 100.0
 
 
 def opened(name: str, size: int = 2, **knobs: object) -> GatedEntry:
-    """An entry that is open and busy for long."""
+    """An entry that has been open and busy for long."""
     facts = {"since": LONG_AGO, "connections": size, "busy": True} | knobs
     return GatedEntry(name=name, size=size, state=EntryState.OPEN, **facts)  # type: ignore[arg-type]
 
 
 def closed(name: str, size: int = 2, waited: float | None = 1.0, **knobs: object) -> GatedEntry:
-    """An entry that is closed, and has clients that wait."""
+    """A closed entry with waiting clients."""
     facts: dict[str, object] = {"since": LONG_AGO, "busy": waited is not None} | knobs
     since = None if waited is None else NOW - waited
     return GatedEntry(
@@ -61,7 +61,7 @@ def closing(name: str, connections: int, seconds: float, **knobs: object) -> Gat
             [closed("a", waited=1.0), closed("b", waited=3.0), closed("c", waited=2.0)],
             GateActions(open=("b", "c")),
         ),
-        # A heavier one's wait counts for more.
+        # A heavier entry's wait counts more.
         (
             [closed("a", waited=2.0), closed("b", waited=3.0), closed("c", weight=4)],
             GateActions(open=("c", "b")),
@@ -83,18 +83,19 @@ def closing(name: str, connections: int, seconds: float, **knobs: object) -> Gat
         ([opened("a", size=4, since=NOW - ROUND_SECONDS), closed("b")], GateActions(close=("a",))),
         # Never one that logs in: PgBouncer would refuse its clients.
         ([opened("a", size=4, connecting=True), closed("b")], GateActions()),
-        # What is closing will be free: nothing else closes for the same waiter, none overtakes it.
+        # What is closing will be free: nothing else closes for the same waiter, and none overtakes
+        # it.
         (
             [opened("a", busy=False), closing("b", 2, 0.1), closed("c"), closed("d", size=1)],
             GateActions(close=("a",)),
         ),
         ([closing("b", 2, 0.1), closed("c", size=4), closed("d", size=1)], GateActions()),
-        # One that is inside a long transaction holds up only who does not fit beside it.
+        # One inside a long transaction delays only those that do not fit beside it.
         (
             [closing("b", 2, STUCK_SECONDS), closed("c", size=4), closed("d", size=1, waited=0.1)],
             GateActions(open=("d",)),
         ),
-        # More connections than its size: closes, and opens again as soon as it fits.
+        # More connections than its size: it closes, and opens again as soon as it fits.
         ([opened("a", connections=3, waiting_since=NOW)], GateActions(close=("a",))),
         ([closing("a", 3, 9.0, waiting_since=NOW - 1)], GateActions()),
         ([closing("a", 2, 0.1, waiting_since=NOW - 1)], GateActions(open=("a",))),
@@ -178,7 +179,7 @@ def test_no_slice_is_so_short_that_turns_are_all_that_is_done() -> None:
 
 
 def test_the_slice_of_a_heavier_one_is_longer() -> None:
-    # Of a round of two seconds it has three quarters.
+    # It has three quarters of a round of two seconds.
     for seconds, expected in ((1.4, ()), (1.6, ("a",))):
         actions = decide(2, [opened("a", since=NOW - seconds, weight=3), closed("b")], NOW)
         assert actions.close == expected

@@ -1,4 +1,4 @@
-"""The gate under every sequence of events, and for a minute of more work than connections."""
+"""The gate under every sequence of events, and for a minute with more work than connections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ModelEntry:
 
     Attributes:
         transactions: when each running one ends.
-        longest: the longest that a client has waited for the entry to be served, in seconds.
+        longest: the longest wait of a client for the entry to be served, in seconds.
     """
 
     name: str

@@ -47,5 +47,5 @@ def test_an_agent_at_work_goes_on_however_long_the_service_is_away() -> None:
 def test_an_agent_without_work_opens_nothing_before_the_service_gives_up_on_it() -> None:
     assert not is_fenced(FENCED_AFTER - 1, connections=0)
     assert is_fenced(FENCED_AFTER, connections=0)
-    # It looks, and closes, in what is left.
+    # It looks, and closes, in the time that is left.
     assert GONE_AFTER - FENCED_AFTER >= ABSENT_FOR

@@ -1,4 +1,4 @@
-"""What a report says of an entry, and what no node can have."""
+"""The contents of a report's entry, and what no node can have."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def test_a_report_is_newer_by_its_session_and_then_by_its_sequence() -> None:
     said = node_report(2, 5, [])
     assert said.is_newer_than(node_report(2, 4, []))
     assert said.is_newer_than(node_report(1, 9, []))
-    # It may come twice.
+    # It may arrive twice.
     assert not said.is_newer_than(said)
     assert not said.is_newer_than(node_report(3, 1, []))

@@ -1,4 +1,4 @@
-"""Reports have what has changed, and together all there is; none is too long."""
+"""Reports contain what has changed, and together everything; none is too long."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from app.domain.nodes.report import EntryReport
 from app.domain.nodes.report_changes import MOST_ENTRIES, ReportChanges
 from tests.fixtures.reporting import entry, node_report
 
-# Two reports and a half.
+# Two and a half reports.
 TENANTS = 2 * MOST_ENTRIES + MOST_ENTRIES // 2
 
 
 def long_entry(name: str) -> EntryReport:
-    """As long as they become: each number has many digits."""
+    """The longest possible entry: each number has many digits."""
     return entry(
         name,
         state=EntryState.CLOSING,
@@ -61,7 +61,7 @@ def test_only_what_has_changed_is_sent_again_until_it_is_accepted() -> None:
         assert (sent.entries, sent.base) == (after[:1], 1)
     changes.accepted(sent, wants_all=False)
     assert changes.shorten(node_report(1, 4, after)).entries == ()
-    # The service has forgotten it all.
+    # The service has forgotten everything.
     changes.accepted(changes.shorten(node_report(1, 4, after)), wants_all=True)
     whole = changes.shorten(node_report(1, 5, after))
     assert (whole.entries, whole.base) == (after, 0)

@@ -1,4 +1,4 @@
-"""What of a new configuration must not wait, and what it must not do meanwhile."""
+"""Which parts of a new configuration must not wait, and what they must not do in that time."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_without_delay_nothing_grows_and_nothing_disappears_but_nobody_can_enter
     }
     assert applied["acme"].logins == grown.logins
     assert applied["bravo"].draining
-    assert applied["bravo"].logins  # whoever is logged in may be
+    assert applied["bravo"].logins  # whoever is connected may stay
     # What becomes smaller may do so at once.
     shrunk = without_delay(BOTH, configuration(entry("acme", size=1)), {"acme": 4})
     assert shrunk.entries[0].size == 1

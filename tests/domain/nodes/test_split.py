@@ -1,4 +1,4 @@
-"""A tenant's size is split by where its load is; each place with callers has a connection."""
+"""A tenant's size is split by its load; each place with callers has a connection."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from app.domain.nodes.split import Place, is_settled, most_of_all, split
 
 
 def place(name: str, share: int, **changes: object) -> Place:
-    """One that has what it was given."""
+    """A place that has its share."""
     usual = Place(name=name, share=share, liability=share)
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
 def shares(size: int, *places: Place) -> Mapping[str, int]:
-    """What each has in the end, if each that can be reached obeys at once."""
+    """The final shares, if each reachable place obeys at once."""
     current = list(places)
     for _ in range(10):
         changes = split(most_of_all(size, current), current)
@@ -48,7 +48,7 @@ def test_each_place_has_one_and_the_rest_goes_where_the_load_is() -> None:
 def test_nothing_moves_while_nobody_lacks_a_connection() -> None:
     for load in range(6):
         assert not split(10, [place("a", 5, load=load), place("b", 5, load=5)])
-    # It has more load than the other one, which has work for all it has: nearly the same share.
+    # Its load is higher than the other's, which has work for all it has: nearly the same share.
     assert not split(10, [place("a", 5, load=11), place("b", 5, load=9)])
     assert shares(10, place("a", 5, load=30), place("b", 5, load=6)) == {"a": 8, "b": 2}
     # One connection is not worth it, nor are two of ten, while the others have work for theirs.
@@ -58,7 +58,7 @@ def test_nothing_moves_while_nobody_lacks_a_connection() -> None:
     assert split(20, [place("a", 10, load=25), place("b", 10, load=13)]) == {"b": 7}
     assert not split(4, [place("a", 1, load=9), place("b", 3, load=9)])
     assert split(6, [place("a", 1, load=9), place("b", 5, load=9)]) == {"b": 3}
-    # Nor does a place without callers and connections, or one where nobody can use it, matter.
+    # Nor does a place without callers and connections matter, or one where nobody can use it.
     unused = place("c", 0), place("d", 0, claims=False)
     assert not split(5, [place("a", 2, load=11), place("b", 3, load=10), *unused])
     away = place("e", 1, claims=False, reachable=False)
@@ -66,7 +66,7 @@ def test_nothing_moves_while_nobody_lacks_a_connection() -> None:
     # One place without a connection is enough, whatever the others lack.
     lacking = place("a", 0, load=1), place("b", 4, load=9)
     assert split(10, [*lacking, place("c", 6, load=6)]) == {"c": 4}
-    # What one does not need the other gets, however little that is.
+    # The other place gets what one does not need, however little that is.
     assert shares(10, place("a", 9, load=11), place("b", 1, load=0)) == {"a": 9, "b": 1}
     assert shares(10, place("a", 8, load=11), place("b", 2, load=1)) == {"a": 9, "b": 1}
 
@@ -96,7 +96,7 @@ def test_it_is_settled_while_only_another_load_size_or_place_would_change_someth
     assert not is_settled(3, both)
     assert not is_settled(4, [*both, place("c", 0, load=1)])
     assert is_settled(2, [place("a", 1, load=5), place("b", 1)])
-    # Not there, or not reached: nothing can be done for its callers.
+    # Absent or unreachable: nothing can be done for its callers.
     assert is_settled(4, [*both, place("c", 0, load=1, claims=False)])
     assert is_settled(4, [*both, place("c", 0, load=1, reachable=False)])
     assert not is_settled(4, [*both, place("c", 0, liability=1)])
@@ -108,7 +108,7 @@ def test_it_is_settled_while_only_another_load_size_or_place_would_change_someth
 def test_what_a_silent_place_may_have_is_its_own() -> None:
     silent = place("a", 4, reachable=False, load=9)
     assert shares(10, silent, place("b", 6, load=20), place("c", 0)) == {"a": 4, "b": 5, "c": 1}
-    # It has more than it was given.
+    # It has more than its share.
     over = replace(silent, liability=7)
     assert split(10, [over, place("b", 0), place("c", 0)]) == {"b": 2, "c": 1}
 
@@ -130,7 +130,7 @@ def test_each_place_with_callers_has_one_whatever_the_size() -> None:
     assert shares(1, place("", 1, load=5), place("a", 1), place("b", 1)) == {"": 1, "a": 0, "b": 0}
     assert shares(1, place("", 0), place("a", 1), place("b", 0)) == {"": 0, "a": 1, "b": 0}
     assert shares(2, place("", 0), place("a", 2), place("b", 0)) == {"": 1, "a": 1, "b": 0}
-    # And those that nobody can use have none.
+    # And places where nobody can use it have none.
     assert shares(1, *busy[:2], place("b", 1, load=5, claims=False)) == {"": 1, "a": 1, "b": 0}
 
 

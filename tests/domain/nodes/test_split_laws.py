@@ -1,4 +1,4 @@
-"""A tenant never has more connections than it may, whatever is late, and however load moves.
+"""A tenant never has more connections than allowed, whatever is late, and however load moves.
 
 And every place with callers gets one.
 """
@@ -18,10 +18,10 @@ from app.domain.nodes.split import Place, most_of_all, split
 
 @dataclass(kw_only=True)
 class Node:
-    """A node, what the service knows of it, and what is on the way between them.
+    """A node, what the service knows of it, and the messages between them.
 
     Attributes:
-        in_force: it may open as many without asking anybody.
+        in_force: it may open that many without asking.
     """
 
     share: int = 0
@@ -53,7 +53,7 @@ class SplitMachine(RuleBasedStateMachine):
     def begin(self, size: int) -> None:
         self.size = self.most = self.most_allowed = size
         self.nodes = [Node(), Node()]
-        # This process: it obeys at once, but leases that run go on.
+        # This process: it obeys at once, but running leases go on.
         self.share = self.open = size
         self.load = 0
 
@@ -127,7 +127,7 @@ class SplitMachine(RuleBasedStateMachine):
 
     @rule(number=numbers)
     def hear(self, number: int) -> None:
-        """In the order in which they were made; some get lost."""
+        """Hear reports in the order in which they were made; some get lost."""
         node = self.nodes[number]
         if node.reports and node.reachable:
             version, in_force, open_ = node.reports.pop(0)
@@ -155,7 +155,7 @@ class SplitMachine(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        """Everything arrives, and transactions end: who has callers has a connection."""
+        """Let everything arrive and transactions end: each place with callers has a connection."""
         reachable = [node for node in self.nodes if node.reachable]
         for _ in range(6):
             self.split()
