@@ -1,4 +1,4 @@
-"""What every test stands on: a scrubbed environment, and the fixtures, one topic per plugin."""
+"""What every test uses: a clean environment, and the fixtures, one topic per plugin."""
 
 import asyncio
 import os
@@ -10,10 +10,10 @@ import pytest
 import uvloop
 from hypothesis import settings
 
-# Without a cache each process that a test starts compiles the whole service anew.
+# Without a cache each process that a test starts compiles the whole service again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# Commands that a test starts keep their output until the end, as those of users do.
+# Commands that a test starts keep their output until the end, like those of users.
 os.environ.pop("PYTHONUNBUFFERED", None)
 
 pytest_plugins = [
@@ -31,7 +31,7 @@ pytest_plugins = [
     "tests.fixtures.app",  # after catalog and roles, which it imports
 ]
 
-# Counterexamples are looked for without a stopwatch, for machines differ.
+# Counterexamples are searched without a time limit, because machines differ.
 settings.register_profile("tests", deadline=None, max_examples=100, stateful_step_count=40)
 settings.load_profile("tests")
 
@@ -44,7 +44,7 @@ def pytest_sessionstart() -> None:
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Every test runs on the event loop of the service, but for those that need asyncio's own."""
+    """Every test runs on the service's event loop, except for those that need asyncio's own."""
     if any(item.get_closest_marker(name) for name in ("looptime", "asyncio_loop")):
         return {"asyncio": asyncio.new_event_loop}
     return {"uvloop": uvloop.new_event_loop}
@@ -52,10 +52,10 @@ def pytest_asyncio_loop_factories(
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest begin first, whatever the order: no worker is left with one at the end.
+    """Run the longest first, whatever the order: no worker is left with one at the end.
 
-    Each worker gets its share of them: xdist deals the tests out in as many parts of one length.
-    Those of the page follow in the first part, for each worker that has one starts a browser.
+    Each worker gets its share of them: xdist deals the tests out in parts of equal length. Those of
+    the page follow in the first part, because each worker that has one starts a browser.
     """
     items.sort(key=lambda item: (-_seconds(item), "tab" not in getattr(item, "fixturenames", ())))
     count = sum(1 for item in items if _seconds(item))

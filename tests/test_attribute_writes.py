@@ -1,4 +1,4 @@
-"""Nobody writes another object's attributes: a class has a method for what others may do to it."""
+"""Nobody writes another object's attributes: classes have methods for what others may do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _is_own(written: ast.Attribute) -> bool:
 
 
 def _declared(module: ast.AST) -> set[str]:
-    """The attributes that classes of *module* have."""
+    """The attributes of *module*'s classes."""
     names: set[str] = set()
     for node in ast.walk(module):
         if isinstance(node, ast.ClassDef):

@@ -1,7 +1,7 @@
-"""No pattern of the program can be made to backtrack: what comes from outside meets them all.
+"""No pattern of the program can be made to backtrack: input from outside reaches them all.
 
-Python's `re` tries every way to split a text among quantifiers. Where one is inside another, or
-two that take the same characters follow each other, a short text takes it for ever.
+Python's `re` tries every way to split a text among quantifiers. If one is inside another, or two
+that match the same characters follow each other, a short text takes for ever.
 """
 
 # mypy: disable-error-code="import-untyped,attr-defined"
@@ -28,13 +28,13 @@ _PARSER = importlib.import_module("re._parser")
 _APP = Path(app.__file__).parent
 _REPEATS = (_CONSTANTS.MAX_REPEAT, _CONSTANTS.MIN_REPEAT)
 _NEVER_GIVEN_BACK = (_CONSTANTS.POSSESSIVE_REPEAT, _CONSTANTS.ATOMIC_GROUP)
-# More than this many times counts as without end.
+# More repetitions count as endless.
 _FEW = 64
 _LETTERS = [chr(code) for code in range(256)]
 
 
 def _calls() -> Iterator[tuple[Path, ast.expr]]:
-    """Every expression that is taken as a pattern, with its file."""
+    """Every expression that is used as a pattern, with its file."""
     for path in sorted(_APP.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
@@ -50,7 +50,7 @@ def _calls() -> Iterator[tuple[Path, ast.expr]]:
 
 
 class _Text(str):
-    """The text of a variable; so are its fields, as a type's delimiter is."""
+    """The text of a variable; its fields are texts, too, such as a type's delimiter."""
 
     __slots__ = ()
 
@@ -90,7 +90,7 @@ def _faults(pattern: str | bytes) -> Iterator[str]:
 def _of_sequence(  # noqa: C901 - one case for each kind of node
     items: Iterable[tuple[Any, Any]], *, inside: bool
 ) -> Iterator[str]:
-    """The faults of *items*, which are *inside* of a quantifier without end, or not."""
+    """The faults of *items*, inside of an endless quantifier or not."""
     before: set[str] = set()
     for op, value in items:
         taken: set[str] = set()
@@ -123,7 +123,7 @@ def _of_sequence(  # noqa: C901 - one case for each kind of node
 
 
 def _first(items: Iterable[tuple[Any, Any]]) -> set[str]:
-    """The characters that what *items* match may begin with."""
+    """The characters with which a match of *items* can begin."""
     first: set[str] = set()
     for op, value in items:
         if op in _REPEATS:

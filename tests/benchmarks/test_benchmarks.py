@@ -1,4 +1,4 @@
-"""`make bench` by name; what it measures is asserted nowhere."""
+"""`make bench` by name; no measured value is asserted."""
 
 import json
 import sys
@@ -64,7 +64,7 @@ def test_the_keys_of_measures_permit_all_but_to_be_a_node(tmp_path: Path) -> Non
 async def test_a_measure_runs_by_its_name_and_gives_median_least_and_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Here with few tenants, and for a moment only."""
+    """Here with few tenants, and only for a moment."""
     monkeypatch.setattr(contention, "_FEW", Run(tenants=2, seconds=0.1, patience=5.0))
     monkeypatch.setattr(contention, "_MANY", Run(tenants=30, seconds=0.5, patience=5.0))
     monkeypatch.setattr(contention, "_THINKING_SECONDS", 0.5)

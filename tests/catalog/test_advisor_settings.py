@@ -1,4 +1,4 @@
-"""The advisor's settings are one row under the rules of desired state."""
+"""The advisor's settings are one row, with the rules of desired state."""
 
 import json
 from dataclasses import asdict, replace

@@ -36,7 +36,7 @@ async def test_a_credential_is_loaded_as_it_was_saved(catalog: Catalog) -> None:
 
 
 async def test_one_that_nobody_was_told_of_is_replaced(catalog: Catalog) -> None:
-    """A commit that was not confirmed may have happened: the same request again works."""
+    """A commit that was not confirmed may have happened: the same request works again."""
     first = await save(catalog)
     await catalog.application_credentials.save_uses([replace(first, last_used_at=NOON)])
     second = await save(catalog, verifier="w")

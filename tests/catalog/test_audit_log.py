@@ -1,4 +1,4 @@
-"""The audit trail is complete, newest first, and its pages hold still while it grows."""
+"""The audit trail is complete, newest first, and its pages are stable while it grows."""
 
 from dataclasses import replace
 from datetime import timedelta

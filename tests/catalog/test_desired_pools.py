@@ -1,4 +1,4 @@
-"""What was asked of a pool is kept, changed and dropped under the rules of desired state."""
+"""A pool's desired state is stored, changed and deleted with the rules of desired state."""
 
 import asyncio
 

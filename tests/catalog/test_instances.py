@@ -1,4 +1,4 @@
-"""The instances that the catalog knows of."""
+"""The instances that the catalog knows."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ async def test_the_active_instance_is_first_and_what_is_gone_is_left_out(
     )
     async with catalog_database.connected() as connection:
         await connection.execute("UPDATE instances SET seen_at = seen_at - interval '11 s'")
-    # The active one is it until another epoch begins.
+    # The active one stays active until another epoch begins.
     assert [each.id for each in await catalog.instances.load()] == ["2"]
     await standby.register()
     assert [each.id for each in await catalog.instances.load()] == ["2", "1"]

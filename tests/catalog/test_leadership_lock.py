@@ -1,4 +1,4 @@
-"""A catalog has one active instance; an epoch fences what an earlier one would still write."""
+"""A catalog has one active instance; an epoch fences the late writes of an earlier one."""
 
 import asyncio
 import re
@@ -41,7 +41,7 @@ async def part_of(
 
 
 async def begun(leadership: Leadership) -> Takeover:
-    """The beginning of an epoch, by whoever has the lock."""
+    """The beginning of an epoch, by the holder of the lock."""
     await leadership.lock()
     takeover = await leadership.begin_epoch()
     assert takeover is not None
@@ -217,7 +217,7 @@ async def test_nothing_is_written_past_the_fence(catalog_address: CatalogAddress
 async def test_a_takeover_ends_a_transaction_that_its_predecessor_left_open(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
-    """As of a process that was stopped in the midst of a write."""
+    """As of a process that was stopped in the middle of a write."""
     address = replace(catalog_address, client=client_name(FIRST.id))
     async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
         database = CatalogDatabase(address, epoch=(await begun(first)).epoch, deadline=180.0)

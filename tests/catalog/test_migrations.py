@@ -1,4 +1,4 @@
-"""The migrations make exactly the tables that the code believes in, and can be taken back."""
+"""The migrations make exactly the tables that the code expects, and can be undone."""
 
 import asyncio
 import json
@@ -83,7 +83,7 @@ async def test_the_catalogs_database_is_closed_to_everyone_at_each_start(
                 """
             )
             assert 0 not in grantees
-            # As a restored database is.
+            # As in a restored database.
             await connection.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO PUBLIC")
 
 
@@ -214,7 +214,7 @@ async def test_of_several_who_start_at_once_one_migrates(database: Database) -> 
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(database: Database) -> None:
-    """Here the last table of all is there before."""
+    """Here the last table of all already exists."""
     async with database.connected() as connection:
         await connection.execute("CREATE TABLE samples ()")
         with pytest.raises(Exception, match="samples"):

@@ -1,4 +1,4 @@
-"""Nodes are stored with their events, and what they can have survives the service."""
+"""Nodes are stored with their events, and their liabilities outlive the service."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The catalog may go away and come back at any moment; bugs are not outages."""
+"""The catalog can go away and come back at any moment; bugs are not outages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -34,7 +34,7 @@ async def opened(address: CatalogAddress, *, deadline: float = 5.0) -> AsyncIter
 
 
 def checked_out(catalog: Catalog) -> int:
-    """How many connections are checked out."""
+    """The number of connections in use."""
     pool = catalog._database._writer.pool
     return pool.checkedout()  # type: ignore[attr-defined,no-any-return]
 
@@ -54,7 +54,7 @@ async def waiting_for_locks(connection: asyncpg.Connection) -> list[int]:
 
 
 def test_an_answer_that_breaks_off_is_an_outage() -> None:
-    """As asyncpg says it when the server ends a connection just before a query."""
+    """This is asyncpg's error when the server ends a connection just before a query."""
     said = "cannot switch to state 12; another operation (2) is in progress"
     with pytest.raises(CatalogUnavailable), translate_outages():
         raise asyncpg.InternalClientError(said)

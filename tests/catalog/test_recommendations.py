@@ -1,4 +1,4 @@
-"""A pool has at most one open recommendation, and what became of each is known."""
+"""A pool has at most one open recommendation, and the outcome of each is known."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +17,7 @@ from tests.fixtures.postgres import Database
 
 
 async def recorded(catalog: Catalog) -> list[AuditEvent]:
-    """The audit trail, newest first, without the numbers of its events."""
+    """The audit trail, newest first, without the IDs of its events."""
     return [replace(each, id=None) for each in await catalog.audit_log.page()]
 
 

@@ -25,7 +25,7 @@ def after(seconds: float) -> datetime:
 async def history(
     catalog: Catalog, start: float = 0.0, end: float = 60.0, *, step: float = 10.0
 ) -> History:
-    """Acme's history from and to seconds after noon."""
+    """Acme's history, from and to in seconds after noon."""
     return await catalog.samples.query_history(
         "acme", start=after(start), end=after(end), step=step
     )
@@ -40,7 +40,7 @@ async def points(
 
 
 async def downsample(catalog: Catalog, seconds: float) -> None:
-    """Fold everything before so many seconds after noon, one step after the other."""
+    """Downsample everything before that many seconds after noon, one step after the other."""
     for resolution in (MINUTE, HOUR, DAY):
         until = resolution.floor(after(seconds))
         while await catalog.samples.downsample(resolution, until) < until:
@@ -190,7 +190,7 @@ async def test_a_minute_weighs_each_poll_alike(catalog: Catalog) -> None:
 
 
 async def test_downsampling_changes_no_answer(catalog: Catalog) -> None:
-    """Eleven quarters of an hour, asked for in steps of each resolution."""
+    """Eleven quarters of an hour, queried in steps of each resolution."""
     await polls_of(catalog, range(0, 9900, 15))
     expected = {
         step: dict.fromkeys(range(0, 9900 // step * step, step), 4 * step / 60)

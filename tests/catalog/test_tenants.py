@@ -59,7 +59,7 @@ async def test_another_generation_than_expected_is_stale(catalog: Catalog, expec
 
 
 async def test_a_write_whose_commit_was_not_confirmed_can_be_repeated(catalog: Catalog) -> None:
-    """Its caller knows of the version before only, and expects that one again."""
+    """Its caller knows only the previous version, and expects it again."""
     await catalog.tenants.save(spec(), event=event())
     changed = spec(weight=2)
     written, _ = await catalog.tenants.save(
@@ -174,7 +174,7 @@ async def test_a_successor_of_the_same_name_is_another_tenant(catalog: Catalog) 
 
 
 async def test_no_change_without_its_event(catalog: Catalog) -> None:
-    """When the event cannot be written, the change has not happened either."""
+    """If the event cannot be written, the change has not happened either."""
     unwritten = refused_event()
     with pytest.raises(DBAPIError):
         await catalog.tenants.save(spec("new"), event=unwritten)

@@ -19,7 +19,7 @@ DAY = 86_400.0
 
 
 def used(subject: str, seconds: float, held: float, **changes: Any) -> PoolSample:
-    """*subject* held a connection for *held* seconds until so many seconds after noon."""
+    """Let *subject* hold a connection for *held* seconds until that many seconds after noon."""
     return sample(subject, seconds, connection_seconds=held, acquired=1, **changes)
 
 
@@ -30,7 +30,7 @@ async def report(
     grouping: Grouping = Grouping.TENANT,
     **options: Any,
 ) -> UsageReport:
-    """From and to seconds after noon."""
+    """A report, from and to in seconds after noon."""
     return await catalog.usage_reports.make(
         start=NOON + timedelta(seconds=start),
         end=NOON + timedelta(seconds=end),
@@ -102,7 +102,7 @@ async def test_nothing_stored_is_an_empty_report(catalog: Catalog) -> None:
 
 @pytest.mark.parametrize("order", UsageOrder)
 async def test_pages_have_every_group_once(catalog: Catalog, order: UsageOrder) -> None:
-    """Groups that used the same, too."""
+    """Also groups with the same use."""
     names = [f"t{number}" for number in range(9)]
     await catalog.samples.add([used(name, 0, int(name[1:]) // 3 / 7) for name in names])
     whole = await report(catalog, order=order)
@@ -142,7 +142,7 @@ async def test_tenants_count_to_what_they_belong_to_now(catalog: Catalog) -> Non
 async def test_a_report_stays_the_same_while_samples_are_downsampled_and_deleted(
     catalog: Catalog,
 ) -> None:
-    """Three days; of the last, six hours are stored by poll. Each hour has its own sum."""
+    """Three days; six hours of the last one are stored by poll. Each hour has its own sum."""
     hours = range(-48, 24)
     polls = [
         used("acme", hour * 3600 + 1800 * half, hour + 100) for hour in hours for half in (0, 1)

@@ -30,7 +30,7 @@ SETTINGS = AdvisorSettings(
 
 
 def lose_responses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let commits succeed, and nobody know of it."""
+    """Let commits succeed without telling anybody."""
     begin = Database.transaction
 
     @asynccontextmanager
@@ -103,7 +103,7 @@ async def test_what_is_not_shown_can_be_created(
         with pytest.raises(CatalogUnavailable):
             await control.declarations.put(spec_of("acme"), PERSON, expected_generation=0)
     assert "acme" not in control.manager.tenant_states
-    # Another wish than before is one, too.
+    # So can another desired state than before.
     changed = spec_of("acme", weight=2)
     tenant, _ = await control.declarations.put(changed, PERSON, expected_generation=0)
     assert control.state("acme").tenant == tenant

@@ -1,4 +1,4 @@
-"""Values to store, complete but for what a test is about."""
+"""Values to store, complete except for what a test is about."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -36,17 +36,17 @@ def event(action: str = "tenant.created", **changes: Any) -> AuditEvent:
 
 
 async def actions(catalog: Catalog) -> list[str]:
-    """What was recorded, newest first."""
+    """Recorded actions, newest first."""
     return [recorded.action for recorded in await catalog.audit_log.page()]
 
 
 def refused_event() -> AuditEvent:
-    """An event that Postgres cannot store: no jsonb holds a NUL."""
+    """An event that Postgres cannot store: no jsonb has a NUL."""
     return event(after={"name": "\0"})
 
 
 def sample(subject: str = "acme", seconds: float = 0.0, **changes: Any) -> PoolSample:
-    """What was measured `seconds` after noon."""
+    """A sample that was measured `seconds` after noon."""
     active = changes.get("active_connections", 0)
     measured = PoolSample(
         subject=subject,
@@ -67,7 +67,7 @@ def sample(subject: str = "acme", seconds: float = 0.0, **changes: Any) -> PoolS
 
 
 def recommendation(pool_id: str = "acme", seconds: float = 0.0, **changes: Any) -> Recommendation:
-    """Advice given `seconds` after noon, good for ten minutes."""
+    """A recommendation made `seconds` after noon, valid for ten minutes."""
     created_at = NOON + timedelta(seconds=seconds)
     given = Recommendation(
         id=uuid4(),

@@ -1,4 +1,4 @@
-"""What commands speak to."""
+"""The services that commands call."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""`poolkeeper demo`: waits and recommendations within a minute, and nothing left behind."""
+"""`poolkeeper demo`: waits and recommendations within a minute, and nothing is left."""
 
 import asyncio
 import os
@@ -28,14 +28,14 @@ WHATEVER_STALLS = {"config": {"loop_lag_seconds": 3600.0}}
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The command in its own process, and the files with what it prints."""
+    """The command in its own process, and the files with its output."""
 
     process: PreloadedProcess
     output: Path
     errors: Path
 
     async def ended(self) -> str:
-        """Wait until it has ended; what it wrote to stderr."""
+        """Wait until it has ended; returns its standard error."""
         async with asyncio.timeout(180):
             await self.process.wait()
         return self.errors.read_text()

@@ -1,4 +1,4 @@
-"""What `poolkeeper doctor` finds, and that the SQL it prints is enough."""
+"""The findings of `poolkeeper doctor`; the SQL that it prints is sufficient."""
 
 import os
 import re
@@ -54,7 +54,7 @@ async def superuser(private_postgres: EmbeddedPostgres) -> Database:
 
 @pytest.fixture
 async def admin(superuser: Database) -> Database:
-    """A superuser of a server whose service role may only log in."""
+    """A superuser of a server whose service role can only log in."""
     async with superuser.connected() as connection:
         await connection.execute(f"CREATE ROLE poolkeeper LOGIN PASSWORD '{PASSWORD}'")
         await connection.execute("CREATE DATABASE app")
@@ -63,7 +63,7 @@ async def admin(superuser: Database) -> Database:
 
 
 async def follow(found: Findings, superuser: Database) -> None:
-    """Run the SQL that is missing, each statement once, as a person would."""
+    """Run the missing SQL, each statement once, as a person would."""
     missing = {
         each.sql: "app" if each.sql_place == "the server's database" else "postgres"
         for every in found.values()

@@ -1,4 +1,4 @@
-"""The entry point: what is imported, full disks, closed streams; options before a command."""
+"""The entry point: imports, full disks, closed streams; options before a command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.cli.main import ENTRIES, cli
 from tests.fixtures.echo_service import EchoService
 
 ROOT = Path(__file__).parents[2]
-# None of these is imported for help or completion. What Typer itself imports is its own affair.
+# None of these is imported for help or completion. Typer's own imports do not count.
 HEAVY = ("fastapi", "httpx", "rich.console", "asyncpg", "sqlalchemy", "yaml", "app.main")
 BARE = [
     ["--help"],

@@ -1,4 +1,4 @@
-"""`poolkeeper node`: what it refuses before it starts anything."""
+"""What `poolkeeper node` refuses before it starts anything."""
 
 from __future__ import annotations
 

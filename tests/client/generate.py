@@ -17,13 +17,13 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 Schema = Mapping[str, Any]
 
-# A stream, plain text, and what orchestrators and other drivers ask for.
+# A stream, plain text, and the routes for orchestrators and other drivers.
 _OMITTED = frozenset({"stream_stats", "metrics", "livez", "readyz", "run_sql"})
 # The client sends these itself.
 _PARAMETERS_OF_CLIENT = frozenset({"dry_run", "fields", "limit", "cursor"})
-# Its results would be stored with the key; a caller may still send one.
+# Its results would be stored with the key; a caller can still send one.
 _WITHOUT_KEY = frozenset({"run_query", "run_statements"})
-# Operations with two types of results are two functions; what is different in the second.
+# Operations with two types of results are two functions; the differences of the second.
 _VARIANTS: Mapping[str, Schema] = {
     "run_query": {
         "operationId": "run_statements",
@@ -81,13 +81,13 @@ class Source:
             if operation["operationId"] not in _OMITTED
         ]
         sent = [(each.get("requestBody"), each.get("parameters")) for _, _, each in operations]
-        # A response may have values of a later version, which no type can name.
+        # A response can have values of a later version, which no type can name.
         self._sent = self._used_by(sent)
         self._requests = [self._request(*each) for each in operations]
 
     def files(self) -> dict[str, str]:
         """Their text, by path."""
-        # A plan is what each dry run returns.
+        # Each dry run returns a plan.
         used = self._used_by(["models.PlanView", *self._requests])
         models = [self._model(name) for name in self._schemas if name in used]
         models.sort(key=lambda text: "TypedDict" in text)
@@ -178,7 +178,7 @@ class Source:
         """Whether it is the request of a list, and the types of its response."""
         responses = operation["responses"]
         given = [self._first(responses[each]) for each in _SUCCESSES if each in responses]
-        # Where a success has another status, the 200 is a plan.
+        # If a success has another status, the 200 is a plan.
         result = next(each for each in given if each != "models.PlanView")
         fields = self._schemas[result.removeprefix("models.")]["properties"]
         if "next_cursor" not in fields:

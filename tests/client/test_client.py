@@ -1,4 +1,4 @@
-"""The clients of the API against a served service, and what they make of failures."""
+"""The clients of the API with a running service, and how they report failures."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_an_action_with_the_same_key_is_done_once(service: Served) -> None
         ]
         assert (first.replayed, second.replayed) == (False, True)
         assert first.document == second.document
-        # A key that the client makes is another one each time.
+        # The client makes another key each time.
         assert not (await client.response(api.provision_tenant("acme"))).replayed
 
 
@@ -193,7 +193,7 @@ async def test_an_invalid_key_of_an_action_is_named(key: str) -> None:
 
 
 class Scripted:
-    """An HTTP server that gives these responses, one per request, and keeps what it was asked."""
+    """An HTTP server that gives these responses, one per request, and keeps its requests."""
 
     def __init__(self, *responses: tuple[int, Any] | None) -> None:
         """A response is a status and a document; None breaks the connection."""

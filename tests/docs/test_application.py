@@ -53,7 +53,7 @@ def test_an_application_is_no_standby(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def run(program: str, url: str) -> str:
-    """What a program prints."""
+    """The output of a program."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", program),
         env={**os.environ, "POOLKEEPER_URL": url, "PYTHONPATH": str(ROOT)},

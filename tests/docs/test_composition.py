@@ -1,4 +1,4 @@
-"""What containers run in: docker-compose.yml and deploy/, checked without Docker or Kubernetes."""
+"""The files for containers: docker-compose.yml and deploy/, checked without running them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_two_instances_in_compose_have_a_name_each_and_share_the_rest() -> None:
 
 
 def manifests() -> dict[tuple[str, str], dict[str, Any]]:
-    """What deploy/kubernetes.yaml declares, by kind and name."""
+    """The objects in deploy/kubernetes.yaml, by kind and name."""
     text = (ROOT / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8")
     return {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(text)}
 
@@ -142,7 +142,7 @@ def test_instances_in_kubernetes_reach_each_other_over_tls(address: str, name: s
     service = declared["Service", "poolkeeper-instances"]
     host = f"{name}.{service['metadata']['name']}.default.svc"
     assert (url.scheme, url.hostname, url.port) == ("https", host, 8443)
-    # Each pod has a name of its own there, from the start on.
+    # There each pod has its own name from the start.
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"] is True
     assert proxy["restartPolicy"] == "Always"
@@ -173,7 +173,7 @@ def test_prometheus_has_its_key_and_the_address_of_the_service() -> None:
 
 
 def node_options(arguments: list[str]) -> dict[str, str]:
-    """Options of `poolkeeper node`, which must take them."""
+    """Options of `poolkeeper node`, which must accept them."""
     word, *given = arguments
     assert word == "node"
     known = {name for option in ENTRIES["node"].load("node").params for name in option.opts}

@@ -105,7 +105,7 @@ def poolkeeper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def service(serve: Serve) -> AsyncIterator[Served]:
-    """A service with default settings, on a Postgres that runs already."""
+    """A service with default settings, on a Postgres that already runs."""
     async with serve(poll_interval_seconds=1, query_on_shared=True) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""The SQL that the documents give for own servers is enough: nothing fails, nothing is found."""
+"""The documents' SQL for own servers is sufficient: nothing fails, and nothing is found."""
 
 import re
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """Postgres refuses to run as root: root's service runs it under an account with less power.
 
-The other half of the cases needs no root: there, everything stays inside the data directory.
+Other cases need no root: then everything stays inside the data directory.
 """
 
 import os
@@ -20,7 +20,7 @@ only_root = pytest.mark.skipif(not is_root(), reason="only root gives up privile
 
 @pytest.fixture
 def private_path(enterable_path: Path) -> Path:
-    """A directory that its owner alone may enter, like a home directory or /root."""
+    """A directory that only its owner can enter, such as a home directory or /root."""
     path = enterable_path / "private"
     path.mkdir(mode=0o700)
     return path

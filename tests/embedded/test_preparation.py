@@ -1,4 +1,4 @@
-"""What keeps the embedded Postgres from starting is one sentence, before any server runs."""
+"""What prevents a start of the embedded Postgres is one sentence, before any server runs."""
 
 import os
 import random
@@ -18,7 +18,7 @@ _NOBODY = 65_534
 
 @pytest.fixture
 def failing(enterable_path: Path) -> Binaries:
-    """Programs that only say why they fail."""
+    """Programs that only print why they fail."""
     directory = enterable_path / "pginstall" / "bin"
     directory.mkdir(parents=True)
     for name in ("initdb", "postgres"):

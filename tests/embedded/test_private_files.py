@@ -1,4 +1,4 @@
-"""A file with a secret is whole or not there: on a full disk, and after a crash of the machine."""
+"""A file with a secret is complete or absent: on a full disk, and after a crash of the machine."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ async def test_a_cancelled_start_leaves_nothing_behind(enterable_path: Path) -> 
 
 
 async def embedded_again(data_dir: Path) -> None:
-    """The directory is as good as before."""
+    """Check that the directory works as before."""
     postgres = embedded(data_dir)
     await postgres.start()
     await postgres.stop()

@@ -1,4 +1,4 @@
-"""In here every manager has a tight budget, which is watched from its first moment to its last."""
+"""Every manager here has a tight budget, which is watched from the first moment to the last."""
 
 from collections.abc import AsyncIterator
 
@@ -11,6 +11,6 @@ from tests.fixtures.watch import watched_manager_on
 
 @pytest.fixture
 async def manager(scrub_roles: None, database: Database) -> AsyncIterator[TenantPoolManager]:
-    """A manager with default settings, and nobody provisioned yet."""
+    """A manager with default settings and no provisioned tenant."""
     async with watched_manager_on(database) as manager:
         yield manager

@@ -48,7 +48,7 @@ async def test_a_server_that_hangs_delays_no_tick_and_its_pool_is_resized_later(
             for _ in range(2):
                 control.advisor_loop._due = 0.0
                 await control.poller.run_once()
-            # The ticks are over, and the role's limit cannot be raised yet.
+            # The ticks have ended, and the role's limit cannot be raised yet.
             await eventually(lambda: control.locks.is_held("acme"))
             assert pool.size.max_size == 5
             [applied] = await control.catalog.recommendations.page()
@@ -63,6 +63,6 @@ async def test_a_server_that_hangs_delays_no_tick_and_its_pool_is_resized_later(
 
 
 def waiting(manager: TenantPoolManager) -> int:
-    """How many callers wait for the pool."""
+    """The number of callers that wait for the pool."""
     pool = manager.find("acme")
     return pool.metrics.waiting_requests if pool else 0

@@ -1,4 +1,4 @@
-"""Somebody terminates every back-end of the pools, again and again."""
+"""Somebody terminates all back-ends of the pools, again and again."""
 
 from app.domain.tenant import PoolStrategy
 from app.pools.manager import TenantPoolManager

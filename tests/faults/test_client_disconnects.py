@@ -33,14 +33,14 @@ def half_close(client: Client) -> None:
 
 @pytest.fixture
 async def api(api_with: ApiWith) -> AsyncIterator[Api]:
-    """The application; a pool of per_tenant has one connection."""
+    """The application; a per_tenant pool has one connection."""
     async with api_with(per_tenant_pool_size=1) as api:
         yield api
 
 
 @pytest.fixture
 async def address(api: Api) -> AsyncIterator[Address]:
-    """Where it answers."""
+    """The address where it answers."""
     async with listening(api.app) as address:
         yield address
 

@@ -1,7 +1,7 @@
 """The wall clock is set two days forward or an hour back: nothing expires, no age is negative.
 
-Everything measured in seconds stands on the monotonic clock, which cannot be set; here every
-`datetime` of the service is shifted under it.
+Everything in seconds uses the monotonic clock, which cannot be set; here every `datetime` of the
+service is shifted.
 """
 
 import sys
@@ -27,7 +27,7 @@ class _EveryDatetime(type):
 
 @pytest.fixture
 def jump(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
-    """Set the service's wall clock by so much, from now on."""
+    """Shift the service's wall clock by that much, from now on."""
 
     def set_by(shift: timedelta) -> None:
         class Shifted(datetime, metaclass=_EveryDatetime):
@@ -86,7 +86,7 @@ async def test_no_age_is_negative_in_any_answer(
 
 
 def opened_and_closed(manager: TenantPoolManager) -> list[tuple[str, int, int]]:
-    """What became of each pool's connections so far."""
+    """The number of connections that each pool has opened and closed so far."""
     return [
         (pool.pool_id, pool.recorder.connections_opened, pool.recorder.connections_closed)
         for pool in manager.pools()
@@ -94,7 +94,7 @@ def opened_and_closed(manager: TenantPoolManager) -> list[tuple[str, int, int]]:
 
 
 def ages(body: Any, name: str = "") -> Iterator[tuple[str, float]]:  # noqa: ANN401 - JSON
-    """Every duration and every count of an answer, by its name."""
+    """Every duration and every count in an answer, by name."""
     match body:
         case dict():
             for key, value in body.items():

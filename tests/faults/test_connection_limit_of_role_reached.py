@@ -1,4 +1,4 @@
-"""A role's CONNECTION LIMIT is lower than its pool: the pool lives with what it can get."""
+"""A role's CONNECTION LIMIT is lower than its pool's size: the pool works with what it gets."""
 
 import asyncio
 

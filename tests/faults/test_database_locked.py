@@ -1,4 +1,4 @@
-"""A tenant's database is locked, as while it is copied: its new logins hang, nobody else's."""
+"""A tenant's database is locked, as while it is copied: its new logins hang, and no others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fixtures.watch import watched_manager_on
 
 @asynccontextmanager
 async def locked(database: Database, name: str) -> AsyncIterator[None]:
-    """As `CREATE DATABASE … TEMPLATE` and `ALTER DATABASE … SET TABLESPACE` lock it."""
+    """Lock it like `CREATE DATABASE … TEMPLATE` and `ALTER DATABASE … SET TABLESPACE`."""
     async with (
         without_autovacuum(database),
         database.connected() as connection,
@@ -34,7 +34,7 @@ async def locked(database: Database, name: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def without_autovacuum(database: Database) -> AsyncIterator[None]:
-    """Its workers log in too, would wait for the lock, and cannot be told from our back-ends."""
+    """Its workers log in, too, would wait for the lock, and look like our back-ends."""
     async with database.connected() as connection:
         await connection.execute("ALTER SYSTEM SET autovacuum = off")
         await connection.fetchval("SELECT pg_reload_conf()")
@@ -47,7 +47,7 @@ async def without_autovacuum(database: Database) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def shared_out(database: Database, scrub_roles: None) -> AsyncIterator[TenantPoolManager]:
-    """A manager that opens two connections at a time, with tenants of every kind."""
+    """A manager that opens two connections at a time, with tenants of each strategy."""
     async with watched_manager_on(
         database, connect_timeout=2.5, max_connecting=2, budget=12
     ) as manager:
@@ -59,7 +59,7 @@ async def shared_out(database: Database, scrub_roles: None) -> AsyncIterator[Ten
 
 
 def connecting(manager: TenantPoolManager) -> int:
-    """How many connections into the locked database are being opened."""
+    """The number of connections to the locked database that are being opened."""
     pool = manager.find("locked")
     return pool.connections.connecting if pool is not None else 0
 
@@ -107,7 +107,7 @@ async def test_after_a_failure_it_tries_with_one_connection_until_that_is_open(
 
 
 async def waiting_for_database(database: Database) -> int:
-    """Back-ends whose login waits for a lock; they appear nowhere else."""
+    """Back-ends whose login waits for a lock; only this view shows them."""
     async with database.connected() as connection:
         return int(
             await connection.fetchval(
@@ -131,7 +131,7 @@ async def test_what_is_tried_again_leaves_few_back_ends_waiting_and_all_of_them_
             assert 1 <= hung <= 2
             assert server.budget.limit == 12 - hung
             pool = pool_of(manager, "locked")
-            # Nor do they become more, or go uncounted, when the pool is closed and opened again.
+            # Nor do they increase, or go uncounted, when the pool is closed and opened again.
             await manager.evict(pool, EvictionReason.FORCED, 0)
             with pytest.raises(ConnectFailed, match="may be locked"):
                 await use(manager, "locked", timeout=20)

@@ -1,4 +1,4 @@
-"""This process may open no further descriptor: what is open works, and Postgres is not blamed."""
+"""This process cannot open another descriptor: open ones work, and Postgres is not blamed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def no_descriptor_left() -> Iterator[None]:
     """Take all descriptors that this process may have, for a block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = [os.open(os.devnull, os.O_RDONLY)]
-    # Few enough to be taken soon; those that are open stay so.
+    # Few enough to be taken soon; open ones stay open.
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, taken[0] + 64), hard))
     try:
         while True:

@@ -1,4 +1,4 @@
-"""The embedded server dies or hangs under a living service."""
+"""The embedded server dies or hangs under a running service."""
 
 import asyncio
 import os

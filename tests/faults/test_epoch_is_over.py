@@ -16,7 +16,7 @@ REFUSED = {404, 503}
 
 
 async def do_everything(api: Api, name: str, size: int) -> set[int]:
-    """Everything that writes, by requests and by itself; the statuses of the requests."""
+    """Do everything that writes, by requests and otherwise; returns the requests' statuses."""
     service = api.service
     mode = "recommend" if size % 2 else "off"
     statuses = [
@@ -76,7 +76,7 @@ async def test_nothing_that_an_instance_does_is_written_in_another_epoch(
 
 
 async def written_at_the_end(catalog: Database) -> int:
-    """By what an instance does last."""
+    """What an instance writes last."""
     async with catalog.connected() as connection:
         count: int = await connection.fetchval("SELECT count(*) FROM written")
         return count

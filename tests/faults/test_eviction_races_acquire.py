@@ -1,4 +1,4 @@
-"""Pools are evicted all the time while leases come in: no lease fails, nothing is left over."""
+"""Pools are evicted all the time while leases begin: no lease fails, and nothing is left."""
 
 import asyncio
 import random

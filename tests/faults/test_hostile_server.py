@@ -1,4 +1,4 @@
-"""Whoever answers instead of our server gets no password, no memory and no time of ours.
+"""A hostile server in place of ours gets no password, and little memory and time of ours.
 
 Twice each: as a tenant's server, and as the catalog.
 """
@@ -186,7 +186,7 @@ async def a_byte_now_and_then(caller: Caller) -> None:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many iterations were hashed, each time that it was done."""
+    """The number of hashed iterations, for each time."""
     done: list[int] = []
     hash_ = hashlib.pbkdf2_hmac
 
@@ -217,7 +217,7 @@ DOORS = pytest.mark.parametrize("connect", [as_a_tenants_server, as_the_catalog]
 
 @asynccontextmanager
 async def hostile(script: Script) -> AsyncIterator[HostileServer]:
-    """A hostile server, which nobody may still be connected to at the end."""
+    """A hostile server; at the end nobody may be connected to it."""
     async with hostile_server(script) as server:
         yield server
         await eventually(lambda: server.left, because=repr(server))

@@ -1,4 +1,4 @@
-"""One of two servers hangs, in two ways: the tenants of the other notice nothing at all."""
+"""One of two servers hangs, in two ways: the tenants of the other notice nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,13 +28,13 @@ CONFIG = PoolConfig.per_tenant(acquire_timeout=1)
 
 @pytest.fixture
 def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what the hung server's tenants run into."""
+    """Shorten the deadlines that the hung server's tenants reach."""
     set_pool_deadlines(monkeypatch, 0.3)
 
 
 @pytest.fixture
 def no_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for the hung server waits for as long as it hangs."""
+    """Remove them: whoever waits for the hung server waits for as long as it hangs."""
     set_pool_deadlines(monkeypatch, 300.0)
 
 
@@ -57,7 +57,7 @@ async def two(
     database: Database,
     scrub_roles: None,
 ) -> AsyncIterator[Two]:
-    """Two servers, of which one can be made to hang."""
+    """Two servers; one of them can be made to hang."""
     own = await superuser_of(private_postgres)
     async with FaultProxy(own.host, own.port) as proxy:
 

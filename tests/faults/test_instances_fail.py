@@ -1,4 +1,4 @@
-"""One fault of an instance after another: one serves, within the budget, and forgets nothing.
+"""One fault of an instance after another: one serves within the budget, and loses nothing.
 
 `make chaos` injects many in random order and prints what it sees.
 """
@@ -21,12 +21,12 @@ from tests.fixtures.processes import kill
 from tests.fixtures.served import NO_ANSWER
 from tests.fixtures.waiting import eventually
 
-# Longer than after any of these an instance is trusted, or taken for abandoned.
+# After that long an instance is no longer trusted, and is taken for abandoned.
 _LONG_AGO = 11.0
 
 
 async def kill_the_active(instances: Instances) -> None:
-    """Its successor ends what it left on the servers."""
+    """Kill it; its successor ends what it left on the servers."""
     active, other = await instances.active(), await instances.other()
     await kill(active.running.process)
     if not FAULTS:  # nobody is left who has the dead one's trust
@@ -35,7 +35,7 @@ async def kill_the_active(instances: Instances) -> None:
 
 
 async def pause_the_active(instances: Instances) -> None:
-    """It serves nobody and writes nothing when it wakes up."""
+    """Pause it; when it wakes up, it serves nobody and writes nothing."""
     active, other = await instances.active(), await instances.other()
     active.running.process.send_signal(signal.SIGSTOP)
     late = [asyncio.create_task(_ask_late(active, method)) for method in ("GET", "PUT", "POST")]
@@ -57,7 +57,7 @@ async def _ask_late(active: Instance, method: str) -> int:
 
 
 async def stop_the_active(instances: Instances) -> None:
-    """It hands over and ends in order; no request through the other one fails meanwhile."""
+    """Stop it; it hands over and ends in order, and no request through the other one fails."""
     active, other = await instances.active(), await instances.other()
     answers = set()
 
@@ -73,7 +73,7 @@ async def stop_the_active(instances: Instances) -> None:
 
 
 async def cut_the_active_off_from_the_catalog(instances: Instances) -> None:
-    """Another one takes over, after the trust of the one that is cut off."""
+    """Cut it off; another one takes over after its trust has ended."""
     active, other = await instances.active(), await instances.other()
     if chance.random() < 0.5:
         active.to_catalog.black_hole()
@@ -90,7 +90,7 @@ async def _is_active(instances: Instances, instance: Instance) -> bool:
 
 
 async def cut_off_the_server(instances: Instances) -> None:
-    """Nobody takes over; connections are lent again when the server is back."""
+    """Cut off the server; nobody takes over, and connections are lent when it is back."""
     instances.to_server.black_hole()
     await asyncio.sleep(chance.uniform(0, 3))
     await instances.to_server.reset()
@@ -98,7 +98,7 @@ async def cut_off_the_server(instances: Instances) -> None:
 
 
 async def restart_the_catalog(instances: Instances) -> None:
-    """Whoever takes the lock first goes on, be it the same one; another one ends."""
+    """Restart it; whoever takes the lock first goes on, even the same one; another one ends."""
     before = await instances.active()
     for each in instances.all:
         each.to_catalog.refuse()

@@ -1,4 +1,4 @@
-"""Postgres' lock table is full, so nobody can log in: whoever is in goes on."""
+"""Postgres' lock table is full, so nobody can log in: open connections work."""
 
 from __future__ import annotations
 

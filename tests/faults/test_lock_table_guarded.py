@@ -1,4 +1,4 @@
-"""One tenant takes locks by the hundred: the others go on, and the one is stopped and told why."""
+"""One tenant takes locks by the hundred: the others go on, and it is stopped and told why."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def api(
     catalog_template: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Api]:
-    """The service on that server, its catalog elsewhere, with two tenants that do no harm."""
+    """The service on that server, its catalog elsewhere, with two harmless tenants."""
     data_dir = tmp_path_factory.mktemp("data")
     async with (
         fresh_database(postgres_server, template=catalog_template) as catalog,
@@ -76,7 +76,7 @@ async def api(
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def tenant(api: Api, request: pytest.FixtureRequest) -> str:
-    """A tenant of this test's own; `per_tenant` unless the test says otherwise."""
+    """A tenant of this test alone; `per_tenant` unless the test says otherwise."""
     strategy = getattr(request, "param", "per_tenant")
     name = f"t{uuid4().hex[:8]}-{strategy.replace('_', '-')}"
     await api.tenant(name, strategy)
@@ -90,7 +90,7 @@ async def run(api: Api, tenant: str, body: str) -> Response:
 
 
 async def recorded(api: Api, tenant: str) -> list[str]:
-    """What the audit trail says was ended of the tenant, oldest first."""
+    """The audit trail of what was ended of the tenant, oldest first."""
     await api.service.audit_outbox.flush()
     events = ok(await api.client.get("/v1/events", params={"tenant": tenant}))["items"]
     actions = ("pool.statement_cancelled", "pool.connection_terminated")
@@ -104,7 +104,7 @@ async def recorded(api: Api, tenant: str) -> list[str]:
 
 @asynccontextmanager
 async def used_meanwhile(api: Api) -> AsyncIterator[list[Response]]:
-    """Ask as the other tenants again and again; what was answered."""
+    """Query as the other tenants again and again; returns the answers."""
     answers: list[Response] = []
 
     async def ask(tenant: str) -> None:
@@ -148,7 +148,7 @@ async def test_the_largest_holders_statement_is_ended_and_others_go_on(
     assert "of the lock table of server local was used" in why["detail"]
     assert [each.status_code for each in answers] == [200] * len(answers)
     assert await recorded(api, tenant) == ["pool.statement_cancelled"]
-    # The table is free again: logins and writes work, those of the same tenant too.
+    # The table is free again: logins and writes work, also those of the same tenant.
     await eventually(lambda: guard.utilization < 0.5, because="locks given back")
     for name in (tenant, *_OTHERS):
         ok(await run(api, name, "perform pg_advisory_xact_lock(1);"))

@@ -1,4 +1,4 @@
-"""One tenant's login or database is gone: it is told; the others and the server are not."""
+"""One tenant's login or database is gone: it gets an error; others and the server do not."""
 
 import pytest
 

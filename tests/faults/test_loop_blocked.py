@@ -1,4 +1,4 @@
-"""Our own event loop stands still for two seconds: nobody takes that for Postgres' trouble."""
+"""Our own event loop stands still for two seconds: nobody takes that for a fault of Postgres."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ BLOCK_SECONDS = 2.1
 async def measured(
     database: Database, fault_proxy: FaultProxy, scrub_roles: None
 ) -> AsyncIterator[TenantPoolManager]:
-    """A manager that measures how late its loop is, and whose logins may take a second."""
+    """A manager that measures its loop's lag, and whose logins may take a second."""
     lag = EventLoopLag()
     watching = asyncio.create_task(lag.measure(), name="loop lag")
     configs = {PoolStrategy.PER_TENANT: PoolConfig.per_tenant(pool_size=2)}
@@ -41,7 +41,7 @@ async def measured(
 
 
 def block_loop() -> None:
-    """What a forgotten synchronous call does."""
+    """Block it like a forgotten synchronous call."""
     time.sleep(BLOCK_SECONDS)
 
 
@@ -70,7 +70,7 @@ async def test_an_idle_connection_passes_the_check_it_was_in(bench: Bench) -> No
     async with lent(pool, acme):
         pass
     checking = asyncio.create_task(pool.connections.check(not_since=time.monotonic()))
-    for _ in range(3):  # by then the question is sent; the answer comes during the block
+    for _ in range(3):  # by then the question is sent; the answer arrives during the block
         await asyncio.sleep(0)
     assert pool.connections.checking
     block_loop()

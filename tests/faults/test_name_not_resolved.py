@@ -1,4 +1,4 @@
-"""The server's name cannot be resolved for a while: what is open works."""
+"""The server's name cannot be resolved for a while: open connections work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.fixtures.watch import watched_manager_on
 
 
 class NameServer:
-    """Knows one address; until it fails, or hangs."""
+    """Knows one address, until it fails or hangs."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -62,7 +62,7 @@ def names(database: Database) -> NameServer:
 async def named(
     database: Database, names: NameServer, scrub_roles: None
 ) -> AsyncIterator[TenantPoolManager]:
-    """A manager of a server with a name, whose tenant `working` has a connection."""
+    """A manager of a server with a name; its tenant `working` has a connection."""
     login = replace(login_to(database), host="db.invalid", resolver=Resolver(names.look_up))
     async with watched_manager_on(database, login=login, connect_timeout=1.0) as manager:
         for name in ("working", "new"):

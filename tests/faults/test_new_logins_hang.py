@@ -1,4 +1,4 @@
-"""New logins hang, and what is open works: who has connections is served, who needs one is told."""
+"""New logins hang, open connections work: who has one is served, who needs one gets an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.fixtures.watch import watched_manager_on
 async def behind(
     database: Database, fault_proxy: FaultProxy, scrub_roles: None
 ) -> AsyncIterator[TenantPoolManager]:
-    """A manager behind the proxy, whose tenant `working` has connections and `new` has none."""
+    """A manager behind the proxy; its tenant `working` has connections, and `new` has none."""
     async with watched_manager_on(database, proxy=fault_proxy, connect_timeout=0.5) as manager:
         for name in ("working", "new"):
             await provisioned(manager, name)

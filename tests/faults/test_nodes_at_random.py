@@ -32,7 +32,7 @@ from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import AWAY
 
 BUDGET = 8
-# Provisioning and a rotation log in as the tenant once, in the place of an admin connection.
+# Provisioning and a rotation log in as the tenant once, in place of an admin connection.
 MOST = BUDGET + 1
 TENANTS = ("acme", "bravo", "coral")
 NODES = ("east", "west")
@@ -46,10 +46,10 @@ _CHANGES = [
     [("POST", "pool/pause"), ("POST", "pool/resume")],
 ]
 STATEMENT = "SELECT pg_sleep(0.01)"
-# In seconds; the machine is not to be at its limit.
+# In seconds; the machine must not be at its limit.
 _PAUSE = 0.01
 _GLANCE = 0.1
-# Of all that have a tenant's role, and whose they are.
+# All that have a tenant's role, and who has them.
 _BACKENDS = """
 SELECT pid, usename, application_name, state, now() - backend_start AS age, left(query, 60) AS query
 FROM pg_stat_activity WHERE usename ~ '^tenant_'
@@ -60,12 +60,12 @@ pytestmark = pytest.mark.usefixtures("scrub_roles")
 
 @dataclass(slots=True)
 class Site:
-    """A service and its nodes before a Postgres, and what became of those that use them.
+    """A service and its nodes in front of a Postgres, and what happened to their users.
 
     Attributes:
         answered: statements, by place and tenant.
         responses: of the service, by status; 0 for none.
-        most: connections that Postgres has shown at once; *too_many*: what they were.
+        most: the most connections that Postgres has shown at once; *too_many*: which they were.
     """
 
     directory: Path
@@ -117,7 +117,7 @@ class Site:
             await asyncio.sleep(_PAUSE)
 
     async def work(self, place: str, tenant: str) -> None:
-        """Be an application of a node that connects again whenever it is disconnected."""
+        """Be a node's application that connects again whenever it is disconnected, without end."""
         while True:
             try:
                 async with self.nodes[place].application(tenant) as connection:
@@ -129,7 +129,7 @@ class Site:
                 await asyncio.sleep(0.1)
 
     async def operate(self) -> None:
-        """Change what concerns pools, and what they are, without end."""
+        """Change pools and their settings, without end."""
         chance = random.Random(1)  # noqa: S311 - which change is next
         while True:
             tenant = chance.choice(TENANTS)
@@ -156,7 +156,7 @@ class Site:
         return status
 
     async def watch(self) -> None:
-        """See how many connections there are, without end."""
+        """Count the connections, without end."""
         while True:
             try:
                 async with self.database.connected() as connection:
@@ -179,7 +179,7 @@ class Site:
         assert not self.too_many, "\n".join(self.too_many)
 
     async def leaves_nothing(self) -> bool:
-        """Whether nobody borrows, and Postgres has what the pools know."""
+        """Whether nobody borrows, and Postgres has the connections that the pools know."""
         client = self.service.client
         server = (await client.get("/v1/servers/local")).raise_for_status().json()
         leases = (await client.get("/v1/leases")).raise_for_status().json()
@@ -197,7 +197,7 @@ class Site:
 
 
 async def kill_an_agent(site: Site) -> None:
-    """Its supervisor starts it again."""
+    """Kill it; its supervisor starts it again."""
     node = chance.choice(list(site.nodes.values()))
     await node.kill_agent()
     await _a_while()
@@ -205,7 +205,7 @@ async def kill_an_agent(site: Site) -> None:
 
 
 async def kill_a_pooler(site: Site) -> None:
-    """Its agent starts it again."""
+    """Kill it; its agent starts it again."""
     for pid in chance.choice(list(site.nodes.values())).poolers:
         os.kill(pid, signal.SIGKILL)
 
@@ -238,7 +238,7 @@ async def pause_the_service(site: Site) -> None:
 
 
 async def kill_the_service(site: Site) -> None:
-    """Its supervisor starts it again."""
+    """Kill it; its supervisor starts it again."""
     await site.kill_service()
     await _a_while()
     await site.serve()
@@ -337,5 +337,5 @@ async def test_all_go_on_at_nodes_whatever_fails_around_them(
 
 
 def tracebacks_in(directory: Path) -> list[Path]:
-    """Logs that have some."""
+    """The logs with a traceback."""
     return [log for log in directory.glob("**/*.log") if "Traceback" in log.read_text()]

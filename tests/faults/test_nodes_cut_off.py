@@ -1,4 +1,4 @@
-"""The network between a node's agent and the service swallows everything, both ways or one way."""
+"""The network between a node's agent and the service drops everything, both ways or one way."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def held_by(node: RunningNode) -> int:
 
 
 async def backends_of(node: RunningNode, database: Database) -> int:
-    """Connections of its tenants, which nobody else opens any."""
+    """Connections of its tenants, which nobody else opens."""
     async with database.connected() as connection:
         found = await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE starts_with(usename::text, $1)",

@@ -47,7 +47,7 @@ async def test_applications_go_on_whatever_fails_beside_their_pooler(
             await eventually(node.is_ready)
             await all_go_on(served_, TENANTS)
             assert node.poolers == {pooler}
-            # An agent stops, too, and leaves what runs.
+            # An agent stops, too, and leaves its pooler running.
             assert node.agent is not None
             node.agent.terminate()
             assert await node.agent.wait() == 0

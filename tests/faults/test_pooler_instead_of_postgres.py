@@ -1,4 +1,4 @@
-"""A declared server, or the catalog's, is a PgBouncer: it is refused with a sentence."""
+"""A declared server, or the catalog's, is a PgBouncer: it is refused in a sentence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fixtures.pgbouncer import pgbouncer_before
 from tests.fixtures.pools import started_server
 from tests.fixtures.postgres import Database
 
-# What our logins set, of the pools, the admin and the catalog.
+# The settings of our logins: of pools, admins and the catalog.
 _OURS = (
     "search_path, role, client_connection_check_interval, default_transaction_read_only,"
     " exit_on_error, idle_session_timeout, local_preload_libraries, row_security, app.tenant_id,"

@@ -1,4 +1,4 @@
-"""Postgres hangs (SIGSTOP, as in a stalled machine) under load, and goes on later."""
+"""Postgres hangs (SIGSTOP, as on a stalled machine) under load, and goes on later."""
 
 import pytest
 

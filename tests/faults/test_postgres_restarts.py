@@ -1,4 +1,4 @@
-"""Postgres restarts under load: callers are told, nobody hangs, everything heals by itself."""
+"""Postgres restarts under load: callers get errors, nobody hangs, everything recovers."""
 
 from typing import Literal
 

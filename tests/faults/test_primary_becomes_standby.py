@@ -1,4 +1,4 @@
-"""The primary comes back as a standby: it is recognised, left, and found again when promoted."""
+"""The primary comes back as a standby: it is recognized, left, and used again when promoted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fixtures.waiting import eventually
 
 
 async def replicable(postgres: EmbeddedPostgres) -> Database:
-    """A server that writes what a standby needs to begin with."""
+    """A server that writes what a standby needs."""
     database = await superuser_of(postgres)
     async with database.connected() as connection:
         await connection.execute("alter system set wal_level = 'replica'")
@@ -25,7 +25,7 @@ async def replicable(postgres: EmbeddedPostgres) -> Database:
 
 
 async def demote(postgres: EmbeddedPostgres) -> None:
-    """Restart a server as a hot standby of nobody."""
+    """Restart a server as a hot standby without a primary."""
     assert postgres._cluster is not None
     (postgres._cluster.directory / "standby.signal").touch(mode=0o666)
     await postgres.restart()
@@ -69,7 +69,7 @@ async def refused(manager: TenantPoolManager) -> bool:
 
 
 async def write_in_vain(manager: TenantPoolManager, *, read_only: bool) -> None:
-    """Write where nothing can be written, for the lease's own or for some other reason."""
+    """Write where writing fails, because of the lease itself or for another reason."""
     async with manager.lease("acme", read_only=read_only) as connection:
         await connection.execute("set transaction read only")
         await run_query(connection, "create table t (i int)", [], max_rows=1, timeout=5)

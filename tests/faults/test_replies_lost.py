@@ -1,4 +1,4 @@
-"""Replies that are lost on their way: what a request writes is stored once at most."""
+"""Replies that are lost on the way: what a request writes is stored at most once."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.fixtures.watch import TIGHT, watched_manager_on
 
 LEASES = 600
 CALLERS = 40
-# A caller whom an eviction refused tries again after so many seconds.
+# A caller that an eviction refused tries again after that many seconds.
 _BACKOFF = 0.005
 _FORESEEN = (asyncio.CancelledError, Unavailable, LeaseLost, *CONNECTION_ERRORS)
 
@@ -30,7 +30,7 @@ CONFIGS = {
 
 
 class Disturber:
-    """Changes whatever can be changed about a manager's pools, at random."""
+    """Changes whatever can change about a manager's pools, at random."""
 
     def __init__(self, manager: TenantPoolManager, chance: random.Random) -> None:
         self.manager = manager
@@ -39,7 +39,7 @@ class Disturber:
         self.served = Progress()
 
     async def run(self) -> None:
-        """One disturbance after another until cancelled; then the budget is whole again."""
+        """Make one disturbance after another until cancelled; then restore the budget."""
         server = self.manager.servers["local"]
         try:
             while True:
@@ -119,7 +119,7 @@ async def test_nothing_is_lost_and_the_budget_holds(database: Database, scrub_ro
 
 
 async def rests(manager: TenantPoolManager, database: Database) -> None:
-    """Counters, pools and Postgres agree, and nobody wants anything."""
+    """Whether counters, pools and Postgres agree, and nobody wants anything."""
     budget = manager.servers["local"].budget
     await eventually(
         lambda: budget.used == sum(pool.metrics.total_connections for pool in manager.pools())

@@ -1,4 +1,4 @@
-"""A hoster makes the server read-only, as while a disk is full: no lease writes through that."""
+"""A provider makes the server read-only, as while a disk is full: no lease writes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WRITES = "insert into notes values (1)"
 
 @asynccontextmanager
 async def locked(api: Api, server: Database, lock: str, unlock: str) -> AsyncIterator[None]:
-    """The server is read-only for a block, and the service has noticed both."""
+    """The server is read-only for a block, and the service has noticed both changes."""
     database = api.service.manager.servers["local"].admins.login.database
     async with server.connected() as hoster:
         await hoster.execute(f"SET {_SETTING} = off")
@@ -53,7 +53,7 @@ async def noticed(api: Api, *, read_only: bool) -> None:
 
 
 async def shown(api: Api) -> dict[str, Any]:
-    """What is shown of the server where a user looks: the view, readiness, the metric."""
+    """The server as a user sees it: the view, readiness, the metric."""
     checks = ok(await api.client.get("/readyz"))["checks"]
     [servers] = [check for check in checks if check["name"] == "servers"]
     metrics = (await api.client.get("/metrics")).text

@@ -1,4 +1,4 @@
-"""kill -9 of the service under load, and a new one on the same catalog: everything heals."""
+"""kill -9 of the service under load, and a new one on the same catalog: everything recovers."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ CLIENTS = 5
 
 
 async def load_until_killed(service: Served) -> None:
-    """Callers of two tenants, in the midst of whom the process is killed."""
+    """Run callers of two tenants, and kill the process while they work."""
     callers = [
         asyncio.create_task(service.caller(name), name=f"caller of {name}")
         for name in "ab"
@@ -32,7 +32,7 @@ async def load_until_killed(service: Served) -> None:
 async def test_the_next_service_knows_its_tenants_and_serves_them(
     database: Database, serve: Serve
 ) -> None:
-    # For the moment between death and discovery there may be both services' back-ends.
+    # Between death and discovery both services' back-ends can exist.
     async with watched(database, budget=2 * BUDGET) as watch:
         async with serve(servers__local__budget=BUDGET) as first:
             for name in "ab":

@@ -23,7 +23,7 @@ def postmaster_pid(data_dir: Path) -> int:
 
 
 def database_of_running(data_dir: Path) -> Database:
-    """The server of another process, from what that left in its directory."""
+    """Another process's server, from the files in its directory."""
     lines = (data_dir / "postgres" / "postmaster.pid").read_text().splitlines()
     password = (data_dir / "postgres-password").read_text().strip()
     return Database("127.0.0.1", int(lines[3]), "postgres", password, "poolkeeper")

@@ -1,4 +1,4 @@
-"""The server's name has several addresses, and the first of them is of no use."""
+"""The server's name has several addresses, and the first of them does not work."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def closed_port() -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def full_listener() -> AsyncIterator[int]:
-    """A listener whose queue is full answers no further SYN, as a machine that is off."""
+    """A listener with a full queue answers no further SYN, like a machine that is off."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -90,7 +90,7 @@ USELESS: dict[str, Useless] = {
 
 
 class Table:
-    """A name with addresses on this machine, told apart by their ports."""
+    """A name with addresses on this machine that differ in their ports."""
 
     def __init__(self, *ports: int) -> None:
         self.ports = ports

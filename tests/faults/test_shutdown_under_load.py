@@ -1,4 +1,4 @@
-"""SIGTERM comes while callers are being served: the service ends soon, well, and completely."""
+"""SIGTERM arrives while callers are served: the service ends soon, in order, and completely."""
 
 import asyncio
 import signal
@@ -15,7 +15,7 @@ from tests.fixtures.served import Serve, Served, served
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import watched
 
-# As unhurried orchestrators grant it: Docker, for one.
+# As patient orchestrators allow, such as Docker.
 GRACE = 10.0
 BUDGET = 4
 CLIENTS = 10
@@ -55,7 +55,7 @@ async def test_the_service_ends_well_and_leaves_no_back_end(
     ):
         async with under_load(service):
             assert await ends(service) == 0
-        # 503 with a Retry-After, or no connection: nobody was told anything false.
+        # 503 with a Retry-After, or no connection: no answer was wrong.
         assert set(service.answers) <= {200, 503, 0}
         assert await backends(database) == 0
 

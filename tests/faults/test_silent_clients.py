@@ -1,4 +1,4 @@
-"""More silent clients than a service has descriptors: it goes on answering."""
+"""More silent clients than a service has descriptors: it continues to answer."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -21,7 +21,7 @@ async def test_a_service_with_few_descriptors_answers_its_probe_and_its_tenants(
         serve(under=("prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}")) as service,
         AsyncExitStack() as stack,
     ):
-        # A kept connection may be the one that is closed to make room when the next request begins.
+        # A kept connection may be closed to make room when the next request begins.
         service.client.headers["Connection"] = "close"
         await service.tenant("acme")
         host, port = service.client.base_url.host, service.client.base_url.port or 0

@@ -1,4 +1,4 @@
-"""One size for this service and two nodes: as Postgres sees it, never exceeded while load moves."""
+"""One size for this service and two nodes: Postgres never sees more while load moves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Site:
 
     Attributes:
         most: connections that Postgres may show.
-        answered: how many statements, by place.
+        answered: the number of statements, by place.
     """
 
     service: Served
@@ -48,7 +48,7 @@ class Site:
         response.raise_for_status()
 
     async def shares(self) -> Mapping[str, int]:
-        """What each place was given; together never more than the size."""
+        """The share of each place; together never more than the size."""
         shown = (await self.service.client.get("/v1/tenants/acme/pool")).raise_for_status().json()
         shares = {each["node"]: each["share"] for each in shown["nodes"]} | {HERE: shown["share"]}
         assert sum(shares.values()) <= self.most, shares
@@ -65,15 +65,15 @@ class Site:
         return obey and sum(share for share, _ in places) <= size
 
     async def has_most(self, place: str) -> bool:
-        """Whether a place has all but one for each of the others."""
+        """Whether a place has all connections except one for each of the others."""
         return (await self.shares())[place] == self.most - 2
 
     @asynccontextmanager
     async def working(self, *places: str, clients: int = 8) -> AsyncIterator[None]:
         """Clients that always have work at each of these places, for a block.
 
-        They leave between two statements: in place of one that hangs up inside a statement
-        PgBouncer opens another connection before Postgres has ended the first.
+        They leave between two statements: if one hangs up inside a statement, PgBouncer opens
+        another connection before Postgres has ended the first.
         """
         leaving = asyncio.Event()
         work = [self._work_here if place == HERE else self._work_on for place in places]
@@ -107,7 +107,7 @@ class Site:
                 self.answered[place] += 1
 
     async def all_go_on(self) -> None:
-        """Wait until every place has answered after now."""
+        """Wait until every place has answered from now on."""
         self.answered.clear()
         await eventually(lambda: set(self.answered) == {HERE, *self.nodes})
 

@@ -20,7 +20,7 @@ MAX_CONNECTING = 2
 
 
 class Attempts:
-    """How many logins of tenants are under way; they are real ones."""
+    """The number of running logins of tenants; they are real."""
 
     def __init__(self) -> None:
         self.now = self.most = self.total = 0
@@ -40,7 +40,7 @@ class Attempts:
 
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> Attempts:
-    """Counts what goes through `driver.connect`."""
+    """Counts calls of `driver.connect`."""
     attempts = Attempts()
     monkeypatch.setattr(driver, "connect", attempts.connect)
     return attempts

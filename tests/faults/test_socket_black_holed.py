@@ -1,4 +1,4 @@
-"""The network swallows everything: during a query, at the end of a lease, while connecting."""
+"""The network drops everything: during a query, at the end of a lease, while connecting."""
 
 # ruff: noqa: PT012 - it is the whole block of a lease that raises
 
@@ -30,7 +30,7 @@ def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
 async def behind(
     database: Database, fault_proxy: FaultProxy, scrub_roles: None
 ) -> AsyncIterator[TenantPoolManager]:
-    """A manager whose every connection goes through the proxy."""
+    """A manager whose connections all go through the proxy."""
     async with watched_manager_on(database, proxy=fault_proxy, connect_timeout=0.5) as manager:
         await provisioned(manager, "a")
         yield manager
@@ -105,7 +105,7 @@ async def test_an_attempt_older_than_an_outage_says_nothing_of_the_server_that_i
 async def test_back_ends_stranded_by_an_outage_are_ended_before_others_take_their_places(
     database: Database, fault_proxy: FaultProxy, scrub_roles: None
 ) -> None:
-    """As when a firewall forgets its connections: Postgres hears of no end for hours."""
+    """As when a firewall forgets its connections: Postgres sees no end for hours."""
     async with watched_manager_on(
         database, proxy=fault_proxy, connect_timeout=0.5, budget=5
     ) as manager:

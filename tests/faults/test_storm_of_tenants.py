@@ -31,7 +31,7 @@ CONFIGS = {
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pools that close give up at once what has not ended, as in a storm they do after seconds."""
+    """Closing pools give up at once what has not ended, as they do in a storm after seconds."""
     monkeypatch.setattr(pools, "_SETTLE_DEADLINE", 0.002)
 
 
@@ -79,7 +79,7 @@ async def test_every_back_end_belongs_to_a_pool_afterwards(
         await no_pool_is_pinned(manager)
 
         async def each_has_its_pool() -> bool:
-            # An idle one that closes just now is in neither of both.
+            # An idle one that is closing now is in neither of both.
             shown = await pids(database)
             return shown == {
                 connection.pid

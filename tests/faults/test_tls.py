@@ -1,4 +1,4 @@
-"""Over TLS we talk to the server that was declared, or to nobody."""
+"""TLS connects only to the declared server, or to none."""
 
 import asyncio
 import ssl
@@ -31,7 +31,7 @@ WEAKER = pytest.mark.parametrize("tls", ["require", "verify-full"])
 
 
 def declared(server: Database, **endpoint: Any) -> ServerSettings:
-    """What an operator writes down."""
+    """The settings as an operator writes them."""
     return ServerSettings(
         host=endpoint.pop("host", server.host),
         port=server.port,
@@ -43,7 +43,7 @@ def declared(server: Database, **endpoint: Any) -> ServerSettings:
 
 @asynccontextmanager
 async def connected(endpoint: ServerSettings) -> AsyncIterator[asyncpg.Connection]:
-    """A pool's connection there, for a block."""
+    """A pool's connection to it, for a block."""
     login = wire.Login(**_login("local", endpoint))
     connection = await driver.connect(login, timeout=20)
     try:
@@ -53,7 +53,7 @@ async def connected(endpoint: ServerSettings) -> AsyncIterator[asyncpg.Connectio
 
 
 async def refusal(endpoint: ServerSettings) -> str:
-    """Why neither a pool nor the catalog connects there: the same sentence from both."""
+    """Why neither a pool nor the catalog connects to it: both give the same sentence."""
     with pytest.raises(ServerUnavailable) as raised:
         async with connected(endpoint):
             pass
@@ -126,7 +126,7 @@ async def test_a_server_is_not_asked_in_clear_after_its_certificate_was_refused(
 
 @asynccontextmanager
 async def untrusted_server(authorities: Authorities) -> AsyncIterator[ServerSettings]:
-    """A server with a certificate of the other authority, which nobody may ask anything."""
+    """A server with a certificate of the other authority, to which nobody may send a query."""
     async with hostile_server(asking_in_clear, tls=showing(authorities.other)) as server:
         yield ServerSettings.model_validate(
             {
@@ -141,7 +141,7 @@ async def untrusted_server(authorities: Authorities) -> AsyncIterator[ServerSett
 
 
 def showing(authority: trustme.CA) -> ssl.SSLContext:
-    """What a server needs to show a certificate for `localhost`."""
+    """The files with which a server shows a certificate for `localhost`."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
     return context
@@ -172,7 +172,7 @@ _SOMEWHERE = {"host": "localhost", "user": "u", "password": PASSWORD}
 
 
 async def talk(port: int, tls: ssl.SSLContext, *, timeout: float = 20) -> None:
-    """Try to log in there."""
+    """Try to log in to it."""
     await wire.connect(login_to(port, host="localhost", tls=tls), timeout=timeout)
 
 

@@ -40,7 +40,7 @@ class _Undo(Exception):
 
 @dataclass(slots=True)
 class Arena:
-    """Where mallory attacks alice, both isolated by *strategy*."""
+    """Where mallory attacks alice; *strategy* isolates both."""
 
     strategy: PoolStrategy
     manager: TenantPoolManager
@@ -64,7 +64,7 @@ class Arena:
 
     @property
     def other(self) -> str:
-        """A role that is somebody else's."""
+        """A role of somebody else."""
         return "tenant_alice-per-tenant" if self.strategy is SHARED else f"tenant_{self.alice}"
 
     @property
@@ -79,7 +79,7 @@ class Arena:
         return self.manager.tenant_state(name).tenant.spec
 
     def home(self, name: str) -> str:
-        """The database somebody works in."""
+        """The database in which a tenant works."""
         return self.isolation.database(self.server, self.spec(name))
 
     def login(self, name: str) -> Login:
@@ -90,7 +90,7 @@ class Arena:
 
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[asyncpg.Connection]:
-        """A lease of mallory's whose work is undone."""
+        """A lease of mallory whose work is undone."""
         with suppress(_Undo):
             async with self.lease() as connection:
                 yield connection
@@ -100,7 +100,7 @@ class Arena:
     async def direct(
         self, name: str = "", *, database: str | None = None
     ) -> AsyncIterator[asyncpg.Connection]:
-        """A connection past the pool, of somebody who knows their password."""
+        """A connection outside of the pool, by somebody who knows their password."""
         login = self.login(name or self.mallory)
         connection = await self.server.connect(login.for_database(database) if database else login)
         try:
@@ -115,7 +115,7 @@ class Arena:
             yield connection
 
     async def run(self, template: str, database: str = "") -> None:
-        """Execute as superuser, with {me}, {other}, {home} and {theirs} filled in."""
+        """Execute as superuser, with {me}, {other}, {home} and {theirs} replaced."""
         names = {
             "me": f'"{self.me}"',
             "other": f'"{self.other}"',
@@ -126,14 +126,14 @@ class Arena:
             await connection.execute(template.format(**names))
 
     async def recycled(self) -> None:
-        """Nobody has a connection from before any more."""
+        """Replace all connections from before."""
         for name in (self.mallory, self.alice):
             pool = self.manager.find(self.spec(name).pool_id)
             if pool is not None:
                 await self.manager.evict(pool, EvictionReason.FORCED, 0)
 
     async def audit_and_repair(self) -> None:
-        """What the service does by itself every few seconds."""
+        """Do what the service does by itself every few seconds."""
         if self.audits:
             state = self.manager.tenant_state(self.mallory)
             await self.self_check.audit(self.server, [state])
@@ -157,7 +157,7 @@ async def arenas_on(database: Database) -> AsyncIterator[dict[PoolStrategy, Aren
 
 
 async def _furnish(arena: Arena, account: TenantState) -> None:
-    """A table of notes for somebody, alice's with her secret."""
+    """Make a table of notes for a tenant, alice's with her secret."""
     spec = account.tenant.spec
     await arena.isolation.provision(arena.server, account.tenant, adopt=False, max_size=SIZE)
     if spec.is_shared:

@@ -1,4 +1,4 @@
-"""One arena a strategy for all of a module's attacks, and the count of what held at the end."""
+"""One arena per strategy for all attacks of a module, and a summary at the end."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ async def arenas(postgres_server: Database) -> AsyncIterator[dict[PoolStrategy, 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many attacks were tried under each strategy, and what became of them."""
+    """Print how many attacks were tried under each strategy, and their outcomes."""
     seen = Counter(
         value
         for report in terminalreporter.stats.get("passed", [])

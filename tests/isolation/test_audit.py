@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breach:
-    """Something that breaks a promise: what a superuser runs for it, and to mend it."""
+    """Something that breaks a promise: a superuser's statements that do it and undo it."""
 
     do: str
     undo: str
@@ -191,7 +191,7 @@ async def audited(arena: Arena) -> dict[AuditCheck, Severity]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
 async def another_database(postgres_server: Database) -> AsyncIterator[None]:
-    """A database that belongs to no tenant, whatever its name; nobody may enter it."""
+    """A database that belongs to no tenant, whatever its name; nobody may connect to it."""
     name = "tenants_of_another_service"
     async with postgres_server.connected() as admin:
         await admin.execute(f"CREATE DATABASE {name}")
@@ -210,7 +210,7 @@ async def test_what_breaks_a_promise_is_found(
     try:
         found = await audited(arena)
         assert found.pop(breach.finds) is breach.severity
-        # Who may read everything, by whatever way, reads what no policy protects as well.
+        # Whoever can read everything, in whatever way, can also read what no policy protects.
         assert found.keys() <= {AuditCheck.ROW_SECURITY, AuditCheck.RLS_BYPASS}
     finally:
         await arena.run(breach.undo)

@@ -1,4 +1,4 @@
-"""Every tenant is audited in its turn, with one connection a server; limits follow sizes."""
+"""Each tenant is audited in its turn, with one connection per server; limits follow sizes."""
 
 import asyncio
 from collections.abc import Iterable
@@ -102,7 +102,7 @@ async def test_a_pool_just_opened_is_audited_on_whichever_server(
     await control.tenant("acme")
     await control.isolation_audit.run_once()
     servers = control.manager.servers
-    # One that is asked before the tenant's own, and where nobody lives.
+    # One that is audited before the tenant's own, and one without tenants.
     monkeypatch.setattr(control.manager, "servers", {"other": _away(), **servers})
     before = control.manager.tenant_state("acme").isolation
     async with control.manager.lease("acme"):

@@ -1,4 +1,4 @@
-"""What an owner opens to others is the owner's fault alone, and is closed again."""
+"""What an owner opens to others is reported for the owner alone, and is revoked."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ async def audited(control: Control) -> dict[str, dict[AuditCheck, Severity]]:
 
 
 async def neighbours(control: Control) -> dict[str, dict[AuditCheck, Severity]]:
-    """One tenant of each strategy, all of them well."""
+    """One tenant of each strategy, all without findings."""
     for strategy in PoolStrategy:
         await control.tenant(f"neighbour-{strategy.replace('_', '-')}", strategy)
     await control.tenant("neighbour")

@@ -1,4 +1,4 @@
-"""Schemas for extensions: every per_tenant tenant may use them, and creates nothing there."""
+"""Schemas for extensions: every per_tenant tenant can use them, and creates nothing there."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def api(prepared: Database, catalog_database: Database, tmp_path: Path) ->
 
 
 async def found(api: Api, tenant: str) -> dict[AuditCheck, Severity]:
-    """What an audit of the tenant finds now."""
+    """The findings of an audit of the tenant now."""
     manager = api.service.manager
     state = manager.tenant_state(tenant)
     check = IsolationAudit(
@@ -60,7 +60,7 @@ async def found(api: Api, tenant: str) -> dict[AuditCheck, Severity]:
 
 
 async def compares_as_citext(api: Api, url: str) -> bool:
-    """Whether a column of the type is compared by the type's own operator."""
+    """Whether a column of the type is compared with the type's own operator."""
     sql = "create table if not exists names as select 'Ann'::extensions.citext as name"
     ok(await api.query(url, sql, read_only=False))
     return await api.value(url, "select count(*) from names where name = 'aNN'") == 1

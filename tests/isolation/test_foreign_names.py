@@ -1,4 +1,4 @@
-"""Names and settings that others chose in another encoding blind no check and stop no change."""
+"""Names and settings of others in another encoding hide nothing from checks and stop no change."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
 from tests.isolation.test_excess_grants import audited
 
-# In LATIN1 no UTF-8: a database, roles, a comment and settings of the whole cluster.
+# In LATIN1, not UTF-8: a database, roles, a comment and settings of the whole cluster.
 FOREIGN = (
     'CREATE DATABASE "gr\\u00f6\\u00dfe" TEMPLATE template0',
     'REVOKE CONNECT, TEMPORARY ON DATABASE "gr\\u00f6\\u00dfe" FROM PUBLIC',
@@ -39,7 +39,7 @@ def plain(statement: str) -> str:
 
 @asynccontextmanager
 async def latin1(server: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A connection into a database in LATIN1; its names there are others' trouble."""
+    """A connection to a database in LATIN1; its names are not ours."""
     async with server.connected() as admin:
         await admin.execute(
             "CREATE DATABASE latin1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
@@ -56,7 +56,7 @@ async def latin1(server: Database) -> AsyncIterator[asyncpg.Connection]:
 async def database(
     postgres_server: Database, request: pytest.FixtureRequest
 ) -> AsyncIterator[Database]:
-    """The tenants' database, in UTF-8 or the encoding that the test says."""
+    """The tenants' database, in UTF-8 or the encoding that the test names."""
     encoding = getattr(request, "param", "UTF8")
     home = replace(postgres_server, database=f"test_{uuid4().hex}")
     async with postgres_server.connected() as admin:
@@ -113,7 +113,7 @@ async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8
 
 
 def test_no_query_uses_a_function_that_refuses_text_in_another_encoding() -> None:
-    """PostgreSQL 15.18 does so in starts_with, and each with half a character in replace."""
+    """PostgreSQL 15.18 has that in starts_with; each version, with half a character, in replace."""
     queries = (
         *(each for name, each in vars(inspection).items() if name[1].isupper()),
         server_limits._QUERY,

@@ -1,4 +1,4 @@
-"""What one owner does to its own objects costs it its own report at most, and nobody else's."""
+"""What an owner does to its own objects costs at most its own report, and no other's."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What locks a tenant out is repaired by provisioning and by rotating, or they say why not."""
+"""Provisioning and rotating repair whatever locks a tenant out, or say why they cannot."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ async def test_what_says_that_it_repairs_a_lock_out_does(
     await control.tenant("acme", strategy)
     for how in REPAIRS:
         if how == "rotate" and "SCHEMA" in lock_out:
-            continue  # no matter of the login
+            continue  # not a matter of the login
         if own:
             async with control.manager.lease("acme") as connection:
                 await connection.execute(lock_out)

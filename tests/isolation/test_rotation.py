@@ -1,4 +1,4 @@
-"""A password is rotated without failing a borrower, and what interrupts that is made up for."""
+"""A password is rotated without an error for a borrower; an interrupted rotation is finished."""
 
 import asyncio
 from typing import Any

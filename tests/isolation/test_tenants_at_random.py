@@ -1,4 +1,4 @@
-"""Fifty tenants of all strategies read and write at random, many cut off: no row of another's."""
+"""Fifty tenants of all strategies read and write at random, many cut off: no foreign row."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ from tests.fixtures.postgres import Database
 TENANTS = 50
 SECONDS = 3.0
 SHARED, PER_TENANT, PER_DATABASE = PoolStrategy
-# A database takes its time to be made.
+# Making a database takes time.
 STRATEGIES = (SHARED, PER_TENANT, SHARED, PER_TENANT, PER_DATABASE)
 NOTES = "CREATE TABLE notes (tenant_id text NOT NULL, body text)"
 
@@ -55,7 +55,7 @@ async def test_no_tenant_ever_sees_a_row_of_another(database: Database, scrub_ro
 async def _client(
     manager: TenantPoolManager, name: str, dice: random.Random
 ) -> tuple[int, int, int]:
-    """Work for a while; how often that was done, was cut off, and how many rows were others'."""
+    """Work for a while; returns how often that was done, was cut off, and others' rows."""
     loop = asyncio.get_running_loop()
     end = loop.time() + SECONDS
     done = cut = foreign = 0

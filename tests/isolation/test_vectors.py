@@ -1,4 +1,4 @@
-"""Each known attack has its verdict, and succeeds as soon as its defence is gone."""
+"""Each known attack has its verdict, and succeeds as soon as its defence is removed."""
 
 from collections.abc import Callable
 

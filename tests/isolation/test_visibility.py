@@ -1,4 +1,4 @@
-"""What tenants see of each other besides rows, as docs/guarantees.md tells it."""
+"""What tenants see of each other besides rows, as docs/guarantees.md says."""
 
 from __future__ import annotations
 

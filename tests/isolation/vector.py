@@ -1,4 +1,4 @@
-"""What a known attack is: how it goes, what becomes of it, and which defence stands in its way."""
+"""Known attacks: how each works, its outcome, and the defence against it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Without = Callable[[Arena], AbstractAsyncContextManager[None]]
 
 
 class Verdict(StrEnum):
-    """What becomes of an attack."""
+    """The outcome of an attack."""
 
     HELD = "held"
     OPEN = "open by design"
@@ -44,9 +44,9 @@ class Vector:
 
     Attributes:
         attack: true if it reached what it wanted.
-        verdicts: under the strategies it concerns.
-        without: takes its defence away for a block; not needed where it is open anyway.
-        extension: what Postgres must have at hand for it.
+        verdicts: under the strategies that it concerns.
+        without: removes its defence for a block; not needed if it is open anyway.
+        extension: an extension that Postgres needs for it.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Vector:
 
 
 def sql(switch_off: str, switch_on: str, *, at_home: bool = False) -> Without:
-    """Take a defence away, and put it back, by what a superuser runs."""
+    """Remove a defence, and restore it, with a superuser's statements."""
 
     @asynccontextmanager
     async def without(arena: Arena) -> AsyncIterator[None]:
@@ -86,7 +86,7 @@ def each(**by_strategy: Without) -> Without:
 
 
 def both(*withouts: Without) -> Without:
-    """Several defences, each of which would do."""
+    """Several defences, each of which would be enough."""
 
     @asynccontextmanager
     async def without(arena: Arena) -> AsyncIterator[None]:
@@ -99,7 +99,7 @@ def both(*withouts: Without) -> Without:
 
 
 def patched(target: object, name: str, value: object) -> Without:
-    """Take away a defence that is in our own code."""
+    """Remove a defence in our own code."""
 
     @asynccontextmanager
     async def without(arena: Arena) -> AsyncIterator[None]:
@@ -112,7 +112,7 @@ def patched(target: object, name: str, value: object) -> Without:
 
 
 def logging_in(change: Callable[[Arena, Login], Login]) -> Without:
-    """Log everybody in otherwise."""
+    """Change everybody's login."""
 
     @asynccontextmanager
     async def without(arena: Arena) -> AsyncIterator[None]:
@@ -140,7 +140,7 @@ def unset(*names: str) -> Without:
 
 @asynccontextmanager
 async def without_audits(arena: Arena) -> AsyncIterator[None]:
-    """No isolation audit repairs anything."""
+    """Let no isolation audit repair anything."""
     arena.audits = False
     try:
         yield
@@ -150,7 +150,7 @@ async def without_audits(arena: Arena) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def unproven(arena: Arena) -> AsyncIterator[None]:
-    """Nothing checks that the lease's transaction and its context are still in place."""
+    """Do not check that the lease's transaction and its context are still in place."""
     with (
         patch.object(arena.isolation, "context_check", lambda _: "SELECT 1"),
         patch.object(asyncpg.Connection, "is_in_transaction", lambda _: True),
@@ -167,7 +167,7 @@ ROW_SECURITY_OFF = sql(
 
 
 def in_the_same_database(arena: Arena) -> AbstractAsyncContextManager[None]:
-    """Both work in alice's database."""
+    """Let both work in alice's database."""
     let_in = sql(
         "GRANT CONNECT ON DATABASE {theirs} TO {me}",
         "REVOKE CONNECT ON DATABASE {theirs} FROM {me}",

@@ -1,4 +1,4 @@
-"""Attacks on roles: becoming another one, keeping one for good, getting more of it."""
+"""Attacks on roles: becoming another one, keeping one, getting more of one."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def connect_past_the_limit(arena: Arena) -> bool:
 
 
 async def change_the_password(arena: Arena) -> bool:
-    """It locks the service out, until somebody rotates the password."""
+    """It locks the service out until somebody rotates the password."""
     async with arena.lease() as connection:
         await connection.execute("ALTER ROLE CURRENT_USER PASSWORD 'evil'")
     try:
@@ -90,7 +90,7 @@ async def change_the_password(arena: Arena) -> bool:
 
 
 async def _planted(arena: Arena, setting: str, *, harm: str, audited: bool = True) -> bool:
-    """Whether what mallory set for the role does *harm* on a new connection of the service."""
+    """Whether mallory's setting for the role does *harm* on a new connection of the service."""
     home = arena.home(arena.mallory)
     async with arena.lease() as connection:
         await connection.execute(f"ALTER ROLE CURRENT_USER SET {setting}")

@@ -1,4 +1,4 @@
-"""Attacks on what others have stored: rows, large objects, statistics, functions, triggers."""
+"""Attacks on others' data: rows, large objects, statistics, functions, triggers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LO_COMPATIBLE = sql(
 
 
 async def set_config_of_the_tenant(arena: Arena) -> bool:
-    """One read-only SELECT, which puts everything back."""
+    """One read-only SELECT, which restores everything."""
     async with arena.lease(read_only=True) as connection:
         rows = await connection.fetch(
             """
@@ -108,7 +108,7 @@ async def read_another_schema(arena: Arena) -> bool:
 
 
 async def leave_a_function_with_alice(arena: Arena) -> bool:
-    """Where she would call it for the one she means."""
+    """Where she would call it instead of the one she means."""
     schema = "public" if arena.strategy is SHARED else arena.other
     async with arena.attempt() as connection:
         await connection.execute(
@@ -134,7 +134,7 @@ async def call_a_function_in_public(arena: Arena) -> bool:
 
 
 async def deceive_a_definer(arena: Arena) -> bool:
-    """Have a function of the admin's write where we want it to, by its caller's search_path."""
+    """Make a function of the admin write elsewhere, by its caller's search_path."""
     await arena.run("""
         CREATE TABLE IF NOT EXISTS public.log (who text);
         CREATE OR REPLACE FUNCTION public.audit() RETURNS void SECURITY DEFINER LANGUAGE plpgsql

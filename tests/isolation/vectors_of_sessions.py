@@ -1,4 +1,4 @@
-"""Attacks through a session: leaving the lease, and what is left for the next borrower."""
+"""Attacks through a session: leaving the lease, and leaving something to the next borrower."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def commit(arena: Arena) -> bool:
 
 
 async def commit_and_begin(arena: Arena) -> bool:
-    """The transaction at the end of the lease is not the one it began with."""
+    """The transaction at the end of the lease is not the one with which it began."""
     async with arena.lease() as connection:
         await connection.execute("COMMIT; BEGIN")
     return True
@@ -58,7 +58,7 @@ async def replace_the_proof(arena: Arena) -> bool:
 
 
 async def a_temporary_table(arena: Arena) -> bool:
-    """Of the name of a real one, it swallows what the next borrower writes."""
+    """With the name of a real one, it gets what the next borrower writes."""
     async with arena.lease() as connection:
         await connection.execute("CREATE TEMPORARY TABLE notes (tenant_id text, body text)")
         await connection.execute("GRANT ALL ON pg_temp.notes TO PUBLIC")
@@ -128,7 +128,7 @@ async def a_role_setting_of_the_session(arena: Arena) -> bool:
 
 
 async def lift_the_statement_timeout(arena: Arena) -> bool:
-    """As one statement, which is all that the query endpoint takes."""
+    """As one statement, which is all that the query endpoint accepts."""
     async with arena.lease(statement_timeout=0.1) as connection:
         await connection.execute("""
             DO $$ BEGIN

@@ -1,4 +1,4 @@
-"""Attacks on what all of a server share: others' sessions, databases, files, the server itself."""
+"""Attacks on what all tenants of a server share: sessions, databases, files, the server itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped alerts and dashboards: every expression parses, and asks for what the service has."""
+"""The shipped alerts and dashboards: each expression parses, and reads what the service has."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def panels() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def expressions() -> list[str]:
-    """Every query of alerts and dashboards, as it is when its variables have values."""
+    """Every query of alerts and dashboards, with values for its variables."""
     found = [alert["expr"] for alert in alerts()]
     found += [target["expr"] for _, panel in panels() for target in panel["targets"]]
     return [_filled_in(each) for each in found]
@@ -57,7 +57,7 @@ def _filled_in(expression: str) -> str:
 def asked_for(expression: str) -> set[str]:
     """The metrics that an expression reads.
 
-    Names of functions and labels are followed or preceded by what no metric is.
+    Names of functions and labels are recognized by what precedes or follows them.
     """
     promql_parser.parse(expression)
     bare = re.sub(r'"[^"]*"|\{[^}]*\}|\b(by|without)\s*\([^)]*\)', "", expression)
@@ -148,7 +148,7 @@ async def test_promtool_objects_to_one_name_which_is_opentelemetrys(api: Api) ->
 
 
 def promtool(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    """Run promtool, where there is one."""
+    """Run promtool, if it is installed."""
     found = shutil.which("promtool")
     if found is None:
         missing("There is no promtool on this machine: the rules were only parsed.")

@@ -1,4 +1,4 @@
-"""Configurations of nodes, as the service would give them to an agent."""
+"""Configurations of nodes, as the service gives them to an agent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SERVER = "local"
 
 
 def password_of(user: str) -> str:
-    """What an application's user logs in with."""
+    """The password of an application's user."""
     return f"password of {user}"
 
 
@@ -54,7 +54,7 @@ def configuration(
     generation: int = 1,
     database: Database | None = None,
 ) -> NodeConfiguration:
-    """All of them on one server."""
+    """A configuration of these entries on one server."""
     server = NodeServer(
         host=database.host if database else "127.0.0.1",
         port=database.port if database else 5432,

@@ -1,4 +1,4 @@
-"""PgBouncer before a database of the test's own."""
+"""PgBouncer in front of the test's own database."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ from tests.node.site import Site
 
 @pytest.fixture
 def site(database: Database, enterable_path: Path, scrub_roles: None) -> Site:
-    """A place for a node; `make_roles` makes the tenants that it is to serve."""
+    """A place for a node; `make_roles` makes the tenants that it serves."""
     return Site.beside(database, enterable_path / "node")

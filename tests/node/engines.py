@@ -1,7 +1,7 @@
 """The poolers that must do what `app.node.engine.Engine` says.
 
-Add yours: an `EngineSite` that makes it, and a line here. Then run
-`pytest tests/node/test_engine_conformance.py`.
+Add yours: an `EngineSite` that makes it, and a line here. Then run `pytest
+tests/node/test_engine_conformance.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A login to Postgres or a pooler that takes its time in the middle, as no driver does."""
+"""A login to Postgres or a pooler that stops in the middle, as no driver does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEADLINE = 180.0
 
 @dataclass(slots=True)
 class ScramLogin:
-    """A client that has asked for its challenge."""
+    """A client that has requested its challenge."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -36,7 +36,7 @@ class ScramLogin:
         return login
 
     async def finish(self, password: str) -> bool:
-        """Answer the challenge; whether that is accepted."""
+        """Answer the challenge; returns whether that is accepted."""
         fields = dict(part.split("=", 1) for part in self.challenge.split(","))
         salted = hashlib.pbkdf2_hmac(
             "sha256", password.encode(), base64.b64decode(fields["s"]), int(fields["i"])

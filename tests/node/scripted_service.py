@@ -15,7 +15,7 @@ from tests.node.configurations import SERVER
 
 @dataclass(slots=True)
 class ScriptedService:
-    """A service that gives one node its configuration, and hears its reports."""
+    """A service that gives one node its configuration, and receives its reports."""
 
     latest: NodeConfiguration
     is_away: bool = False

@@ -1,4 +1,4 @@
-"""A place for a node before the run's Postgres, and applications that connect to it."""
+"""A place for a node in front of the run's Postgres, and applications that connect to it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ LOOK_SECONDS = 0.05
 
 @dataclass(slots=True, kw_only=True)
 class EngineSite(ABC, Generic[EngineT]):
-    """A database with tenants' roles, and a directory for a node before it.
+    """A database with tenants' roles, and a directory for a node in front of it.
 
-    There is one for each engine: it makes that engine.
+    There is one class for each engine, which makes that engine.
     """
 
     database: Database
@@ -48,7 +48,7 @@ class EngineSite(ABC, Generic[EngineT]):
 
     @asynccontextmanager
     async def started(self, node: NodeConfiguration) -> AsyncIterator[EngineT]:
-        """The pooler for a block, every entry closed."""
+        """The pooler for a block, with every entry closed."""
         engine = self.engine()
         await engine.start(node)
         try:
@@ -99,7 +99,7 @@ class EngineSite(ABC, Generic[EngineT]):
     async def client(
         self, tenant: str, *, user: str | None = None, password: str | None = None
     ) -> AsyncIterator[psycopg.AsyncConnection]:
-        """An application that connects to a tenant's entry, with that one's own user by default."""
+        """An application that connects to a tenant's entry; by default as that tenant's user."""
         user = user or f"{tenant}.web"
         connection = await Application.connect(
             host="127.0.0.1",
@@ -121,7 +121,7 @@ class EngineSite(ABC, Generic[EngineT]):
     async def role_of(
         self, tenant: str, *, user: str | None = None, password: str | None = None
     ) -> str:
-        """As whom an application is connected to Postgres."""
+        """The role of an application's connection to Postgres."""
         async with self.client(tenant, user=user, password=password) as connection:
             return str((await (await connection.execute("SELECT session_user")).fetchall())[0][0])
 
@@ -157,23 +157,23 @@ class Site(EngineSite[PgBouncer]):
 
     @classmethod
     def beside(cls, database: Database, directory: Path) -> Self:
-        """One for the PgBouncer that is installed."""
+        """A site for the PgBouncer that is installed."""
         return cls(database=database, directory=directory, program=installed_pgbouncer())
 
 
 def pid_of(engine: PgBouncer) -> int:
-    """Of the process that runs."""
+    """The ID of the running process."""
     assert engine.process is not None
     return engine.process.pid
 
 
 def reloads(site: Site) -> int:
-    """How often PgBouncer was asked to read its files again."""
+    """How often PgBouncer was told to read its files again."""
     return (site.directory / "pgbouncer.log").read_text().count("RELOAD command issued")
 
 
 def role_password(name: str) -> str:
-    """Of a tenant's role, as hard to quote as any."""
+    """The password of a tenant's role, which is hard to quote."""
     return f"it\"s '{name}\\ ; ="
 
 
@@ -224,8 +224,8 @@ class Load:
 async def never_more_than(site: EngineSite[Any], most: int) -> AsyncIterator[None]:
     """Watch the tenants' sessions in `pg_stat_activity` about every 10 ms, for a block.
 
-    In place of a client that hangs up inside a statement PgBouncer serves another one before
-    Postgres has ended the first: what is `busy` begins outside the block, and ends there.
+    If a client hangs up inside a statement, PgBouncer serves another before Postgres has ended the
+    first: so `busy` begins outside of the block, and ends there.
     """
     seen: list[int] = []
 

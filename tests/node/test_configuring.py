@@ -1,4 +1,4 @@
-"""A node's files are made beside the event loop: what may come meanwhile."""
+"""A node's files are made in a thread: what can happen in that time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.node.site import Site, reloads
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no configuration wait for its time."""
+    """Apply each configuration without delay."""
     monkeypatch.setattr(module, "RELOAD_INTERVAL", 0.0)
     monkeypatch.setattr(module, "URGENT_INTERVAL", 0.0)
 
@@ -51,7 +51,7 @@ async def test_a_configuration_that_is_replaced_while_it_is_compared_says_nothin
 ) -> None:
     await site.make_roles("acme")
     small, large = site.entry("acme", size=1), site.entry("acme", size=5)
-    # What is compared is what PgBouncer has, or cannot be had; what comes meanwhile is the other.
+    # What is compared is what PgBouncer has, or cannot have; the new one is the other.
     last = large if can_be_rendered else small
     async with site.started(site.configuration(small)) as engine:
         agent = Agent(engine, site.configuration(small))
@@ -75,7 +75,7 @@ async def test_a_configuration_that_is_replaced_while_it_is_compared_says_nothin
         await agent.look()
         assert (agent.version, agent.problem) == (3, "")
         assert (await engine.read_back())["acme"].size == last.size
-        # Nothing but what differs.
+        # Nothing except what differs.
         assert reloads(site) - before == (1 if can_be_rendered else 0)
 
 

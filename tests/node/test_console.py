@@ -1,4 +1,4 @@
-"""PgBouncer's console: who is let in, what it answers, and that it may not."""
+"""PgBouncer's console: who may use it, its answers, and hangs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_commands_are_answered_and_a_refused_one_changes_nothing(site: Sit
             read.append(row["name"])
             return row["name"]
 
-        # What has not changed since is not read again.
+        # Rows that have not changed are not read again.
         for _ in range(3):
             shown = await console.rows("SHOW DATABASES", name, is_polled=True)
             assert set(shown) == {"acme", "pgbouncer"}
@@ -79,6 +79,6 @@ async def test_a_socket_that_nobody_listens_on_is_told_from_one_that_hangs(
             await Console.connect(engine._socket, uid=Account.choose().uid)
         with paused(pid_of(engine)), pytest.raises(ConsoleLost, match="does not answer"):
             await engine.measure()
-        # The next command connects anew.
+        # The next command connects again.
         monkeypatch.setattr(module, "DEADLINE_SECONDS", 60.0)
         assert await engine.measure() == {}

@@ -1,4 +1,4 @@
-"""Drivers work through a node, each with the settings that docs/nodes.md names."""
+"""Drivers work through a node, each with the settings in docs/nodes.md."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def node(
 
 @pytest.fixture(params=["unprepared", "prepared"])
 def prepares(request: pytest.FixtureRequest) -> bool:
-    """Whether drivers prepare statements, as they do by themselves: since PgBouncer 1.21."""
+    """Whether drivers prepare statements, as they do by default: since PgBouncer 1.21."""
     if request.param == "unprepared":
         return False
     if version_of(installed_pgbouncer()) < (1, 21):
@@ -69,7 +69,7 @@ async def test_psycopg_works(node: RunningNode, *, prepares: bool) -> None:
         with pytest.raises(psycopg.errors.UniqueViolation):
             await connection.execute("insert into fruits values (%s, %s)", (1, "pear"))
         await connection.rollback()
-        for _ in range(10):  # it prepares a statement that it executes for the fifth time
+        for _ in range(10):  # it prepares a statement when it executes it for the fifth time
             found = await connection.execute("select current_user, * from fruits")
             assert await found.fetchall() == [("tenant_acme", 1, "apple")]
             await connection.commit()
@@ -108,13 +108,13 @@ async def test_prepared_statements_follow_their_clients_to_other_connections(
             node.dsn("acme").replace("&connect_timeout=180", ""), timeout=180
         )
         for turn in range(60):
-            # More than PgBouncer keeps of a connection: it prepares them again.
+            # More than PgBouncer keeps per connection: it prepares them again.
             sql = f"select $1::int + {number * 60 + turn % 50} as sum, {number} as client"
             [found] = await connection.fetch(sql, turn)
             assert tuple(found) == (turn + number * 60 + turn % 50, number)
         await connection.close(timeout=180)
 
-    # Of more clients than there are connections.
+    # From more clients than there are connections.
     await asyncio.gather(*map(work, range(8)))
 
 

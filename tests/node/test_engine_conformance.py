@@ -1,4 +1,4 @@
-"""What every `Engine` must do, seen by applications and by Postgres: run for each of `ENGINES`."""
+"""What every `Engine` must do, as applications and Postgres see it: for each of `ENGINES`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Place = EngineSite[Any]
 def site(
     request: pytest.FixtureRequest, database: Database, enterable_path: Path, scrub_roles: None
 ) -> Place:
-    """A place for each engine in turn; `make_roles` makes the tenants that it is to serve."""
+    """A place for each engine in turn; `make_roles` makes the tenants that it serves."""
     return ENGINES[request.param](database, enterable_path / "node")
 
 
@@ -168,7 +168,7 @@ async def test_its_own_users_enter_an_entry_with_its_role_and_nobody_else_does(
                 await site.role_of("acme", user=user, password=password)
         with pytest.raises(REFUSED):
             await site.enter_without_password("acme", "acme.web")
-        # Which holds up nobody else, nor the same one.
+        # This delays nobody else, nor the same client.
         assert await site.role_of("acme", user="acme.web") == "tenant_acme"
         assert await site.role_of("acme", user="acme.jobs") == "tenant_acme"
         assert await site.role_of("bravo") == "tenant_bravo"
@@ -180,7 +180,7 @@ async def test_nobody_enters_with_a_removed_login_nor_an_entry_that_drains(site:
     async with site.started(site.configuration(both, site.entry("bravo"))) as engine:
         await engine.open("acme")
         await engine.open("bravo")
-        # A pooler may remember who was in.
+        # A pooler may remember who was logged in.
         assert await site.role_of("acme", user="acme.web") == "tenant_acme"
         async with site.client("bravo") as inside:
             draining = replace(site.entry("bravo"), draining=True)
@@ -254,7 +254,7 @@ async def test_a_request_to_cancel_is_no_client(site: Place, fault_proxy: FaultP
             await client.execute("SELECT 1")
             sleeping = asyncio.create_task(client.execute("SELECT pg_sleep(3600)"))
             await eventually(lambda: is_in_use(engine, "acme"))
-            # It does not get through to Postgres.
+            # It does not reach Postgres.
             fault_proxy.hold_new()
             cancelling = asyncio.create_task(
                 psycopg.AsyncConnection.cancel_safe(client, timeout=180)
@@ -308,8 +308,8 @@ async def test_the_mean_hold_is_known_without_the_wait(site: Place) -> None:
         totals = (await engine.totals())["acme"]
         measured = EstimatedLoad.during(1.0, totals.since(EntryTotals()))
         assert measured is not None
-        # Each is 5 ms and more, but for those of the clients that hung up in the middle of it;
-        # three of four wait for one another.
+        # Each takes 5 ms and more, except for those of the clients that hung up in the middle of
+        # it; three of four wait for one another.
         assert measured.hold * measured.arrivals >= 0.005 * (measured.arrivals - 4)
         assert measured.wait > 1.5 * measured.hold
 
@@ -325,7 +325,7 @@ async def test_what_runs_is_taken_over_as_it_is(site: Place) -> None:
             first.leave()
             another = site.engine()
             assert await another.is_running()
-            # By a configuration that it does not have yet.
+            # With a configuration that it does not have yet.
             assert await another.start(site.configuration(site.entry("acme", size=9), version=2))
             try:
                 assert await another.read_back() == {

@@ -1,4 +1,4 @@
-"""What is estimated of waits, compared with what clients of a real pooler saw."""
+"""Estimated waits, compared with those of clients of a real pooler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.node.site import Site, working
 SIZE, CLIENTS, HOLD = 2, 8, 0.02
 PATIENCE = 0.06
 FACTOR = 1.5
-# Of fewer waits nothing can be said.
+# Fewer waits say nothing.
 LEAST = 500
 # The server has this machine's clock, and begins a transaction once it has a connection.
 STATEMENT = "SELECT extract(epoch FROM now())::float8, pg_sleep(%s)"
@@ -37,7 +37,7 @@ async def test_late_share_and_p99_are_estimated_within_a_factor_of_one_and_a_hal
             load = EstimatedLoad.during(monotonic() - since, (await totals(agent)).since(before))
             return load is not None and is_close(WaitEstimate(load, SIZE), sorted(waits))
 
-        # Chance disturbs it less and less, and so does what else the machine does.
+        # Chance, and the machine's other work, disturb it less and less.
         await eventually(agrees, every=1.0)
 
 
@@ -59,7 +59,7 @@ async def totals(agent: Agent) -> EntryTotals:
 
 @asynccontextmanager
 async def clients(site: Site) -> AsyncIterator[list[float]]:
-    """More than there are connections, for a block; the seconds that each transaction waited."""
+    """More clients than connections, for a block; the seconds that each transaction waited."""
     waits: list[float] = []
     random = Random(7)  # noqa: S311 - a load, no secret
 

@@ -1,4 +1,4 @@
-"""The files of a pooler: whole, private, in a directory of their own."""
+"""The files of a pooler: complete, private, in a directory of their own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_only_the_owner_can_read(tmp_path: Path) -> None:
     assert mode(directory.path) == 0o700
     assert mode(path) == 0o600
 
-    # One that was there before, too.
+    # One that existed before, too.
     directory.path.chmod(0o755)
     path.chmod(0o644)
     directory.make()

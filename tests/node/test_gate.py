@@ -1,4 +1,4 @@
-"""Entries that are opened and closed on a running PgBouncer: never too many sessions, no errors."""
+"""Entries that open and close on a running PgBouncer: never too many sessions, no errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TENANTS = ("acme", "bravo", "coral", "delta", "ember", "fjord")
 
 
 async def six_tenants(site: Site, allotment: int) -> NodeConfiguration:
-    """Of two connections each."""
+    """Six tenants of two connections each."""
     await site.make_roles(*TENANTS)
     return site.configuration(*map(site.entry, TENANTS), allotment=allotment)
 
@@ -103,7 +103,7 @@ async def test_what_a_client_leaves_running_counts_until_postgres_has_ended_it(s
 
 
 async def _runs(site: Site, tenant: str) -> bool:
-    """Whether Postgres executes a statement of a tenant's."""
+    """Whether Postgres executes a statement of a tenant."""
     async with site.database.connected() as connection:
         return bool(await connection.fetchval(RUNNING, f"tenant_{tenant}"))
 
@@ -117,7 +117,7 @@ async def test_a_smaller_allotment_is_observed_without_an_error(site: Site) -> N
         async with never_more_than(site, 2):
             before = dict(load.served)
             await eventually(lambda: all(load.served[name] > before[name] for name in before))
-        # An answer that was late: the newer one holds.
+        # An answer that was late: the newer one counts.
         agent.configure(allot(node, 8, generation=1))
         assert await committed_to(agent, 2) <= 2
 
@@ -161,7 +161,7 @@ async def test_pgbouncer_with_many_entries_reloads_at_most_once_in_ten_seconds(
         await agent.start()
         before = reloads(site)
         for version in range(2, 12):
-            # Two of a second; the last one of each window counts.
+            # Two per second; the last one of each window counts.
             agent.configure(site.configuration(site.entry("acme", size=version), version=version))
             await agent.look()
             now[0] += 2.0
@@ -243,7 +243,7 @@ async def test_an_agent_without_work_opens_nothing_when_the_service_is_long_away
             now[0] += 1.0
             await agent.look()
             await eventually(lambda: load.served)
-            # At work it goes on, whatever the service does.
+            # While it has work it goes on, whatever the service does.
             now[0] += 3600.0
             await agent.look()
             served = load.served["acme"]
@@ -269,7 +269,7 @@ async def test_what_an_earlier_pooler_may_have_left_behind_counts_for_a_while(si
             now[0] += module.LINGER_SECONDS
             await agent.look()
             await eventually(lambda: load.served)
-            # What runs has left nothing.
+            # A pooler that runs has left nothing behind.
             another = Agent(site.engine(), node, left={SERVER: 2}, clock=lambda: now[0])
             await another.start()
             await another.look()

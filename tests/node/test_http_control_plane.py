@@ -1,4 +1,4 @@
-"""The agent's way to the service: over verified TLS, to whichever server answers."""
+"""The agent's way to the service: verified TLS, and the server that answers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Server:
 async def server(
     *answers: tuple[int, Any], tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Server]:
-    """A service of one block, which answers so, in this order."""
+    """A service for one block, with these answers in this order."""
     scripted = Server("https" if tls else "http", 0, list(answers))
     async with await asyncio.start_server(scripted.answer, "127.0.0.1", 0, ssl=tls) as listening:
         scripted.port = listening.sockets[0].getsockname()[1]

@@ -1,7 +1,7 @@
-"""Who may enter a node: each way in as an attack, refused, and seen to succeed without its defence.
+"""Who can log in to a node: each attack is refused, and succeeds without its defence.
 
-Two rows of what is known cannot be shown on PgBouncer 1.18: pass-through of a client's keys is
-refused after a wrong password since 1.25 only, and a removed user keeps its old password.
+Two known attacks cannot be shown on PgBouncer 1.18: pass-through of a client's keys is refused
+after a wrong password only since 1.25, and a removed user keeps its old password.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Change = Callable[[RenderedFiles], RenderedFiles]
 
 @pytest.fixture
 async def tenants(site: Site) -> NodeConfiguration:
-    """Two tenants, with an application each."""
+    """Two tenants, with one application each."""
     await site.make_roles("acme", "bravo")
     return site.configuration(site.entry("acme"), site.entry("bravo"))
 
@@ -70,7 +70,7 @@ async def test_another_tenants_application_is_refused(
         await open_all(engine)
         with pytest.raises(REFUSED, match=NO_HBA_LINE):
             await site.role_of("acme", user="bravo.web")
-        # Nor does the password of the role itself help, should it leak.
+        # Nor does the password of the role itself help, if it leaks.
         with pytest.raises(REFUSED, match=NO_HBA_LINE):
             await site.role_of("acme", user="tenant_acme", password=role_password("acme"))
 
@@ -139,7 +139,7 @@ async def test_without_a_defence_a_revoked_credential_lets_in(
 
 
 def revoking(files: RenderedFiles, defence: str) -> RenderedFiles:
-    """The files after `acme.web` was revoked, with only some of what keeps it out."""
+    """The files after `acme.web` was revoked, with only some of its defences."""
     if defence in {"hba", "none"}:
         lines = [line for line in files.users.splitlines() if not line.startswith('"acme.web"')]
         files = replace(files, users="".join(f"{line}\n" for line in lines))
@@ -367,7 +367,7 @@ async def test_a_login_under_way_when_its_credential_is_revoked_is_cut(
         attack = await ScramLogin.begin(site.port, "acme", "acme.jobs")
         agent.configure(site.configuration(site.entry("acme"), version=2))
         await eventually(lambda: agent.version == 2)
-        # PgBouncer knows the old verifier still: this one gets in.
+        # PgBouncer still has the old verifier: this login succeeds.
         assert await attack.finish(password_of("acme.jobs"))
         await attack.ends()
         assert await site.role_of("acme") == "tenant_acme"

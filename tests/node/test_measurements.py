@@ -1,4 +1,4 @@
-"""What the agent sees of PgBouncer, compared with what Postgres and the applications know."""
+"""The agent's view of PgBouncer, compared with Postgres' and the applications'."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made of an answer's rows is what would be made of it alone, whatever was there before."""
+"""Each answer's rows are read as if the answer were the first one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from app.node.messages import HEADER, Row
 from app.node.polled_rows import PolledRows
 
-# Many of one length, as those of PgBouncer are.
+# Many of the same length, like those of PgBouncer.
 VALUES = st.sampled_from(["a", "b", "", "D", "long" * 9, None])
 ROWS = st.lists(VALUES, max_size=60)
 
@@ -40,7 +40,7 @@ def value(row: Row) -> str | None:
 
 
 def answer_of(rows: list[str | None]) -> bytes:
-    """A whole one, with one column."""
+    """A whole answer with one column."""
     description = (1).to_bytes(2) + b"name\0" + bytes(18)
     return b"".join(
         (

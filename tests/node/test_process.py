@@ -88,7 +88,7 @@ async def test_a_new_agent_takes_over_what_runs_and_cuts_nobody(site: Site) -> N
         busy(site, ["acme"]) as load,
     ):
         await eventually(lambda: load.served)
-        # The first agent is still there, as one that hangs for a while.
+        # The first agent still exists, like one that hangs for a while.
         first, engine = agent._engine, site.engine()
         assert isinstance(first, PgBouncer)
         another = Agent(engine, site.configuration(acme, bravo, version=2))
@@ -149,7 +149,7 @@ async def test_one_that_hangs_is_ended(site: Site) -> None:
 
 
 async def test_clients_learn_that_postgres_is_away(site: Site) -> None:
-    """Instead of waiting for two minutes, as PgBouncer lets them."""
+    """PgBouncer would let them wait for two minutes."""
     engine = site.engine(max_wait=1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""PgBouncer's files say what the configuration says, whatever the texts in it look like."""
+"""PgBouncer's files say what the configuration says, whatever its texts contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of an agent: when it may begin, what it goes on with, and what ends it."""
+"""The life of an agent: when it may start, how it goes on, and what ends it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def node(site: Site) -> NodeConfiguration:
 
 @dataclass(slots=True)
 class Clock:
-    """The machine's, moved on by a test."""
+    """The machine's clock, which a test advances."""
 
     moved_on: float = 0.0
 
@@ -96,14 +96,14 @@ async def test_it_reports_obeys_answers_and_follows_the_configuration(
         await eventually(lambda: listens(engine))
         load = await stack.enter_async_context(busy(site, ["acme"], clients=4))
         await eventually(lambda: load.served)
-        # The answer to a report: no connection more.
+        # The answer to a report: no connection any more.
         service.latest = allotted(node, 0, 2)
         await eventually(lambda: service.reports[-1].servers[SERVER].generation == 2)
         await eventually(lambda: service.reports[-1].servers[SERVER].committed == 0)
         async with never_more_than(site, 0):
             sent = len(service.reports)
             await eventually(lambda: len(service.reports) > sent)
-        # Another configuration: on its own, before a report is due.
+        # Another configuration: it arrives by itself, before a report is due.
         service.change(replace(allotted(node, 2, 3), version=2))
         served = load.served["acme"]
         await eventually(lambda: load.served["acme"] > served)
@@ -176,14 +176,14 @@ async def test_answers_to_reports_end_a_poll_that_missed_a_change_and_older_vers
     service = Overtaken(node)
     async with running(site, service):
         await eventually(lambda: len(service.reports) > 1)
-        # The poll under way hears nothing of it.
+        # The running poll does not learn of it.
         service.latest = replace(node, version=2)
         await eventually(lambda: service.reports[-1].version == 2)
         service.latest = node
         heard, asked = len(service.reports), service.asked
         await eventually(lambda: len(service.reports) > heard + 1)
         assert service.reports[-1].version == 2
-        # It is not asked again and again.
+        # It does not ask again and again.
         assert service.asked < asked + 100
 
 
@@ -201,7 +201,7 @@ async def test_a_smaller_allotment_is_reported_as_soon_as_it_is_observed(
             await eventually(lambda: len(service.reports) > 1)
             found = service.reports[1].servers[SERVER]
             assert (found.generation, max(found.committed, found.connected)) in {(2, 0), (2, 1)}
-            # A larger one is nobody's loss.
+            # A larger one costs nobody anything.
             service.change(replace(allotted(node, 2, 3), version=3))
             served = load.served["acme"]
             await eventually(lambda: load.served["acme"] > served + 100)
@@ -245,7 +245,7 @@ async def test_the_next_agent_begins_without_the_service_if_it_was_there_of_late
     clock = Clock()
     service = ScriptedService(node)
     async with running(site, service, clock=clock):
-        # An allotment that only an answer has said.
+        # An allotment that was only in an answer.
         await eventually(lambda: service.reports)
         service.latest = allotted(node, 1, 2)
         await eventually(lambda: service.reports[-1].servers[SERVER].generation == 2)
@@ -326,7 +326,7 @@ async def test_a_pooler_that_was_killed_is_started_again_within_the_allotment(
     site: Site, node: NodeConfiguration
 ) -> None:
     service = ScriptedService(allotted(node, 2, 2))
-    # The applications end after the watch: to cancel what they do takes connections, too.
+    # The applications end after the watch: cancelling their statements takes connections, too.
     async with running(site, service) as engine, AsyncExitStack() as stack:
         await eventually(lambda: listens(engine))
         async with site.client("acme") as one, site.client("acme") as other:

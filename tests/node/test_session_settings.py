@@ -1,4 +1,4 @@
-"""What a client has set stays its own, although clients take turns with connections."""
+"""A client's settings stay its own, although clients take turns with connections."""
 
 from __future__ import annotations
 

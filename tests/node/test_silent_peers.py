@@ -1,4 +1,4 @@
-"""PgBouncer's peers that fall silent, an application or Postgres: the kernel asks them soon."""
+"""PgBouncer's silent peers, an application or Postgres: the kernel probes them soon."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_both_ends_are_asked_within_15_seconds_whether_they_are_there(site
 
 
 def timers(pid: int) -> list[float]:
-    """In how many seconds the peers of a process are asked whether they are there."""
+    """The seconds until the kernel probes the peers of a process."""
     inodes = set(sockets(pid))
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     found = [(row[3], *row[5].split(":")) for row in rows if row[9] in inodes]

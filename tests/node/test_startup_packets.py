@@ -1,4 +1,4 @@
-"""How clients begin, before anybody knows who they are."""
+"""How clients begin, before it is known who they are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ERROR, _AUTHENTICATION = b"E", b"R"
 
 
 async def first_answer(site: Site, database: str, user: str, *options: str) -> bytes:
-    """The type of the first message that a client gets who begins so."""
+    """The type of the first message to a client that begins like this."""
     fields = ("user", user, "database", database, *options, "")
     startup = "".join(f"{field}\0" for field in fields).encode()
     async with asyncio.timeout(_DEADLINE):
@@ -36,7 +36,7 @@ async def test_an_option_without_a_name_keeps_no_other_client_out(site: Site) ->
 
 
 async def test_nobody_proves_a_password_where_there_is_nothing_to_enter(site: Site) -> None:
-    """PgBouncer before 1.26.1 may change its mind about the user meanwhile: CVE-2026-107350."""
+    """PgBouncer before 1.26.1 can change the user in that time: CVE-2026-107350."""
     async with site.started(site.configuration(site.entry("acme"), site.entry("bravo"))):
         assert await first_answer(site, "acme", "acme.web") == _AUTHENTICATION
         for database, user in (

@@ -1,4 +1,4 @@
-"""What an agent leaves for the next one: used only if it is whole and of this boot."""
+"""The files that an agent leaves for the next one: used only if complete and of this boot."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_on_a_full_disk_an_old_allotment_is_not_left_for_the_next_agent(
 def test_a_configuration_that_does_not_fit_on_the_disk_leaves_none_for_the_next_agent(
     directory: NodeDirectory,
 ) -> None:
-    """The one before may have logins that were revoked since. The contact, which is short, fits."""
+    """The old one may have logins that were revoked since. The contact, which is short, fits."""
     store = NodeStore(directory)
     store.store(NODE)
     store.accept(1.0, LATER)
@@ -86,7 +86,7 @@ def test_a_configuration_that_does_not_fit_on_the_disk_leaves_none_for_the_next_
         store.accept(2.0, LATER)
     assert (directory.path / "contact.json").exists()
     assert store.load() is None
-    assert len(list(directory.path.iterdir())) == 1  # nothing half-written
+    assert len(list(directory.path.iterdir())) == 1  # no partial file
 
 
 def test_what_can_be_neither_written_nor_removed_does_not_end_the_agent(

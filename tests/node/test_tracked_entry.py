@@ -1,4 +1,4 @@
-"""One entry between two looks: what its pooler has closed counts until Postgres has ended it."""
+"""One entry between two looks: what its pooler closed counts until Postgres has ended it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service connects where its operator said, whatever its environment and its home say."""
+"""The service connects only where its operator said, whatever its environment and home say."""
 
 import inspect
 import re
@@ -46,7 +46,7 @@ POISON = {
 
 @contextmanager
 def poisoned(home: Path) -> Iterator[set[Any]]:
-    """An environment and a home that lead elsewhere; gives all addresses connected to meanwhile."""
+    """An environment and a home that lead elsewhere; returns all addresses connected to."""
     (home / ".pgpass").write_text("*:*:*:*:of another server\n")
     (home / ".pgpass").chmod(0o600)
     (home / ".pg_service.conf").write_text("[elsewhere]\nhost=elsewhere.invalid\n")

@@ -1,4 +1,4 @@
-"""File descriptors: as many as may be, and room for everybody who needs one."""
+"""File descriptors: as many as possible, and enough for each part of the service."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one(before: str, after: str) -> No
         (1024, 92, 832),
         (256, 92, 64),  # a quarter at least
         (256, 1000, 64),
-        (65_536, 92, 10_000),  # more would only be kept waiting
+        (65_536, 92, 10_000),  # more would only wait
     ],
 )
 def test_clients_get_what_postgres_does_not_need(limit: int, budgets: int, room: int) -> None:

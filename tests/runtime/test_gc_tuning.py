@@ -1,4 +1,4 @@
-"""The collector's stops: what survived a long one is not looked at again and again."""
+"""Garbage collection: what survived a long one is not scanned again and again."""
 
 import gc
 import subprocess

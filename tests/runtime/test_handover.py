@@ -1,4 +1,4 @@
-"""An instance that stops hands over: what takes long does not hold up what takes a moment."""
+"""An instance that stops hands over: long requests do not delay short ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.fixtures.waiting import eventually
 
 @dataclass(slots=True)
 class Election:
-    """That of an active instance with a standby."""
+    """The election of an active instance with a standby."""
 
     state: InstanceState = InstanceState.ACTIVE
     lost: Exception | None = None
@@ -40,7 +40,7 @@ class Election:
         return ""
 
     def notify_change(self, callback: Callable[[], None]) -> None:
-        """It does not change."""
+        """Do nothing: it does not change."""
 
     async def has_others(self) -> bool:
         return True
@@ -56,7 +56,7 @@ class Election:
 
 
 class Requests:
-    """Requests to an instance, and what is still in progress there."""
+    """Requests to an instance, and which of them still run."""
 
     def __init__(self, forwarder: Forwarder) -> None:
         self._forwarder = forwarder

@@ -1,4 +1,4 @@
-"""The PgBouncer node in the service's own process, where there is a PgBouncer."""
+"""The PgBouncer node in the service's own process, if a PgBouncer is installed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_applications_connect_to_the_node_beside_the_service(
             found = await (await connection.execute("SELECT session_user")).fetchone()
             return str(found[0]) if found else ""
 
-        # A response to a change means that the node has it.
+        # The response to a change means that the node has it.
         for path in (f"{url}/credentials/web", url):
             issued = ok(await api.client.post(f"{url}/credentials", json={"name": "web"}), 201)
             async with await connect() as connection:

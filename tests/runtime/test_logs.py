@@ -1,4 +1,4 @@
-"""The log: one event a line, whoever speaks, and never a local variable."""
+"""The log: one event per line from every source, and never a local variable."""
 
 from __future__ import annotations
 

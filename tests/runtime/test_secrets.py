@@ -1,4 +1,4 @@
-"""No secret leaves the service; and the watch that every test runs under would see one."""
+"""No secret leaves the service; the watch over every test would see one."""
 
 import os
 import subprocess

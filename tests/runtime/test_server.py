@@ -1,4 +1,4 @@
-"""Serving: what is left behind when it ends, and signals that come before it begins."""
+"""Serving: what is left when it ends, and signals that arrive before it begins."""
 
 import asyncio
 import logging

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("restored_loggers")
 
 @pytest.fixture(autouse=True)
 def _without_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Making it takes longer than all the rest, and nobody gets to read it."""
+    """Making it takes longer than everything else, and nobody reads it."""
     monkeypatch.setattr(openapi, "document", lambda _: {})
 
 
@@ -66,7 +66,7 @@ def refusal(environment: dict[str, str]) -> str:
 
 
 def sql(*statements: str) -> Prepare:
-    """Run them as superuser in the catalog's database."""
+    """Run statements as superuser in the catalog's database."""
 
     async def run(connection: asyncpg.Connection) -> None:
         for statement in statements:
@@ -139,7 +139,7 @@ FAULTS: dict[str, tuple[Prepare, dict[str, str], str]] = {
 
 @pytest.fixture
 def catalog(postgres_server: Database) -> Iterator[Database]:
-    """An empty database that the service's role may enter, and that role."""
+    """An empty database that the service's role can connect to, and that role."""
 
     async def make(connection: asyncpg.Connection) -> None:
         await connection.execute(f"create role {ROLE} login password '{PASSWORD}'")
@@ -165,14 +165,14 @@ def test_what_cannot_start_says_why(
     postgres_server: Database, catalog: Database, tmp_path: Path, fault: str
 ) -> None:
     prepare, changes, expected = FAULTS[fault]
-    # A database cannot be made anew from inside.
+    # A database cannot be recreated from inside.
     where = "postgres" if fault == "another encoding" else catalog.database
     run_apart(on(replace(postgres_server, database=where), prepare))
-    # Like `serve`, less what comes after the catalog.
+    # Like `serve`, without what comes after the catalog.
     given = environment(postgres_server, catalog, tmp_path, **changes)
     ended = CliRunner().invoke(cli, ["migrate"], env=given)
     assert ended.exit_code == 1
-    # Nothing else, but for a warning of connections that are not protected.
+    # Nothing else, except for a warning of connections without TLS.
     [said] = [line for line in ended.stderr.splitlines() if "are not protected" not in line]
     assert said.startswith("poolkeeper: ")
     assert expected in said

@@ -1,4 +1,4 @@
-"""What others do is modelled as they describe it."""
+"""Other rules are modelled as their authors describe them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def seen(
 def followed(
     rule: SizingRule[Any], size: int, actives: list[float], tick: float = 5.0
 ) -> list[int]:
-    """The sizes after each look, when every advice is obeyed."""
+    """The sizes after each look, if all advice is followed."""
     memory, sizes = rule.initial_memory(), []
     for count, active in enumerate(actives, start=1):
         advice, memory = rule.advise(memory, seen(count * tick, size, active))

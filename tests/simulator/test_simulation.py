@@ -31,7 +31,7 @@ class RecordingRule:
         self.seen: list[PoolObservation] = []
 
     def initial_memory(self) -> None:
-        """Nothing to remember."""
+        """Return nothing to remember."""
 
     def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
         self.seen.append(seen)

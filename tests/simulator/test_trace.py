@@ -1,4 +1,4 @@
-"""A trace is read literally, or refused with a sentence."""
+"""A trace is read literally, or refused in a sentence."""
 
 from __future__ import annotations
 

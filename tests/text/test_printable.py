@@ -1,4 +1,4 @@
-"""What others wrote reaches a terminal as text, in every encoding that a terminal may have."""
+"""Others' text reaches a terminal as text, in every encoding that a terminal can have."""
 
 import io
 import json

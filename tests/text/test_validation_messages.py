@@ -1,4 +1,4 @@
-"""What pydantic says, in words for people who do not write Python."""
+"""pydantic's messages in words for people who do not write Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A login that may not go on sends nothing more: what it sends may be a login already."""
+"""A login that must not go on sends nothing more, because that may already be a login."""
 
 import ssl
 
@@ -13,7 +13,7 @@ from tests.fixtures.waiting import eventually
 
 @pytest.mark.parametrize("speaks_tls", [False, True])
 async def test_nothing_of_a_login_is_sent_once_it_may_not_go_on(*, speaks_tls: bool) -> None:
-    """As of a process that was stopped while it connected; where the server trusts, that is all."""
+    """As of a process that was stopped while it connected; if the server trusts it, that is all."""
     begun = 0
 
     async def count(caller: Caller) -> None:

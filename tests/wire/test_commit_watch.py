@@ -1,4 +1,4 @@
-"""Whether a commit was done is known also if what follows it fails, however the reply arrives."""
+"""Whether a commit was done is known, even if what follows fails, however the reply arrives."""
 
 import asyncpg
 import pytest
@@ -11,7 +11,7 @@ FLOOD = "do $$ begin for i in 1..99 loop raise notice '%', repeat('x', 10000); e
 
 
 async def run(connection: asyncpg.Connection, statements: str) -> bool:
-    """Whether a commit among *statements* was seen, whatever became of the others."""
+    """Whether a commit among *statements* was seen, whatever happened to the others."""
     with CommitWatch(connection) as watch:
         try:
             await connection.execute(statements)
@@ -79,7 +79,7 @@ async def test_of_a_flood_one_piece_is_read_in_each_turn(
         await run(connection, f"{FLOOD}; begin; commit")
     assert sum(sizes) > 990_000
     assert turns.most == 1
-    # How much a read brings is up to the event loop and the system.
+    # The event loop and the system decide how much one read brings.
     assert max(sizes) <= 32 * 1024
 
 

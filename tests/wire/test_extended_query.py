@@ -1,4 +1,4 @@
-"""The extended query protocol, spoken on a connection of asyncpg's."""
+"""The extended query protocol on a connection of asyncpg."""
 
 import pytest
 
@@ -70,7 +70,7 @@ async def test_what_a_reply_and_an_ending_are_does_not_depend_on_how_they_arrive
     database: Database, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     chop(monkeypatch, size)
-    # A request to cancel would meet whatever runs next.
+    # A request to cancel would hit whatever runs next.
     monkeypatch.delattr(ExtendedQuery, "_cancel")
     ending = "commit; select repeat('x', 30); do $$ begin raise notice 'n'; end $$; select ''"
     async with database.connected() as connection:

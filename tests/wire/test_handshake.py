@@ -1,4 +1,4 @@
-"""What a server may say before we are logged in, and where it is."""
+"""What a server may send before we are logged in, and where it is."""
 
 import struct
 
@@ -25,7 +25,7 @@ def test_a_welcome_without_proof_is_taken_from_a_server_that_is_known() -> None:
 
 
 def challenged(iterations: str) -> Handshake:
-    """A login whose server asks for so many iterations."""
+    """A login whose server asks for that many iterations."""
     login = Handshake(is_verified=False, is_local=False)
     login.feed(SASL)
     challenge = f"r=nonce,s=c2FsdA==,i={iterations}".encode()

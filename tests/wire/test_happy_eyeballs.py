@@ -1,4 +1,4 @@
-"""Of several ways one is taken, and nothing is left of the others."""
+"""One of several ways is taken, and nothing is left of the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fixtures.waiting import eventually
 
 
 class Way:
-    """A way that brings a connection, or fails, when a test says so."""
+    """A way that connects or fails when a test says so."""
 
     def __init__(self, outcome: Exception | None = None, *, has_answered: bool = False) -> None:
         self.has_answered = has_answered

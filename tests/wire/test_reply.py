@@ -1,4 +1,4 @@
-"""The rows of a reply: all of them, in their order, in little more memory than their bytes."""
+"""The rows of a reply: all of them, in order, in little more memory than their bytes."""
 
 import sys
 import tracemalloc

@@ -1,4 +1,4 @@
-"""Names are looked up apart from the loop, and apart from each other."""
+"""Names are resolved outside of the event loop, and independently of each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Around the TLS handshake: servers that say everything at once, and logins that are given up."""
+"""Around the TLS handshake: servers that send everything at once, and cancelled logins."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ WRONG_PASSWORD = b"E" + struct.pack("!i", len(_WRONG) + 4) + _WRONG
 
 @dataclass(slots=True)
 class Eager:
-    """A server, and what it heard inside TLS."""
+    """A server, and what it received inside TLS."""
 
     port: int = 0
     heard: bytearray = field(default_factory=bytearray)
@@ -33,7 +33,7 @@ class Eager:
 async def eager(before: bytes, inside: bytes) -> AsyncIterator[Eager]:
     """A server that sends *before* with its yes to TLS, and *inside* with the handshake's end."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # There, the server's words are the last of the handshake.
+    # There, the server's message is the last of the handshake.
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     server = Eager()

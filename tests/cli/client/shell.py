@@ -17,7 +17,7 @@ class Shell:
         self._environment: Mapping[str, str] = {"POOLKEEPER_URL": url, "COLUMNS": "200"}
 
     async def run(self, *words: str, stdin: str = "", status: int = 0) -> Result:
-        """Run one command; it must exit with this status."""
+        """Run one command, which must exit with this status."""
         result = await asyncio.to_thread(
             CliRunner().invoke, cli, words, input=stdin, env=self._environment
         )
@@ -26,5 +26,5 @@ class Shell:
         return result
 
     async def json(self, *words: str, stdin: str = "", status: int = 0) -> Any:  # noqa: ANN401 - as JSON is
-        """The JSON that a command prints."""
+        """The JSON output of a command."""
         return json.loads((await self.run(*words, stdin=stdin, status=status)).stdout)

@@ -146,7 +146,7 @@ def echo() -> Iterator[EchoService]:
 
 
 def test_ctrl_c_leaves_a_true_summary(echo: EchoService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was sent is waited for; what was not sent yet is not sent."""
+    """A request that was sent is waited for; no other is sent."""
     interrupted, sent = threading.Event(), threading.Event()
     answer = EchoService.answer
 
@@ -159,7 +159,7 @@ def test_ctrl_c_leaves_a_true_summary(echo: EchoService, monkeypatch: pytest.Mon
         return answer(self, method, path, body)
 
     monkeypatch.setattr(EchoService, "answer", wait)
-    # A command in the background, as these tests may be, ignores Ctrl-C; so would what it starts.
+    # A command in the background, as these tests may be, ignores Ctrl-C, and so do its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "app", "apply", "-f", "-", "--parallel", "1", "--json"],

@@ -1,4 +1,4 @@
-"""The commands that talk to a running service."""
+"""The commands that call a running service."""
 
 import re
 from collections.abc import AsyncIterator

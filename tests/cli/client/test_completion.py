@@ -1,4 +1,4 @@
-"""What TAB offers of a running service, and nothing while there is none."""
+"""What TAB offers of a running service, and that it offers nothing without one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def offered(words: str, **environment: str) -> list[str]:
-    """What a TAB after *words* offers; nothing may be said besides."""
+    """What a TAB after *words* offers; there may be no other output."""
     completing = {
         "_POOLKEEPER_COMPLETE": "complete_bash",
         "COMP_WORDS": words,
@@ -81,7 +81,7 @@ def test_the_options_in_the_line_say_which_service(service: EchoService, words: 
 def test_the_service_looks_for_what_was_typed(
     service: EchoService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 10,000 tenants, those come that fit."""
+    """It returns those of 10,000 tenants that match."""
 
     def search(_: EchoService, __: str, path: str, ___: object) -> tuple[int, Mapping[str, Any]]:
         [part] = parse_qs(urlsplit(path).query)["search"]

@@ -1,4 +1,4 @@
-"""What a dry run says of steps that depend on others: judged as applied, or said to be unknown."""
+"""A dry run of steps that depend on others: judged as if applied, or reported as unknown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REFUSED = {
 
 
 def dry_run(step: Step) -> Mapping[str, Any]:
-    """As a service with two pools that keep connections responds."""
+    """Responds like a service with two pools that keep connections."""
     name = step.tenant.partition("-")[0]
     if step.verb == "resize" and name in REFUSED:
         raise ApiError(f"No: {name}.", ExitStatus.REFUSED, http_status=409, code=REFUSED[name])

@@ -1,4 +1,4 @@
-"""A plan in progress: what runs at a time, in which order, and what is known when it stops."""
+"""A plan in progress: concurrency, order, and what is known when it stops."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_an_error_in_the_program_is_not_lost_in_a_thread() -> None:
 
 
 class Service:
-    """A model of the service: a budget that all `min_size` together must fit into."""
+    """A model of the service: a budget that must hold all `min_size` together."""
 
     def __init__(self, sizes: dict[str, int]) -> None:
         self.min_sizes: defaultdict[str, int] = defaultdict(int, sizes)
@@ -176,7 +176,7 @@ _TENANT = {
 
 @given(data=st.data(), before=st.dictionaries(st.sampled_from("abcde"), SIZES, min_size=1))
 def test_the_order_of_the_file_does_not_matter(data: st.DataObject, before: dict[str, int]) -> None:
-    """Also of a file that does not fit: the same tenants are refused."""
+    """Nor in a file that does not fit: the same tenants are refused."""
     wanted = {name: data.draw(SIZES) for name in before}
     shuffled = dict(data.draw(st.permutations(list(wanted.items()))))
     first, second = Service(before), Service(before)

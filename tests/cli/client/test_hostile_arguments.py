@@ -17,7 +17,7 @@ from tests.fixtures.preloaded import preloaded_program
 
 ROOT = Path(__file__).parents[3]
 COMMAND = f"'{sys.executable}' -m app"
-# Unquoted in a path, each would address another resource.
+# Without quoting in a path, each would address another resource.
 IDS = [
     "",
     ".",
@@ -72,7 +72,7 @@ def test_an_id_never_addresses_another_resource(service: EchoService, words: lis
             assert len(result.stderr.splitlines()) == 1
         for _, path, _ in service.heard:
             kind, name = path.partition("?")[0].split("/")[2:4]
-            # The server of a pool is named by the service.
+            # The service names the server of a pool.
             if kind != "servers" or words[0] == kind:
                 assert unquote(name) == id_
             assert "force=true" not in path
@@ -188,7 +188,7 @@ def test_a_closed_stream_is_treated_as_the_null_device(service: EchoService, lin
 def test_a_full_disk_is_reported_in_one_sentence(
     service: EchoService, words: str, tmp_path: Path
 ) -> None:
-    # The last one alone imports the service, which takes seconds.
+    # Only the last one imports the service, which takes seconds.
     command = f"'{preloaded_program(tmp_path)}'" if words == "openapi" else COMMAND
     ended = shell(service, f"pk {words} > /dev/full", command)
     assert ended.returncode == 1

@@ -61,7 +61,7 @@ COMMANDS = [
     ["query", "acme", "SELECT 1"],
     ["top", "--once"],
 ]
-# Environments in which Python neither knows UTF-8 nor coerces itself into it.
+# Environments in which Python neither knows UTF-8 nor switches to it.
 LATIN_1 = {"PYTHONIOENCODING": "latin-1"}
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 POSIX = {"LC_ALL": "POSIX"}
@@ -69,7 +69,7 @@ POSIX = {"LC_ALL": "POSIX"}
 
 @pytest.fixture
 def service() -> Iterator[EchoService]:
-    """A service whose every string is hostile."""
+    """A service whose strings are all hostile."""
     with echo_service(HOSTILE) as running:
         yield running
 

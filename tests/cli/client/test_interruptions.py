@@ -1,4 +1,4 @@
-"""Commands that go on until Ctrl-C, that ask before a deletion, and that stop half-way."""
+"""Commands that run until Ctrl-C, that ask before a deletion, and that stop half-way."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def changes(service: EchoService) -> Sequence[str]:
 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Ctrl-C in the third pause; the pauses before."""
+    """Press Ctrl-C in the third pause; the pauses before it."""
     pauses: list[float] = []
 
     def sleep(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The formats of every list and every resource, exit statuses, and beginnings of ids."""
+"""The formats of every list and every resource, exit statuses, and prefixes of IDs."""
 
 from __future__ import annotations
 

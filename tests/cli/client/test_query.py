@@ -1,4 +1,4 @@
-"""What `poolkeeper query` prints at the width of a terminal, and about a failed statement."""
+"""What `poolkeeper query` prints at a terminal's width, and about a failed statement."""
 
 from __future__ import annotations
 

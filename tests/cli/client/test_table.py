@@ -1,4 +1,4 @@
-"""Tables at 80, 120 and 200 columns: numbers and names are whole, columns go by priority."""
+"""Tables at 80, 120 and 200 columns: numbers and names are whole, columns appear by priority."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ HERE_AND_THERE = ((0, 0), (3, 0), (0, 196), (3, 196))
 
 @pytest.fixture(scope="module")
 def items() -> dict[str, list[dict[str, Any]]]:
-    """Two items of each resource: the example of the API, and one with a long name."""
+    """Two items of each resource: the API's example, and one with a long name."""
     service = EchoService()
     found = {}
     for name in RESOURCES:
@@ -67,7 +67,7 @@ def items() -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-# What stands in a table beside the name of the resource, by its width.
+# The columns beside the name of the resource, by the table's width.
 SHOWN = {
     ("tenants", 80): "TENANT STRATEGY STATE POOL ACTIVE WAITING",
     ("tenants", 120): "TENANT STRATEGY STATE POOL ACTIVE WAITING SERVER LABELS WEIGHT MAX_LEASES",

@@ -1,4 +1,4 @@
-"""`poolkeeper top` in a real terminal: what it shows, keys, sizes, and a service that goes away."""
+"""`poolkeeper top` in a real terminal: its screens, keys, sizes, and a service that goes away."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.fixtures.echo_service import EchoService
 from tests.fixtures.pseudo_terminal import terminal
 
 POOLS = 10_000
-# Digits that a narrow terminal used to cut, and a name of the greatest length.
+# Digits that a narrow terminal used to cut, and a name of the maximum length.
 LONGEST = "tenant-with-a-name-of-forty-eight-characters-xyz"
 TOP = ["top", "--interval", "0.2"]
 
 
 class ManyPools:
-    """Answers as a service with 10,000 pools does; pool-n has n callers waiting."""
+    """Answers like a service with 10,000 pools; pool-n has n waiting callers."""
 
     def __init__(self, service: EchoService) -> None:
         self._examples = service.answer
@@ -206,7 +206,7 @@ def test_nodes_open_as_their_tenants_and_these_with_what_they_have_there(
         assert row[:3] == [LONGEST, "ready,", "paused"]
         assert "1234" in row
         assert any(PROBLEM[:12] in line for line in screen) is (columns == 200)
-        # Who waits most comes first.
+        # The tenant that waits longest is first.
         top.press("\r")
         top.wait_for(f"tenants on node {LONGEST[:20]}")
         screen = top.wait(lambda screen: any(line.startswith("acme") for line in screen))
@@ -217,7 +217,7 @@ def test_nodes_open_as_their_tenants_and_these_with_what_they_have_there(
         top.press("\r")
         screen = top.wait(lambda screen: any(line.startswith("on node") for line in screen))
         shown = " ".join(" ".join(screen).split())
-        # What the service itself and the node may have of its size.
+        # The parts of its size that the service itself and the node may have.
         assert "min 0, max 5, share 1" in shown
         assert "edge-1: open, share 4, 2 of 4 connections active, 12 clients, 0 waiting;" in shown
         assert "41.0 transactions/s of 12.5 ms, wait 0.2 ms, estimated p99 3.1 ms" in shown
