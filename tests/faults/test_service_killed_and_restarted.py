@@ -18,12 +18,7 @@ CLIENTS = 5
 
 async def load_until_killed(service: Served) -> None:
     """Run callers of two tenants, and kill the process while they work."""
-    callers = [
-        asyncio.create_task(service.caller(name), name=f"caller of {name}")
-        for name in "ab"
-        for _ in range(CLIENTS)
-    ]
-    await eventually(lambda: service.answers[200] > 50)
+    callers = await service.callers("ab", CLIENTS)
     await kill(service.process)
     await finished(callers)
 

@@ -26,12 +26,7 @@ async def under_load(service: Served) -> AsyncIterator[None]:
     """Callers of two tenants, at work when the block begins."""
     for name in "ab":
         await service.tenant(name)
-    callers = [
-        asyncio.create_task(service.caller(name), name=f"caller of {name}")
-        for name in "ab"
-        for _ in range(CLIENTS)
-    ]
-    await eventually(lambda: service.answers[200] > 50)
+    callers = await service.callers("ab", CLIENTS)
     try:
         yield
     finally:

@@ -389,37 +389,35 @@ async def test_a_check_leaves_alone_what_was_used_a_moment_ago(bench: Bench) -> 
     assert await pool.connections.check(not_since=before) == (0, 0)
 
 
-async def test_a_check_cut_short_gives_every_connection_back(bench: Bench) -> None:
+async def checked(bench: Bench) -> tuple[Pool, asyncio.Task[tuple[int, int]]]:
+    """A pool with two idle connections, and a check of them that has just begun."""
     pool, acme = bench.pool(3), account()
     async with lent(pool, acme), lent(pool, acme):
         pass
     checking = asyncio.create_task(pool.connections.check(not_since=monotonic()))
     await asyncio.sleep(0)
+    return pool, checking
+
+
+async def test_a_check_cut_short_gives_every_connection_back(bench: Bench) -> None:
+    pool, checking = await checked(bench)
     checking.cancel()
     await asyncio.wait({checking})
     await eventually(lambda: bench.server.budget.used == pool.metrics.total_connections)
     assert not pool.connections.checking
-    async with lent(pool, acme):
+    async with lent(pool, account()):
         pass
 
 
 async def test_a_pool_paused_during_a_check_keeps_nothing(bench: Bench) -> None:
-    pool, acme = bench.pool(3), account()
-    async with lent(pool, acme), lent(pool, acme):
-        pass
-    checking = asyncio.create_task(pool.connections.check(not_since=monotonic()))
-    await asyncio.sleep(0)
+    pool, checking = await checked(bench)
     pool.pause()
     await checking
     assert pool.metrics.total_connections == 0
 
 
 async def test_a_pool_drained_during_a_check_keeps_nothing(bench: Bench) -> None:
-    pool, acme = bench.pool(3), account()
-    async with lent(pool, acme), lent(pool, acme):
-        pass
-    checking = asyncio.create_task(pool.connections.check(not_since=monotonic()))
-    await asyncio.sleep(0)
+    pool, checking = await checked(bench)
     await pool.drain(0)
     await checking
     await eventually(lambda: bench.server.budget.used == 0)

@@ -492,21 +492,26 @@ async def test_a_tenant_may_have_a_mode_of_its_own(control: Control) -> None:
     assert "initech" not in control.advisor_loop.latest_advice
 
 
-async def test_the_demand_rule_sees_what_happened_between_two_ticks(control: Control) -> None:
-    """It sees a burst that has ended at the tick."""
-    await control.tenant("acme")
+async def borrow(control: Control) -> None:
+    async with control.manager.lease("acme", timeout=30) as connection:
+        await connection.execute("select pg_sleep(0.1)")
+
+
+async def demand_rule(control: Control) -> None:
+    """Let the demand rule size the pools, and have its first tick."""
     await control.advisor_loop.put_settings(
         replace(control.advisor_loop.settings, rule=AdvisorRule.DEMAND), PERSON
     )
-
-    async def borrow() -> None:
-        async with control.manager.lease("acme", timeout=30) as connection:
-            await connection.execute("select pg_sleep(0.1)")
-
-    await borrow()
+    await borrow(control)
     assert await sampled(control, 1) == 0
+
+
+async def test_the_demand_rule_sees_what_happened_between_two_ticks(control: Control) -> None:
+    """It sees a burst that has ended at the tick."""
+    await control.tenant("acme")
+    await demand_rule(control)
     # Four seconds of work, which take most of the interval on a busy machine, too.
-    await asyncio.gather(*(borrow() for _ in range(200)))
+    await asyncio.gather(*(borrow(control) for _ in range(200)))
     assert waits(control, "acme") == 0
     await control.loads.sample()
     assert await sampled(control, 1) == 1
@@ -529,19 +534,10 @@ async def test_who_waited_for_the_end_of_a_pause_or_an_outage_is_no_demand(
     control: Control, why: str
 ) -> None:
     await control.tenant("acme")
-    await control.advisor_loop.put_settings(
-        replace(control.advisor_loop.settings, rule=AdvisorRule.DEMAND), PERSON
-    )
-
-    async def borrow() -> None:
-        async with control.manager.lease("acme", timeout=30) as connection:
-            await connection.execute("select pg_sleep(0.1)")
-
-    await borrow()
-    assert await sampled(control, 1) == 0
+    await demand_rule(control)
     pool = pool_of(control.manager, "acme")
     pool.pause()
-    callers = [asyncio.create_task(borrow()) for _ in range(100)]
+    callers = [asyncio.create_task(borrow(control)) for _ in range(100)]
     await eventually(lambda: pool.reading(monotonic()).waiting_seconds > 100 * 0.3)
     if why == "pause":
         pool.resume()

@@ -65,6 +65,14 @@ async def rivals(address: CatalogAddress) -> AsyncIterator[tuple[Candidate, Cand
         yield first, second
 
 
+async def leading(address: CatalogAddress) -> Leadership:
+    """The leadership of the first instance, whose process stands still."""
+    leadership = Leadership(address, FIRST)
+    await leadership.lock()
+    await leadership.begin_epoch()
+    return leadership
+
+
 async def execute(database: Database, statement: str) -> None:
     """Change the catalog without the instances' knowledge."""
     async with database.connected() as connection:
@@ -147,9 +155,7 @@ async def test_who_stops_renewing_is_cut_off_and_told_so_when_it_comes_back(
 ) -> None:
     """As after SIGSTOP: a process that does nothing holds the lock."""
     monkeypatch.setattr("app.control.leadership.election._RENEWS_WITHIN", 0.1)
-    stopped = Leadership(catalog_address, FIRST)
-    await stopped.lock()
-    await stopped.begin_epoch()
+    stopped = await leading(catalog_address)
     await stopped.register()
     connection = stopped._connection
     async with candidate(SECOND, catalog_address) as second:
@@ -178,9 +184,7 @@ async def test_a_clock_that_jumps_or_an_outage_does_not_cost_leadership(
 ) -> None:
     """The record looks old at once, and its holder renews within seconds."""
     monkeypatch.setattr("app.control.leadership.election._RENEWS_WITHIN", 180.0)
-    active = Leadership(catalog_address, FIRST)
-    await active.lock()
-    await active.begin_epoch()
+    active = await leading(catalog_address)
     connection = active._connection
     proxied = replace(catalog_address, port=fault_proxy.port)
     async with candidate(SECOND, proxied) as second:
@@ -211,9 +215,7 @@ async def test_a_clock_that_jumps_or_an_outage_does_not_cost_leadership(
 
 
 async def test_the_predecessors_trust_is_waited_out(catalog_address: CatalogAddress) -> None:
-    killed = Leadership(catalog_address, FIRST)
-    await killed.lock()
-    await killed.begin_epoch()
+    killed = await leading(catalog_address)
     killed._connection.terminate()  # type: ignore[union-attr]
     async with candidate(SECOND, catalog_address) as second:
         takeover = await second.election.wait_to_win()
@@ -229,9 +231,7 @@ async def test_a_catalog_whose_clock_jumps_forward_does_not_shorten_the_predeces
     catalog_address: CatalogAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when it fails over to another machine, which also ends all connections."""
-    cut_off = Leadership(catalog_address, FIRST)
-    await cut_off.lock()
-    await cut_off.begin_epoch()
+    cut_off = await leading(catalog_address)
     async with candidate(SECOND, catalog_address) as second:
         assert await second.election.contend() is None
         an_hour_later = "(clock_timestamp() + interval '1 hour')"
@@ -267,9 +267,7 @@ async def test_who_may_have_left_something_on_a_server_does_not_end_in_order(
 async def test_who_ends_before_it_has_cleaned_up_leaves_that_to_its_successor(
     catalog_address: CatalogAddress,
 ) -> None:
-    killed = Leadership(catalog_address, FIRST)
-    await killed.lock()
-    await killed.begin_epoch()
+    killed = await leading(catalog_address)
     killed._connection.terminate()  # type: ignore[union-attr]
     ids = [SECOND.id, "7412d", "f0412"]
     predecessors = []

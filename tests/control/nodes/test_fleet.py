@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
+import asyncpg
 import pytest
 
 from app.catalog.nodes import Liabilities, Nodes
@@ -61,6 +62,13 @@ class Site:
         node = self.fleet.put(declared)
         await self.feed.refresh()
         return node
+
+    async def connect(self) -> asyncpg.Connection:
+        """A connection of the tenant acme that a node could have opened."""
+        login = self.control.manager.isolations[PoolStrategy.PER_TENANT].login(
+            self.server, self.control.state("acme").tenant.spec
+        )
+        return await driver.connect(replace(login, settings={}), timeout=60)
 
     async def hear(
         self,
@@ -429,10 +437,7 @@ async def test_a_silent_node_holds_what_it_has_until_it_is_gone(site: Site) -> N
     await site.later(STALE_AFTER)
     states.append(node.state)
     assert states == [NodeState.READY, NodeState.STALE]
-    login = site.control.manager.isolations[PoolStrategy.PER_TENANT].login(
-        site.server, site.control.state("acme").tenant.spec
-    )
-    connection = await driver.connect(replace(login, settings={}), timeout=60)
+    connection = await site.connect()
     try:
         for _ in range(20):
             await site.later(4)
@@ -460,13 +465,9 @@ async def test_backends_that_are_there_at_the_first_look_count_at_once(site: Sit
     node = await site.node("edge")
     await site.fleet.begin_session(node)
     site.clock.now += STALE_AFTER
-    login = site.control.manager.isolations[PoolStrategy.PER_TENANT].login(
-        site.server, site.control.state("acme").tenant.spec
-    )
     async with AsyncExitStack() as stack:
         for _ in range(5):
-            connection = await driver.connect(replace(login, settings={}), timeout=60)
-            stack.push_async_callback(connection.close)
+            stack.push_async_callback((await site.connect()).close)
         await site.later(0)
         # As many as the node may have are perhaps its own.
         assert (node.liability, site.fleet.unexplained("local")) == (3, 2)
@@ -477,10 +478,7 @@ async def test_backends_that_belong_to_none_count_as_used(site: Site) -> None:
     node = await site.node("edge")
     await site.fleet.begin_session(node)
     await site.later(0)
-    login = site.control.manager.isolations[PoolStrategy.PER_TENANT].login(
-        site.server, site.control.state("acme").tenant.spec
-    )
-    connection = await driver.connect(replace(login, settings={}), timeout=60)
+    connection = await site.connect()
     try:
         await site.later(0)
         assert site.fleet.unexplained("local") == 0
@@ -508,10 +506,7 @@ async def test_backends_that_belong_to_none_count_as_used(site: Site) -> None:
 async def test_without_nodes_nothing_is_said_of_what_was_there(site: Site) -> None:
     node = await site.node("edge", limits={"local": 0})
     await site.fleet.begin_session(node)
-    login = site.control.manager.isolations[PoolStrategy.PER_TENANT].login(
-        site.server, site.control.state("acme").tenant.spec
-    )
-    connection = await driver.connect(replace(login, settings={}), timeout=60)
+    connection = await site.connect()
     await site.later(0)
     assert site.fleet.unexplained("local") == 1
     await connection.close()

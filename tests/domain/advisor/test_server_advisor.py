@@ -296,15 +296,19 @@ rounds = st.lists(
 )
 
 
-@given(rounds, st.integers(1, 150))
-def test_pools_that_need_all_they_offer_never_get_more_than_the_budget_but_for_one_each_and_floors(
-    pools: list[tuple[int, int, int]], budget: int
-) -> None:
+def grants(pools: list[tuple[int, int, int]], budget: int) -> dict[str, int]:
     advisor = ServerAdvisor(FixedRule(load=1.0))
     for number, (wish, floor, weight) in enumerate(pools):
         tick = seen(max(floor, 1), waiting=float(wish), min_size=floor, weight=weight)
         advisor.evaluate(str(number), tick)
-    granted = sizes(advisor, budget)
+    return sizes(advisor, budget)
+
+
+@given(rounds, st.integers(1, 150))
+def test_pools_that_need_all_they_offer_never_get_more_than_the_budget_but_for_one_each_and_floors(
+    pools: list[tuple[int, int, int]], budget: int
+) -> None:
+    granted = grants(pools, budget)
     beyond = [granted[str(number)] > max(floor, 1) for number, (_, floor, _) in enumerate(pools)]
     least = sum(max(floor, 1) for _, floor, _ in pools)
     assert sum(granted.values()) <= max(budget, least + budget * any(beyond))
@@ -316,11 +320,7 @@ def test_pools_that_need_all_they_offer_never_get_more_than_the_budget_but_for_o
 def test_nobody_is_cut_who_offers_less_per_weight_than_another_gets(
     pools: list[tuple[int, int, int]], budget: int
 ) -> None:
-    advisor = ServerAdvisor(FixedRule(load=1.0))
-    for number, (wish, floor, weight) in enumerate(pools):
-        tick = seen(max(floor, 1), waiting=float(wish), min_size=floor, weight=weight)
-        advisor.evaluate(str(number), tick)
-    granted = sizes(advisor, budget)
+    granted = grants(pools, budget)
     for number, (wish, _, weight) in enumerate(pools):
         if granted[str(number)] < wish:
             for other, (_, floor, other_weight) in enumerate(pools):
