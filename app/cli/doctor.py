@@ -18,7 +18,7 @@ from rich.text import Text
 from app.api.auth.key_file import InvalidKeyFile, KeyFile
 from app.catalog.database import CatalogAddress
 from app.catalog.migrate import check_database
-from app.cli.client.exit_status import ExitStatus
+from app.cli.client.exit_status import ExitStatus, fail
 from app.cli.login_sql import login_sql
 from app.domain.errors import PoolkeeperError
 from app.pools.admin_connections import close
@@ -27,7 +27,7 @@ from app.pools.server import Server
 from app.runtime.logs import configure_logging
 from app.runtime.topology import start_topology
 from app.settings import Endpoint, Settings, SettingsError, load_settings
-from app.text.printable import print_error, printable
+from app.text.printable import printable
 from app.text.wrapping import terminal_width, wrapped
 from app.wire import TlsRejected
 
@@ -50,8 +50,7 @@ def doctor() -> None:
         configure_logging("console", "ERROR")
         findings = asyncio.run(examine(settings))
     except SettingsError as error:
-        print_error(str(error))
-        raise typer.Exit(ExitStatus.USAGE) from error
+        fail(str(error), ExitStatus.USAGE)
     console, printed = Console(highlight=False, soft_wrap=True), set[str]()
     for place, requirements in findings.items():
         for line in _report(place, requirements, terminal_width(sys.stdout), printed):

@@ -13,17 +13,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from app.cli.client.exit_status import ExitStatus
+from app.cli.client.exit_status import ExitStatus, fail
 from app.cli.client.output import print_document
 from app.cli.client.service_command import OutputCommand, output_options
 from app.cli.client.table import ALWAYS, WIDE, Table, number, text
 from app.cli.client.times import ExpiresOption, expiry
 from app.cli.command import Command, Declarations, Group
-from app.text.printable import print_error
 from app.text.validation_messages import validation_message
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ _OPTIONS = {
     "scopes": "--scope",
     "tenants": "--tenant",
 }
-_USAGE = ExitStatus.USAGE
 
 COLUMNS = (
     text("NAME", "name", ALWAYS),
@@ -107,11 +105,12 @@ def create(
     from app.api.auth.api_key import KeyScope, api_key_for, new_token
 
     if (node is None) is (Scope.NODE in scope) or (node is not None and (len(scope) > 1 or tenant)):
-        _refuse("A key of a node has --scope node and --node NAME, and nothing else.", _USAGE)
+        problem = "A key of a node has --scope node and --node NAME, and nothing else."
+        fail(problem, ExitStatus.USAGE)
     token, now = new_token(), datetime.now(UTC).replace(microsecond=0)
     with _key_file(file) as (path, known):
         if any(key.name == name for key in known):
-            _refuse(f"{path} already contains a key named {name}.")
+            fail(f"{path} already contains a key named {name}.")
         try:
             made = api_key_for(
                 token,
@@ -124,9 +123,9 @@ def create(
                 requests_per_second=rate,
             )
         except ValidationError as error:
-            _refuse(_sentence(error), ExitStatus.USAGE)
+            fail(_sentence(error), ExitStatus.USAGE)
         except ValueError as error:
-            _refuse(str(error), ExitStatus.USAGE)
+            fail(str(error), ExitStatus.USAGE)
         _write(path, (*known, made))
     typer.echo(f"Key {name}, shown only once; its hash is in {path}:", err=True)
     typer.echo(token)
@@ -152,7 +151,7 @@ def revoke(
     with _key_file(file) as (path, known):
         others = tuple(key for key in known if key.name != name)
         if len(others) == len(known):
-            _refuse(f"{path} contains no key named {name}.", ExitStatus.NOT_FOUND)
+            fail(f"{path} contains no key named {name}.", ExitStatus.NOT_FOUND)
         _write(path, others)
     typer.echo(f"Revoked key {name} in {path}.", err=True)
 
@@ -175,9 +174,9 @@ def _key_file(given: Path | None) -> Iterator[tuple[Path, tuple[ApiKey, ...]]]:
         with _locked(path.parent):
             yield path, read_keys(path).keys if path.exists() else ()
     except (InvalidKeyFile, SettingsError) as error:
-        _refuse(str(error), ExitStatus.USAGE)
+        fail(str(error), ExitStatus.USAGE)
     except OSError as error:
-        _refuse(f"Cannot use {error.filename or path or 'the settings'}: {error.strerror}.")
+        fail(f"Cannot use {error.filename or path or 'the settings'}: {error.strerror}.")
 
 
 @contextmanager
@@ -187,7 +186,7 @@ def _locked(directory: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        _refuse(f"Another command is using {directory}.")
+        fail(f"Another command is using {directory}.")
     finally:
         os.close(handle)
 
@@ -206,8 +205,3 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     option = _OPTIONS.get(str(first["loc"][0]), "Key name")
     return f"{option}: {validation_message(first)}"
-
-
-def _refuse(sentence: str, status: ExitStatus = ExitStatus.REFUSED) -> NoReturn:
-    print_error(sentence)
-    raise typer.Exit(status)

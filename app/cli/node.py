@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client.exit_status import ExitStatus
+from app.cli.client.exit_status import ExitStatus, fail
 from app.node.errors import AgentReplaced, CannotRender, CannotStart, NodeError
 from app.node.files import NodeDirectory
 from app.node.http_control_plane import OWN, HttpControlPlane
@@ -26,7 +26,6 @@ from app.node.stored_node import NodeStore
 from app.runtime.file_descriptors import raise_descriptor_limit
 from app.runtime.gc_tuning import tuned_gc
 from app.runtime.logs import configure_logging
-from app.text.printable import print_error
 
 # In seconds: the time for transactions of PgBouncer's clients before `--stop-pooler` cuts them off.
 _PATIENCE = 20.0
@@ -125,17 +124,14 @@ def node(
         service = HttpControlPlane(server, key_file=key_file, node=node_name, ca_file=ca_file)
         store = NodeStore(NodeDirectory(directory, uid=account.uid, gid=account.gid))
     except (CannotStart, CannotRender) as error:
-        print_error(str(error))
-        raise typer.Exit(ExitStatus.USAGE) from error
+        fail(str(error), ExitStatus.USAGE)
     try:
         with tuned_gc():
             asyncio.run(_run(engine, service, store, stops=stop_pooler))
     except NodeError as error:
-        print_error(str(error))
-        raise typer.Exit(ExitStatus.REFUSED) from error
+        fail(str(error))
     except AgentReplaced as error:
-        print_error(f"Another agent runs this node now. {error}")
-        raise typer.Exit(os.EX_TEMPFAIL) from error
+        fail(f"Another agent runs this node now. {error}", os.EX_TEMPFAIL)
 
 
 async def _run(

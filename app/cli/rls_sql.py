@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client.exit_status import ExitStatus
-from app.text.printable import print_error
+from app.cli.client.exit_status import ExitStatus, fail
 
 POLICY = "poolkeeper_tenant"
 _MAX_BYTES = 63  # the longest identifier; Postgres truncates longer ones
@@ -41,8 +40,7 @@ def rls_sql(
     try:
         typer.echo(policies(tables, column=column, role=role or SHARED_ROLE), nl=False)
     except InvalidIdentifier as error:
-        print_error(str(error))
-        raise typer.Exit(ExitStatus.USAGE) from error
+        fail(str(error), ExitStatus.USAGE)
 
 
 def policies(tables: list[str], *, column: str, role: str) -> str:

@@ -15,7 +15,7 @@ import typer
 import uvicorn
 
 from app.api.http.client_connections import ClientLimits
-from app.cli.client.exit_status import ExitStatus
+from app.cli.client.exit_status import ExitStatus, fail
 from app.cli.demo import DemoError, serve_with_traffic
 from app.embedded import EmbeddedPostgres
 from app.main import create_app
@@ -23,7 +23,6 @@ from app.runtime.lifecycle import STARTUP_ERRORS, startup_error_message
 from app.runtime.logs import configure_logging
 from app.runtime.server import ProcessStatus, ServeFunction, handle_stop_signals, run_server
 from app.settings import Settings, SettingsError, load_settings
-from app.text.printable import print_error
 
 
 def serve() -> None:
@@ -37,11 +36,9 @@ def demo() -> None:
     """Serve with sample tenants and traffic; everything is deleted at the end."""
     settings = settings_or_exit()
     if not settings.is_embedded:
-        print_error("The demo only runs on the embedded server.")
-        raise typer.Exit(ExitStatus.USAGE)
+        fail("The demo only runs on the embedded server.", ExitStatus.USAGE)
     if settings.requires_keys:
-        print_error("The demo only runs on loopback and without API keys.")
-        raise typer.Exit(ExitStatus.USAGE)
+        fail("The demo only runs on loopback and without API keys.", ExitStatus.USAGE)
     configure_logging(settings.log_format, settings.log_level)
     settings = _demo_settings(settings)
     with (
@@ -59,8 +56,7 @@ def settings_or_exit() -> Settings:
     try:
         return load_settings()
     except SettingsError as error:
-        print_error(str(error))
-        raise typer.Exit(ExitStatus.USAGE) from error
+        fail(str(error), ExitStatus.USAGE)
 
 
 def _demo_settings(settings: Settings) -> Settings:
@@ -108,5 +104,4 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except (DemoError, *STARTUP_ERRORS) as error:
-        print_error(startup_error_message(error))
-        raise typer.Exit(1) from error
+        fail(startup_error_message(error))

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client.exit_status import ExitStatus
+from app.cli.client.exit_status import ExitStatus, fail
 from app.domain.advisor import DemandConfig
 from app.domain.errors import InvalidInput
 from app.domain.pool import MAX_POOL_SIZE
@@ -31,7 +31,6 @@ from app.simulator.scenarios import Scenario, ScenarioName, scenario
 from app.simulator.simulation import SimulationConfig
 from app.simulator.trace import parse_counts, scaled
 from app.simulator.workload import Arrivals, HoldTimes
-from app.text.printable import print_error
 
 # More would take too long; the requests of a tick are held in memory.
 _MAX_REQUESTS = 1e9
@@ -155,8 +154,7 @@ def simulate(
         )
         result = _simulate(rule, case.load, replace(config, pool=pool), size)
     except (InvalidInput, OSError, UnicodeDecodeError) as error:
-        print_error(_sentence(error, trace))
-        raise typer.Exit(ExitStatus.USAGE) from error
+        fail(_sentence(error, trace), ExitStatus.USAGE)
     _print_result(result, as_json=as_json)
 
 

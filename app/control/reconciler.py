@@ -24,9 +24,6 @@ from app.domain.audit import RECONCILER
 from app.domain.errors import CatalogUnavailable, PoolkeeperError
 from app.pools.manager import TenantPoolManager
 
-# Pools processed between two turns of the event loop.
-_SLICE = 100
-
 _log = structlog.get_logger(__name__)
 
 
@@ -95,7 +92,7 @@ class Reconciler:
 
     async def _converge(self) -> int:
         steps = 0
-        async for pool_id in in_slices(list(self._manager.desired), _SLICE):
+        async for pool_id in in_slices(list(self._manager.desired)):
             desired = self._manager.desired.get(pool_id)  # the present one
             state = self._manager.tenant_state_for_pool(pool_id)
             if desired is None or state is None or not state.tenant.is_usable:

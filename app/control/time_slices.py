@@ -51,7 +51,7 @@ class TimeSlices:
         self._began = monotonic()
 
 
-async def in_slices(items: Iterable[T], size: int) -> AsyncIterator[T]:
+async def in_slices(items: Iterable[T], size: int = 100) -> AsyncIterator[T]:
     """Yield *items*, with a turn for the event loop after each *size* of them."""
     for count, item in enumerate(items, start=1):
         yield item

@@ -21,6 +21,11 @@ _NODES_HAVE = "; nodes may have {nodes} others"
 _ALL_ON_NODES = "a connection that nodes give back: they may have all {nodes} of server {server}"
 
 
+def in_seconds(waited: float) -> str:
+    """A wait in words, such as `0.25 s`."""
+    return f"{round(waited, 2):,g} s"
+
+
 class WaitCause(StrEnum):
     """The limit that must change so that the next caller gets a connection."""
 

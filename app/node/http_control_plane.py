@@ -12,12 +12,12 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
 import httpx
 
+from app.domain.loopback import is_loopback
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.documents import (
     ANSWER_SECONDS,
@@ -219,18 +219,9 @@ def _checked(url: str) -> str:
         raise CannotStart(
             f"{url} is not the URL of a service, such as https://poolkeeper.example.com."
         )
-    if parsed.scheme == "http" and not _is_loopback(parsed.host):
+    if parsed.scheme == "http" and not is_loopback(parsed.host):
         raise CannotStart(f"{url} would send passwords in clear. Use https.")
     return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext:

@@ -16,11 +16,12 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 
-from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLogin
+from app.domain.loopback import is_loopback
+from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.domain.nodes.node import CHECK_INTERVAL_MS
+from app.node.console import quoted
 from app.node.errors import CannotRender
 
 INI, USERS, HBA = "pgbouncer.ini", "users.txt", "hba.conf"
@@ -118,12 +119,7 @@ class PoolerSettings:
 
     @property
     def is_loopback(self) -> bool:
-        if self.address == "localhost":
-            return True
-        try:
-            return ip_address(self.address).is_loopback
-        except ValueError:  # a name, `*`, or several
-            return False
+        return is_loopback(self.address)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,21 +248,21 @@ def _user_line(user: str, password: str) -> str:
     # An empty password would let in everybody who gives none.
     if too_long or not password or not _is_one_line(user + password):
         raise CannotRender(f"PgBouncer cannot have the user {user!r}, or not its password.")
-    return " ".join('"' + text.replace('"', '""') + '"' for text in (user, password)) + "\n"
+    return f"{quoted(user)} {quoted(password)}\n"
 
 
 def _hba(entries: list[NodeEntry], settings: PoolerSettings) -> str:
     networks = _LOOPBACK if settings.is_loopback else _EVERYWHERE
     kind = "host" if settings.certificate is None else "hostssl"
     return "".join(
-        f'{kind} "{entry.name}" {",".join(map(_hba_name, entry.logins))} {network} scram-sha-256\n'
+        f'{kind} "{entry.name}" {_users(entry)} {network} scram-sha-256\n'
         for entry in entries
         for network in networks
     )
 
 
-def _hba_name(login: NodeLogin) -> str:
-    return '"' + login.user.replace('"', '""') + '"'
+def _users(entry: NodeEntry) -> str:
+    return ",".join(quoted(login.user) for login in entry.logins)
 
 
 def _is_one_line(text: str) -> bool:

@@ -16,6 +16,7 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.pool import PoolState
+from app.domain.wait import in_seconds
 from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
 from app.pools.waiters import Waiter
@@ -54,7 +55,7 @@ class AcquireFailures:
         name = self._pool.pool_id
         if waited is not None:
             return PoolPaused(
-                f"Pool {name} is paused, and was not resumed in {round(waited, 2):,g} s."
+                f"Pool {name} is paused, and was not resumed in {in_seconds(waited)}."
             )
         return PoolPaused(f"Pool {name} is paused; it serves again when it is resumed.")
 
@@ -69,7 +70,7 @@ class AcquireFailures:
     def _timed_out(self, waiter: Waiter) -> PoolTimeout:
         pool = self._pool
         lag = pool.server.lag.worst_since(waiter.since)
-        waited = f"{round(waiter.deadline - waiter.asked_at, 2):,g} s"
+        waited = in_seconds(waiter.deadline - waiter.asked_at)
         if lag > _NOTABLE_LAG:
             waited += f" (of which the service itself was busy for {lag:.1f} s)"
         tenant, why = waiter.tenant_state, ""
@@ -92,7 +93,7 @@ class AcquireFailures:
             why = f" It may have {most} of its {size} connections; nodes may have the others."
         if waiter.slot_seconds:
             waited += (
-                f", {round(waiter.slot_seconds, 2):,g} s of which it waited for one of the "
+                f", {in_seconds(waiter.slot_seconds)} of which it waited for one of the "
                 f"{pool.config.max_pools} pools that {pool.config.max_pools_setting} allows"
             )
         return PoolTimeout(f"No connection of pool {pool.pool_id} became free in {waited}.{why}")

@@ -21,7 +21,7 @@ from time import monotonic
 from app.domain.errors import PoolLimitReached
 from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig
-from app.domain.wait import Use
+from app.domain.wait import Use, in_seconds
 from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
@@ -264,7 +264,7 @@ class PoolRegistry:
         config, waited = self.config, monotonic() - waiter.asked_at
         return PoolLimitReached(
             f"All {self._capacity} pools of strategy {config.strategy} are busy, for "
-            f"{round(waited, 2):,g} s now. {config.max_pools_setting} limits them."
+            f"{in_seconds(waited)} now. {config.max_pools_setting} limits them."
         )
 
     def _gave_up(self, waiter: SlotWaiter) -> None:

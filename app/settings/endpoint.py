@@ -5,12 +5,12 @@ Passwords come from the environment or a secret file and stay inside SecretStr.
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from app.domain.loopback import is_loopback
 from app.settings.errors import SettingsError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -103,16 +103,6 @@ class CatalogSettings(Endpoint):
 
     database: Name = "poolkeeper"
     """The catalog's own database, separate from tenants' data."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether *host* is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def read_secret(path: Path) -> SecretStr:

@@ -17,12 +17,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app.domain.loopback import is_loopback
 from app.domain.tenant import OBJECT_PREFIX, TENANT_ID_PATTERN, PoolStrategy
 from app.settings.endpoint import (
     CatalogSettings,
     Port,
     ServerSettings,
-    is_loopback,
     read_secret,
 )
 from app.settings.errors import ENV_DELIMITER, ENV_PREFIX, SettingsError, setting_name

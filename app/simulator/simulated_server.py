@@ -122,7 +122,7 @@ class SimulatedServer:
     def resize(self, pool: SimulatedPool, max_size: int) -> None:
         """Change *pool*'s max_size; surplus connections close when idle."""
         pool.max_size = max_size
-        self._close_idle(pool, min(len(pool.idle), max(0, pool.open - max_size)))
+        self._close_idle(pool, min(len(pool.idle), max(0, pool.open - max_size)), self.now)
         self._dispatch(self.now)
 
     def sweep(self) -> None:
@@ -135,12 +135,12 @@ class SimulatedServer:
         for pool in self._pools:
             if pool.idle and pool.idle[0] < self.now - timeout:
                 spare = max(0, pool.established - pool.min_size)
-                self._close_idle(pool, min(spare, pool.unused_since(self.now - timeout)))
+                self._close_idle(pool, min(spare, pool.unused_since(self.now - timeout)), self.now)
             if pool.idle_seconds is not None and pool.idle_seconds < timeout:
                 keep = max(pool.min_size, pool.warm_size)
                 old = bisect_right(pool.opened, self.now - pool.idle_seconds)
                 spare = min(len(pool.idle), pool.established - keep, old)
-                self._close_idle(pool, max(0, spare))
+                self._close_idle(pool, max(0, spare), self.now)
         self._dispatch(self.now)
 
     def ongoing_hold_seconds(self) -> list[float]:
@@ -285,9 +285,9 @@ class SimulatedServer:
         self._used -= 1
         self._dispatch(now)
 
-    def _close_idle(self, pool: SimulatedPool, count: int) -> None:
+    def _close_idle(self, pool: SimulatedPool, count: int, now: float) -> None:
         """Close the *count* idle connections unused for longest."""
-        pool.accrue(self.now)
+        pool.accrue(now)
         del pool.idle[:count]
         for _ in range(count):
             pool.opened.popleft()
@@ -312,11 +312,7 @@ class SimulatedServer:
         if earliest > now:
             self._look_again(earliest)
             return False
-        donor.accrue(now)
-        del donor.idle[0]
-        donor.opened.popleft()
-        donor.established -= 1
-        self._used -= 1
+        self._close_idle(donor, 1, now)
         return True
 
     def _keeps(self, pool: SimulatedPool, now: float) -> bool:

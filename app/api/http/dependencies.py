@@ -13,6 +13,9 @@ from app.api.auth.principal import Principal
 from app.api.http.exchange import extend_deadline
 from app.api.http.response_cache import ResponseCache
 from app.catalog.catalog import Catalog
+from app.control.advisor.advisor_loop import AdvisorLoop
+from app.control.nodes.feed import NodeFeed
+from app.control.nodes.fleet import Fleet
 from app.domain.audit import Actor
 from app.domain.errors import TenantNotFound
 from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy, TenantId
@@ -107,6 +110,9 @@ async def get_deadline(
 
 ManagerDep = Annotated[TenantPoolManager, provided(TenantPoolManager)]
 CatalogDep = Annotated[Catalog, provided(Catalog)]
+AdvisorDep = Annotated[AdvisorLoop, provided(AdvisorLoop)]
+FleetDep = Annotated[Fleet, provided(Fleet)]
+FeedDep = Annotated[NodeFeed, provided(NodeFeed)]
 ResponseCacheDep = Annotated[ResponseCache, provided(ResponseCache)]
 AuthenticatorDep = Annotated[Authenticator, Depends(get_authenticator)]
 ActorDep = Annotated[Actor, Depends(get_actor)]

@@ -14,7 +14,7 @@ from app.api.http.authentication import (
     REQUIRE_UNBOUND_KEY,
     require_unbound_key,
 )
-from app.api.http.dependencies import CatalogDep, ManagerDep, PrincipalDep, provided
+from app.api.http.dependencies import AdvisorDep, CatalogDep, ManagerDep, PrincipalDep, provided
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import Name, RequestBody, examples
@@ -55,7 +55,6 @@ _MANY = 1_000_000
 
 router = APIRouter(prefix="/v1/advisor", tags=["advisor"], route_class=StrictRoute)
 
-AdvisorDep = Annotated[AdvisorLoop, provided(AdvisorLoop)]
 
 Rule = Annotated[AdvisorRule, Field(strict=False, description="The rule that recommends sizes.")]
 Mode = Annotated[

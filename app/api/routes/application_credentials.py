@@ -12,6 +12,8 @@ from pydantic_core import PydanticCustomError
 from app.api.http.authentication import REQUIRE_ADMIN
 from app.api.http.dependencies import (
     CursorQuery,
+    FeedDep,
+    FleetDep,
     LimitQuery,
     ManagerDep,
     TenantDep,
@@ -24,8 +26,6 @@ from app.api.http.idempotency import mark_secret
 from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
-from app.control.nodes.feed import NodeFeed
-from app.control.nodes.fleet import Fleet
 from app.control.tenants.application_credentials import ApplicationCredentials, IssuedCredential
 from app.domain.application_credential import ApplicationCredential
 
@@ -47,7 +47,6 @@ def _in_future(timestamp: datetime) -> datetime:
 _Expiry = Annotated[Timestamp, AfterValidator(_in_future), Field(strict=False)]
 NamePath = Annotated[str, name_in_path("Name of the credential", "web", alias="credential")]
 CredentialsDep = Annotated[ApplicationCredentials, provided(ApplicationCredentials)]
-FeedDep = Annotated[NodeFeed, provided(NodeFeed)]
 
 
 class CredentialBody(RequestBody):
@@ -166,7 +165,7 @@ async def create_credential(
     *,
     manager: ManagerDep,
     credentials: CredentialsDep,
-    fleet: Annotated[Fleet, provided(Fleet)],
+    fleet: FleetDep,
     feed: FeedDep,
     operation: OperationDep,
     response: Response,

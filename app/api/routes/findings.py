@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
-from app.api.http.dependencies import ManagerDep, PrincipalDep, provided
+from app.api.http.dependencies import FleetDep, ManagerDep, PrincipalDep
 from app.api.http.strict_route import StrictRoute
 from app.control.nodes.fleet import Fleet
 from app.control.time_slices import in_slices
@@ -68,7 +68,7 @@ class FindingList(BaseModel):
 @router.get("", dependencies=[REQUIRE_READ], summary="List findings")
 async def list_findings(
     manager: ManagerDep,
-    fleet: Annotated[Fleet, provided(Fleet)],
+    fleet: FleetDep,
     principal: PrincipalDep,
     *,
     named: Annotated[

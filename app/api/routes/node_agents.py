@@ -14,14 +14,13 @@ from fastapi.responses import JSONResponse, Response
 
 from app.api.auth.authenticator import AuthFailure
 from app.api.http.authentication import REQUIRE_NODE
-from app.api.http.dependencies import PrincipalDep, provided
+from app.api.http.dependencies import FeedDep, FleetDep, PrincipalDep
 from app.api.http.error_responses import validation_error
 from app.api.http.etags import etag, matching_etag
 from app.api.http.exchange import extend_deadline
 from app.api.http.private_connection import is_private
 from app.api.http.strict_route import StrictRoute
-from app.api.routes.nodes import FleetDep, NodePath
-from app.control.nodes.feed import NodeFeed
+from app.api.routes.nodes import NodePath
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.errors import KeyBoundToNode, NodeNotFound, TlsRequired
 from app.domain.nodes.declaration import OWN_NODE
@@ -42,8 +41,6 @@ _FEW = 100
 _SMALL = 16_384
 # The longest description of a malformed report.
 _LONGEST_REASON = 200
-
-FeedDep = Annotated[NodeFeed, provided(NodeFeed)]
 
 
 async def require_private_connection(request: Request) -> None:

@@ -10,13 +10,12 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from app.api.http.authentication import REQUIRE_READ, REQUIRE_UNBOUND_KEY
-from app.api.http.dependencies import CursorQuery, LimitQuery, provided
+from app.api.http.dependencies import AdvisorDep, CursorQuery, LimitQuery
 from app.api.http.ordering import Matches, OffsetQuery, Order, SearchQuery
 from app.api.http.paging import NextCursor
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.nodes import NodeDep
 from app.api.views.node import NodeTenantView
-from app.control.advisor.advisor_loop import AdvisorLoop
 from app.domain.nodes.report import EntryReport
 
 router = APIRouter(prefix="/v1/nodes", tags=["nodes"], route_class=StrictRoute)
@@ -56,7 +55,7 @@ class NodeTenantList(BaseModel):
 )
 async def list_node_tenants(
     node: NodeDep,
-    advisor: Annotated[AdvisorLoop, provided(AdvisorLoop)],
+    advisor: AdvisorDep,
     *,
     sort: Annotated[
         NodeTenantOrder, Query(description="Sort key; ties are sorted by tenant.")

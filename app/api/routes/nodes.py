@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
 from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_READ, REQUIRE_UNBOUND_KEY
-from app.api.http.dependencies import CursorQuery, LimitQuery, name_in_path, provided
+from app.api.http.dependencies import CursorQuery, FleetDep, LimitQuery, name_in_path, provided
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag, instance_of
 from app.api.http.field_types import Labels, Name, RequestBody, counted_first, examples
@@ -43,7 +43,6 @@ def _address(text: str) -> str:
 
 
 NodePath = Annotated[str, name_in_path("Name of the node", "edge-1")]
-FleetDep = Annotated[Fleet, provided(Fleet)]
 DeclarationsDep = Annotated[NodeDeclarations, provided(NodeDeclarations)]
 
 

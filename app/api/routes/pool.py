@@ -19,6 +19,7 @@ from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_OPERATE, REQUIRE_READ, require_unbound_key
 from app.api.http.dependencies import (
     DeadlineDep,
+    FeedDep,
     ManagerDep,
     PrincipalDep,
     TenantDep,
@@ -37,7 +38,6 @@ from app.api.views.pool import (
     PoolView,
     PoolViews,
 )
-from app.control.nodes.feed import NodeFeed
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations, PoolOutcome
 from app.domain.audit import Actor
@@ -51,7 +51,6 @@ from app.pools.tenant_state import TenantState
 router = APIRouter(prefix="/v1/tenants/{tenant}/pool", tags=["pools"], route_class=StrictRoute)
 
 DesiredDep = Annotated[DesiredPoolState, provided(DesiredPoolState)]
-FeedDep = Annotated[NodeFeed, provided(NodeFeed)]
 OperationsDep = Annotated[PoolOperations, provided(PoolOperations)]
 ViewsDep = Annotated[PoolViews, provided(PoolViews)]
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_OPERATE, REQUIRE_READ, REQUIRE_UNBOUND_KEY
 from app.api.http.dependencies import (
+    AdvisorDep,
     CursorQuery,
     LimitQuery,
     PrincipalDep,
@@ -27,7 +28,6 @@ from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
 from app.api.views.pool import PoolView
-from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot
 from app.control.pools.operations import PoolOperations
 from app.domain.tenant import tenant_of_pool
@@ -106,7 +106,7 @@ async def list_pools(
     request: Request,
     cache: ResponseCacheDep,
     principal: PrincipalDep,
-    advisor: Annotated[AdvisorLoop, provided(AdvisorLoop)],
+    advisor: AdvisorDep,
     *,
     sort: Annotated[
         PoolOrder,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_OPERATE, REQUIRE_READ
 from app.api.http.dependencies import (
+    AdvisorDep,
     CatalogDep,
     CursorQuery,
     LimitQuery,
@@ -154,7 +155,7 @@ class RecommendationList(BaseModel):
 @router.get("", dependencies=[REQUIRE_READ], summary="List recommendations")
 async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
     catalog: CatalogDep,
-    advisor: Annotated[AdvisorLoop, provided(AdvisorLoop)],
+    advisor: AdvisorDep,
     principal: PrincipalDep,
     status: Annotated[
         RecommendationStatus | None, Query(description="Filter by status; omit it for all.")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
-from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep, provided
+from app.api.http.dependencies import CursorQuery, FleetDep, LimitQuery, ManagerDep, PrincipalDep
 from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.strict_route import StrictRoute
 from app.api.views.pool import PoolSummary, accessible_pools
@@ -17,8 +17,6 @@ from app.control.nodes.fleet import Fleet
 from app.domain.errors import ServerNotFound
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server, ServerState
-
-FleetDep = Annotated[Fleet, provided(Fleet)]
 
 router = APIRouter(prefix="/v1/servers", tags=["servers"], route_class=StrictRoute)
 

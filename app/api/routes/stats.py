@@ -12,12 +12,12 @@ from fastapi import APIRouter, Query, Request, Response
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import (
     CursorQuery,
+    FleetDep,
     LimitQuery,
     ManagerDep,
     PrincipalDep,
     ResponseCacheDep,
     TenantDep,
-    provided,
 )
 from app.api.http.ordering import OffsetQuery, Order, SearchQuery
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
@@ -33,7 +33,6 @@ from app.api.views.stats import (
     show_totals,
 )
 from app.control.monitoring.snapshot import TenantSnapshot
-from app.control.nodes.fleet import Fleet
 from app.domain.eviction import EvictionReason
 
 router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
@@ -70,7 +69,7 @@ async def get_stats(
     request: Request,
     cache: ResponseCacheDep,
     principal: PrincipalDep,
-    fleet: Annotated[Fleet, provided(Fleet)],
+    fleet: FleetDep,
     *,
     sort: Annotated[
         TenantOrder,
@@ -141,9 +140,7 @@ async def get_stats(
 @router.get(
     "/tenants/{tenant}/stats", dependencies=[REQUIRE_READ], summary="Get a tenant's statistics"
 )
-async def get_tenant_stats(
-    tenant: TenantDep, manager: ManagerDep, fleet: Annotated[Fleet, provided(Fleet)]
-) -> TenantStats:
+async def get_tenant_stats(tenant: TenantDep, manager: ManagerDep, fleet: FleetDep) -> TenantStats:
     """Shows a tenant's counters, gauges and percentiles, whether or not its pool is open."""
     found = manager.tenant_state(tenant)
     state = manager.pool_state(found.tenant.spec.pool_id)

@@ -12,6 +12,7 @@ from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_READ
 from app.api.http.dependencies import (
     CursorQuery,
     DeadlineDep,
+    FeedDep,
     LimitQuery,
     ManagerDep,
     PrincipalDep,
@@ -29,7 +30,6 @@ from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
 from app.api.views.tenant import TenantPhase, TenantView, TenantViews, phase_of
-from app.control.nodes.feed import NodeFeed
 from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
@@ -238,7 +238,7 @@ async def delete_tenant(
     tenant: TenantDep,
     manager: ManagerDep,
     deletions: Annotated[TenantDeletions, provided(TenantDeletions)],
-    feed: Annotated[NodeFeed, provided(NodeFeed)],
+    feed: FeedDep,
     operation: OperationDep,
     *,
     deadline_seconds: DeadlineDep,

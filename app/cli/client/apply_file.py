@@ -20,7 +20,7 @@ from app.cli.client.apply_report import render_plan, render_summary
 from app.cli.client.confirmation import confirm
 from app.cli.client.dry_run import check, unchecked
 from app.cli.client.execution import Execution, Summary
-from app.cli.client.exit_status import ExitStatus
+from app.cli.client.exit_status import ExitStatus, fail
 from app.cli.client.manifest import Manifest, ManifestError, Step, Verb, plan
 from app.cli.client.parallel_requests import patiently, work_in_parallel
 from app.cli.client.session import Session
@@ -40,8 +40,7 @@ def apply_file(
             if dry_run:
                 checks = check(steps, partial(_send, client, dry_run=True), threads=parallel)
         except KeyboardInterrupt:
-            print_error("Interrupted; nothing was changed.")
-            raise typer.Exit(ExitStatus.INTERRUPTED) from None
+            fail("Interrupted; nothing was changed.", ExitStatus.INTERRUPTED)
         is_refused = any(each.refusal for each in checks)
         if dry_run or not steps or is_refused:
             document = {"steps": [each.document for each in checks]}
@@ -68,15 +67,12 @@ def _read(file: str) -> Manifest:
         manifest = Manifest.parse(raw.decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        print_error(f"Cannot read {file}: {reason}.")
-        raise typer.Exit(ExitStatus.USAGE) from error
+        fail(f"Cannot read {file}: {reason}.", ExitStatus.USAGE)
     except ManifestError as error:
-        print_error(f"{file}: {error}")
-        raise typer.Exit(ExitStatus.USAGE) from error
+        fail(f"{file}: {error}", ExitStatus.USAGE)
     if file == "-" and not raw:
         # It is more likely the output of a failed command than a request for no tenants.
-        print_error("Standard input is empty. To declare no tenants, send: tenants: {}")
-        raise typer.Exit(ExitStatus.USAGE)
+        fail("Standard input is empty. To declare no tenants, send: tenants: {}", ExitStatus.USAGE)
     return manifest
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from app.cli.client.exit_status import ExitStatus
-from app.text.printable import print_error, printable
+from app.cli.client.exit_status import fail
+from app.text.printable import printable
 
 
 def confirm(question: str) -> None:
@@ -20,5 +20,4 @@ def confirm(question: str) -> None:
         typer.echo(err=True)
         is_meant = False
     if not is_meant:
-        print_error("Nothing was deleted. To delete without a question, add --yes.")
-        raise typer.Exit(ExitStatus.REFUSED)
+        fail("Nothing was deleted. To delete without a question, add --yes.")

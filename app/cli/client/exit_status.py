@@ -1,6 +1,11 @@
 """The exit statuses of commands, for scripts: similar errors have the same status."""
 
 from enum import IntEnum
+from typing import NoReturn
+
+import typer
+
+from app.text.printable import print_error
 
 
 class ExitStatus(IntEnum):
@@ -26,3 +31,13 @@ class ExitStatus(IntEnum):
 
     INTERRUPTED = 130
     """Ctrl-C stopped a change, as shells report it."""
+
+
+def fail(sentence: str, status: int = ExitStatus.REFUSED) -> NoReturn:
+    """End the command with *status*; *sentence* on standard error says why.
+
+    Raises:
+        typer.Exit: always.
+    """
+    print_error(sentence)
+    raise typer.Exit(status)

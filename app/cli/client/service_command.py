@@ -14,10 +14,10 @@ from typer.core import TyperOption
 
 from app.cli.client.api_client import ApiError
 from app.cli.client.completion import pool_names, server_names, tenant_names
+from app.cli.client.exit_status import fail
 from app.cli.client.output import OutputFormat
 from app.cli.client.session import Session
 from app.cli.command import Command, Declarations, Group, parameters
-from app.text.printable import print_error
 
 _SECTION = "Options of all commands"
 _POINTER = re.compile(r"/(?:body|query|path)/(\w+)([^:\s]*)")
@@ -130,8 +130,7 @@ class ServiceCommand(OutputCommand):
         try:
             return super().invoke(ctx)
         except ApiError as error:
-            print_error("\n".join([self._in_options(str(error)), *error.excerpt]))
-            raise typer.Exit(error.exit_status) from error
+            fail("\n".join([self._in_options(str(error)), *error.excerpt]), error.exit_status)
         except KeyboardInterrupt:
             raise typer.Exit(0) from None
 

@@ -5,12 +5,12 @@ It changes nothing: a new advisor evaluates the pool's last minutes.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from time import monotonic
 
 from app.control.advisor.advised_pools import AdvisedPool, AdvisedPools
 from app.control.advisor.observer import Observer
+from app.control.time_slices import in_slices
 from app.domain.advisor import PoolSizingRecommendation
 from app.domain.desired_state import AdvisorSettings
 from app.domain.errors import PoolNotFound
@@ -41,9 +41,7 @@ async def what_if(
     advisor, evaluated = settings.advisor(), [pool]
     if budget is not None:
         evaluated += [other for other in pools if _is_beside(other, pool)]
-    for count, each in enumerate(evaluated, start=1):
-        if count % _SLICE == 0:
-            await asyncio.sleep(0)
+    async for each in in_slices(evaluated, _SLICE):
         seen = observer.recent(each.pool_id) or (observer.observe_gauges(each, monotonic()),)
         for observation in seen:
             most = observation.max_allowed

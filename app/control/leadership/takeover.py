@@ -13,8 +13,6 @@ from app.domain.leadership import admin_name, client_name
 from app.pools.manager import TenantPoolManager
 from app.pools.orphaned_backends import Predecessor
 
-# Tenants processed between two turns of the event loop.
-_SLICE = 100
 _STILL_TRUSTED = "The instance that was active before may still use it; wait some seconds."
 
 _log = structlog.get_logger(__name__)
@@ -42,7 +40,7 @@ async def start_servers(
     left: dict[str, Predecessor | None] = {server.name: None for server in servers}
     if predecessor is not None:
         logins: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
-        async for state in in_slices(list(manager.tenant_states.values()), _SLICE):
+        async for state in in_slices(list(manager.tenant_states.values())):
             spec = state.tenant.spec
             home = manager.servers.get(spec.server)
             if home is not None and state.tenant.provisioned_at is not None:

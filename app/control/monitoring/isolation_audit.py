@@ -43,7 +43,6 @@ from app.pools.tenant_state import TenantState
 
 _DEADLINE = 20.0
 _REPAIRABLE = (AuditCheck.SETTINGS, AuditCheck.CONNECTION_LIMIT, AuditCheck.EXTENSION_SCHEMAS)
-_SLICE = 100
 # Seconds until a repeated repair of the same role is recorded again.
 _RECORD_AGAIN = 3600.0
 
@@ -85,7 +84,7 @@ class IsolationAudit:
     async def _opened(self) -> set[str]:
         """The pools opened since the last audit, on any server."""
         opened = set()
-        async for pool in in_slices(list(self._manager.pools()), _SLICE):
+        async for pool in in_slices(list(self._manager.pools())):
             if pool not in self._seen:
                 self._seen.add(pool)
                 opened.add(pool.pool_id)
@@ -98,7 +97,7 @@ class IsolationAudit:
             interval = self._manager.config(PoolStrategy.PER_TENANT).health_check_interval
             self._next[server.name] = now + interval
         due = []
-        async for state in in_slices(list(self._manager.tenant_states.values()), _SLICE):
+        async for state in in_slices(list(self._manager.tenant_states.values())):
             spec = state.tenant.spec
             is_due = all_are_due or state.isolation is None or spec.pool_id in opened
             if is_due and spec.server == server.name and state.tenant.is_usable:
@@ -160,7 +159,7 @@ class IsolationAudit:
         """Judge each pool's role for all its tenants; return the needed repairs by pool."""
         checked_at, checked_at_monotonic = datetime.now(UTC), monotonic()
         repairs: dict[str, Repair] = {}
-        async for pool_id, states in in_slices(by_pool.items(), _SLICE):
+        async for pool_id, states in in_slices(by_pool.items()):
             spec, limit = states[0].tenant.spec, self._limits.limit_for(states[0])
             isolation = self._manager.isolations[spec.strategy]
             role, home = isolation.role(spec), isolation.database(server, spec)

@@ -22,9 +22,6 @@ from app.domain.plan import PlanAction, plan_record, plan_step
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 
-# Tenants processed between two turns of the event loop.
-_SLICE = 100
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeChange:
@@ -182,7 +179,7 @@ class NodeDeclarations:
         self._background.start("node: role limits", self._apply_limits(before, after))
 
     async def _apply_limits(self, before: NodeSpec | None, after: NodeSpec | None) -> None:
-        async for state in in_slices(list(self._manager.tenant_states.values()), _SLICE):
+        async for state in in_slices(list(self._manager.tenant_states.values())):
             spec = state.tenant.spec
             if _serves(before, spec) is _serves(after, spec) or not state.tenant.is_usable:
                 continue

@@ -24,8 +24,6 @@ from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 
-# Tenants processed between two turns of the event loop.
-_SLICE = 100
 # Seconds within which nodes report that a tenant is closed.
 _CLOSE_DEADLINE = 5.0
 # The same, while a client waits for the response to a pause.
@@ -94,7 +92,7 @@ class NodeFeed:
             made: dict[str, _MadeEntry] = {}
             nodes = {name: node.declared.spec for name, node in self._fleet.nodes.items()}
             states = sorted(self._manager.tenant_states.items())
-            async for name, state in in_slices(states, _SLICE):
+            async for name, state in in_slices(states):
                 if (one := self._made(state)) is not None:
                     made[name] = one
                     if nodes != self._nodes or one is not self._entries.get(name):
@@ -227,7 +225,7 @@ class NodeFeed:
         entries = tuple(
             [
                 self._on_node(one.entry, declared)
-                async for one in in_slices(made, _SLICE)
+                async for one in in_slices(made)
                 if declared.spec.serves(one.tenant)
             ]
         )

@@ -15,9 +15,6 @@ from app.domain.plan import plan_record
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 
-# Tenants processed between two turns of the event loop.
-_SLICE = 100
-
 
 class TenantDeclarations:
     def __init__(self, catalog: Catalog, manager: TenantPoolManager, locks: KeyedLocks) -> None:
@@ -31,7 +28,7 @@ class TenantDeclarations:
         Raises:
             CatalogUnavailable
         """
-        async for tenant in in_slices(await self._catalog.tenants.load(), _SLICE):
+        async for tenant in in_slices(await self._catalog.tenants.load()):
             self._manager.put_tenant(tenant)
 
     def put(

@@ -1,0 +1,15 @@
+"""Whether an address stays on this machine."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* is `localhost` or an address that only this machine can reach."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # another name, `*`, or several addresses
+        return False
