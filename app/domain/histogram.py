@@ -187,7 +187,7 @@ class RollingHistogram:
 
     def start_total(self) -> None:
         """From now on, keep for `total` what leaves the window."""
-        self._end_slice()
+        self.flush()
         self._total = Histogram()
 
     def stop_total(self) -> None:
@@ -209,15 +209,6 @@ class RollingHistogram:
 
     def flush(self) -> None:
         """End the current slice, so that everything is in `flush_to`."""
-        self._end_slice()
-
-    def _rotate(self, now: float) -> None:
-        """End the current slice, and start the next one."""
-        self._end_slice()
-        self._ends_at = now + self._window / self._slices
-        self._drop_old(now)
-
-    def _end_slice(self) -> None:
         if not self._counts:
             return
         ended = self._current()
@@ -227,6 +218,12 @@ class RollingHistogram:
             self._flush_to.merge(ended)
         self._past = (*self._past, (self._ends_at, ended))
         self._counts, self._longest = {}, 0.0
+
+    def _rotate(self, now: float) -> None:
+        """End the current slice, and start the next one."""
+        self.flush()
+        self._ends_at = now + self._window / self._slices
+        self._drop_old(now)
 
     def _current(self) -> Histogram:
         """The current slice, which keeps counting."""

@@ -58,10 +58,8 @@ class DemandRule:
         7. Otherwise: shrink to what the window needed.
         """
         found = assess(self.config, memory, seen)
-        return self._decide(found), found.memory
-
-    def _decide(self, found: Assessment) -> PoolSizingRecommendation:
-        return self._limit(found) or self._trial(found) or self._follow(found)
+        advice = self._limit(found) or self._trial(found) or self._follow(found)
+        return advice, found.memory
 
     def _limit(self, found: Assessment) -> PoolSizingRecommendation | None:
         """Cases 1 and 2, and the growth to undo."""

@@ -201,17 +201,11 @@ def grown_within(
     size, grant = advice.current_size, int(share)
     if grant <= size * (1.0 + _DEAD_BAND):
         grant = size
-    action = ScalingAction.between(size, grant)
-    held = advice.held_at(grant)
-    return replace(
-        held,
-        action=action,
-        reason_code=ReasonCode.SERVER_BUDGET,
-        reason=f"{advice.reason}; but the server's budget of {budget} connections is used up, and "
-        f"this pool's fair share is {max(1, int(share))}",
-        evidence={**advice.evidence, "granted_size": grant, "budget": budget},
-        expected=None if action is ScalingAction.STABLE else held.expected,
+    reason = (
+        f"{advice.reason}; but the server's budget of {budget} connections is used up, and "
+        f"this pool's fair share is {max(1, int(share))}"
     )
+    return _granted(advice, grant, budget, reason)
 
 
 def _cut(
@@ -221,10 +215,8 @@ def _cut(
     size = advice.current_size
     if size < grant <= size * (1.0 + _DEAD_BAND):
         grant = size
-    action = ScalingAction.between(size, grant)
     wanted = max(advice.wanted or 0, advice.new_size)
-    held = advice.held_at(grant)
-    if action is ScalingAction.SCALE_DOWN:
+    if grant < size:
         # The rule's own advice is no reason to have fewer connections than now.
         reason = (
             f"On average all pools together need {of_all:.0f} connections of the server's budget "
@@ -235,6 +227,15 @@ def _cut(
             f"{advice.reason}; the server's budget of {budget} connections grants {grant} of the "
             f"{wanted} wanted"
         )
+    return replace(_granted(advice, grant, budget, reason), wanted=wanted)
+
+
+def _granted(
+    advice: PoolSizingRecommendation, grant: int, budget: int, reason: str
+) -> PoolSizingRecommendation:
+    """The advice with the size that the budget grants."""
+    action = ScalingAction.between(advice.current_size, grant)
+    held = advice.held_at(grant)
     return replace(
         held,
         action=action,
@@ -242,5 +243,4 @@ def _cut(
         reason=reason,
         evidence={**advice.evidence, "granted_size": grant, "budget": budget},
         expected=None if action is ScalingAction.STABLE else held.expected,
-        wanted=wanted,
     )
