@@ -68,6 +68,14 @@ def node(
     max_clients: Annotated[
         int, typer.Option(help="Maximum number of applications' connections.", min=1, max=100_000)
     ] = 1000,
+    max_tenant_clients: Annotated[
+        int | None,
+        typer.Option(
+            help="Maximum number of them for one tenant; default: a quarter. Needs PgBouncer 1.24.",
+            min=1,
+            max=100_000,
+        ),
+    ] = None,
     max_wait: Annotated[
         int,
         typer.Option(
@@ -115,6 +123,7 @@ def node(
             key=tls_key and tls_key.resolve(),
             server_ca=server_ca and server_ca.resolve(),
             max_clients=max_clients,
+            max_tenant_clients=max_tenant_clients,
             max_wait=max_wait,
             refuse_vulnerable=refuse_vulnerable,
         )

@@ -30,6 +30,7 @@ INI, USERS, HBA = "pgbouncer.ini", "users.txt", "hba.conf"
 _LONGEST_ENTRY, _LONGEST_USER, _LONGEST_PASSWORD = 63, 127, 2047
 _EXTRA_PARAMETERS_SINCE = (1, 20)
 _PREPARED_STATEMENTS_SINCE = (1, 21)
+_TENANT_CLIENTS_SINCE = (1, 24)
 _breaks_line = re.compile(r"[\n\r\0]").search
 _is_bare = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 _VERIFYING = ("verify-ca", "verify-full")
@@ -82,6 +83,9 @@ class PoolerSettings:
         certificate, key: if set, clients must use TLS; required beyond loopback.
         server_ca: certificates of the authorities for the Postgres servers' certificates; None: the
             system's.
+        max_clients: the most connections of applications, logins under way included.
+        max_tenant_clients: the most of them for one tenant, so that it cannot keep others out;
+            None: a quarter. PgBouncer before 1.24 has no such limit.
         max_wait: the most seconds that a client waits for a connection: for its tenant's turn, for
             a person to resume the tenant, or for Postgres to come back.
         refuse_vulnerable: whether to refuse a version with a known vulnerability.
@@ -93,6 +97,7 @@ class PoolerSettings:
     key: Path | None = None
     server_ca: Path | None = None
     max_clients: int = 1000
+    max_tenant_clients: int | None = None
     max_wait: int = 30
     refuse_vulnerable: bool = False
 
@@ -210,6 +215,9 @@ def _ini(
         lines.append("track_extra_parameters = IntervalStyle,search_path")
     if version >= _PREPARED_STATEMENTS_SINCE:
         lines.append("max_prepared_statements = 200")
+    if version >= _TENANT_CLIENTS_SINCE:
+        most = settings.max_tenant_clients or max(1, settings.max_clients // 4)
+        lines.append(f"max_db_client_connections = {most}")
     return "\n".join(lines) + "\n" + _SETTINGS
 
 

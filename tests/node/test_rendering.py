@@ -131,3 +131,19 @@ def test_servers_with_different_tls_modes_need_different_nodes() -> None:
 def test_prepared_statements_are_on_where_there_are_any() -> None:
     assert "max_prepared_statements" not in rendered(configuration()).ini
     assert "max_prepared_statements" in rendered(configuration(), version=(1, 21)).ini
+
+
+@pytest.mark.parametrize(
+    ("knobs", "most"),
+    [
+        ({}, 250),
+        ({"max_clients": 3}, 1),
+        ({"max_clients": 40, "max_tenant_clients": 30}, 30),
+    ],
+)
+def test_a_tenant_may_have_a_part_of_the_clients_where_pgbouncer_can_limit_it(
+    knobs: dict[str, int], most: int
+) -> None:
+    limit = f"max_db_client_connections = {most}\n"
+    assert limit in rendered(configuration(), version=(1, 24), **knobs).ini
+    assert "max_db_client_connections" not in rendered(configuration(), version=(1, 23)).ini

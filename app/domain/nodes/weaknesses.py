@@ -16,6 +16,7 @@ _VULNERABILITIES: tuple[_Weakness, ...] = (
     ((1, 18, 0), (1, 21, 0), "a client that cancels statements can crash it"),
 )
 _LIMITS: tuple[_Weakness, ...] = (
+    ((0, 0, 0), (1, 24, 0), "one tenant's clients can keep those of all others out"),
     ((0, 0, 0), (1, 24, 0), "to revoke one credential cuts all clients of its tenant"),
     ((0, 0, 0), (1, 24, 0), "each change of its configuration replaces TLS connections to servers"),
     ((0, 0, 0), (1, 21, 0), "clients cannot use prepared statements"),

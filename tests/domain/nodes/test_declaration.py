@@ -37,10 +37,10 @@ def test_a_declaration_survives_json() -> None:
 @pytest.mark.parametrize(
     ("engine", "count", "vulnerable"),
     [
-        ("PgBouncer 1.18", 6, 3),
-        ("PgBouncer 1.16.1", 4, 1),
-        ("PgBouncer 1.20.1", 6, 3),
-        ("PgBouncer 1.21", 4, 2),
+        ("PgBouncer 1.18", 7, 3),
+        ("PgBouncer 1.16.1", 5, 1),
+        ("PgBouncer 1.20.1", 7, 3),
+        ("PgBouncer 1.21", 5, 2),
         ("PgBouncer 1.25.1", 2, 2),
         ("PgBouncer 1.25.2", 1, 1),
         ("PgBouncer 1.26.1", 0, 0),
