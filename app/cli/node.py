@@ -86,6 +86,16 @@ def node(
             max=86_400,
         ),
     ] = 30,
+    max_idle_transaction: Annotated[
+        int,
+        typer.Option(
+            metavar="SECONDS",
+            help="Maximum time that a client is idle inside a transaction, before it is "
+            "disconnected.",
+            min=1,
+            max=86_400,
+        ),
+    ] = 60,
     directory: Annotated[
         Path,
         typer.Option(
@@ -125,6 +135,7 @@ def node(
             max_clients=max_clients,
             max_tenant_clients=max_tenant_clients,
             max_wait=max_wait,
+            max_idle_transaction=max_idle_transaction,
             refuse_vulnerable=refuse_vulnerable,
         )
         raise_descriptor_limit()  # which PgBouncer inherits

@@ -88,6 +88,8 @@ class PoolerSettings:
             None: a quarter. PgBouncer before 1.24 has no such limit.
         max_wait: the most seconds that a client waits for a connection: for its tenant's turn, for
             a person to resume the tenant, or for Postgres to come back.
+        max_idle_transaction: the most seconds that a client may be idle inside a transaction. The
+            default is the age at which the service suspects a leak of a lease of its own.
         refuse_vulnerable: whether to refuse a version with a known vulnerability.
     """
 
@@ -99,6 +101,7 @@ class PoolerSettings:
     max_clients: int = 1000
     max_tenant_clients: int | None = None
     max_wait: int = 30
+    max_idle_transaction: int = 60
     refuse_vulnerable: bool = False
 
     def __post_init__(self) -> None:
@@ -197,6 +200,7 @@ def _ini(
         f"auth_hba_file = {_setting(str(directory / HBA))}",
         f"max_client_conn = {settings.max_clients}",
         f"query_wait_timeout = {settings.max_wait}",
+        f"idle_transaction_timeout = {settings.max_idle_transaction}",
         f"server_tls_sslmode = {_setting(mode)}",
     ]
     if mode in _VERIFYING:
