@@ -43,7 +43,8 @@ _AUTHORITIES = (
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 
-# Provisioning also sets it for the role, where RESET ALL finds it; not so for older roles.
+# Provisioning also sets it for the role, where RESET ALL finds it; not so for older roles. Postgres
+# may refuse it (`reset_settings`): PgBouncer logs that, and goes on.
 _CONNECT_QUERY = f"SET client_connection_check_interval = {CHECK_INTERVAL_MS}"
 
 _SETTINGS = """\

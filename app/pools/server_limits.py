@@ -8,12 +8,23 @@ import asyncpg
 
 from app.pools.raw_text import as_bytea, starts_with, unquote
 
+# Postgres refuses any interval where its platform cannot check: on Windows, and before 15 on macOS.
+_ASK = """
+DO $do$
+BEGIN
+    SET LOCAL client_connection_check_interval = 1000;
+    SET poolkeeper.checks_clients = 'on';
+EXCEPTION WHEN invalid_parameter_value THEN
+    SET poolkeeper.checks_clients = 'off';
+END $do$
+"""
 _QUERY = f"""
 select current_setting('server_version') as version,
        current_setting('max_connections')::int as max_connections,
        current_setting('superuser_reserved_connections')::int
            + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
        current_setting('default_transaction_read_only')::bool as read_only,
+       current_setting('poolkeeper.checks_clients')::bool as checks_clients,
        (select {as_bytea("setting")}
         from pg_db_role_setting, pg_database, unnest(setconfig) as setting
         where setrole = 0 and setdatabase = pg_database.oid and datname = current_database()
@@ -28,12 +39,14 @@ class ServerLimits:
     Attributes:
         read_only: whether transactions are read-only by default, as hosters set it while a disk is
             full: for the server, its database, all roles, or the admin's role.
+        checks_clients: whether a back-end can notice during a statement that its client has gone.
     """
 
     version: str
     max_connections: int
     reserved: int
     read_only: bool = False
+    checks_clients: bool = True
     search_path: str | None = None
 
     @classmethod
@@ -43,6 +56,7 @@ class ServerLimits:
         Raises:
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError: from asyncpg.
         """
+        await connection.execute(_ASK)
         row = dict(await connection.fetchrow(_QUERY) or {})
         return cls(**{**row, "search_path": _path(row["search_path"])})
 

@@ -25,9 +25,6 @@ SCHEMA_MISSING = "poolkeeper.schema_missing"
 # Settings in the startup message override those that a role set for its own sessions (ALTER ROLE
 # CURRENT_USER SET …), and RESET ALL restores them.
 _FIXED_SETTINGS = {
-    # A back-end notices within this many milliseconds that its client has gone, even during a long
-    # statement, so that its place in the budget is soon free.
-    "client_connection_check_interval": "1000",
     "default_transaction_read_only": "off",
     "exit_on_error": "off",
     "idle_session_timeout": "0",
@@ -36,6 +33,10 @@ _FIXED_SETTINGS = {
     "role": "none",
     "row_security": "on",
 }
+
+# A back-end notices within this many milliseconds that its client has gone, even during a long
+# statement, so that its place in the budget is soon free.
+_CHECK_CLIENTS = {"client_connection_check_interval": "1000"}
 
 
 def is_schema_missing(error: asyncpg.PostgresError) -> bool:
@@ -102,6 +103,7 @@ class IsolationStrategy(ABC):
     def login(self, server: Server, spec: TenantSpec) -> Login:
         """The login of connections for this tenant."""
         role = self.role(spec)
+        can_check = server.limits is None or server.limits.checks_clients
         return replace(
             server.admins.login,
             user=role,
@@ -109,6 +111,7 @@ class IsolationStrategy(ABC):
             database=self.database(server, spec),
             settings={
                 **_FIXED_SETTINGS,
+                **(_CHECK_CLIENTS if can_check else {}),
                 "application_name": f"poolkeeper/{spec.pool_id}",
                 "search_path": self.search_path(server, spec),
                 **self.settings,

@@ -9,7 +9,7 @@ import pytest
 
 from app.pools import admin_connections
 from app.pools.admin_connections import AdminConnections
-from app.pools.isolation.objects import sql
+from app.pools.isolation.objects import execute, reset_settings, sql
 from app.wire import Login
 from tests.fixtures.control import PERSON, Control, spec_of
 from tests.fixtures.postgres import Database
@@ -60,3 +60,11 @@ async def test_a_batch_of_tenants_logs_in_once_as_admin(
     # The others are logins as the tenants themselves, which show that they can.
     users = [login.user for login in opened if isinstance(login, Login)]
     assert sorted(users) == [f"tenant_{each}" for each in ids]
+
+
+async def test_settings_of_a_role_that_is_gone_cannot_be_reset_unnoticed(
+    database: Database,
+) -> None:
+    async with database.connected() as connection:
+        with pytest.raises(asyncpg.UndefinedObjectError, match="nobody"):
+            await execute(connection, reset_settings("nobody"))

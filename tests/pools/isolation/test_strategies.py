@@ -11,11 +11,13 @@ from app.domain.desired_state import Tenant
 from app.domain.errors import ObjectsExist, ProvisioningFailed, ServerUnavailable, TenantLoginFailed
 from app.domain.tenant import PoolStrategy
 from app.embedded import EmbeddedPostgres
+from app.pools import server_limits
 from app.pools.isolation import (
     IsolationStrategy,
     PerDatabaseIsolation,
     PerTenantIsolation,
     SharedIsolation,
+    objects,
 )
 from app.pools.isolation.shared import SHARED_ROLE
 from app.pools.manager import TenantPoolManager
@@ -335,3 +337,22 @@ async def test_no_password_is_in_the_servers_log(private_postgres: EmbeddedPostg
         assert password not in log
         assert password not in repr(ROLE_PASSWORDS)
     assert database.password not in repr(login_to(database))
+
+
+@pytest.mark.parametrize("kind", OWN)
+async def test_tenants_work_on_a_server_that_cannot_check_whether_clients_have_gone(
+    database: Database, scrub_roles: None, monkeypatch: pytest.MonkeyPatch, kind: PoolStrategy
+) -> None:
+    """On Windows, Postgres refuses every interval as it refuses a negative one everywhere."""
+    asked, put = server_limits._ASK, objects._CHECK_CLIENTS
+    monkeypatch.setattr(server_limits, "_ASK", asked.replace("= 1000", "= -1"))
+    monkeypatch.setattr(objects, "_CHECK_CLIENTS", put.replace("= 50", "= -1"))
+    refused = {"client_connection_check_interval": "-1"}
+    monkeypatch.setattr("app.pools.isolation.strategy._CHECK_CLIENTS", refused)
+    async with manager_on(database) as manager:
+        limits = manager.servers["local"].limits
+        assert limits is not None
+        assert not limits.checks_clients
+        await provisioned(manager, "acme", kind)
+        async with manager.lease("acme") as connection:
+            assert await connection.fetchval("SELECT session_user") == "tenant_acme"
