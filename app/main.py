@@ -132,7 +132,7 @@ def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> li
             grafana_url=_address(settings.grafana_url),
         ),
         ApplicationLogins(service.credentials),
-        TenantViews(manager, catalog, service.query_limits),
+        TenantViews(manager, catalog, service.fleet, service.query_limits),
         PoolViews(manager, catalog, advisor, service.fleet),
         ServiceCollector(
             app.state,

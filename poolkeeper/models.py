@@ -928,6 +928,7 @@ class ServerUse(TypedDict):
     used: int
     lost: int
     nodes: int
+    nodes_open: int
     active: int
     contended: bool
     last_error: str | None
@@ -1101,6 +1102,7 @@ class TenantView(TypedDict):
     query_allowed: bool
     query_refusal: str | None
     pool: PoolSummary | None
+    waiting_on_nodes: int
     stale: bool
 
 

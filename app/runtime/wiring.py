@@ -121,7 +121,7 @@ class Service:
             is_changing=locks.is_held,
         )
 
-        self.snapshots = Snapshots(manager, node_loads, catalog, lag)
+        self.snapshots = Snapshots(manager, self.fleet, catalog, lag)
         nodes = NodeSamples(node_loads)
         self.poller = Poller(
             catalog, manager, self.advisor_loop, outbox, self.snapshots, nodes=nodes

@@ -122,7 +122,10 @@ class ServerUse(BaseModel):
         "server is unavailable, their end cannot be seen.",
         examples=[0],
     )
-    nodes: int = Field(description="Left to nodes, used there or not.", examples=[24])
+    nodes: int = Field(description="What nodes may have, used there or not.", examples=[24])
+    nodes_open: int = Field(
+        description="How many of these are open, as each node last reported.", examples=[3]
+    )
     active: int = Field(description="On lease.", examples=[4])
     contended: bool = Field(
         description="Whether a pool waits for a connection of the budget.", examples=[False]

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.auth.principal import Principal
 from app.api.views.pool import PoolSummary
 from app.catalog.catalog import Catalog
+from app.control.nodes.fleet import Fleet
 from app.domain.desired_state import Tenant
 from app.domain.isolation_checks import (
     Assurance,
@@ -125,6 +126,9 @@ class TenantView(BaseModel):
         description="The pool that serves it; null while it is neither open nor paused, nor "
         "awaited by callers."
     )
+    waiting_on_nodes: int = Field(
+        description="Clients that wait on nodes; `pool.waiting` does not count them.", examples=[0]
+    )
     stale: bool = Field(
         description="Whether this is from memory: the catalog is unreachable.", examples=[False]
     )
@@ -152,10 +156,11 @@ class TenantViews:
     """Shows tenants as they are now."""
 
     def __init__(
-        self, manager: TenantPoolManager, catalog: Catalog, query_limits: QueryLimits
+        self, manager: TenantPoolManager, catalog: Catalog, fleet: Fleet, query_limits: QueryLimits
     ) -> None:
         self._manager = manager
         self._catalog = catalog
+        self._fleet = fleet
         self._query_limits = query_limits
 
     def show(self, state: TenantState, principal: Principal) -> TenantView:
@@ -173,6 +178,7 @@ class TenantViews:
             query_allowed=refusal is None,
             query_refusal=refusal,
             pool=PoolSummary.of(manager, pool_id),
+            waiting_on_nodes=self._fleet.waiting(spec.id),
             stale=not self._catalog.available,
         )
 

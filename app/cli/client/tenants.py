@@ -33,6 +33,7 @@ from app.cli.client.table import (
     pool_state,
     prose,
     text,
+    waiting,
 )
 
 if TYPE_CHECKING:
@@ -49,13 +50,18 @@ def _findings(tenant: Item) -> str | None:
     return ", ".join(failed) or None
 
 
+def _waiting(tenant: Item) -> float | str | None:
+    pool = tenant["pool"] or {"waiting": None}
+    return waiting("waiting")(pool | {"waiting_on_nodes": tenant.get("waiting_on_nodes")})
+
+
 COLUMNS = (
     text("TENANT", "id", ALWAYS),
     text("STRATEGY", "strategy"),
     text("STATE", "state"),
     text("POOL", lambda item: item["pool"] and pool_state(item["pool"])),
     number("ACTIVE", lambda item: (item["pool"] or {}).get("active")),
-    number("WAITING", lambda item: (item["pool"] or {}).get("waiting")),
+    number("WAITING", _waiting),
     text("SERVER", "server", WIDE),
     prose("LABELS", "labels", WIDE),
     number("WEIGHT", "weight", VERY_WIDE),

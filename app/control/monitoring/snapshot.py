@@ -17,7 +17,7 @@ from time import monotonic
 
 from app.catalog.catalog import Catalog
 from app.control.monitoring.isolation_audit import findings_of
-from app.control.nodes.node_loads import NodeLoads
+from app.control.nodes.fleet import Fleet
 from app.control.time_slices import TimeSlices
 from app.domain.counters import Counters
 from app.domain.desired_state import Pause
@@ -98,7 +98,7 @@ class ServerSnapshot:
 
     Attributes:
         lost: used connections that broke, but that Postgres may still have.
-        nodes: connections of the budget that belong to nodes.
+        nodes, nodes_open: connections of the budget that belong to nodes, and those they have open.
         active: leased connections.
     """
 
@@ -109,6 +109,7 @@ class ServerSnapshot:
     used: int
     lost: int
     nodes: int
+    nodes_open: int
     active: int
     contended: bool
     last_error: str | None
@@ -188,10 +189,10 @@ class Snapshots:
     """Takes snapshots, one at a time; each poll publishes one."""
 
     def __init__(
-        self, manager: TenantPoolManager, loads: NodeLoads, catalog: Catalog, lag: EventLoopLag
+        self, manager: TenantPoolManager, fleet: Fleet, catalog: Catalog, lag: EventLoopLag
     ) -> None:
         self._manager = manager
-        self._loads = loads
+        self._fleet = fleet
         self._catalog = catalog
         self._lag = lag
         self._lock = asyncio.Lock()
@@ -250,7 +251,7 @@ class Snapshots:
         waited_for.set()
 
     async def _take(self) -> Snapshot:
-        builder = _SnapshotBuilder(self._manager, self._loads.waiting(), self.latest)
+        builder = _SnapshotBuilder(self._manager, self._fleet, self.latest)
         changes, slices = self._changes, TimeSlices()
         for _ in builder.steps():
             await slices.end_step()
@@ -267,11 +268,12 @@ class _SnapshotBuilder:
     def __init__(
         self,
         manager: TenantPoolManager,
-        waiting_on_nodes: Mapping[str, int],
+        fleet: Fleet,
         before: Snapshot | None,
     ) -> None:
         self._manager = manager
-        self._waiting_on_nodes = waiting_on_nodes
+        self._fleet = fleet
+        self._waiting_on_nodes = fleet.all_waiting()
         self._before = before
         self._at = monotonic()
         self._as_of = datetime.now(UTC)
@@ -284,7 +286,7 @@ class _SnapshotBuilder:
         self._states = list(manager.tenant_states.values())
         self._open = list(manager.pools())
         paused = [each.pool_id for each in manager.desired.values() if each.pause]
-        self._maybe_closed = sorted({*paused, *manager.awaited_pools, *waiting_on_nodes})
+        self._maybe_closed = sorted({*paused, *manager.awaited_pools, *self._waiting_on_nodes})
 
     def steps(self) -> Iterator[None]:
         """Build it in short steps."""
@@ -336,6 +338,7 @@ class _SnapshotBuilder:
                     used=server.used,
                     lost=server.lost,
                     nodes=server.on_nodes,
+                    nodes_open=self._fleet.open_on(name),
                     active=self._active[name],
                     contended=server.budget.is_contended,
                     last_error=server.last_error,

@@ -7,7 +7,7 @@ report.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from time import monotonic
@@ -192,6 +192,10 @@ class Fleet:
     def waiting(self, tenant: str) -> int:
         """Clients of a tenant that wait on nodes."""
         return self._loads.waiting_of(tenant)
+
+    def all_waiting(self) -> Mapping[str, int]:
+        """Clients that wait on nodes, by tenant; tenants without any are left out."""
+        return self._loads.waiting()
 
     def open_on(self, server: str) -> int:
         """Connections to *server* that nodes have, as each one last reported."""

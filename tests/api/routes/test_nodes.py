@@ -191,8 +191,12 @@ async def test_who_waits_on_a_node_is_in_the_lists_of_pools_and_statistics(api: 
     )
     assert (pool["pool_id"], pool["waiting"], pool["waiting_on_nodes"]) == ("acme", 0, 1)
     assert (stats["tenant"], stats["waiting_requests"], stats["waiting_on_nodes"]) == ("acme", 0, 1)
-    for one in ("stats", "pool"):
-        assert ok(await api.client.get(f"{ACME}/{one}"))["waiting_on_nodes"] == 1
+    tenants = ok(await api.client.get("/v1/tenants"))["items"]
+    assert [tenant["waiting_on_nodes"] for tenant in tenants] == [1, 0]
+    for one in (ACME, f"{ACME}/stats", f"{ACME}/pool"):
+        assert ok(await api.client.get(one))["waiting_on_nodes"] == 1
+    [server] = ok(await api.client.get("/v1/stats"))["servers"]
+    assert (server["nodes"], server["nodes_open"]) == (5, 3)
 
 
 async def test_what_a_silent_node_said_counts_as_of_now_no_more(

@@ -73,6 +73,10 @@ async def test_a_node_shows_its_budget_and_who_waits_on_it(service: Api, tab: Ta
             ]
         )
         # It was never open in the service itself.
+        await page.goto("/#/tenants")
+        row = page.locator("main tbody tr", has_text="beta")
+        await expect(row).to_contain_text("not open, 3 waiting on nodes")
+        await row.get_by_role("link", name="beta").click()
         await drawer.get_by_role("button", name="Open", exact=True).click()
         await page.locator("#action").get_by_role("button", name="Open", exact=True).click()
         await expect(page.locator("#outcome")).to_contain_text("Pool beta: 1 connection open")

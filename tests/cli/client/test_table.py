@@ -35,6 +35,7 @@ from app.cli.client.table import (
     text,
     waiting,
 )
+from app.cli.client.tenants import COLUMNS as TENANTS
 from app.cli.client.usage import COLUMNS as USAGE
 from app.domain.advisor import EVIDENCE
 from tests.fixtures.echo_service import EchoService, echo_service
@@ -259,3 +260,12 @@ def test_who_waits_on_nodes_is_told_apart() -> None:
     value = waiting("waiting")
     shown = [value({"waiting": here, "waiting_on_nodes": there}) for here, there in HERE_AND_THERE]
     assert shown == [0, 3, "196 on nodes", "3 + 196 on nodes"]
+
+
+def test_who_waits_on_nodes_is_in_the_list_of_tenants_even_if_the_pool_is_closed() -> None:
+    [column] = [each for each in TENANTS if each.title == "WAITING"]
+    shown = [
+        column.value({"pool": pool, "waiting_on_nodes": there})
+        for pool, there in ((None, 0), (None, 196), ({"waiting": 3}, 196), ({"waiting": 3}, 0))
+    ]
+    assert shown == [None, "196 on nodes", "3 + 196 on nodes", 3]

@@ -151,7 +151,7 @@ def _server(server: Document, width: int | None) -> Line:
     if lost:
         numbers += f", {lost:,} lost"
     if server.get("nodes"):
-        numbers += f", {server['nodes']:,} left to nodes"
+        numbers += f", {server.get('nodes_open', 0):,} of {server['nodes']:,} open on nodes"
     is_available = server["state"] == "available"
     trouble = "  contended" if server["contended"] else ""
     if server["last_error"]:

@@ -23,18 +23,24 @@ const STRATEGIES = ["per_tenant", "per_database", "shared"];
 const COLUMNS = [
   { title: "Tenant", cell: (tenant) => tenant.id },
   { title: "State", cell: (tenant) => html`<${State} state=${tenant.state} />`, class: "wide" },
-  { title: "Pool", cell: (tenant) => poolOf(tenant) },
+  { title: "Pool", cell: (tenant) => poolCell(tenant) },
   { title: "Strategy", cell: (tenant) => tenant.strategy, class: "wide" },
   { title: "Server", cell: (tenant) => tenant.server, class: "wide" },
   { title: "Weight", cell: (tenant) => tenant.weight, number: true, class: "wide" },
   { title: "Labels", cell: (tenant) => labelsOf(tenant), class: "wide" },
 ];
 
+function poolCell(tenant) {
+  const { pool, waiting_on_nodes: onNodes } = tenant;
+  const waiting = [pool && !pool.pause && pool.waiting > 0 && `${pool.waiting} waiting`, onNodes > 0 && `${number(onNodes)} waiting on nodes`];
+  return html`${poolOf(tenant)}${waiting.filter(Boolean).map((text) => html`, <b class="bad-text" key=${text}>${text}</b>`)}`;
+}
+
 function poolOf({ pool, state, strategy }) {
   if (!pool && state !== "provisioned") return html`<span class="warn-text">${state}</span>`;
   if (!pool) return html`<span class="muted">not open</span>`;
   if (pool.pause) return html`<span class="warn-text">${paused(pool)}</span>`;
-  return html`${strategy === "shared" && "shared: "}${pool.active} of ${pool.size} active${pool.waiting ? html`, <b class="bad-text">${pool.waiting} waiting</b>` : ""}`;
+  return html`${strategy === "shared" && "shared: "}${pool.active} of ${pool.size} active`;
 }
 
 function labelsOf({ labels }) {
