@@ -362,7 +362,7 @@ async def test_a_catalog_of_a_version_before_has_no_record_yet(
         assert await first.begin_epoch() is None
 
 
-async def test_a_record_that_is_gone_is_reported_for_epochs_must_not_begin_anew(
+async def test_a_missing_record_is_reported_because_epochs_must_not_start_again(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
     async with catalog_database.connected() as connection:

@@ -87,7 +87,7 @@ async def test_the_catalogs_database_is_closed_to_everyone_at_each_start(
             await connection.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO PUBLIC")
 
 
-async def test_a_paused_pool_is_paused_by_whom_its_event_names(database: Database) -> None:
+async def test_the_event_of_a_pause_names_who_paused_the_pool(database: Database) -> None:
     address = address_of(database)
     await migrate(address)
     await downgrade(address, revision="0005")

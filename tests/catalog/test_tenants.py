@@ -145,7 +145,7 @@ async def test_nothing_can_be_marked_that_does_not_exist(catalog: Catalog) -> No
     assert await actions(catalog) == []
 
 
-async def test_a_forgotten_tenant_leaves_its_past_and_nothing_of_the_present(
+async def test_a_deleted_tenant_leaves_closed_recommendations_and_no_open_one(
     catalog: Catalog,
 ) -> None:
     for tenant in ("acme", "other"):

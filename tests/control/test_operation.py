@@ -44,7 +44,7 @@ async def test_planning_changes_nothing() -> None:
     assert counter.value == 0
 
 
-async def test_awaiting_an_operation_plans_anew_and_executes_under_the_lock() -> None:
+async def test_awaiting_an_operation_plans_again_and_executes_under_the_lock() -> None:
     counter = Counter()
     first, second = counter.count_up(), counter.count_up()
     assert [await first, await second] == [1, 2]

@@ -64,7 +64,9 @@ def test_each_error_has_a_code_of_its_own_in_one_style(error: type[PoolkeeperErr
 
 
 @pytest.mark.parametrize("error", CLASSES, ids=lambda error: str(error.__name__))
-def test_each_error_says_a_sentence_by_itself(error: type[PoolkeeperError]) -> None:
+def test_the_first_line_of_each_errors_docstring_is_its_sentence(
+    error: type[PoolkeeperError],
+) -> None:
     sentence = (error.__doc__ or "").partition("\n")[0]
     assert re.fullmatch(r"[A-Z].+\.", sentence)
     if not issubclass(error, StatementFailed):

@@ -28,7 +28,7 @@ seconds = st.floats(0.0001, 10.0)
         (5, 0.15, 0.15, 0),
     ],
 )
-def test_no_connection_is_opened_for_whom_a_lease_will_serve_before(
+def test_no_connection_is_opened_for_callers_whom_ending_leases_will_serve_sooner(
     leased: int, hold: float, connect: float, wanted: int
 ) -> None:
     assert (
@@ -58,7 +58,7 @@ def test_without_measurements_every_waiter_gets_one(
 
 
 @given(st.integers(1, 100), counts, seconds, seconds)
-def test_whom_no_lease_served_within_a_connect_gets_one(
+def test_a_connection_is_opened_if_no_lease_ended_in_the_time_of_a_connect(
     waiting: int, leased: int, hold: float, connect: float
 ) -> None:
     late = openings_wanted(

@@ -33,7 +33,7 @@ def test_no_slice_is_so_short_that_moves_take_more_than_their_share() -> None:
     assert slice_seconds(0.001, 0.02) == shortest_slice(0.02) == pytest.approx(0.02 / MOVING)
 
 
-def test_of_a_light_tenant_moves_may_take_all_of_the_shortest_slice_and_no_more() -> None:
+def test_moves_may_take_all_of_a_light_tenants_shortest_slice_and_no_more() -> None:
     assert shortest_slice(0.02, 0.01) == 0.02
     assert shortest_slice(0.02, 2.0) == pytest.approx(2 * 0.02 / MOVING)
 

@@ -13,7 +13,7 @@ from tests.fixtures.full_disk import files_of_at_most
 SECRET = "a secret of some length"
 
 
-def test_it_is_on_the_disk_before_it_replaces_the_former_one_and_its_name_after_that(
+def test_a_file_is_synced_before_it_replaces_the_old_one_and_its_directory_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, synced = tmp_path / "key", []
@@ -28,7 +28,7 @@ def test_it_is_on_the_disk_before_it_replaces_the_former_one_and_its_name_after_
     assert synced == [(f"{SECRET}\n", "before"), (True, f"{SECRET}\n")]
 
 
-def test_when_the_disk_is_full_the_former_one_stays_and_nothing_of_the_new_one(
+def test_a_full_disk_keeps_the_old_file_and_nothing_of_the_new_one(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "key"

@@ -223,7 +223,7 @@ async def embedded_again(data_dir: Path) -> None:
     await postgres.stop()
 
 
-async def test_a_lost_password_is_set_anew_and_the_data_kept(prepared_directory: Path) -> None:
+async def test_a_lost_password_is_set_again_and_the_data_is_kept(prepared_directory: Path) -> None:
     postgres = embedded(prepared_directory)
     database = await superuser_of(postgres)
     async with database.connected() as connection:

@@ -117,7 +117,7 @@ async def waiting_for_database(database: Database) -> int:
         )
 
 
-async def test_what_is_tried_again_leaves_few_back_ends_waiting_and_all_of_them_counted(
+async def test_retries_leave_few_back_ends_waiting_and_count_all_of_them(
     database: Database, scrub_roles: None
 ) -> None:
     async with watched_manager_on(database, connect_timeout=0.3, budget=12) as manager:

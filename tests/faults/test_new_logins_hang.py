@@ -111,7 +111,7 @@ async def test_a_server_whose_leases_all_hang_is_lost(
     await use(behind, "working")
 
 
-async def test_nothing_is_taken_from_who_works_for_those_who_cannot_log_in(
+async def test_those_who_cannot_log_in_take_nothing_from_those_who_work(
     database: Database, fault_proxy: FaultProxy, scrub_roles: None
 ) -> None:
     async with watched_manager_on(

@@ -163,7 +163,7 @@ async def test_connections_follow_the_load_from_place_to_place(
             await site.all_go_on()
 
 
-async def test_nobody_has_what_an_agent_that_stands_still_must_give_up_before_it_goes_on(
+async def test_what_a_stopped_agent_must_give_up_is_lent_to_nobody_before_it_continues(
     database: Database, catalog_database: Database, enterable_path: Path
 ) -> None:
     async with site_of(database, catalog_database, enterable_path) as site:

@@ -86,7 +86,7 @@ async def test_while_connecting_all_waiters_fail_and_the_server_is_away(
     await _heals(behind)
 
 
-async def test_an_attempt_older_than_an_outage_says_nothing_of_the_server_that_is_back(
+async def test_a_login_begun_before_an_outage_does_not_end_the_server_that_is_back(
     database: Database, fault_proxy: FaultProxy
 ) -> None:
     async with started_server(database, connect_timeout=0.5) as server:

@@ -259,7 +259,7 @@ def test_authorities_that_cannot_be_read_stop_the_start(
         _tls("local", ServerSettings.model_validate(_SOMEWHERE | {"tls_ca_file": file}))
 
 
-def test_authorities_are_not_named_in_vain() -> None:
+def test_authorities_are_refused_if_nothing_would_be_verified() -> None:
     with pytest.raises(ValueError, match="requires tls = verify-full"):
         ServerSettings.model_validate(_SOMEWHERE | {"tls": "require", "tls_ca_file": "somewhere"})
 

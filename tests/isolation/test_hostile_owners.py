@@ -56,7 +56,7 @@ async def test_an_owner_in_the_middle_of_a_change_blocks_no_other_repair(
     assert await audited(control) == {**well, "open": {}, "other": {}}
 
 
-async def test_a_provisioning_that_a_tenants_own_transaction_is_in_the_way_of_says_so(
+async def test_provisioning_says_so_if_a_tenants_own_transaction_blocks_it(
     control: Control,
 ) -> None:
     await control.tenant("open")

@@ -46,7 +46,7 @@ async def test_the_loop_is_free_while_files_are_made(
 
 
 @pytest.mark.parametrize("can_be_rendered", [True, False])
-async def test_a_configuration_that_is_replaced_while_it_is_compared_says_nothing_of_the_next(
+async def test_a_configuration_replaced_during_its_comparison_does_not_decide_on_the_next(
     site: Site, monkeypatch: pytest.MonkeyPatch, *, can_be_rendered: bool
 ) -> None:
     await site.make_roles("acme")

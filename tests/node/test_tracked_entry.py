@@ -15,7 +15,7 @@ def reported(entry: TrackedEntry, measured: EntryMeasure) -> int:
     return entry.report(measured, None, paused=False).connections
 
 
-def test_what_was_closed_counts_from_the_look_that_shows_it_however_long_after_the_last() -> None:
+def test_a_closed_entry_counts_until_a_while_after_the_look_that_shows_it() -> None:
     """It may have been closed just before: looks are late on a busy machine."""
     entry = TrackedEntry("acme", 3, EntryState.CLOSING, NOW)
     entry.saw(SEEN, NOW)

@@ -123,7 +123,7 @@ async def test_how_long_connects_took_counts_when_they_end(stage: Stage) -> None
     await stage.close()
 
 
-async def test_waits_in_vain_count_until_they_end_and_as_arrivals(stage: Stage) -> None:
+async def test_abandoned_waits_count_until_they_end_and_as_arrivals(stage: Stage) -> None:
     holders = [await stage.ask(), await stage.ask()]
     await stage.connect()
     before = stage.read()
@@ -181,7 +181,7 @@ async def test_callers_failed_together_have_waited_until_then(stage: Stage) -> N
     await stage.close()
 
 
-async def test_a_pool_opened_anew_begins_its_histograms_anew(stage: Stage) -> None:
+async def test_a_pool_that_opens_again_starts_new_histograms(stage: Stage) -> None:
     holder = await stage.ask()
     await stage.connect()
     stage.pool.release(holder.result(), reusable=True)

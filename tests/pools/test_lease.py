@@ -299,7 +299,7 @@ async def test_a_borrower_may_choose_its_isolation_level_at_every_lease(
                 assert await connection.fetchval("SHOW transaction_isolation") == "serializable"
 
 
-async def test_a_deferred_trigger_that_fails_as_a_proof_would_is_told_as_itself(
+async def test_a_deferred_trigger_with_the_error_of_a_check_is_reported_as_itself(
     manager: TenantPoolManager, acme: TenantState
 ) -> None:
     async with manager.lease("acme") as connection:
@@ -417,7 +417,7 @@ async def test_a_connection_lost_under_a_lease_is_told_at_its_end(
     assert acme.recorder.connections_acquired == acme.recorder.connections_released
 
 
-async def test_a_failure_after_the_commit_costs_the_connection_and_is_not_told(
+async def test_a_failure_after_the_commit_closes_the_connection_and_is_not_reported(
     manager: TenantPoolManager, database: Database
 ) -> None:
     await provisioned(manager, "small", PoolStrategy.SHARED)
@@ -486,7 +486,7 @@ async def test_a_dead_idle_connection_is_replaced_unseen(
     assert acme.recorder.connections_opened == 2
 
 
-async def test_a_statement_still_running_at_the_end_costs_the_connection(
+async def test_a_statement_still_running_at_the_end_closes_the_connection(
     manager: TenantPoolManager, acme: TenantState
 ) -> None:
     with pytest.raises(LeaseLost):

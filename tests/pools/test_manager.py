@@ -128,7 +128,7 @@ async def test_who_waits_for_a_slot_is_a_waiting_caller_of_its_tenant(
     assert stats.max_wait_time_ms >= 1000 * counted.pool_limit_wait_seconds / 2
 
 
-async def test_a_wait_for_a_slot_in_vain_is_a_timeout_of_its_tenant_unless_the_caller_left(
+async def test_a_wait_that_ends_without_a_slot_is_a_timeout_unless_the_caller_left(
     few: TenantPoolManager,
 ) -> None:
     state = few.tenant_state("c")

@@ -118,7 +118,7 @@ def test_much_less_is_less_than_half() -> None:
     assert not uses_much_less(fresh, fresh)
 
 
-def test_the_time_of_a_note_that_lies_before_another_changes_nothing() -> None:
+def test_a_note_with_an_earlier_time_than_the_last_changes_nothing() -> None:
     usage, now = used([(10, 3)])
     before = usage.mean(0, now)
     usage.note(0, now - 1e9)

@@ -88,7 +88,7 @@ def pool_of(registry: Registry, pool_id: str) -> Pool:
     return pool
 
 
-def test_a_pool_beyond_the_capacity_costs_the_least_recently_used(
+def test_a_pool_beyond_the_capacity_evicts_the_least_recently_used(
     registry: Registry, wait: Wait
 ) -> None:
     registry.use("a")
@@ -117,7 +117,7 @@ def test_a_pool_that_is_not_open_is_none(registry: Registry) -> None:
     assert (registry.use("x"), registry.find("x"), registry.access_count("x")) == (None, None, 0)
 
 
-def test_an_access_count_begins_with_the_opening_and_starts_anew_with_the_next(
+def test_an_access_count_starts_again_with_each_opening(
     registry: Registry,
 ) -> None:
     registry.use("a")

@@ -203,7 +203,7 @@ def test_a_tenant_that_comes_back_in_time_finds_its_connection() -> None:
 
 
 @pytest.mark.parametrize("moves", [0, KEPT_MOVES + 1], ids=["unknown", "longer than moves take"])
-def test_a_connection_is_not_kept_at_all_for_who_comes_back_later_or_nobody_knows_when(
+def test_a_connection_is_not_kept_for_a_tenant_that_returns_too_late_or_at_an_unknown_time(
     moves: float,
 ) -> None:
     server = ModelServer(1)
@@ -215,7 +215,7 @@ def test_a_connection_is_not_kept_at_all_for_who_comes_back_later_or_nobody_know
     assert (len(away.idle), away.closing) == (0, 1)
 
 
-def test_from_a_flood_a_small_tenants_connection_is_kept_for_as_long_as_a_few_moves_take() -> None:
+def test_a_small_tenants_connection_is_kept_from_a_flood_for_the_time_of_a_few_moves() -> None:
     server = ModelServer(3)
     light, flood = ModelPool("light", server).with_leased(1), ModelPool("flood", server)
     light.comes_back_after(10 * KEPT_MOVES * MOVE_SECONDS)
@@ -378,7 +378,7 @@ def test_a_slice_is_long_enough_for_moves_to_take_no_more_than_their_share() -> 
     assert not holder.release()
 
 
-def test_who_holds_others_already_takes_nothing_from_whom_used_less() -> None:
+def test_a_tenant_with_connections_takes_none_from_one_that_used_less() -> None:
     server = ModelServer(3)
     light, flood = ModelPool("light", server), ModelPool("flood", server).with_leased(2)
     flood.used(10.0)

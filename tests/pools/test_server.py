@@ -100,7 +100,7 @@ async def test_what_must_not_use_a_server_opens_nothing_there_and_keeps_what_it_
         await (await server.connect(server.admins.login)).close()
 
 
-async def test_what_must_not_ask_a_lost_server_any_more_still_says_what_it_was_answered(
+async def test_an_instance_that_may_no_longer_connect_still_says_what_the_server_answered(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_connect = True

@@ -180,7 +180,7 @@ def test_as_long_as_nothing_changes_those_expected_are_served_in_that_order(
     assert [served(queue, queue.unexpect(each)) for each in connections] == expected
 
 
-def test_a_connection_goes_to_whom_it_is_expected_for_whichever_comes_back_first(
+def test_a_returning_connection_goes_to_the_caller_for_whom_it_is_expected(
     queue: WaitQueue, comes: Newcomer
 ) -> None:
     tenants = [account(str(number)) for number in range(4)]
@@ -192,7 +192,7 @@ def test_a_connection_goes_to_whom_it_is_expected_for_whichever_comes_back_first
         assert served(queue, queue.unexpect(connections[number])) is waiters[number]
 
 
-def test_who_has_come_since_and_uses_much_less_goes_before_whom_was_expected(
+def test_a_newcomer_that_uses_much_less_is_served_before_the_expected_caller(
     queue: WaitQueue, comes: Newcomer, clock: Clock
 ) -> None:
     noisy, same, quiet = account("noisy"), account("same"), account("quiet")
@@ -207,7 +207,7 @@ def test_who_has_come_since_and_uses_much_less_goes_before_whom_was_expected(
     assert served(queue, queue.unexpect(connections[1])) is late
 
 
-def test_what_was_expected_for_a_caller_that_gave_up_is_expected_for_the_next(
+def test_a_connection_expected_for_a_caller_that_gave_up_is_for_the_next(
     queue: WaitQueue, comes: Newcomer, clock: Clock
 ) -> None:
     busy = account("busy")
@@ -263,7 +263,7 @@ def test_a_tenant_at_its_own_cap_is_not_expected(
     assert queue.expect(a_connection(), capped) is waiter
 
 
-def test_who_reached_its_cap_meanwhile_is_not_served_by_what_was_expected(
+def test_a_tenant_that_reached_its_cap_does_not_get_the_expected_connection(
     queue: WaitQueue, comes: Newcomer, clock: Clock
 ) -> None:
     capped = account("capped", max_leases=1)

@@ -82,7 +82,7 @@ def test_the_clairvoyant_knows_the_rate_until_the_next_tick() -> None:
     assert sizes[1] == sizes[0]
 
 
-def test_the_dearer_a_late_wait_the_more_the_clairvoyant_holds_but_never_past_the_knee() -> None:
+def test_the_clairvoyant_holds_more_if_late_waits_cost_more_but_never_past_the_knee() -> None:
     holds = HoldTimes(mean=0.15, cv=1.5)
 
     def size(price: float, knee: Knee | None = None) -> int:

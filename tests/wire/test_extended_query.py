@@ -66,7 +66,7 @@ def select(sql: str) -> tuple[bytes, ...]:
 
 
 @pytest.mark.parametrize("size", [*range(1, 14), 5000])
-async def test_what_a_reply_and_an_ending_are_does_not_depend_on_how_they_arrive(
+async def test_replies_and_endings_do_not_depend_on_how_their_bytes_arrive(
     database: Database, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     chop(monkeypatch, size)

@@ -75,7 +75,7 @@ async def test_a_name_that_hangs_takes_one_thread_and_delays_no_other() -> None:
     assert asked.count("hangs") == 2
 
 
-async def test_a_failed_lookup_fails_all_waiters_and_the_next_one_asks_anew() -> None:
+async def test_a_failed_lookup_fails_all_waiters_and_the_next_one_asks_again() -> None:
     answers: list[list[Address] | OSError] = [[v4(1)], socket.gaierror(socket.EAI_AGAIN, "later")]
 
     def look_up(host: str, port: int) -> list[Address]:

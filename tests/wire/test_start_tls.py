@@ -90,14 +90,14 @@ async def test_what_comes_with_the_end_of_the_handshake_passes_the_guard() -> No
         assert PASSWORD.encode() not in server.heard
 
 
-async def test_what_comes_in_clear_with_the_yes_to_tls_ends_the_connection() -> None:
+async def test_clear_text_sent_with_the_consent_to_tls_ends_the_connection() -> None:
     async with eager(IN_CLEAR, IN_CLEAR) as server:
         assert "does not offer TLS" in await refusal(server)
         assert server.heard == b""
 
 
 @pytest.mark.asyncio_loop
-async def test_a_login_that_is_given_up_leaves_no_failure_that_nobody_asked_for() -> None:
+async def test_an_abandoned_login_leaves_no_failure_that_nobody_retrieves() -> None:
     failures: list[str] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: failures.append(context["message"]))

@@ -466,7 +466,7 @@ async def test_a_request_waits_for_an_active_instance() -> None:
             assert (await each).json()["body"] == "body"
 
 
-async def test_requests_wait_for_a_change_and_not_by_asking_who_refuses_them(
+async def test_refused_requests_wait_for_a_change_instead_of_asking_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("forwarder._HOLD", "forwarder._FIRST_PAUSE", "upstream._GRACE"):
@@ -654,7 +654,7 @@ async def test_an_instance_that_is_no_longer_active_did_nothing_and_is_asked_aga
         assert (await asked).json()["body"] == "body"
 
 
-async def test_what_an_instance_that_hands_over_refuses_late_is_asked_of_the_next_one() -> None:
+async def test_what_an_instance_refuses_late_while_it_hands_over_goes_to_the_next_one() -> None:
     begun, may_refuse = asyncio.Event(), asyncio.Event()
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:

@@ -71,7 +71,7 @@ async def test_a_standby_names_the_active_instance_and_takes_over_when_that_ends
             assert second.service.election.epoch == 2
 
 
-async def test_a_standby_says_whether_the_active_instance_answers_it_and_is_ready_all_the_same(
+async def test_a_standby_says_whether_the_active_instance_answers_and_is_ready_either_way(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:
     databases = database, catalog_database

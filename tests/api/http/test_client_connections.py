@@ -174,7 +174,7 @@ async def test_who_is_longest_without_a_request_makes_room(app: Application, fir
         assert (await working.answer())[0] == 200
 
 
-async def test_when_all_are_at_work_others_are_refused_and_probes_are_heard(
+async def test_when_all_are_at_work_others_are_refused_and_probes_are_answered(
     app: Application,
 ) -> None:
     async with listening(app, most=10) as address, many(address, 11) as working:
@@ -234,7 +234,7 @@ async def test_an_answer_that_is_read_slowly_arrives_whole(app: Application) -> 
             await asyncio.sleep(0.05)
 
 
-async def test_what_is_sent_ahead_is_answered_in_turn(app: Application) -> None:
+async def test_requests_sent_ahead_are_answered_in_order(app: Application) -> None:
     async with listening(app) as address, connected(address) as client:
         client.ask("POST", "/wait", {"n": 0})
         await eventually(lambda: app.under_way == 1)

@@ -59,7 +59,7 @@ def test_a_tenant_takes_nothing_out_of_the_rest_when_it_is_shown() -> None:
     assert leases(series, {"a": 11, "b": 103}, busiest="b") == {"b": 103, OTHER: 101}
 
 
-def test_a_tenant_that_begins_anew_takes_nothing_out_either() -> None:
+def test_a_tenant_that_starts_again_takes_nothing_out_either() -> None:
     series = TenantSeries(0, ())
     assert leases(series, {"a": 10}, busiest="a") == {OTHER: 10}
     assert leases(series, {}, busiest="a") == {OTHER: 10}

@@ -49,9 +49,7 @@ async def test_a_period_means_the_same_in_another_time_zone(service: Api, tab: T
     assert period == (f"{FROM}:00.000Z", f"{TO}:00.000Z")
 
 
-async def test_an_address_without_a_known_period_has_one_all_the_same(
-    service: Api, tab: Tab
-) -> None:
+async def test_an_address_without_a_known_period_gets_the_default(service: Api, tab: Tab) -> None:
     page = tab.page
     for query, chosen in [
         ("", "24 h"),

@@ -71,7 +71,7 @@ def test_a_size_of_a_tenant_that_is_not_there_yet_is_unknown(name: str, reason: 
     assert (found.refusal, found.unknown, found.plan) == (None, reason, None)
 
 
-def test_what_is_wrong_in_any_case_is_refused_though_the_tenant_is_not_there_yet() -> None:
+def test_what_is_always_wrong_is_refused_even_before_the_tenant_exists() -> None:
     found = checks(wrong=3)["resize", "wrong"]
     assert (found.refusal, found.unknown) == ("No: wrong.", None)
 

@@ -286,7 +286,7 @@ async def test_advice_of_a_deleted_tenant_is_forgotten(control: Control) -> None
     assert control.advisor_loop.open_recommendations == {}
 
 
-async def test_advice_the_catalog_has_no_more_is_forgotten_when_it_expires(
+async def test_advice_that_the_catalog_no_longer_has_is_forgotten_when_it_expires(
     control: Control,
 ) -> None:
     recommendation = await recommended(control)
@@ -530,7 +530,7 @@ async def test_the_demand_rule_sees_what_happened_between_two_ticks(control: Con
 
 
 @pytest.mark.parametrize("why", ["pause", "server away"])
-async def test_who_waited_for_the_end_of_a_pause_or_an_outage_is_no_demand(
+async def test_callers_who_waited_for_a_pause_or_an_outage_to_end_are_no_demand(
     control: Control, why: str
 ) -> None:
     await control.tenant("acme")
@@ -693,7 +693,7 @@ async def test_room_for_bursts_alone_is_recommended_only_once_callers_are_late(
 
 @pytest.mark.parametrize("code", [ReasonCode.DEMAND_ABOVE_SIZE, ReasonCode.SERVER_BUDGET])
 @pytest.mark.parametrize(("late_share", "made"), [(0.0, 0), (0.2, 1)])
-async def test_no_person_is_asked_to_grow_a_pool_by_a_forecast_that_no_caller_bears_out(
+async def test_no_person_is_asked_to_grow_a_pool_by_a_forecast_that_no_caller_confirms(
     control: Control, late_share: float, made: int, code: ReasonCode
 ) -> None:
     """Callers that gave up waiting are late, too, although no wait was measured."""
@@ -706,7 +706,7 @@ async def test_no_person_is_asked_to_grow_a_pool_by_a_forecast_that_no_caller_be
     assert await concluded(control, forecast) == made
 
 
-async def test_who_is_late_in_a_pool_twice_as_large_as_it_needs_is_no_reason_for_room(
+async def test_late_callers_of_a_pool_twice_as_large_as_needed_are_no_reason_for_more_room(
     control: Control,
 ) -> None:
     await control.tenant("acme")

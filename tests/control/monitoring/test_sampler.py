@@ -77,7 +77,7 @@ def test_one_that_is_gone_leaves_its_last_polls_and_comes_back_with_its_growth()
     assert polls.poll(busy(7))[0].acquired == 2
 
 
-def test_a_counter_that_fell_counts_from_zero_and_so_does_a_tenant_made_anew() -> None:
+def test_a_counter_that_fell_counts_from_zero_and_so_does_a_tenant_created_again() -> None:
     polls = Polls()
     polls.poll(busy(100))
     assert polls.poll(busy(3))[0].acquired == 3
@@ -93,7 +93,7 @@ def test_a_lease_that_lasts_is_counted_in_the_minutes_it_lasted() -> None:
     assert [each.connection_seconds for each in polls.stored] == [0.0, 55.0, 60.0]
 
 
-def test_a_tenant_made_anew_between_two_polls_counts_its_connection_time_from_zero() -> None:
+def test_a_tenant_created_again_between_two_polls_counts_its_connection_time_from_zero() -> None:
     polls = Polls()
     polls.connection_seconds = 100.0
     polls.poll(busy(3))

@@ -253,7 +253,7 @@ async def test_what_pools_keep_and_what_nodes_may_have_is_the_budget(site: Site)
     assert node.allotments()["local"].connections == 6
 
 
-async def test_an_agent_is_called_when_its_allotment_shrinks_for_others_wait_for_that(
+async def test_an_agent_is_called_when_its_allotment_shrinks_because_others_wait_for_it(
     site: Site,
 ) -> None:
     node, other = await site.node("edge"), await site.node("other")
@@ -298,7 +298,9 @@ async def test_while_a_node_is_deleted_others_go_on_and_it_is_given_nothing(site
     assert list(site.fleet.nodes) == ["other"]
 
 
-async def test_an_agent_is_called_if_what_it_gets_was_more_before_it_saw_that(site: Site) -> None:
+async def test_an_agent_is_called_if_an_allotment_shrank_before_it_saw_the_larger_one(
+    site: Site,
+) -> None:
     node = await site.node("edge", limits={"local": 4})
     await site.fleet.begin_session(node)
     await site.hear(node, busy=TENANTS)
@@ -409,7 +411,7 @@ async def test_a_write_that_is_cancelled_may_have_happened(
     assert (await site.control.catalog.nodes.load_liabilities())["edge", "local"] == 9
 
 
-async def test_a_new_leader_counts_what_an_earlier_one_sent_until_that_is_out_of_force(
+async def test_a_new_leader_counts_what_an_earlier_one_sent_until_it_no_longer_applies(
     site: Site,
 ) -> None:
     node = await site.node("edge")

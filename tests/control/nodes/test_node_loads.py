@@ -70,7 +70,7 @@ def test_two_nodes_are_added_up() -> None:
     assert site.loads.held_seconds == pytest.approx(3.0)
 
 
-def test_a_pooler_that_begins_anew_takes_nothing_away() -> None:
+def test_a_pooler_that_starts_again_takes_nothing_away() -> None:
     site = Site()
     for transactions, held in [(100, 10.0), (150, 15.0), (20, 2.0), (25, 2.5)]:
         site.hear("a", counted(transactions, held=held))

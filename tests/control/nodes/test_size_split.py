@@ -333,7 +333,7 @@ async def test_a_report_without_every_entry_shows_no_size_in_force(site: Site) -
     assert site.shares == {"": 1, "edge": 3}
 
 
-async def test_a_changed_size_is_split_anew(site: Site) -> None:
+async def test_a_changed_size_is_split_again(site: Site) -> None:
     await site.credential()
     edge = await site.node("edge")
     site.resize(2)
@@ -350,7 +350,7 @@ async def test_a_changed_size_is_split_anew(site: Site) -> None:
     assert site.shares == {"": 1, "edge": 9}
 
 
-async def test_a_new_leader_counts_for_a_node_whatever_that_may_have_in_force(site: Site) -> None:
+async def test_a_new_leader_counts_all_that_a_node_may_have_in_force(site: Site) -> None:
     await site.credential()
     edge = await site.node("edge")
     # It may have that many, of any tenants.
@@ -370,7 +370,7 @@ async def test_a_new_leader_counts_for_a_node_whatever_that_may_have_in_force(si
     assert later.shares == {"": 1, "edge": 9}
 
 
-async def test_callers_have_a_connection_while_nothing_is_heard_of_what_nodes_have_in_force(
+async def test_callers_have_a_connection_while_it_is_unknown_what_nodes_have_in_force(
     site: Site,
 ) -> None:
     """They were there under an earlier leader, and each may have the whole size."""
@@ -510,7 +510,7 @@ async def test_a_tenant_that_is_deleted_leaves_nothing_behind_once_nodes_have_ob
     assert site.fleet.sizes.here("acme") is None
 
 
-async def test_places_without_callers_are_idle_but_for_one(site: Site) -> None:
+async def test_places_without_callers_are_idle_except_for_one(site: Site) -> None:
     await site.credential()
     east = await site.node("east")
     west = await site.node("west")

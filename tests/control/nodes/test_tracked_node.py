@@ -122,7 +122,7 @@ def test_a_size_counts_until_a_version_without_it_is_in_force() -> None:
     assert offerer.most == 5
 
 
-def test_a_size_counts_when_a_later_version_got_in_force_that_has_it() -> None:
+def test_a_size_counts_once_a_later_version_that_has_it_is_in_force() -> None:
     offerer = Offerer()
     for version, size in ((1, 9), (2, 5), (3, 5)):
         offerer.offer(version, size)
@@ -148,7 +148,7 @@ def test_a_size_that_grows_again_counts_from_when_it_was_offered() -> None:
     assert offerer.most == 5
 
 
-def test_a_node_is_outdated_once_it_has_long_not_had_in_force_what_it_was_offered() -> None:
+def test_a_node_is_outdated_if_it_does_not_apply_an_offered_version_for_long() -> None:
     """Not if it is always a little behind because there is another version every second."""
     offerer = Offerer()
     for version in range(1, 100):
@@ -166,7 +166,7 @@ def test_a_node_is_outdated_once_it_has_long_not_had_in_force_what_it_was_offere
     assert not offerer.node.lacks(99)
 
 
-def test_a_node_that_was_declared_anew_may_have_in_force_what_its_predecessor_had() -> None:
+def test_a_node_that_is_declared_again_may_still_use_what_its_predecessor_had() -> None:
     """Its agent went on while it was deleted; an agent that starts has nothing in force."""
     offerer = Offerer()
     offerer.offer(7, 5)

@@ -156,7 +156,7 @@ async def test_operations_work_while_the_catalog_is_away_and_are_recorded_later(
     assert control.audit_outbox.pending == ()
 
 
-async def test_an_eviction_without_its_caller_is_recorded_all_the_same(
+async def test_an_eviction_is_recorded_even_if_its_caller_has_left(
     control: Control,
 ) -> None:
     await control.tenant("acme")

@@ -293,7 +293,7 @@ def test_a_maximum_below_the_size_is_kept() -> None:
     assert (advice.action, advice.new_size) == (ScalingAction.SCALE_DOWN, 12)
 
 
-def test_nobody_is_expected_to_come_in_time_more_often_because_a_limit_falls() -> None:
+def test_a_smaller_limit_is_not_expected_to_make_fewer_callers_late() -> None:
     """With max_leases 1 the other four connections served nobody."""
     advice = last(*[seen(5, rate=1.0, hold=0.6, late=4, max_allowed=1)] * 2)
     assert advice.new_size == 1
@@ -539,7 +539,7 @@ def test_leases_that_are_slow_by_themselves_get_their_connections_back() -> None
 @pytest.mark.parametrize(
     "why", [{"interrupted": True}, {"state": PoolState.PAUSED}, {"connect_failures": 3}]
 )
-def test_who_waited_while_the_pool_could_not_lend_is_no_reason_to_grow(why: dict[str, Any]) -> None:
+def test_waits_while_the_pool_could_not_lend_are_no_reason_to_grow(why: dict[str, Any]) -> None:
     calm, crowd = seen(5, rate=8.0), seen(5, rate=60.0, waiting=9.0, late=280, timeouts=20, **why)
     during, *after = recommendations([*[calm] * 10, crowd, *[calm] * 3])[-4:]
     assert during.action is ScalingAction.STABLE

@@ -39,7 +39,7 @@ def test_weights_share_in_proportion() -> None:
 
 
 @given(amounts, many)
-def test_all_of_it_is_granted_when_more_is_wanted_and_all_wants_otherwise(
+def test_everything_is_granted_if_more_is_wanted_else_all_that_is_wanted(
     amount: float, asked: list[tuple[float, int]]
 ) -> None:
     wanted = sum(each for each, _ in asked)

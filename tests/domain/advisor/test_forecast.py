@@ -135,7 +135,7 @@ def forecast_of(*ticks: dict[str, Any], size: int = 5) -> Forecast:
     return forecast
 
 
-def test_a_few_long_leases_before_are_not_multiplied_by_the_rate_of_short_ones() -> None:
+def test_earlier_long_leases_are_not_multiplied_by_the_rate_of_short_ones() -> None:
     """Four statements of 15 s, then 100 per second of 2 ms, none of which waited."""
     while_they_end = forecast_of(*SLEEPERS, THEIR_END)
     assert while_they_end.hold == pytest.approx(0.12, rel=0.1)
@@ -152,7 +152,7 @@ def test_nor_are_they_when_hardly_anybody_comes_any_more(after: list[dict[str, A
     assert forecast_of(*SLEEPERS, THEIR_END, *[BRIEF] * 3, *after).load(CONFIG).erlangs < 0.3
 
 
-def test_nor_is_the_rate_of_short_leases_before_multiplied_by_long_ones() -> None:
+def test_the_rate_of_earlier_short_leases_is_not_multiplied_by_long_ones() -> None:
     """Then 16 of 2 s, on eight connections: half of them wait for the others."""
     longest: dict[str, Any] = {"active": 8.0, "released": 0, "hold_times": histogram((25.0, 8))}
     flood = {"rate": 200.0, "hold": 0.002}
@@ -195,7 +195,7 @@ def test_who_lacked_a_connection_would_have_held_one(facts: dict[str, Any]) -> N
 
 
 @given(st.lists(st.integers(0, 60), min_size=2, max_size=40))
-def test_of_callers_alike_the_load_is_rate_times_hold_however_few_they_are(
+def test_the_load_of_equal_callers_is_rate_times_hold_however_few_they_are(
     arrivals: list[int],
 ) -> None:
     forecast = forecast_of(*[{"rate": count / TICK, "hold": 0.1} for count in arrivals], size=20)
@@ -203,7 +203,7 @@ def test_of_callers_alike_the_load_is_rate_times_hold_however_few_they_are(
     assert forecast.load(CONFIG).erlangs == pytest.approx(expected)
 
 
-def test_late_callers_are_those_over_the_patience_or_in_vain() -> None:
+def test_late_callers_waited_longer_than_the_patience_or_got_nothing() -> None:
     tick = seen(5, rate=20.0, late=3, timeouts=2, rejected=1)
     late = Lateness.of(tick, 0.05)
     assert (late.late, late.callers) == (6, 103)

@@ -156,7 +156,7 @@ def test_a_pool_of_which_nothing_can_be_said_is_not_cut(
         assert advice.reason.startswith("Keeping 10: ")
 
 
-def test_a_pool_that_cannot_open_what_it_may_is_cut_for_that_is_the_budgets_doing() -> None:
+def test_a_pool_that_cannot_open_what_it_may_is_cut_because_the_budget_holds_it_back() -> None:
     advice = demanding(opened=5, mean_open=5.0, active=5.0)["a"]
     assert (advice.new_size, advice.reason_code) == (9, ReasonCode.SERVER_BUDGET)
     assert "Keeping" not in advice.reason
@@ -187,7 +187,7 @@ def test_a_budget_whose_connections_move_between_pools_is_used_up_while_callers_
     assert shares == [pytest.approx(23 / 7), None, None]
 
 
-def test_growth_beyond_the_share_of_a_budget_that_is_used_up_is_none() -> None:
+def test_no_pool_grows_beyond_its_share_of_a_used_up_budget() -> None:
     [advice] = [advice for _, advice in advisor_of(load=0.0, a=10).allocate(None)]
     held = grown_within(advice, 3.3, 23)
     assert (held.action, held.new_size) == (ScalingAction.STABLE, 5)
@@ -305,7 +305,7 @@ def grants(pools: list[tuple[int, int, int]], budget: int) -> dict[str, int]:
 
 
 @given(rounds, st.integers(1, 150))
-def test_pools_that_need_all_they_offer_never_get_more_than_the_budget_but_for_one_each_and_floors(
+def test_granted_sizes_exceed_the_budget_only_by_min_sizes_and_one_connection_for_each_pool(
     pools: list[tuple[int, int, int]], budget: int
 ) -> None:
     granted = grants(pools, budget)

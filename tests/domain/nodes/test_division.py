@@ -37,7 +37,7 @@ def test_all_get_what_they_want_while_there_is_enough() -> None:
     assert fair_shares(24, [holder("a", 10), holder("b", 3)]) == {"a": 10, "b": 3}
 
 
-def test_what_is_short_is_divided_by_weight_and_nobody_gets_more_than_he_wants() -> None:
+def test_a_shortage_is_divided_by_weight_and_nobody_gets_more_than_wanted() -> None:
     holders = [holder("a", 100), holder("b", 100, weight=3.0), holder("c", 4)]
     assert fair_shares(24, holders) == {"a": 5, "b": 15, "c": 4}
 
@@ -132,7 +132,7 @@ def test_who_is_furthest_above_its_share_gives_first() -> None:
     assert divide(22, holders) == {"a": 7, "c": 6}
 
 
-def test_nobody_gives_of_its_share_for_what_a_silent_holder_has_above_its_own() -> None:
+def test_nobody_gives_up_its_share_because_a_silent_holder_exceeds_its_own() -> None:
     silent = holder("a", 2, has=10, reachable=False)
     assert divide(24, [silent, holder("b", 6, has=4), holder("c", 10, has=10)]) == {}
 

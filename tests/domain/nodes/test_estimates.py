@@ -38,14 +38,14 @@ def totals(
     )
 
 
-def test_sums_that_fell_began_anew() -> None:
+def test_sums_that_fell_started_again() -> None:
     assert totals(10, 5.0, 1.0).since(totals(4, 2.0, 0.5)) == totals(6, 3.0, 0.5)
     # A freed pool: only its first transactions are known to be new.
     assert totals(3, 0.2, 0.1).since(totals(4, 2.0, 0.5)) == totals(3, 0.2, 0.1)
     assert totals(9, 0.2, 0.1).since(totals(4, 2.0, 0.5)) == totals(9, 0.2, 0.1)
 
 
-def test_an_agent_and_its_pooler_begin_anew_each_for_itself() -> None:
+def test_an_agent_and_its_pooler_start_again_independently() -> None:
     before = totals(4, 2.0, 0.5, 1.0, 3.0)
     assert totals(6, 3.0, 0.5, 1.0, 4.0, 2.0).since(before) == totals(2, 1.0, 0.0, 0.0, 1.0, 2.0)
     assert totals(6, 3.0, 0.5, 0.5).since(before) == totals(2, 1.0, 0.0, 0.5)

@@ -117,7 +117,7 @@ async def test_a_refused_statement_leaves_its_connection_for_the_next(
     assert backends(manager) == before
 
 
-async def test_an_encoding_that_python_lacks_costs_no_connection(
+async def test_an_encoding_that_python_lacks_closes_no_connection(
     ask: Asker, manager: TenantPoolManager
 ) -> None:
     before = backends(manager)

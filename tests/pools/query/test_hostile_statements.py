@@ -28,7 +28,7 @@ async def shown(connection: asyncpg.Connection, sql: str, *params: object) -> li
 
 
 @pytest.mark.parametrize("target", ["refusing", "a_view", "plain"])
-async def test_a_copy_that_fails_before_it_waits_for_data_leaves_the_connection_in_step(
+async def test_a_copy_that_fails_before_it_waits_for_data_leaves_the_connection_usable(
     connection: asyncpg.Connection, target: str
 ) -> None:
     await connection.execute(

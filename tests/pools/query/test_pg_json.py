@@ -100,7 +100,7 @@ def test_a_multirange_is_cut_at_the_ends_of_its_ranges(ranges: list[str]) -> Non
         ("{[a,b]}", PgType(oid=90_004, name="other", shape="multirange")),
     ],
 )
-def test_a_text_that_is_none_of_its_type_means_that_the_type_changed(
+def test_a_text_that_does_not_fit_its_type_means_that_the_type_changed(
     text: str, kind: PgType
 ) -> None:
     with pytest.raises(SchemaChanged):
