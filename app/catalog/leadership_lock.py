@@ -38,8 +38,11 @@ SELECT epoch, holder, leadership.url, released, renewed_at::text AS renewal, sec
        extract(epoch FROM clock_timestamp() - renewed_at)::float8 AS age
 FROM leadership LEFT JOIN instances ON id = holder
 """
+# After a restore the row has an old epoch: at a second each, time has passed all of those since.
 _BEGIN_EPOCH = """
-UPDATE leadership SET epoch = epoch + 1, holder = $1, url = $2, released = false,
+UPDATE leadership SET epoch = greatest(
+        epoch + 1, extract(epoch FROM clock_timestamp() - timestamptz '2026-01-01 00:00Z')::bigint
+    ), holder = $1, url = $2, released = false,
     acquired_at = clock_timestamp(), renewed_at = clock_timestamp()
 RETURNING epoch
 """

@@ -25,6 +25,7 @@
     │   ├── StrategyNotOnNodes       applications cannot connect as a shared tenant
     │   ├── NodeInUse                it may still have connections
     │   ├── NodeSessionEnded · NodeReportLate   the agent was replaced, or its report overtaken
+    │   ├── NodeSessionUnknown       no such session: the catalog was restored
     │   ├── PreconditionRequired · ReplayTooLarge · ReplayHoldsSecret
     │   └── CatalogInUse · CatalogUnusable   no service can work on this catalog
     ├── LeaseLost                    the outcome of the request is unknown
@@ -258,6 +259,10 @@ class NodeSessionEnded(Conflict):
 
 class NodeReportLate(Conflict):
     """A later report of this agent was accepted before."""
+
+
+class NodeSessionUnknown(Conflict):
+    """This service never gave out that session: its catalog was restored from a backup."""
 
 
 class StaleVersion(Conflict):

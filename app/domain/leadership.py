@@ -1,7 +1,8 @@
 """Which of several instances is the active one: the rules, without a clock or a catalog.
 
 The active instance holds an advisory lock in the catalog and renews its record there. A takeover
-starts an epoch that was never used before; every write to the catalog names its writer's epoch.
+starts an epoch that was never used before, not even before a restore of the catalog; every write to
+the catalog names its writer's epoch.
 """
 
 from __future__ import annotations

@@ -26,5 +26,5 @@ class ControlPlane(Protocol):
 
         Raises:
             AgentReplaced: another agent has started for this node.
-            ReportLate: a later report has already been accepted.
+            ReportLate, SessionUnknown: another session is needed.
         """

@@ -47,5 +47,9 @@ class ReportLate(ServiceError):
     """A later report of this agent has already been accepted."""
 
 
+class SessionUnknown(ServiceError):
+    """The service knows no such session, because its catalog was restored."""
+
+
 class AgentReplaced(ServiceError):
     """Another agent has started for the same node."""

@@ -35,6 +35,7 @@ from app.node.errors import (
     ServiceAway,
     ServiceError,
     ServiceRefuses,
+    SessionUnknown,
 )
 
 # In seconds. Another server may answer in the meantime.
@@ -44,6 +45,7 @@ OWN = "self"
 _ERRORS: dict[str, type[ServiceError]] = {
     "node-session-ended": AgentReplaced,
     "node-report-late": ReportLate,
+    "node-session-unknown": SessionUnknown,
 }
 # From a standby that reaches the active instance without TLS: ask the active one itself.
 _IN_CLEAR = "tls-required"

@@ -31,6 +31,7 @@ from app.node.errors import (
     NothingListens,
     ReportLate,
     ServiceError,
+    SessionUnknown,
 )
 from app.node.stored_node import NodeStore, StoredNode
 
@@ -208,8 +209,9 @@ class NodeRunner:
                 pauses = _Pauses()
             except AgentReplaced:
                 raise
-            except ReportLate:
-                pass
+            except (ReportLate, SessionUnknown) as error:
+                self._complain("reports", error)
+                session = None
             except ServiceError as error:
                 self._complain("reports", error)
                 await pauses.wait()

@@ -14,12 +14,24 @@ import structlog
 from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.domain.audit import LOCAL_NODE
-from app.domain.errors import NodeReportLate, NodeSessionEnded, PoolkeeperError
+from app.domain.errors import (
+    NodeReportLate,
+    NodeSessionEnded,
+    NodeSessionUnknown,
+    PoolkeeperError,
+)
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.declaration import NodeSpec
 from app.domain.nodes.documents import LONGEST_POLL, NodeSession, ReportAnswer
 from app.domain.nodes.report import NodeReport
-from app.node.errors import AgentReplaced, NodeError, ReportLate, ServiceAway, ServiceError
+from app.node.errors import (
+    AgentReplaced,
+    NodeError,
+    ReportLate,
+    ServiceAway,
+    ServiceError,
+    SessionUnknown,
+)
 from app.node.files import NodeDirectory
 from app.node.pgbouncer import PgBouncer
 from app.node.process import Account, find_pgbouncer
@@ -124,6 +136,8 @@ def _agent_errors() -> Iterator[None]:
     except NodeSessionEnded as error:
         raise AgentReplaced("Another agent has started for this node.") from error
     except NodeReportLate as error:
-        raise ReportLate from error
+        raise ReportLate(str(error)) from error
+    except NodeSessionUnknown as error:
+        raise SessionUnknown(str(error)) from error
     except PoolkeeperError as error:
         raise ServiceAway(str(error)) from error

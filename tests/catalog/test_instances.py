@@ -19,10 +19,12 @@ async def test_the_active_instance_is_first_and_what_is_gone_is_left_out(
     standby, active = (Leadership(catalog_address, each) for each in (STANDBY, ACTIVE))
     await standby.register()
     await active.lock()
-    await active.begin_epoch()
+    takeover = await active.begin_epoch()
+    assert takeover is not None
     await active.register()
     first, second = await catalog.instances.load()
-    assert (first.id, first.url, first.version, first.epoch) == ("2", None, "2", 1)
+    assert (first.id, first.url, first.version) == ("2", None, "2")
+    assert first.epoch == takeover.epoch
     assert first.acquired_at is not None
     assert first.started_at <= first.seen_at
     assert (second.id, second.url, second.epoch, second.acquired_at) == (

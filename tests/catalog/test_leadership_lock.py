@@ -77,23 +77,55 @@ async def test_each_takeover_begins_an_epoch_that_was_never_used(
     catalog_address: CatalogAddress,
 ) -> None:
     async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
-        assert await begun(first) == Takeover(epoch=1, predecessor=None, trust_left=0.0)
+        one = await begun(first)
+        assert replace(one, epoch=0) == Takeover(epoch=0, predecessor=None, trust_left=0.0)
         await first.release()
         await first.release()
-        assert await begun(second) == Takeover(epoch=2, predecessor=None, trust_left=0.0)
+        two = await begun(second)
+        assert replace(two, epoch=0) == Takeover(epoch=0, predecessor=None, trust_left=0.0)
         await second.release()
-        assert (await begun(first)).epoch == 3
+        three = await begun(first)
+        assert 0 < one.epoch < two.epoch < three.epoch
+
+
+async def test_a_restored_catalog_begins_no_epoch_of_the_time_after_its_backup(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with part_of(FIRST, catalog_address) as first, catalog_database.connected() as admin:
+        backup = await admin.fetchval("SELECT epoch FROM leadership")
+        used = [await begun_and_ended(first) for _ in range(3)]
+        # An epoch may begin each second.
+        at = await admin.fetchval("SELECT clock_timestamp()")
+        later = "SELECT clock_timestamp() > $1::timestamptz + interval '3 s'"
+        await eventually(lambda: admin.fetchval(later, at))
+        await admin.execute("UPDATE leadership SET epoch = $1", backup)
+        assert await begun_and_ended(first) > max(used)
+
+
+async def begun_and_ended(leadership: Leadership) -> int:
+    epoch = (await begun(leadership)).epoch
+    await leadership.release()
+    return epoch
+
+
+async def test_epochs_grow_even_if_the_clock_was_set_back(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with part_of(FIRST, catalog_address) as first, catalog_database.connected() as admin:
+        later = await begun_and_ended(first) + 1_000_000
+        await admin.execute("UPDATE leadership SET epoch = $1", later)
+        assert await begun_and_ended(first) == later + 1
 
 
 async def test_what_did_not_end_in_order_is_named_and_may_act_for_a_while(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
     async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
-        await begun(first)
+        epoch = (await begun(first)).epoch
         await first.register("x")
         record = await second.read()
         assert record is not None
-        assert (record.epoch, record.holder, record.url) == (1, FIRST.id, FIRST.url)
+        assert (record.epoch, record.holder, record.url) == (epoch, FIRST.id, FIRST.url)
         assert (record.secret_key, record.servers, record.is_held) == ("k", "s", True)
         assert record.keys == "x"
         await first.register("y")
@@ -103,7 +135,8 @@ async def test_what_did_not_end_in_order_is_named_and_may_act_for_a_while(
         assert 0 <= record.age < 180
         await terminate(FIRST, catalog_database)
         takeover = await begun(second)
-        assert (takeover.epoch, takeover.predecessor) == (2, FIRST.id)
+        assert takeover.epoch > epoch
+        assert takeover.predecessor == FIRST.id
         assert takeover.trust_left > 0
         assert takeover.is_failover
 
@@ -157,15 +190,15 @@ async def test_an_earlier_epoch_neither_migrates_nor_counts_failovers(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
     async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
-        await begun(first)
-        await migrate(catalog_address, epoch=1)
+        epoch = (await begun(first)).epoch
+        await migrate(catalog_address, epoch=epoch)
         await terminate(FIRST, catalog_database)
-        await begun(second)
+        later = (await begun(second)).epoch
         with pytest.raises(LeadershipLost):
-            await migrate(catalog_address, epoch=1)
+            await migrate(catalog_address, epoch=epoch)
         with pytest.raises(LeadershipLost):
             await first.count_failovers(1)
-        await migrate(catalog_address, epoch=2)
+        await migrate(catalog_address, epoch=later)
         assert await second.count_failovers(0) == 0
 
 
@@ -242,9 +275,8 @@ async def test_a_takeover_waits_for_a_write_under_way(
 ) -> None:
     async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
         # Its connections have another name, so that the takeover does not end them.
-        database = CatalogDatabase(
-            catalog_address, epoch=(await begun(first)).epoch, deadline=180.0
-        )
+        epoch = (await begun(first)).epoch
+        database = CatalogDatabase(catalog_address, epoch=epoch, deadline=180.0)
         async with catalog_database.connected() as admin:
             async with database.transaction():
                 await terminate(FIRST, catalog_database)
@@ -252,7 +284,7 @@ async def test_a_takeover_waits_for_a_write_under_way(
                 await eventually(
                     lambda: admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
                 )
-            assert (await taking).epoch == 2
+            assert (await taking).epoch > epoch
         await database.close()
 
 
@@ -260,9 +292,8 @@ async def test_a_renewal_keeps_the_epoch_and_waits_for_no_write(
     catalog_address: CatalogAddress,
 ) -> None:
     async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
-        database = CatalogDatabase(
-            catalog_address, epoch=(await begun(first)).epoch, deadline=180.0
-        )
+        epoch = (await begun(first)).epoch
+        database = CatalogDatabase(catalog_address, epoch=epoch, deadline=180.0)
         before = await second.read()
         async with database.transaction():
             await first.renew()
@@ -270,7 +301,7 @@ async def test_a_renewal_keeps_the_epoch_and_waits_for_no_write(
         await database.close()
         assert before is not None
         assert after is not None
-        assert (before.epoch, after.epoch) == (1, 1)
+        assert (before.epoch, after.epoch) == (epoch, epoch)
 
 
 async def test_a_renewal_and_other_questions_take_turns(catalog_address: CatalogAddress) -> None:
@@ -294,13 +325,13 @@ async def test_a_lost_lock_is_noticed_and_taken_again_in_the_same_epoch(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
     async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
-        await begun(first)
+        epoch = (await begun(first)).epoch
         await terminate(FIRST, catalog_database)
         await eventually(first.disconnected.is_set)
         assert not first.is_held
         await first.renew()
         assert first.is_held
-        assert first.epoch == 1
+        assert first.epoch == epoch
         assert not first.disconnected.is_set()
         assert not await second.try_lock()
 

@@ -19,14 +19,15 @@ bound-to-node bound-to-tenants catalog-in-use catalog-unavailable catalog-unusab
 connect-failed connection-budget-exceeded credential-exists credential-not-found forbidden
 idempotency-key-in-flight idempotency-key-reused immutable-field invalid-input invalid-tenant-id
 leadership-lost lease-lost missing-scope node-in-use node-not-found node-report-late
-node-session-ended not-found not-provisioned objects-exist pool-draining pool-is-shared
-pool-limit-reached pool-not-found pool-paused pool-saturated pool-timeout poolkeeper-error
-precondition-required provisioning-failed query-timeout read-only recommendation-closed
-recommendation-is-placement recommendation-not-found replay-holds-secret replay-too-large
-schema-changed schema-missing server-full server-not-found server-read-only server-unavailable
-stale-version statement-conflict statement-ended-lease statement-failed strategy-not-on-nodes
-tenant-deleting tenant-login-failed tenant-not-found tls-required too-many-credentials
-too-many-locks too-many-logins too-many-streams unavailable untrusted-sql-on-shared-role
+node-session-ended node-session-unknown not-found not-provisioned objects-exist pool-draining
+pool-is-shared pool-limit-reached pool-not-found pool-paused pool-saturated pool-timeout
+poolkeeper-error precondition-required provisioning-failed query-timeout read-only
+recommendation-closed recommendation-is-placement recommendation-not-found replay-holds-secret
+replay-too-large schema-changed schema-missing server-full server-not-found server-read-only
+server-unavailable stale-version statement-conflict statement-ended-lease statement-failed
+strategy-not-on-nodes tenant-deleting tenant-login-failed tenant-not-found tls-required
+too-many-credentials too-many-locks too-many-logins too-many-streams unavailable
+untrusted-sql-on-shared-role
 """
 BRANCH = re.compile(r"^(?P<indent>[ │├└─]*)(?P<names>[A-Z]\w+(?: · [A-Z]\w+)*)")
 

@@ -23,6 +23,7 @@ from app.node.errors import (
     ReportLate,
     ServiceAway,
     ServiceRefuses,
+    SessionUnknown,
 )
 from app.node.http_control_plane import HttpControlPlane
 from tests.fixtures.served import free_port
@@ -151,6 +152,7 @@ async def test_a_refusal_is_told_apart_and_says_what_the_service_says(key_file: 
     async with server(
         (409, problem("node-session-ended")),
         (409, problem("node-report-late")),
+        (409, problem("node-session-unknown")),
         (403, problem("bound-to-node")),
         (200, ["?"]),
         (502, None),
@@ -159,6 +161,7 @@ async def test_a_refusal_is_told_apart_and_says_what_the_service_says(key_file: 
         for kind, words in (
             (AgentReplaced, "It is node-session-ended"),
             (ReportLate, "It is node-report-late"),
+            (SessionUnknown, "It is node-session-unknown"),
             (ServiceRefuses, "It is bound-to-node"),
             (ServiceRefuses, "does not understand"),
             (ServiceAway, "HTTP 502"),

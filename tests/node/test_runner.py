@@ -13,6 +13,7 @@ from functools import partial
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import NodeConfiguration
@@ -24,7 +25,14 @@ from app.node import console
 from app.node import runner as module
 from app.node.agent import Agent
 from app.node.clock import boot_time
-from app.node.errors import AgentReplaced, CannotStart, NothingListens, ReportLate
+from app.node.errors import (
+    AgentReplaced,
+    CannotStart,
+    NothingListens,
+    ReportLate,
+    ServiceError,
+    SessionUnknown,
+)
 from app.node.files import NodeDirectory
 from app.node.pgbouncer import PgBouncer
 from app.node.process import Account
@@ -365,6 +373,27 @@ async def test_a_pooler_that_hangs_is_reported_and_not_killed(
         hung = pid_of(engine)
         await eventually(lambda: not service.reports[-1].problem)
         assert pid_of(engine) == hung
+
+
+@pytest.mark.parametrize("refusal", [ReportLate, SessionUnknown])
+async def test_an_agent_whose_reports_are_refused_says_so_and_begins_another_session(
+    site: Site, node: NodeConfiguration, refusal: type[ServiceError]
+) -> None:
+    """As after a restore of the catalog: an earlier agent may have had the same session."""
+
+    class Restored(ScriptedService):
+        async def report(self, report: NodeReport) -> ReportAnswer:
+            if report.session == 1:
+                raise refusal("Not this one.")
+            return await ScriptedService.report(self, report)
+
+    service = Restored(node)
+    with capture_logs() as logs:
+        async with running(site, service):
+            await eventually(lambda: service.reports)
+    assert service.reports[0].session == 2
+    reasons = [each.get("reason") for each in logs if each["log_level"] == "warning"]
+    assert "Not this one." in reasons
 
 
 async def test_a_pooler_that_ends_at_once_is_not_said_to_run(

@@ -32,7 +32,7 @@ class InstanceView(ActiveInstance):
     )
     epoch: int | None = Field(
         description="Grows with each change of the active instance; null for a standby.",
-        examples=[7],
+        examples=[28785600],
     )
 
 

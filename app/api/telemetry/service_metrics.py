@@ -183,7 +183,7 @@ class ServiceCollector(Collector):
         )
         yield GaugeMetricFamily(
             "poolkeeper_leadership_epoch",
-            "Number of times that an instance became active.",
+            "Epoch of the active instance; it grows each time that an instance becomes active.",
             self._election.epoch or 0,
         )
         yield CounterMetricFamily(

@@ -155,6 +155,8 @@ class Fleet:
         """
         if node.latest is not None and node.latest.report.problem:
             return node.latest.report.problem
+        if node.is_outdated:
+            return f"It has not applied its configuration for {node.outdated_seconds:.0f} s."
         known = (self._manager.servers.get(name) for name in sorted(node.servers))
         away = [server for server in known if server is not None and not server.is_available]
         return away[0].unavailable_detail if away else ""
@@ -207,10 +209,10 @@ class Fleet:
         """Take in a report; return what *node* may have from now on.
 
         Raises:
-            NodeSessionEnded, NodeReportLate
+            NodeSessionEnded, NodeSessionUnknown, NodeReportLate
         """
         report = self._of_node(node, report)
-        heard = node.hear(report, most_sessions=self._first_number + NUMBERS_OF_EPOCH)
+        heard = node.hear(report, most_sessions=self._last_number + 1)
         self._loads.hear(node.name, report.entries, heard.gone)
         self.sizes.hear(node, report.entries)
         await self.sizes.decide()

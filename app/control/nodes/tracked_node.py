@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from app.control.nodes.demand import Demand
 from app.control.nodes.heard_reports import HeardReport, HeardReports
 from app.control.nodes.offered_sizes import OfferedSizes
-from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded
+from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded, NodeSessionUnknown
 from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.domain.nodes.declaration import DeclaredNode
@@ -119,8 +119,15 @@ class TrackedNode:
 
     def lacks(self, version: int) -> bool:
         """Whether it is reachable but has not reported *version* or a later one."""
-        reported = 0 if self.latest is None else self.latest.report.version
+        reported = 0 if self.latest is None else self._offered_version(self.latest.report)
         return self.is_reachable and reported < version
+
+    def _offered_version(self, report: NodeReport) -> int:
+        """The version of *report*; 0 if it is higher than any that this service has offered.
+
+        Such a version is from before a restore of the catalog.
+        """
+        return report.version if report.version <= self.version else 0
 
     @property
     def is_outdated(self) -> bool:
@@ -128,8 +135,12 @@ class TrackedNode:
 
         While sizes move all the time, hardly any report has the latest version.
         """
-        longest = self._clock() - self._offered[0][1] if self._offered else 0.0
-        return self.is_reachable and longest >= OUTDATED_AFTER
+        return self.is_reachable and self.outdated_seconds >= OUTDATED_AFTER
+
+    @property
+    def outdated_seconds(self) -> float:
+        """Seconds since it was offered the first version that is not in force; 0 if all are."""
+        return self._clock() - self._offered[0][1] if self._offered else 0.0
 
     @property
     def vulnerabilities(self) -> tuple[str, ...]:
@@ -283,16 +294,20 @@ class TrackedNode:
 
         Raises:
             NodeSessionEnded: another agent has started.
+            NodeSessionUnknown: there was no such session.
             NodeReportLate: a later report of this agent came before.
         """
-        if not self.last_session <= report.session < most_sessions:
+        if report.session >= most_sessions:
+            raise NodeSessionUnknown
+        if report.session < self.last_session:
             raise NodeSessionEnded
         latest = self.latest
         if latest is not None and not report.is_newer_than(latest.report):
             raise NodeReportLate
         self.last_session = report.session
         called_at = self._note_call()
-        self._note_version(report.version)
+        version = self._offered_version(report)
+        self._note_version(version, is_known=version == report.version)
         for server, reported in report.servers.items():
             observed = max(reported.committed, reported.connected)
             known = self.commitment(server)
@@ -300,7 +315,7 @@ class TrackedNode:
         is_current = self.configuration is not None and report.version == self.version
         heard = self.reports.add(report, called_at, self.entries if is_current else None)
         if heard.is_complete:
-            self.sizes.settle(report.version)
+            self.sizes.settle(version)
         self.heard.set()
         self.heard = asyncio.Event()
         return heard
@@ -313,9 +328,10 @@ class TrackedNode:
         self._called_at = now
         return now
 
-    def _note_version(self, version: int) -> None:
+    def _note_version(self, version: int, *, is_known: bool) -> None:
         """Note that *version* is in force; it may be one of an earlier node with its name."""
-        if 0 < version < self._first_version and self.sizes.are_known:
+        is_earlier = 0 < version < self._first_version
+        if (is_earlier or not is_known) and self.sizes.are_known:
             self.forget_sizes()
         while self._offered and self._offered[0][0] <= version:
             self._offered.popleft()

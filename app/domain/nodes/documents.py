@@ -5,7 +5,7 @@ Beyond loopback the service answers over TLS only (403 `tls-required`). A key of
 403 `bound-to-node`, one without the scope 403 `missing-scope`, a node that is not declared
 404 `node-not-found`. Errors are RFC 9457 problems with these codes, and `retryable`.
 
-`POST /v1/nodes/{node}/session`, no body: once when an agent starts
+`POST /v1/nodes/{node}/session`, no body: when an agent starts, and when its session is refused
     201 `NodeSession`. From then on, reports of earlier sessions are refused. It stays valid when
     the service restarts, or another instance takes over.
 
@@ -24,7 +24,9 @@ Beyond loopback the service answers over TLS only (403 `tls-required`). A key of
     `wants_all`: then the next report has base 0.
     200 `ReportAnswer`: all allotments of the node, which apply at once, and the latest version.
     409 `node-session-ended`: a later session has started; this agent was replaced and must end.
-    409 `node-report-late`: a later report of this session was accepted; ignore this.
+    409 `node-report-late`: a later report of this session was accepted. The agent starts another
+        session: if the catalog was restored, an earlier agent may have had this one.
+    409 `node-session-unknown`: no such session was started; the agent starts another.
     422 the report is malformed.
     An answer that takes longer than `ANSWER_SECONDS` must be ignored: by then the service may have
     released the node as gone. A report counts as accepted at the time when it was sent.

@@ -15,12 +15,14 @@ async def test_a_single_service_is_the_active_instance(api: Api) -> None:
     answer = ok(await api.client.get("/v1/instances"))
     [instance] = answer["items"]
     assert answer["next_cursor"] is None
-    assert (instance["state"], instance["url"], instance["epoch"]) == ("active", None, 1)
+    epoch = api.service.election.epoch
+    assert (instance["state"], instance["url"], instance["epoch"]) == ("active", None, epoch)
     assert instance["version"] == __version__
     assert instance["started_at"] <= instance["seen_at"]
     metrics = (await api.client.get("/metrics")).text
     assert re.search(
         r'^poolkeeper_leader\{instance_id="[0-9a-f]{8}",url=""\} 1\.0$', metrics, re.MULTILINE
     )
-    assert "\npoolkeeper_leadership_epoch 1.0\n" in metrics
+    [shown] = re.findall(r"^poolkeeper_leadership_epoch (.*)$", metrics, re.MULTILINE)
+    assert float(shown) == epoch
     assert "\npoolkeeper_failovers_total 0.0\n" in metrics

@@ -16,7 +16,13 @@ from app.control.nodes.fleet import NUMBERS_OF_EPOCH, Fleet
 from app.control.nodes.node_loads import NodeLoads
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.desired_state import PoolChange
-from app.domain.errors import BudgetExceeded, NodeInUse, NodeReportLate, NodeSessionEnded
+from app.domain.errors import (
+    BudgetExceeded,
+    NodeInUse,
+    NodeReportLate,
+    NodeSessionEnded,
+    NodeSessionUnknown,
+)
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.declaration import NodeSpec
 from app.domain.nodes.node import ABSENT_FOR, STALE_AFTER, NodeState
@@ -530,8 +536,10 @@ async def test_reports_are_taken_in_order_and_of_the_latest_agent(site: Site) ->
             await site.hear(node, sequence=sequence)
     second = await site.fleet.begin_session(node)
     assert second > first
-    for session in (first, second + NUMBERS_OF_EPOCH):
-        with pytest.raises(NodeSessionEnded):
+    with pytest.raises(NodeSessionEnded):
+        await site.hear(node, session=first, sequence=99)
+    for session in (second + 1, second + NUMBERS_OF_EPOCH):
+        with pytest.raises(NodeSessionUnknown):
             await site.hear(node, session=session, sequence=99)
     await site.hear(node, session=second, sequence=1)
 

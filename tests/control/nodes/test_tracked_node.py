@@ -178,3 +178,21 @@ def test_a_node_that_is_declared_again_may_still_use_what_its_predecessor_had() 
     offerer.offer(8, 5)
     offerer.report(8)
     assert (offerer.node.sizes.are_known, offerer.node.limit("local")) == (True, None)
+
+
+def test_a_version_that_was_never_offered_is_not_in_force() -> None:
+    """It is of a catalog from which this one was restored since."""
+    offerer = Offerer()
+    node = offerer.node
+    offerer.offer(5, size=4)
+    offerer.report(5)
+    assert not node.lacks(5)
+    assert node.outdated_seconds == 0.0
+    offerer.offer(6, size=4)
+    offerer.report(7)
+    assert node.lacks(6)
+    offerer.reporter.now += OUTDATED_AFTER
+    offerer.report(7)
+    assert node.is_outdated
+    offerer.report(6)
+    assert not node.is_outdated
