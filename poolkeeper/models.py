@@ -946,6 +946,7 @@ class ServerView(TypedDict):
     read_only: bool | None
     budget: ServerBudgetView
     pools: list[PoolSummary]
+    waiting_on_nodes: int
     last_error: str | None
 
 

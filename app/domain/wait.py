@@ -50,6 +50,9 @@ class WaitCause(StrEnum):
     SERVER_BUDGET = "server_budget"
     """The pool may have more connections; the server's budget is used up."""
 
+    NODE_LIMIT = "node_limit"
+    """All connections that the operator lets the tenant's node have are in use there."""
+
     CONNECTION = "connection"
     """A connection is being opened, or about to be handed out."""
 
@@ -118,7 +121,7 @@ class WaitingTenant:
         if self.is_paused:
             return Wait(cause=WaitCause.PAUSED, detail="the pool to be resumed")
         if not self.is_available:
-            return self._server_wait
+            return server_wait(self.server, self.last_error)
         pool_cause, pool_detail = WaitCause.MAX_SIZE, _MAX_SIZE
         if self.is_shared_with_nodes:
             pool_cause, pool_detail = WaitCause.SHARE, _SHARE if self.pool.limit else _NO_SHARE
@@ -142,10 +145,11 @@ class WaitingTenant:
                 )
                 return Wait(cause=cause, used=use.used, limit=use.limit, detail=text)
         if self.last_error is not None:
-            return self._server_wait
+            return server_wait(self.server, self.last_error)
         return Wait(cause=WaitCause.CONNECTION, detail="a connection to be opened, or its turn")
 
-    @property
-    def _server_wait(self) -> Wait:
-        detail = f"server {self.server}, which opens no connection: {self.last_error}"
-        return Wait(cause=WaitCause.SERVER_UNAVAILABLE, detail=detail)
+
+def server_wait(server: str, last_error: str | None) -> Wait:
+    """The wait for *server*, which opens no connection."""
+    detail = f"server {server}, which opens no connection: {last_error}"
+    return Wait(cause=WaitCause.SERVER_UNAVAILABLE, detail=detail)

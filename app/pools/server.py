@@ -134,6 +134,7 @@ class Server:
         # most that pools may use.
         self._others = self._kept_by_others = 0
         self._most: int | None = None
+        self._is_awaited = False
         # Connections of the budget that pools may not use.
         self._withheld = 0
 
@@ -157,6 +158,11 @@ class Server:
         With `used` it is never more than `limit`, except after that was lowered.
         """
         return min(self._others, self.divisible)
+
+    @property
+    def is_contended(self) -> bool:
+        """Whether a pool, or clients of a node, want a connection of the budget."""
+        return self.budget.is_contended or self._is_awaited
 
     @property
     def most_kept(self) -> int:
@@ -226,12 +232,13 @@ class Server:
         self._probe = self._recheck = None
         await self.admins.close()
 
-    def share(self, *, others: int, most: int | None, kept: int = 0) -> None:
+    def share(self, *, others: int, most: int | None, kept: int = 0, awaited: bool = False) -> None:
         """Leave *others* connections to nodes, and use at most *most*.
 
-        Idle ones beyond it close. Nodes keep *kept* of theirs whatever pools want.
+        Idle ones beyond it close. Nodes keep *kept* of theirs whatever pools want. *awaited*: their
+        clients wait for more.
         """
-        self._kept_by_others = kept
+        self._kept_by_others, self._is_awaited = kept, awaited
         if (others, most) != (self._others, self._most):
             self._others, self._most = others, most
             self._update_limit()

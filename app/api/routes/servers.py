@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -51,7 +52,8 @@ class ServerBudgetView(BaseModel):
         examples=[17],
     )
     contended: bool = Field(
-        description="Whether a pool waits for a connection of the budget.", examples=[False]
+        description="Whether a pool, or clients of a node, wait for a connection of the budget.",
+        examples=[False],
     )
 
 
@@ -74,6 +76,11 @@ class ServerView(BaseModel):
     )
     budget: ServerBudgetView
     pools: list[PoolSummary]
+    waiting_on_nodes: int = Field(
+        description="Clients that wait on nodes for connections of this server; `waiting` of pools "
+        "does not count them.",
+        examples=[0],
+    )
     last_error: str | None = Field(
         description="Why the server is unavailable or, while it is available, why no new "
         "connection can be opened; open connections keep working. Null when all is well.",
@@ -98,7 +105,11 @@ async def list_servers(
 ) -> ServerList:
     """Lists declared servers by name. Works while servers and the catalog are unreachable."""
     page, next_cursor = page_of_names(manager.servers, cursor, limit)
-    items = [_show(manager, fleet, manager.servers[name], principal) for name in page]
+    on_nodes = _waiting_on_nodes(manager, fleet, principal)
+    items = [
+        _show(manager, fleet, manager.servers[name], principal, waiting_on_nodes=on_nodes[name])
+        for name in page
+    ]
     return ServerList(items=items, next_cursor=next_cursor)
 
 
@@ -115,13 +126,31 @@ async def get_server(
     found = manager.servers.get(server)
     if found is None:
         raise ServerNotFound(f"No server {server} is declared.")
-    return _show(manager, fleet, found, principal)
+    on_nodes = _waiting_on_nodes(manager, fleet, principal)
+    return _show(manager, fleet, found, principal, waiting_on_nodes=on_nodes[server])
+
+
+def _waiting_on_nodes(
+    manager: TenantPoolManager, fleet: Fleet, principal: Principal
+) -> Counter[str]:
+    """Clients of accessible tenants that wait on nodes, by server."""
+    found: Counter[str] = Counter()
+    for tenant, count in fleet.all_waiting().items():
+        state = manager.tenant_states.get(tenant)
+        if state is not None and principal.can_access(tenant):
+            found[state.tenant.spec.server] += count
+    return found
 
 
 def _show(
-    manager: TenantPoolManager, fleet: Fleet, server: Server, principal: Principal
+    manager: TenantPoolManager,
+    fleet: Fleet,
+    server: Server,
+    principal: Principal,
+    *,
+    waiting_on_nodes: int,
 ) -> ServerView:
-    limits, budget, admin = server.limits, server.budget, server.admins.login
+    limits, admin = server.limits, server.admins.login
     return ServerView(
         name=server.name,
         host=admin.host,
@@ -137,9 +166,10 @@ def _show(
             nodes=server.on_nodes,
             nodes_open=fleet.open_on(server.name),
             kept_free=max(0, limits.max_connections - server.limit) if limits else None,
-            contended=budget.is_contended,
+            contended=server.is_contended,
         ),
         pools=_pools(manager, server, principal),
+        waiting_on_nodes=waiting_on_nodes,
         last_error=server.last_error,
     )
 

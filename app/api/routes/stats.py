@@ -145,6 +145,7 @@ async def get_tenant_stats(tenant: TenantDep, manager: ManagerDep, fleet: FleetD
     found = manager.tenant_state(tenant)
     state = manager.pool_state(found.tenant.spec.pool_id)
     stats = manager.tenant_stats(found)
-    wait = manager.wait_of(found) if stats.metrics.waiting_requests else None
+    is_awaited = stats.metrics.waiting_requests > 0
+    wait = manager.wait_of(found) if is_awaited else fleet.wait_of(found.tenant.spec)
     on_nodes = fleet.waiting(found.tenant.spec.id)
     return show_stats(found.tenant.spec, state, stats, wait, waiting_on_nodes=on_nodes)

@@ -142,8 +142,8 @@ class PoolView(_PoolNow):
         examples=[0.4],
     )
     waits_for: WaitView | None = Field(
-        description="What its callers wait for now; null if nobody waits, and for a shared pool: "
-        "see the statistics of its tenants."
+        description="What its callers wait for now, or its clients on nodes if no caller waits; "
+        "null if nobody waits, and for a shared pool: see the statistics of its tenants."
     )
     leak_suspects: list[LeakSuspectView] = Field(
         description="Leases held longer than the leak threshold, oldest first.", examples=[[]]
@@ -278,7 +278,7 @@ class PoolViews:
             now,
             principal,
             tenants=self._tenant_count(spec.pool_id, principal),
-            wait=manager.wait_of(tenant) if waits else None,
+            wait=manager.wait_of(tenant) if waits else self._fleet.wait_of(spec),
             waiting_on_nodes=self._fleet.waiting(spec.pool_id),
             recommendation=self._advisor.open_recommendations.get(spec.pool_id),
             stale=not self._catalog.available,

@@ -81,7 +81,8 @@ class TenantStats(ServiceTotals, _TenantPool):
         examples=[0],
     )
     waits_for: WaitView | None = Field(
-        description="What its callers wait for now; null if nobody waits."
+        description="What its callers wait for now, or its clients on nodes if no caller waits; "
+        "null if nobody waits."
     )
     max_wait_time_ms: float = Field(description="Longest wait in the window.", examples=[14.9])
     created_at: datetime | None = Field(
@@ -128,7 +129,8 @@ class ServerUse(BaseModel):
     )
     active: int = Field(description="On lease.", examples=[4])
     contended: bool = Field(
-        description="Whether a pool waits for a connection of the budget.", examples=[False]
+        description="Whether a pool, or clients of a node, wait for a connection of the budget.",
+        examples=[False],
     )
     last_error: str | None = Field(
         description="Why no connection can be opened; null when all is well.", examples=[None]

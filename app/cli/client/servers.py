@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from app.cli.client.api_client import path_segment
 from app.cli.client.completion import server_names
 from app.cli.client.service_command import ListCommand, ShowCommand, resource
-from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, number, prose, text
+from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, number, prose, text, waiting
+
+Item = Mapping[str, Any]
+
+
+def _on_nodes(item: Item) -> str | None:
+    """How many of the connections that nodes may have are open there; None without nodes."""
+    budget = item["budget"]
+    return f"{budget['nodes_open']} of {budget['nodes']}" if budget.get("nodes") else None
+
 
 COLUMNS = (
     text("SERVER", "name", ALWAYS),
@@ -20,7 +30,8 @@ COLUMNS = (
     text("CONTENDED", lambda item: item["budget"]["contended"]),
     number("POOLS", lambda item: len(item["pools"])),
     number("ACTIVE", lambda item: sum(pool["active"] for pool in item["pools"])),
-    number("WAITING", lambda item: sum(pool["waiting"] for pool in item["pools"])),
+    number("NODES", _on_nodes, WIDE),
+    number("WAITING", waiting(lambda item: sum(pool["waiting"] for pool in item["pools"]))),
     text("ADDRESS", lambda item: f"{item['host']}:{item['port']}", WIDE),
     text("VERSION", "version", WIDE),
     prose("LAST ERROR", "last_error", WIDE),

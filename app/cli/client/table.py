@@ -103,11 +103,14 @@ def on_node(entry: Item) -> str:
     )
 
 
-def waiting(key: str) -> Callable[[Item], float | str | None]:
-    """The value of a column: callers that wait here (field *key*), and clients on nodes, if any."""
+def waiting(key: str | Callable[[Item], float]) -> Callable[[Item], float | str | None]:
+    """The value of a column: callers that wait here, and clients on nodes, if any.
+
+    *key*: the field with the callers here, or what counts them.
+    """
 
     def value(item: Item) -> float | str | None:
-        here: float | None = item[key]
+        here: float | None = item[key] if isinstance(key, str) else key(item)
         if not item.get("waiting_on_nodes"):
             return here
         on_nodes = f"{item['waiting_on_nodes']} on nodes"

@@ -80,7 +80,8 @@ class TenantSnapshot:
         inputs, measured_at: as in `PoolSnapshot`.
         max_size: the most connections that it may have: its own limit in a shared pool, or the
             pool's.
-        wait: what its callers wait for; None if nobody waits.
+        wait: what its callers wait for, or its clients on nodes if no caller waits; None if nobody
+            waits.
     """
 
     inputs: tuple[object, ...]
@@ -340,7 +341,7 @@ class _SnapshotBuilder:
                     nodes=server.on_nodes,
                     nodes_open=self._fleet.open_on(name),
                     active=self._active[name],
-                    contended=server.budget.is_contended,
+                    contended=server.is_contended,
                     last_error=server.last_error,
                 )
                 for name, server in sorted(manager.servers.items())
@@ -368,6 +369,8 @@ class _SnapshotBuilder:
         measured = own.stats if own else (recorder.counters, metrics)
         waiting = (own.stats.metrics if own else metrics).waiting_requests
         wait = self._manager.wait_of(state) if waiting else None
+        if wait is None and spec.id in self._waiting_on_nodes:
+            wait = self._fleet.wait_of(spec)
         inputs = (spec, pool_state, max_size, measured, wait)
         if before is not None and before.inputs == inputs and _is_current(before, self._at):
             return before

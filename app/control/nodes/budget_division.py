@@ -18,6 +18,7 @@ from app.control.nodes.unexplained_backends import UnexplainedBackends
 from app.control.time_slices import in_slices
 from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.division import Holder, divide
+from app.domain.nodes.gate import WITHOUT_TURN
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 
@@ -96,15 +97,17 @@ class BudgetDivision:
         latest = node.latest
         busy: defaultdict[str, int] = defaultdict(int)
         weight: defaultdict[str, float] = defaultdict(float)
+        queued: defaultdict[str, int] = defaultdict(int)
         for reported in latest.entries.values() if latest is not None else ():
             entry = node.entries.get(reported.name)
             if entry is not None and not entry.paused and node.reports.is_busy(reported):
                 busy[entry.server] += entry.size
                 weight[entry.server] += entry.weight
+                queued[entry.server] += reported.waiting if reported.state in WITHOUT_TURN else 0
         for server in node.servers | node.demands.keys():
             demand = node.demands.setdefault(server, Demand())
             wanted = max(busy[server], node.largest.get(server, 0))
-            demand.note(wanted, weight[server], self._clock())
+            demand.note(wanted, weight[server], self._clock(), queued=queued[server])
 
     async def note_own_demands(self, servers: Iterable[Server]) -> None:
         """Note what this process could use of these servers."""
@@ -223,7 +226,8 @@ class BudgetDivision:
             most = max(0, server.divisible - others)
             own = own.send(Allotment(generation=1, connections=most))
         kept = sum(self._kept_by(node, server.name) for node in self._nodes.values())
-        server.share(others=others, most=own.current, kept=kept)
+        awaited = any(self._is_awaited_by(node, server.name) for node in self._nodes.values())
+        server.share(others=others, most=own.current, kept=kept, awaited=awaited)
         self._own[server.name] = own.acknowledge(own.generation, server.budget.used)
 
     def _kept_by(self, node: TrackedNode, server: str) -> int:
@@ -235,6 +239,11 @@ class BudgetDivision:
             return node.commitment(server).liability
         limit = node.limit(server)
         return min(1, node.largest.get(server, 0), 1 if limit is None else limit)
+
+    def _is_awaited_by(self, node: TrackedNode, server: str) -> bool:
+        """Whether clients of *node* wait for connections of the budget, not of its own limit."""
+        demand, holder = node.demands.get(server), self._holder(node, server)
+        return bool(demand and demand.queued) and holder.wanted > holder.commitment.current
 
     def _owed(self, server: str) -> int:
         """The sum of the nodes' liabilities on a server."""

@@ -24,11 +24,13 @@ from app.control.nodes.unexplained_backends import UnexplainedBackends
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.time_slices import in_slices
 from app.domain.errors import CatalogUnavailable, NodeNotFound
+from app.domain.nodes.client_wait import WaitingClients
 from app.domain.nodes.declaration import DeclaredNode
 from app.domain.nodes.documents import ReportAnswer
 from app.domain.nodes.node import NodeState
 from app.domain.nodes.report import NodeReport
 from app.domain.tenant import TenantSpec
+from app.domain.wait import Wait
 from app.pools.manager import TenantPoolManager
 
 # Numbers of sessions and allotments grow over all leaders: each epoch has so many numbers of its
@@ -198,6 +200,35 @@ class Fleet:
     def all_waiting(self) -> Mapping[str, int]:
         """Clients that wait on nodes, by tenant; tenants without any are left out."""
         return self._loads.waiting()
+
+    def wait_of(self, tenant: TenantSpec) -> Wait | None:
+        """What a tenant's clients wait for on the node where most of them wait; None: none do."""
+        found = [
+            (reported.waiting, name, reported)
+            for name, node in self.nodes.items()
+            if node.is_reachable and node.latest is not None
+            for reported in (node.latest.entries.get(tenant.id),)
+            if reported is not None and reported.waiting
+        ]
+        if not found:
+            return None
+        _, name, reported = max(found, key=lambda each: each[:2])
+        node, server = self.nodes[name], self._manager.server(tenant.server)
+        size = self._manager.desired_size(tenant.pool_id, tenant.strategy).max_size
+        return WaitingClients(
+            node=name,
+            server=tenant.server,
+            is_available=server.is_available,
+            last_error=server.last_error,
+            state=reported.state,
+            is_node_paused=node.declared.paused,
+            in_use=reported.in_use,
+            share=min(node.sizes.latest(tenant.id), reported.size),
+            max_size=tenant.usable(size),
+            demand=demand.connections if (demand := node.demands.get(tenant.server)) else 0,
+            allotment=node.commitment(tenant.server).current,
+            limit=node.limit(tenant.server),
+        ).wait
 
     def open_on(self, server: str) -> int:
         """Connections to *server* that nodes have, as each one last reported."""

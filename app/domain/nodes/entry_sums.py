@@ -7,10 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from app.domain.nodes.gate import EntryState
+from app.domain.nodes.gate import WITHOUT_TURN, EntryState
 from app.domain.nodes.report import EntryReport
-
-_WITHOUT_TURN = frozenset({EntryState.CLOSED, EntryState.CLOSING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,7 @@ class EntrySums:
         return cls(
             clients=sum([entry.clients for entry in entries]),
             waiting=sum([entry.waiting for entry in entries]),
-            queued=sum([entry.waiting for entry in entries if entry.state in _WITHOUT_TURN]),
+            queued=sum([entry.waiting for entry in entries if entry.state in WITHOUT_TURN]),
             longest_wait=max(waits, default=0.0),
             states=Counter([entry.state for entry in entries]),
         )

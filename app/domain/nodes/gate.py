@@ -38,6 +38,10 @@ class EntryState(StrEnum):
     """A person paused it: it is closed."""
 
 
+# The states in which an entry must not have another connection before its turn.
+WITHOUT_TURN = frozenset({EntryState.CLOSED, EntryState.CLOSING})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatedEntry:
     """One entry as the gate sees it.

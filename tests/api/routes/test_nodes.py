@@ -195,8 +195,13 @@ async def test_who_waits_on_a_node_is_in_the_lists_of_pools_and_statistics(api: 
     assert [tenant["waiting_on_nodes"] for tenant in tenants] == [1, 0]
     for one in (ACME, f"{ACME}/stats", f"{ACME}/pool"):
         assert ok(await api.client.get(one))["waiting_on_nodes"] == 1
+    single = [ok(await api.client.get(f"{ACME}/{one}")) for one in ("stats", "pool")]
     [server] = ok(await api.client.get("/v1/stats"))["servers"]
     assert (server["nodes"], server["nodes_open"]) == (5, 3)
+    for each in (pool, stats, *single):
+        assert each["waits_for"]["cause"] == "share"
+        assert each["waits_for"]["detail"].startswith("its share on node edge")
+    assert ok(await api.client.get("/v1/servers/local"))["waiting_on_nodes"] == 1
 
 
 async def test_what_a_silent_node_said_counts_as_of_now_no_more(

@@ -85,6 +85,7 @@ async def test_a_node_shows_its_budget_and_who_waits_on_it(service: Api, tab: Ta
         label = "on nodes: 3 open of 4 left to them"
         bar = page.locator(".budget").get_by_role("link", name=label)
         await expect(bar).to_have_attribute("href", "#/nodes")
+        await expect(page.locator(".server")).to_contain_text("0 waiting + 3 on nodes")
         await page.goto("/#/pools")
         waiting = page.locator("main tbody tr", has_text="beta").locator("td.waiting")
         await expect(waiting).to_have_text("3 on nodes")

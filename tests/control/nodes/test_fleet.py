@@ -25,10 +25,12 @@ from app.domain.errors import (
 )
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.declaration import NodeSpec
+from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import ABSENT_FOR, STALE_AFTER, NodeState
 from app.domain.nodes.report import EntryReport, ServerReport
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy, TenantId
+from app.domain.wait import WaitCause
 from app.pools import driver
 from app.pools.server import Server
 from tests.catalog.values import event
@@ -257,6 +259,44 @@ async def test_what_pools_keep_and_what_nodes_may_have_is_the_budget(site: Site)
     # However many clients the node has, it can have no more.
     assert (server.used, server.budget.limit, server.on_nodes) == (6, 6, 6)
     assert node.allotments()["local"].connections == 6
+
+
+async def test_clients_of_a_node_wait_for_the_budget_while_the_node_lacks_some(
+    site: Site,
+) -> None:
+    control, node = site.control, await site.node("edge")
+    for name in TENANTS:
+        await control.credentials.create(control.state(name), "web", PERSON)
+    queued = tuple(
+        entry(name, state=EntryState.CLOSED, in_use=0, waiting=4, size=3) for name in TENANTS
+    )
+    acme = control.state("acme").tenant.spec
+    await site.fleet.begin_session(node)
+    for _ in range(2):
+        await site.hear(node)
+        await site.later(0)
+        await site.feed.refresh()
+    assert site.fleet.wait_of(acme) is None
+    # It gets what it lacks: all tenants have their turn at once.
+    await site.hear(node, entries=queued)
+    wait = site.fleet.wait_of(acme)
+    assert (site.server.is_contended, wait and wait.cause) == (False, WaitCause.CONNECTION)
+    await control.tenant("dingo")
+    await control.pool_operations.put(
+        control.state("dingo"), PoolChange(min_size=8, max_size=8), PERSON
+    )
+    await site.later(0)
+    await site.hear(node, entries=queued)
+    assert node.allotments()["local"].connections == 4
+    wait = site.fleet.wait_of(acme)
+    assert (site.server.is_contended, wait and wait.cause) == (True, WaitCause.SERVER_BUDGET)
+    # An operator's limit is another cause.
+    await site.node("edge", limits={"local": 4})
+    await site.hear(node, entries=queued)
+    wait = site.fleet.wait_of(acme)
+    assert (site.server.is_contended, wait and wait.cause) == (False, WaitCause.NODE_LIMIT)
+    await site.hear(node)
+    assert site.fleet.wait_of(acme) is None
 
 
 async def test_an_agent_is_called_when_its_allotment_shrinks_because_others_wait_for_it(

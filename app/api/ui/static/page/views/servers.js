@@ -37,8 +37,8 @@ export function ServerCard({ server, isDetailed }) {
         <h2><a href=${href("servers", server.name)}>${server.name}</a> <small>${server.host}:${server.port}</small></h2>
         <${State} state=${server.state} />
       </div>
-      <p>${used - lost} of ${limit} connections${lost > 0 && html`, <span title=${LOST}>${lost} lost</span>`}${nodes > 0 && html`, <a href=${href("nodes")}>on nodes</a> ${nodes_open} of ${nodes}`}, ${sum("active")} active, ${sum("waiting")} waiting
-        ${contended && html`<b class="bad-text"> Budget exhausted: a pool cannot open the connection it needs.</b>`}</p>
+      <p>${used - lost} of ${limit} connections${lost > 0 && html`, <span title=${LOST}>${lost} lost</span>`}${nodes > 0 && html`, <a href=${href("nodes")}>on nodes</a> ${nodes_open} of ${nodes}`}, ${sum("active")} active, ${sum("waiting")} waiting${server.waiting_on_nodes > 0 && ` + ${server.waiting_on_nodes} on nodes`}
+        ${contended && html`<b class="bad-text"> Budget exhausted: ${whoWaits(sum("waiting"), server.waiting_on_nodes)}.</b>`}</p>
       ${server.last_error && html`<p class="bad-text">${server.last_error}</p>`}
       <${Budget} server=${server} />
       ${isDetailed && html`
@@ -50,6 +50,12 @@ export function ServerCard({ server, isDetailed }) {
           ["Tenants", html`<a href=${href("tenants", null, { server: server.name })}>show</a>`],
         ]} />`}
     </article>`;
+}
+
+// Who cannot have a connection of the budget: callers, clients of nodes, or a pool that keeps more open than it has.
+function whoWaits(here, onNodes) {
+  if (here > 0) return onNodes > 0 ? "callers and clients of nodes wait for a connection" : "callers wait for a connection";
+  return onNodes > 0 ? "clients of nodes wait for their tenants' turn" : "a pool cannot open the connection it needs";
 }
 
 function Budget({ server }) {
