@@ -195,7 +195,8 @@ def problem_response(
     _note(request, problem)
     headers = {**SECURITY_HEADERS, **(headers or {})}
     if takes_postgres_errors(request.scope, status):
-        return postgres_error(code, detail, fields=_fields(problem, fields or {}), headers=headers)
+        message = _with_first_error(problem)  # drivers show nothing else
+        return postgres_error(code, message, fields=_fields(problem, fields or {}), headers=headers)
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=status,
@@ -256,11 +257,15 @@ def _kept_detail(problem: Problem) -> str:
     """The reason of the refusal, without anybody's data."""
     if problem.sqlstate:
         return f"SQLSTATE {problem.sqlstate}"
-    if problem.errors:
-        first, *others = problem.errors
-        more = f" And {len(others)} more." if others else ""
-        return f"{problem.detail} {first.pointer}: {first.detail}{more}"
-    return problem.detail
+    return _with_first_error(problem)
+
+
+def _with_first_error(problem: Problem) -> str:
+    if not problem.errors:
+        return problem.detail
+    first, *others = problem.errors
+    more = f" And {len(others)} more." if others else ""
+    return f"{problem.detail} {first.pointer}: {first.detail}{more}"
 
 
 async def _expected_error(request: Request, error: Exception) -> JSONResponse:

@@ -109,10 +109,12 @@ class Preconditions:
     """The conditions of a change on the current version.
 
     Attributes:
+        resource: the path of the resource, for people.
         if_match, if_none_match: the headers' values, several lines joined.
         required: whether existing resources may be changed only with one of the two.
     """
 
+    resource: str
     if_match: str | None
     if_none_match: str | None
     required: bool
@@ -132,33 +134,31 @@ class Preconditions:
         if self.if_match is not None and self.if_none_match is not None:
             raise HTTPException(400, "Send If-Match or If-None-Match, not both.")
         if self.if_match is not None:
-            return _matching(parse_etags(self.if_match), current, instance)
+            return self._matching(parse_etags(self.if_match), current, instance)
         if self.if_none_match is not None:
-            return _not_matching(parse_etags(self.if_none_match), current, instance)
+            return self._not_matching(parse_etags(self.if_none_match), current, instance)
         if self.required and current is not None:
             raise PreconditionRequired
         return None
 
+    def _matching(self, etags: list[str], current: int | None, instance: str) -> int | None:
+        if current is None:
+            raise StaleVersion(f"{self.resource} does not exist.")
+        if etags == ["*"]:
+            return None
+        # Weak ETags never match here: they do not identify the version that was seen.
+        if current not in {_generation(each, instance) for each in etags}:
+            raise StaleVersion
+        return current
 
-def _matching(etags: list[str], current: int | None, instance: str) -> int | None:
-    if current is None:
-        raise StaleVersion("The resource does not exist.")
-    if etags == ["*"]:
-        return None
-    # Weak ETags never match here: they do not identify the version that was seen.
-    if current not in {_generation(each, instance) for each in etags}:
-        raise StaleVersion
-    return current
-
-
-def _not_matching(etags: list[str], current: int | None, instance: str) -> int | None:
-    if current is None:
-        return 0
-    if etags == ["*"]:
-        raise StaleVersion("The resource already exists.")
-    if current in {_generation(each.removeprefix("W/"), instance) for each in etags}:
-        raise StaleVersion("The resource still has this version.")
-    return current
+    def _not_matching(self, etags: list[str], current: int | None, instance: str) -> int | None:
+        if current is None:
+            return 0
+        if etags == ["*"]:
+            raise StaleVersion(f"{self.resource} already exists.")
+        if current in {_generation(each.removeprefix("W/"), instance) for each in etags}:
+            raise StaleVersion(f"{self.resource} still has this version.")
+        return current
 
 
 def _generation(tag: str, instance: str) -> int | None:
@@ -174,6 +174,7 @@ async def get_preconditions(
     """Read the request's preconditions; a header with several lines is one list (RFC 9110, 5.3)."""
     headers = request.headers
     return Preconditions(
+        resource=request.url.path,
         if_match=if_match and ",".join(headers.getlist("if-match")),
         if_none_match=if_none_match and ",".join(headers.getlist("if-none-match")),
         required=request.app.state.require_if_match,

@@ -38,6 +38,7 @@ class Summary:
     """The result for each tenant; its id is in one of the lists.
 
     Attributes:
+        created, changed, deleted: one whose later step failed is in *failed*, too.
         unanswered: a request for it got no response, so it is unknown whether it was changed.
         unfinished: some or all of its steps were not tried.
         stopped: why the rest was not tried; None if everything was tried.
@@ -106,20 +107,21 @@ class Execution:
             name: [] for name in ("created", "changed", "deleted", "unanswered", "unfinished")
         }
         for tenant, own in groupby(sorted(steps, key=attrgetter("tenant")), attrgetter("tenant")):
+            planned = set(own)
             if tenant not in self._failures:
-                lists[self._fate(list(own))].append(tenant)
+                lists[self._fate(planned)].append(tenant)
+            elif done := self._done & planned:
+                lists[_outcome(done)].append(tenant)
         failed = [self._failures[tenant] for tenant in sorted(self._failures)]
         reason = self._stopped[0] if self._stopped else None
         return Summary(**lists, failed=failed, unchanged=unchanged, stopped=reason)
 
-    def _fate(self, steps: Sequence[Step]) -> str:
+    def _fate(self, steps: set[Step]) -> str:
         if not self._sent.isdisjoint(steps):
             return "unanswered"
         if not self._done.issuperset(steps):
             return "unfinished"
-        verbs = {step.verb for step in steps}
-        names = {Verb.CREATE: "created", Verb.DELETE: "deleted"}
-        return next((name for verb, name in names.items() if verb in verbs), "changed")
+        return _outcome(steps)
 
     def _run_tenant(self, steps: Sequence[Step]) -> None:
         for step in steps:
@@ -162,3 +164,10 @@ class Execution:
         with self._lock:
             self._stopped = self._stopped or (reason, exit_status)
         self._stop.set()
+
+
+def _outcome(done: set[Step]) -> str:
+    """The list for a tenant with these steps."""
+    verbs = {step.verb for step in done}
+    names = {Verb.CREATE: "created", Verb.DELETE: "deleted"}
+    return next((name for verb, name in names.items() if verb in verbs), "changed")

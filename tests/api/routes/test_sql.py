@@ -274,6 +274,13 @@ async def test_errors_are_postgres_own(driver: Driver) -> None:
     assert len(error(await driver.ask(long), "P0001")["message"]) < 5000
 
 
+async def test_the_message_of_an_invalid_request_says_what_is_wrong(driver: Driver) -> None:
+    found = error(await driver.ask("select '\0'"), "22023")
+    assert found["message"] == (
+        "The request does not match its schema. /body/query: Text must not contain a NUL character."
+    )
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [

@@ -135,7 +135,7 @@ async def test_a_change_keeps_what_it_does_not_name(shell: Shell) -> None:
     acme = ["tenants", "create", "acme", "--strategy", "per_tenant", "--no-provision"]
     await shell.run(*acme, "--weight", "3", "--max-leases", "7", "--label", "plan=gold")
     existing = await shell.run(*acme, status=1)
-    assert existing.stderr == "poolkeeper: The resource already exists.\n"
+    assert existing.stderr == "poolkeeper: /v1/tenants/acme already exists.\n"
     await shell.run("tenants", "set", "acme", "--label", "region=eu")
     found = await shell.json("tenants", "show", "acme", "--json")
     assert (found["weight"], found["max_leases"], found["state"]) == (3, 7, "declared")

@@ -97,6 +97,19 @@ def test_a_failure_now_and_then_stops_nothing() -> None:
     assert run.exit_status == ExitStatus.PARTIAL
 
 
+def test_a_tenant_that_is_created_and_not_provisioned_counts_as_both() -> None:
+    def execute(step: Step) -> None:
+        if step.tenant == "a" and step.verb is Verb.PROVISION:
+            raise refusal("Its objects exist.")
+
+    steps = steps_of("a", "b")
+    run = execution(execute)
+    run.run(steps, threads=1)
+    summary = run.summarize(steps, [])
+    assert summary.created == ["a", "b"]
+    assert [(each.tenant, each.step) for each in summary.failed] == [("a", Verb.PROVISION)]
+
+
 def test_a_tenant_without_a_response_is_neither_done_nor_failed() -> None:
     def execute(step: Step) -> None:
         if step.verb is Verb.PROVISION:
