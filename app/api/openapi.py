@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property, partial
-from hashlib import blake2b
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -16,7 +15,7 @@ from pydantic_core import to_json
 
 from app.api.http.compression import accepts_gzip, compress, encoded_etag
 from app.api.http.error_responses import PROBLEM_MEDIA_TYPE, Problem
-from app.api.http.etags import etag_known_to
+from app.api.http.etags import content_etag, etag_known_to
 
 _SUMMARY = "The control plane for multi-tenant Postgres connection pools"
 _DESCRIPTION = """
@@ -142,7 +141,7 @@ class ServedDocument:
 
     @cached_property
     def _etag(self) -> str:
-        return f'"{blake2b(self._body, digest_size=12).hexdigest()}"'
+        return content_etag(self._body)
 
 
 def document(app: FastAPI) -> dict[str, Any]:

@@ -54,6 +54,11 @@ def etag(generation: int, instance: str = "", state: str = "") -> str:
     return '"' + "-".join(filter(None, (str(generation), instance, state))) + '"'
 
 
+def content_etag(body: bytes | memoryview) -> str:
+    """Format the ETag of a response that has no generation, from its body."""
+    return f'"{blake2b(body, digest_size=12).hexdigest()}"'
+
+
 def instance_of(created_at: datetime) -> str:
     """Distinguish a resource from a later one of the same name, whose generations restart."""
     return blake2b(created_at.isoformat().encode(), digest_size=4).hexdigest()

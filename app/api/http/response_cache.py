@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from hashlib import blake2b
 from time import monotonic
 from typing import Any
 
@@ -20,6 +19,7 @@ from starlette.types import Scope, Send
 from app.api.auth.api_key import KeyScope
 from app.api.auth.principal import Principal
 from app.api.http.compression import MIN_BYTES, accepts_gzip, compress, encoded_etag
+from app.api.http.etags import content_etag
 from app.api.http.request_checks import HeaderValues
 from app.control.monitoring.snapshot import Snapshot, Snapshots
 
@@ -51,7 +51,7 @@ class CachedResponse:
             self.age = age
             is_stale = b"true" if stale else b"false"
             self.body = b'{"age_seconds":%d,"stale":%s,%s' % (age, is_stale, self.content)
-            self.etag = b'"%s"' % blake2b(self.body, digest_size=12).hexdigest().encode()
+            self.etag = content_etag(self.body).encode()
             self._compression = None
 
     async def compressed(self) -> bytes:

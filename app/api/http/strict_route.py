@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from hashlib import blake2b
 from inspect import get_annotations
 from typing import Annotated, Any, Literal, Union, get_origin
 
@@ -29,7 +28,7 @@ from starlette.types import Message, Receive, Scope
 from app.api.http.body_limits import TOO_MANY_VALUES, has_body, has_too_many_values
 from app.api.http.disconnect import ClientDisconnected
 from app.api.http.error_responses import problem_responses, validation_error
-from app.api.http.etags import PreconditionsDep, etag_known_to
+from app.api.http.etags import PreconditionsDep, content_etag, etag_known_to
 from app.api.http.idempotency import reserve_key
 from app.api.http.malformed_json import malformed_json
 from app.api.http.sparse_fields import (
@@ -220,7 +219,7 @@ def _conditional(request: Request, response: Response) -> Response:
     if tag is None and isinstance(response, StreamingResponse):
         return response
     if tag is None:
-        tag = f'"{blake2b(response.body, digest_size=12).hexdigest()}"'
+        tag = content_etag(response.body)
         response.headers["ETag"] = tag
     known = etag_known_to(request, tag)
     return response if known is None else Response(status_code=304, headers={"ETag": known})

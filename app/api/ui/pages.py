@@ -35,7 +35,7 @@ router = APIRouter(include_in_schema=False)
 
 
 class WholeFile(FileResponse):
-    """A file, or 304 for who has it; the header Range is ignored, as HTTP allows."""
+    """A file, or 304 for a browser that has it; the header Range is ignored, as HTTP allows."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.stat_result = await asyncio.to_thread(Path(self.path).stat)

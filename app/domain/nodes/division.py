@@ -52,11 +52,8 @@ def fair_shares(budget: int, holders: Sequence[Holder]) -> Mapping[str, int]:
     """
     budget = max(0, budget)
     shares = _by_weight(budget, holders)
-    short = {
-        holder.name: min(holder.kept, holder.wanted, budget)
-        for holder in holders
-        if shares[holder.name] < min(holder.kept, holder.wanted, budget)
-    }
+    kept = {holder.name: min(holder.kept, holder.wanted, budget) for holder in holders}
+    short = {name: least for name, least in kept.items() if shares[name] < least}
     if not short:
         return shares
     others = [holder for holder in holders if holder.name not in short]
