@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from app.domain.audit import AuditEvent
 from app.domain.desired_state import DesiredPool
 from app.domain.pool import PoolMetrics, PoolSize
 from app.domain.tenant import TenantSpec
@@ -108,13 +109,11 @@ def plan_step(
     return Plan(steps=(step,), effects=effects or Effects())
 
 
-def plan_record(
-    target: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
-) -> Plan:
-    """Plan to store *after* in place of *before*; nothing if they are equal."""
-    if before == after:
+def plan_record(target: str, event: AuditEvent) -> Plan:
+    """Plan to store what *event* says of *target*; nothing if it changes nothing."""
+    if event.before == event.after:
         return Plan()
-    return plan_step(PlanAction.RECORD, target, before=before, after=after)
+    return plan_step(PlanAction.RECORD, target, before=event.before, after=event.after)
 
 
 def warn_if_shared(spec: TenantSpec, tenants: int) -> Plan:

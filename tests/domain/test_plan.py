@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.audit import RECONCILER, AuditEvent
 from app.domain.desired_state import DesiredPool, Pause
 from app.domain.plan import (
     ActualPool,
@@ -185,8 +186,9 @@ def test_recycling_opens_again_what_is_kept_or_leased() -> None:
 
 
 def test_recording_what_is_recorded_already_is_no_step() -> None:
-    assert plan_record("pool acme", {"paused": True}, {"paused": True}) == Plan()
-    [step] = plan_record("pool acme", None, {"paused": True}).steps
+    event = AuditEvent(at=NOON, actor=RECONCILER, action="pool.paused", after={"paused": True})
+    assert plan_record("pool acme", replace(event, before=event.after)) == Plan()
+    [step] = plan_record("pool acme", event).steps
     assert (step.action, step.after) == (PlanAction.RECORD, {"paused": True})
 
 

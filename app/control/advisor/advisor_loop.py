@@ -149,7 +149,7 @@ class AdvisorLoop:
 
         async def plan() -> PlanFor[AuditEvent]:
             event = audit_events.advisor_saved(self._settings, settings, actor)
-            return PlanFor.of(event, plan_record("advisor", event.before, event.after))
+            return PlanFor.of(event, plan_record("advisor", event))
 
         async def execute(plan: PlanFor[AuditEvent]) -> AdvisorSettings:
             self._settings = await self._catalog.advisor.save(

@@ -149,7 +149,7 @@ class RecommendationApplier:
 
 def _plan_close(found: Recommendation, status: RecommendationStatus, actor: Actor) -> Plan:
     event = found.closed(status, actor.name, datetime.now(UTC)).closing_event(actor)
-    return plan_record(f"recommendation {found.id}", event.before, event.after)
+    return plan_record(f"recommendation {found.id}", event)
 
 
 def clamped(

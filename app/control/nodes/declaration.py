@@ -74,8 +74,7 @@ class NodeDeclarations:
                 draining=before is not None and before.draining,
                 event=event,
             )
-            recorded = plan_record(_target(spec.name), event.before, event.after)
-            return PlanFor.of(change, recorded)
+            return PlanFor.of(change, plan_record(_target(spec.name), event))
 
         return self._operation(spec.name, plan, expected_generation)
 
@@ -140,8 +139,7 @@ class NodeDeclarations:
                 draining=switches.get("draining", before.draining),
                 event=event,
             )
-            recorded = plan_record(_target(name), event.before, event.after)
-            return PlanFor.of(change, recorded)
+            return PlanFor.of(change, plan_record(_target(name), event))
 
         return self._operation(name, plan, None)
 

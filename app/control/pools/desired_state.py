@@ -93,7 +93,7 @@ class DesiredPoolState:
         self._check_budget(state, transition)
         spec, event, desired = state.tenant.spec, transition.event, transition.desired
         parts = [
-            plan_record(f"pool {desired.pool_id}", event.before, event.after),
+            plan_record(f"pool {desired.pool_id}", event),
             plan_convergence(desired, transition.pool, open_now=open_now),
         ]
         # A request about one tenant must not reveal others, and changes none of them.

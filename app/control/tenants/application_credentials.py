@@ -153,8 +153,7 @@ class ApplicationCredentials:
                     f"Tenant {spec.id} has {len(known)} credentials, the maximum. Revoke one first."
                 )
             event = audit_events.credential_created(spec.id, name, expires_at, actor)
-            recorded = plan_record(f"credential {spec.id}.{name}", event.before, event.after)
-            return PlanFor.of(event, recorded)
+            return PlanFor.of(event, plan_record(f"credential {spec.id}.{name}", event))
 
         async def execute(plan: PlanFor[AuditEvent]) -> IssuedCredential:
             password = secrets.token_urlsafe(_PASSWORD_BYTES)

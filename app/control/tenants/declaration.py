@@ -47,7 +47,7 @@ class TenantDeclarations:
             if before is not None:
                 _refuse_immutable_change(before, spec)
             event = audit_events.tenant_saved(before, spec, actor)
-            return PlanFor.of(event, plan_record(f"tenant {spec.id}", event.before, event.after))
+            return PlanFor.of(event, plan_record(f"tenant {spec.id}", event))
 
         async def execute(plan: PlanFor[AuditEvent]) -> tuple[Tenant, bool]:
             event, before = plan.subject, self._before(spec)
