@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from struct import Struct, pack
 
 TEXT, BINARY = 0, 1
+# This asks for the parameters and columns of the statement without a name.
+DESCRIBE = b"D\0\0\0\6S\0"
 SYNC, FLUSH, COPY_FAIL = b"S\0\0\0\4", b"H\0\0\0\4", b"f\0\0\0\5\0"
 _NULL = b"\xff\xff\xff\xff"
 _three = Struct("!3H").pack
@@ -23,11 +25,6 @@ def parse(sql: str, *, name: str = "", types: Sequence[int] = ()) -> bytes:
 def simple_query(statements: str) -> bytes:
     """Run *statements*, whatever happened to those before; no Sync is needed after them."""
     return _message(b"Q", _text(statements))
-
-
-def describe(name: str = "") -> bytes:
-    """Ask for the parameters and columns of a prepared statement."""
-    return _message(b"D", b"S" + _text(name))
 
 
 def bind(

@@ -4,10 +4,10 @@ import pytest
 
 from app.wire.backend_messages import ServerError
 from app.wire.extended_query import Ending, ExtendedQuery
-from app.wire.frontend_messages import bind, describe, execute, parse
+from app.wire.frontend_messages import DESCRIBE, bind, execute, parse
 from tests.fixtures.postgres import Database
 
-CREATE = parse("create table made (id int)"), describe(), bind(), execute()
+CREATE = parse("create table made (id int)"), DESCRIBE, bind(), execute()
 
 
 async def test_what_is_sent_with_statements_runs_after_them(database: Database) -> None:
@@ -62,7 +62,7 @@ async def test_what_a_long_error_is_does_not_depend_on_how_it_arrives(
 
 
 def select(sql: str) -> tuple[bytes, ...]:
-    return parse(sql), describe(), bind(), execute()
+    return parse(sql), DESCRIBE, bind(), execute()
 
 
 @pytest.mark.parametrize("size", [*range(1, 14), 5000])

@@ -15,7 +15,7 @@ from app.domain.errors import StatementFailed
 from app.pools.query.rows import MAX_BYTES
 from app.pools.query.unsupported import refusal
 from app.wire.extended_query import ExtendedQuery
-from app.wire.frontend_messages import bind, describe, execute, parse
+from app.wire.frontend_messages import DESCRIBE, bind, execute, parse
 from app.wire.reply import Reply
 
 # Formats of values that read back exactly, whatever the role, the database or an earlier statement
@@ -34,7 +34,6 @@ _SET = "select " + ", ".join(
 )
 # Before each statement, and around its preparation and execution.
 _SET_FORMS = parse(_SET) + bind() + execute()
-_DESCRIBE = describe()
 # Parameters with more parts than this are converted to text in another thread.
 _MAX_INLINE_PARTS = 2000
 
@@ -79,7 +78,7 @@ class Statement(ABC, Generic[Result]):
 
     def _preparation(self) -> tuple[bytes, ...]:
         """The messages that prepare it."""
-        return _SET_FORMS, parse(self.sql), _DESCRIBE
+        return _SET_FORMS, parse(self.sql), DESCRIBE
 
     def ends_at_once(self, *, read_only: bool) -> bool:  # noqa: ARG002 - for those that do
         """Whether its opening executes it to the end, as far as known.
