@@ -103,8 +103,9 @@ class HeardReports:
         if latest is None or first is None or entry not in latest.entries or latest.at <= first.at:
             return None
         before = first.entries[entry]
-        _, added = EndedTransactions.since(before).updated(before, latest.entries[entry])
-        return EstimatedLoad.during(latest.at - first.at, added)
+        seconds = latest.at - first.at
+        _, added = EndedTransactions.since(before).updated(before, latest.entries[entry], seconds)
+        return EstimatedLoad.during(seconds, added)
 
     def _first_kept(self, entry: str) -> HeardReport | None:
         """The report from which the load of *entry* is measured.

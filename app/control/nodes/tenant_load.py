@@ -21,10 +21,16 @@ _NO_TOTALS = EntryTotals()
 
 @dataclass(slots=True)
 class _Place:
-    """The tenant on one node, and the time until which its gauges have been counted."""
+    """The tenant on one node.
+
+    Attributes:
+        heard_at: since when *entry* is its latest report, or its node reports again.
+        counted_until: the time until which its gauges have been counted.
+    """
 
     entry: EntryReport
     ended: EndedTransactions
+    heard_at: float
     counted_until: float
 
 
@@ -46,20 +52,20 @@ class NodeTenantLoad:
         self.changed_at = at
         place = self._places.get(node)
         if place is None:
-            self._places[node] = _Place(entry, EndedTransactions.since(entry), at)
+            self._places[node] = _Place(entry, EndedTransactions.since(entry), at, at)
             return _NO_TOTALS
         self._count(place, at)
-        place.ended, added = place.ended.updated(place.entry, entry)
+        place.ended, added = place.ended.updated(place.entry, entry, at - place.heard_at)
         if not self._marks or self._marks[-1][0] <= at - _MARK_EVERY:
             self._marks.append((since, self.totals))
         self.totals = self.totals.plus(added)
-        place.entry = entry
+        place.entry, place.heard_at = entry, at
         return added
 
     def skip(self, node: str, until: float) -> None:
         """Skip the time up to *until*: *node* was silent, so its use is unknown."""
         if (place := self._places.get(node)) is not None:
-            place.counted_until = until
+            place.heard_at = place.counted_until = until
 
     def drop(self, node: str) -> bool:
         """Note that it is no longer on *node*; return whether it is on no node at all."""

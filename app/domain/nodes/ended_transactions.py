@@ -9,11 +9,12 @@ that wait, and connections in use. Since 1.23 PgBouncer also counts those that g
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.report import EntryReport
+from app.domain.nodes.shortfall import Shortfall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class EndedTransactions:
         recent_wait: mean wait of the latest of them, as many as there are connections in use.
         ended: transactions that ended.
         ended_wait_seconds: the sum of their waits.
+        shortfall: how far their durations are behind their waits.
     """
 
     begun: int
@@ -36,6 +38,7 @@ class EndedTransactions:
     recent_wait: float = 0.0
     ended: int = 0
     ended_wait_seconds: float = 0.0
+    shortfall: Shortfall = field(default_factory=Shortfall)
 
     @classmethod
     def since(cls, first: EntryReport) -> Self:
@@ -46,8 +49,13 @@ class EndedTransactions:
             recent_wait=first.longest_wait,
         )
 
-    def updated(self, before: EntryReport, now: EntryReport) -> tuple[Self, EntryTotals]:
-        """Add the report after *before*; also return the totals of what ended between the two."""
+    def updated(
+        self, before: EntryReport, now: EntryReport, seconds: float
+    ) -> tuple[Self, EntryTotals]:
+        """Add the report that is *seconds* after *before*.
+
+        Also return the totals of what ended between the two.
+        """
         added, waiting, known = now.totals.since(before.totals), before.waiting, self
         if not now.totals.continues(before.totals):
             # The pooler restarted, and the transactions under way are lost.
@@ -72,8 +80,16 @@ class EndedTransactions:
             ended=max(known.ended, begun - now.in_use),
             ended_wait_seconds=max(known.ended_wait_seconds, waited - running_waited),
         )
-        return after, replace(
+        wait = after.ended_wait_seconds - known.ended_wait_seconds
+        shortfall, uncounted = self.shortfall.updated(
+            wait - added.transaction_seconds,
+            seconds * (before.in_use + now.in_use) / 2.0,
+            under_way=max(before.size, now.size)
+            * max(recent, before.longest_wait, now.longest_wait),
+        )
+        return replace(after, shortfall=shortfall), replace(
             added,
             transactions=after.ended - known.ended,
-            wait_seconds=after.ended_wait_seconds - known.ended_wait_seconds,
+            transaction_seconds=added.transaction_seconds + uncounted,
+            wait_seconds=wait,
         )

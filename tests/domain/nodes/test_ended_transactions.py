@@ -58,7 +58,7 @@ def test_holds_are_right_in_and_after_a_flood(clients: int, hold: float) -> None
     before = next(reports)
     ended, sums, at = EndedTransactions.since(before), EntryTotals(), 0.0
     for now in reports:
-        ended, added = ended.updated(before, now)
+        ended, added = ended.updated(before, now, 1.0)
         sums, before, at = sums.plus(added), now, at + 1.0
         load = EstimatedLoad.during(at, sums)
         if at > 2 * hold:
@@ -75,7 +75,9 @@ def test_holds_are_right_in_and_after_a_flood(clients: int, hold: float) -> None
 def test_what_ran_and_waited_before_the_first_report_counts_when_it_ends() -> None:
     first = report(EntryTotals(transactions=100), in_use=2, waiting=3)
     ended, added = EndedTransactions.since(first).updated(
-        first, report(EntryTotals(transactions=100, transaction_seconds=9.0), in_use=0, waiting=0)
+        first,
+        report(EntryTotals(transactions=100, transaction_seconds=9.0), in_use=0, waiting=0),
+        1.0,
     )
     assert (added.transactions, added.transaction_seconds) == (5, 9.0)
     assert ended.ended == 5
@@ -84,10 +86,10 @@ def test_what_ran_and_waited_before_the_first_report_counts_when_it_ends() -> No
 def test_a_pooler_that_restarts_takes_what_was_under_way_with_it() -> None:
     first = report(EntryTotals(transactions=100), in_use=0, waiting=0)
     busy = report(EntryTotals(transactions=110, wait_seconds=1.0), in_use=2, waiting=4)
-    ended, added = EndedTransactions.since(first).updated(first, busy)
+    ended, added = EndedTransactions.since(first).updated(first, busy, 1.0)
     assert added.transactions == 4
     restarted = report(EntryTotals(transactions=3, transaction_seconds=0.3), in_use=1, waiting=0)
-    ended, added = ended.updated(busy, restarted)
+    ended, added = ended.updated(busy, restarted, 1.0)
     assert added.transactions == 2
     assert ended.ended == 6
 
@@ -98,7 +100,7 @@ def test_sums_never_fall_if_counts_and_gauges_are_of_different_moments() -> None
     before = first
     for in_use, count in [(2, 11), (4, 12), (0, 12), (4, 16), (0, 20)]:
         now = replace(before, totals=EntryTotals(transactions=count), in_use=in_use)
-        ended, added = ended.updated(before, now)
+        ended, added = ended.updated(before, now, 1.0)
         assert added.transactions >= 0
         assert added.wait_seconds >= 0.0
         before = now
@@ -119,7 +121,7 @@ def test_a_client_that_gives_up_counts_only_if_the_pooler_does_not_count_what_be
     done = report(totals(4, 1, 2.0), in_use=0, waiting=0)
     known, sums = EndedTransactions.since(idle), EntryTotals()
     for before, now in ((idle, full), (full, given_up), (given_up, done)):
-        known, added = known.updated(before, now)
+        known, added = known.updated(before, now, 1.0)
         sums = sums.plus(added)
     assert sums.transactions == ended
     load = EstimatedLoad.during(10.0, sums)
@@ -130,5 +132,31 @@ def test_a_client_that_gives_up_counts_only_if_the_pooler_does_not_count_what_be
 def test_another_pooler_that_counts_what_began_starts_from_zero() -> None:
     before = report(EntryTotals(transactions=100), in_use=0, waiting=0)
     now = report(EntryTotals(transactions=101, begun=100), in_use=0, waiting=0)
-    _, added = EndedTransactions.since(before).updated(before, now)
+    _, added = EndedTransactions.since(before).updated(before, now, 1.0)
     assert added.transactions == 100
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.97])
+def test_holds_are_right_although_clients_hang_up_while_they_wait(share: float) -> None:
+    """PgBouncer counts their waits once it is their turn, and never their durations."""
+    hold, wait, size = 0.05, 2.0, 4
+    idle = EntryTotals(begun=0)
+    before = report(idle, in_use=0, waiting=0)
+    known, sums, given = EndedTransactions.since(before), EntryTotals(), 0.0
+    for second in range(1, 61):
+        begun = round(size / hold * second)
+        given = share * begun
+        totals = EntryTotals(
+            transactions=begun + 40,
+            begun=begun,
+            transaction_seconds=(begun - given) * (wait + hold),
+            wait_seconds=begun * wait,
+        )
+        now = report(totals, in_use=size, waiting=40, longest_wait=wait)
+        known, added = known.updated(before, now, 1.0)
+        sums, before = sums.plus(added), now
+    load = EstimatedLoad.during(60.0, sums)
+    assert load is not None
+    assert load.wait == pytest.approx(wait, rel=0.05)
+    # A few seconds pass before it is certain that somebody hung up.
+    assert hold * (0.85 if share > hold / wait else 0.2) < load.hold < 1.1 * hold
