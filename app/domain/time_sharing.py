@@ -1,6 +1,6 @@
 """How long a tenant keeps a connection while others wait: the numbers of sharing by time.
 
-A *move* gives a connection to another pool. It closes the old connection and logs in anew, which
+A *move* gives a connection to another pool. It closes the old connection and logs in again, which
 costs many times as much as a lease. So tenants take turns by time, like processes on a processor:
 each keeps a connection for a slice, which is its share of a round over all tenants that want one.
 No slice is so short that moves take too much of the time. The pools and the simulator both decide

@@ -57,7 +57,7 @@ stats_users =
 # PgBouncer searching the list for ever (CVE-2026-107349).
 ignore_startup_parameters = ,extra_float_digits,search_path
 # A login that failed is tried again so soon. So is one that was broken off because its entry is
-# closed: PgBouncer begins one for the first client all the same.
+# closed: PgBouncer begins one for the first client anyway.
 server_login_retry = 0.1
 # A login that was under way when its credential was revoked has so long to end.
 client_login_timeout = 15

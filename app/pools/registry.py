@@ -140,7 +140,7 @@ class PoolRegistry:
         """Wait up to *timeout* seconds until the tenant's pool may be opened; may evict another.
 
         The caller must open it at once, with no await in between, unless it is open by then.
-        Returns the seconds of waiting, 0 for none. A wait in vain is counted here.
+        Returns the seconds of waiting, 0 for none. A wait that ends without a slot is counted here.
 
         Raises:
             PoolLimitReached: all pools stayed busy.
