@@ -23,7 +23,7 @@ const STRATEGIES = ["per_tenant", "per_database", "shared"];
 const COLUMNS = [
   { title: "Tenant", cell: (tenant) => tenant.id },
   { title: "State", cell: (tenant) => html`<${State} state=${tenant.state} />`, class: "wide" },
-  { title: "Pool", cell: (tenant) => poolCell(tenant) },
+  { title: "Pool", cell: (tenant) => poolCell(tenant), class: "waiting" },
   { title: "Strategy", cell: (tenant) => tenant.strategy, class: "wide" },
   { title: "Server", cell: (tenant) => tenant.server, class: "wide" },
   { title: "Weight", cell: (tenant) => tenant.weight, number: true, class: "wide" },
