@@ -184,7 +184,10 @@ def find_violations(
 
 def _of_role(role: str, facts: RoleFacts) -> Iterator[Finding]:
     if not facts.can_login:
-        yield _warning(AuditCheck.ROLE, f"Role {role} cannot log in. Provision the tenant.")
+        is_own = role.startswith(OBJECT_PREFIX)
+        why = ", as after a deletion of its tenant" if is_own else ""
+        detail = f"Role {role} cannot log in{why}. Provision the tenant."
+        yield _critical(AuditCheck.ROLE, detail)
     if facts.attributes:
         no_attributes = " ".join(f"NO{attribute}" for attribute in facts.attributes)
         yield _critical(

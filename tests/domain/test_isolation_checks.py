@@ -47,6 +47,11 @@ def test_the_same_thing_has_one_cause_whichever_tenant_it_concerns() -> None:
     assert not any("acme" in cause for _, _, cause in found)
 
 
+def test_a_role_that_cannot_log_in_keeps_its_tenant_out() -> None:
+    found = causes(replace(FACTS, can_login=False))
+    assert (AuditCheck.ROLE, Severity.CRITICAL, "") in found
+
+
 @pytest.mark.parametrize("privileged", [(), ("pg_read_all_data",)])
 def test_a_membership_is_found_with_the_sql_that_ends_it(privileged: tuple[str, ...]) -> None:
     facts = replace(

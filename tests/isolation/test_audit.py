@@ -40,7 +40,7 @@ BREACHES = (
         do="ALTER ROLE {me} NOLOGIN",
         undo="ALTER ROLE {me} LOGIN",
         finds=AuditCheck.ROLE,
-        severity=Severity.WARNING,
+        severity=Severity.CRITICAL,
     ),
     Breach(
         do="GRANT pg_read_all_data TO {me}",

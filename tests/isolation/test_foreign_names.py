@@ -163,4 +163,4 @@ async def test_a_tenant_that_cannot_be_audited_hides_no_other(
         await admin.execute("ALTER ROLE tenant_three NOLOGIN")
     found = await audited(control)
     assert found["odd"] == dict.fromkeys(checks_of(PoolStrategy.PER_TENANT), Severity.NOT_CHECKED)
-    assert (found["one"], found["three"]) == ({}, {AuditCheck.ROLE: Severity.WARNING})
+    assert (found["one"], found["three"]) == ({}, {AuditCheck.ROLE: Severity.CRITICAL})

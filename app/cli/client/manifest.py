@@ -226,8 +226,7 @@ def _steps(
         if changed:
             summary = _changes(actual, fields, changed)
             yield Step(verb=Verb.CHANGE, tenant=tenant, summary=summary, body=body)
-    is_provisioned = actual is not None and actual["state"] == "provisioned"
-    if declared.provision and not is_provisioned:
+    if declared.provision and not (actual and _has_objects(actual)):
         yield Step(verb=Verb.PROVISION, tenant=tenant, summary="role, schema or database")
     if declared.pool is not None:
         sizes = declared.pool.model_dump(exclude_none=True)
@@ -242,6 +241,14 @@ def _steps(
                 body={name: sizes[name] for name in changed},
                 stage=Stage.RAISE_MIN_SIZE if is_raised else Stage.FIRST,
             )
+
+
+def _has_objects(actual: Document) -> bool:
+    """Whether it is provisioned, and its role and its schema or database were not found missing."""
+    checks = actual["isolation"]["checks"]
+    failed = {each["name"] for each in checks if each["severity"] == "critical"}
+    provided = {"role"} if actual["strategy"] == "shared" else {"role", "ownership"}
+    return actual["state"] == "provisioned" and failed.isdisjoint(provided)
 
 
 def _changes(before: Document, after: Document, names: Iterable[str]) -> str:

@@ -18,7 +18,9 @@ import pytest
 
 from tests.cli.client.shell import Shell
 from tests.fixtures.echo_service import EchoService, echo_service
+from tests.fixtures.postgres import Database
 from tests.fixtures.served import Serve, Served
+from tests.fixtures.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
 
@@ -121,6 +123,29 @@ async def test_objects_that_exist_are_named_with_the_command_that_takes_them_ove
     two = await shell.run("apply", "-f", "-", stdin=both, status=5)
     assert "! provision acme, beta\n    The schema tenant_… exists already" in two.stdout
     await shell.run("tenants", "provision", "acme", "--adopt")
+
+
+async def test_a_tenant_whose_login_is_disabled_is_provisioned_again(
+    serve: Serve, database: Database
+) -> None:
+    """As after a restore: a catalog knows nothing of a deletion after its backup."""
+    async with serve(health_check_interval_seconds=0.5) as service:
+        await service.tenant("acme")
+        async with database.connected() as connection:
+            await connection.execute("ALTER ROLE tenant_acme NOLOGIN")
+
+        async def is_found() -> bool:
+            found = (await service.client.get("/v1/tenants?finding=critical")).json()["items"]
+            return [each["id"] for each in found] == ["acme"]
+
+        await eventually(is_found)
+        shell = Shell(str(service.client.base_url))
+        asked = "tenants: {acme: {strategy: per_tenant}}"
+        done = await shell.run("apply", "-f", "-", stdin=asked)
+        assert "1 to provision" in done.stdout
+        assert await service.query("acme", "SELECT 1") == 200
+        again = await shell.run("apply", "-f", "-", stdin=asked)
+        assert again.stdout == "No changes: the service matches the file.\n"
 
 
 async def test_connections_are_given_up_before_they_are_taken(service: Served) -> None:

@@ -21,6 +21,7 @@ TENANT = {
     "max_leases": None,
     "labels": {},
     "advisor_mode": None,
+    "isolation": {"checks": []},
 }
 REFUSED = {
     "absent": "tenant-not-found",

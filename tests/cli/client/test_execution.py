@@ -184,6 +184,7 @@ _TENANT = {
     "max_leases": None,
     "labels": {},
     "advisor_mode": None,
+    "isolation": {"checks": []},
 }
 
 

@@ -33,6 +33,7 @@ def tenant(**spec: Any) -> dict[str, Any]:
         "max_leases": None,
         "labels": {},
         "advisor_mode": None,
+        "isolation": {"checks": []},
         "state": "provisioned",
         **spec,
     }
@@ -53,6 +54,26 @@ def test_a_new_tenant_is_created_and_provisioned() -> None:
 
 def test_a_tenant_that_matches_needs_no_step() -> None:
     assert steps("tenants: {acme: {strategy: per_tenant}}", {"acme": tenant()}) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "severity", "strategy", "verbs"),
+    [
+        ("role", "critical", "per_tenant", ["provision"]),
+        ("role", "critical", "shared", ["provision"]),
+        ("ownership", "critical", "per_tenant", ["provision"]),
+        ("ownership", "critical", "shared", []),
+        ("role", "not_checked", "per_tenant", []),
+        ("other_databases", "critical", "per_tenant", []),
+    ],
+)
+def test_a_tenant_whose_objects_are_gone_is_provisioned_again(
+    check: str, severity: str, strategy: str, verbs: list[str]
+) -> None:
+    failed = {"name": check, "ok": False, "severity": severity}
+    actual = tenant(strategy=strategy, isolation={"checks": [failed]})
+    found = steps("tenants: {acme: {}}", {"acme": actual})
+    assert [verb for verb, _, _ in found] == verbs
 
 
 def test_a_change_shows_old_and_new_values() -> None:
