@@ -379,6 +379,7 @@ class IssuedCredentialView(TypedDict):
     password: str
     connection_string: str
     node_connection_string: str | None
+    node_connection_strings: list[str]
 
 
 class KeyNames(TypedDict):

@@ -95,13 +95,25 @@ class IssuedCredentialView(CredentialView):
     )
     node_connection_string: str | None = Field(
         repr=False,
-        description="The same with the addresses of all nodes that serve the tenant, for any "
-        "driver; null if there is none.",
+        description="The same with the addresses of all ready nodes that serve the tenant, for "
+        "libpq (psql, psycopg), asyncpg and pgx; null if there is none. With one node it is for "
+        "any driver.",
         examples=[
             (
                 f"postgresql://acme.web:{_PASSWORD}"
                 "@node-1.example.com:6432,node-2.example.com:6432/acme"
             )
+        ],
+    )
+    node_connection_strings: list[str] = Field(
+        repr=False,
+        description="The same for each of these nodes. Many drivers, such as node-pg, take one "
+        "host only.",
+        examples=[
+            [
+                f"postgresql://acme.web:{_PASSWORD}@node-1.example.com:6432/acme",
+                f"postgresql://acme.web:{_PASSWORD}@node-2.example.com:6432/acme",
+            ]
         ],
     )
 
@@ -184,12 +196,13 @@ async def create_credential(
         credential, password = issued.credential, issued.password
         response.headers["ETag"] = etag(_GENERATION, instance_of(credential.created_at))
         login = f"postgresql://{credential.user}:{password}"
-        nodes = ",".join(fleet.addresses(spec))
+        nodes = fleet.addresses(spec)
         return IssuedCredentialView(
             **_fields(credential),
             password=password,
             connection_string=f"{login}@{request.url.netloc}/{tenant}",
-            node_connection_string=f"{login}@{nodes}/{tenant}" if nodes else None,
+            node_connection_string=f"{login}@{','.join(nodes)}/{tenant}" if nodes else None,
+            node_connection_strings=[f"{login}@{address}/{tenant}" for address in nodes],
         )
 
     creation = credentials.create(

@@ -37,8 +37,12 @@ NameArgument = Annotated[
     typer.Argument(metavar="NAME", help="Credential name.", autocompletion=credential_names),
 ]
 _NO_NODE = (
-    "No node serves the tenant yet: this connection string is for POST /sql alone; "
+    "No ready node serves the tenant yet: this connection string is for POST /sql alone; "
     "psql and drivers need a node."
+)
+_SEVERAL_NODES = (
+    "It names all nodes that serve the tenant, for psql, psycopg, asyncpg and others that take "
+    "several hosts. If a driver takes one, such as node-pg, leave the others out."
 )
 
 credentials = resource("List, show, create and revoke the credentials of applications.")
@@ -78,6 +82,8 @@ def create(
             if issued["node_connection_string"] is None:
                 print_note(_NO_NODE)
             print_note(f"Credential {issued['user']}; its password is shown only once:")
+            if len(issued["node_connection_strings"]) > 1:
+                print_note(_SEVERAL_NODES)
         return issued
 
     session.change(

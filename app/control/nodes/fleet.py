@@ -168,13 +168,13 @@ class Fleet:
         return sum(node.declared.spec.serves(tenant) for node in self.nodes.values())
 
     def addresses(self, tenant: TenantSpec) -> list[str]:
-        """Hosts and ports where a tenant's applications can connect."""
+        """Hosts and ports of the ready nodes where a tenant's applications can connect."""
         return [
             node.declared.spec.address
             for _, node in sorted(self.nodes.items())
             if node.declared.spec.address
             and node.declared.spec.serves(tenant)
-            and not node.declared.draining
+            and node.state is NodeState.READY
         ]
 
     def unexplained(self, server: str) -> int:

@@ -389,7 +389,7 @@ async def test_what_has_many_entries_is_read_and_written_in_a_thread(
     assert len(found["detail"]) < 210
 
 
-async def test_a_new_credential_names_the_nodes_that_serve_its_tenant(api: Api) -> None:
+async def test_a_new_credential_names_the_ready_nodes_that_serve_its_tenant(api: Api) -> None:
     await api.tenant("acme", labels={"plan": "gold"})
     for name, body in {
         "b": {"address": "b.example:6432"},
@@ -397,12 +397,23 @@ async def test_a_new_credential_names_the_nodes_that_serve_its_tenant(api: Api) 
         "hidden": {},
         "silver": {"address": "c.example:6432", "selector": {"plan": "silver"}},
         "drained": {"address": "d.example:6432"},
+        "0-joining": {"address": "e.example:6432"},
     }.items():
-        ok(await api.client.put(f"/v1/nodes/{name}", json=body), 201)
+        url = f"/v1/nodes/{name}"
+        ok(await api.client.put(url, json=body), 201)
+        if name != "0-joining":
+            session = ok(await api.client.post(f"{url}/session"), 201)["session"]
+            ok(await api.client.post(f"{url}/reports", json=report(session)))
     ok(await api.client.post("/v1/nodes/drained/drain"))
     issued = ok(await api.client.post(f"{ACME}/credentials", json={"name": "web"}), 201)
-    expected = f"postgresql://acme.web:{issued['password']}@a.example:6432,b.example:6432/acme"
+    login = f"postgresql://acme.web:{issued['password']}"
+    expected = f"{login}@a.example:6432,b.example:6432/acme"
     assert issued["node_connection_string"] == expected
+    # Most drivers take one host only.
+    assert issued["node_connection_strings"] == [
+        f"{login}@a.example:6432/acme",
+        f"{login}@b.example:6432/acme",
+    ]
 
 
 async def test_the_limit_of_a_role_is_twice_its_size_where_a_node_serves_it(

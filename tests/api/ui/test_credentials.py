@@ -8,14 +8,18 @@ from playwright.async_api import expect
 from tests.api.ui.test_page import violations
 from tests.fixtures.app import Api
 from tests.fixtures.browser import Tab
+from tests.fixtures.reporting import reporting_node
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_a_password_is_shown_once_and_its_credential_revoked(service: Api, tab: Tab) -> None:
     await service.tenant("acme")
-    node = {"address": "pools.example:6432"}
-    (await service.client.put("/v1/nodes/edge", json=node)).raise_for_status()
+    async with reporting_node(service.client, address="pools.example:6432"):
+        await _created_and_revoked(service, tab)
+
+
+async def _created_and_revoked(service: Api, tab: Tab) -> None:
     page, dialog, drawer = tab.page, tab.page.locator("#action"), tab.page.locator("#drawer")
     outcome, rows = page.locator("#outcome"), page.locator("#credentials tbody tr")
     issued = drawer.locator("#issued")

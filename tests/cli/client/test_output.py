@@ -106,7 +106,9 @@ def test_a_password_is_printed_alone_and_once(service: EchoService) -> None:
     created = call(service, *words)
     assert created.stdout.startswith("postgresql://acme.web:")
     assert len(created.stdout.splitlines()) == 1
-    assert created.stderr == "Credential acme.web; its password is shown only once:\n"
+    first, second = created.stderr.splitlines()
+    assert first == "Credential acme.web; its password is shown only once:"
+    assert "If a driver takes one, such as node-pg" in second
     document = json.loads(call(service, *words, "--json").stdout)
     assert document["node_connection_string"] == created.stdout.strip()
     assert call(service, *words, "-o", "name").stdout == "web\n"
@@ -117,10 +119,14 @@ def test_a_password_is_printed_alone_and_once(service: EchoService) -> None:
 
 
 def test_a_credential_that_no_node_serves_says_so(service: EchoService) -> None:
-    service.change = lambda _, example: {**example, "node_connection_string": None}
+    service.change = lambda _, example: {
+        **example,
+        "node_connection_string": None,
+        "node_connection_strings": [],
+    }
     created = call(service, "credentials", "create", "acme", "web")
     assert created.stdout.startswith("postgresql://acme.web:")
-    assert "No node serves the tenant yet" in created.stderr
+    assert "No ready node serves the tenant yet" in created.stderr
     assert "POST /sql" in created.stderr
 
 

@@ -46,10 +46,11 @@ function List({ tenant }) {
 
 // What the service has said once and does not know any more.
 function Issued({ credential, onClose }) {
-  const { user, password, connection_string: service, node_connection_string: nodes } = credential;
+  const { user, password, connection_string: service, node_connection_string: nodes, node_connection_strings: each } = credential;
   const secrets = [
     ["Password", password],
-    nodes && ["For any driver", nodes],
+    each.length > 1 && ["For psql, psycopg, asyncpg", nodes],
+    ...each.map((one, at) => [each.length > 1 ? `For any driver, node ${at + 1}` : "For any driver", one]),
     ["For POST /sql", service],
   ];
   const panel = useRef(null);
