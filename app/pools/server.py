@@ -68,7 +68,11 @@ class ServerState(StrEnum):
 
 
 class Server:
-    """Connections to one server; only a few are being opened at a time."""
+    """Connections to one server; only a few are being opened at a time.
+
+    Attributes:
+        nodes_lack: whether clients of nodes wait for connections of the budget.
+    """
 
     def __init__(
         self,
@@ -134,7 +138,7 @@ class Server:
         # most that pools may use.
         self._others = self._kept_by_others = 0
         self._most: int | None = None
-        self._is_awaited = False
+        self.nodes_lack = False
         # Connections of the budget that pools may not use.
         self._withheld = 0
 
@@ -162,7 +166,7 @@ class Server:
     @property
     def is_contended(self) -> bool:
         """Whether a pool, or clients of a node, want a connection of the budget."""
-        return self.budget.is_contended or self._is_awaited
+        return self.budget.is_contended or self.nodes_lack
 
     @property
     def most_kept(self) -> int:
@@ -232,13 +236,13 @@ class Server:
         self._probe = self._recheck = None
         await self.admins.close()
 
-    def share(self, *, others: int, most: int | None, kept: int = 0, awaited: bool = False) -> None:
+    def share(self, *, others: int, most: int | None, kept: int = 0, lack: bool = False) -> None:
         """Leave *others* connections to nodes, and use at most *most*.
 
-        Idle ones beyond it close. Nodes keep *kept* of theirs whatever pools want. *awaited*: their
+        Idle ones beyond it close. Nodes keep *kept* of theirs whatever pools want. *lack*: their
         clients wait for more.
         """
-        self._kept_by_others, self._is_awaited = kept, awaited
+        self._kept_by_others, self.nodes_lack = kept, lack
         if (others, most) != (self._others, self._most):
             self._others, self._most = others, most
             self._update_limit()

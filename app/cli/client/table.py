@@ -138,7 +138,9 @@ def advice_of(pool: Item) -> str | None:
         return None
     is_change = advice["new_size"] != advice["current_size"]
     sizes = f"{advice['current_size']} → {advice['new_size']}: " if is_change else ""
-    blocked = f" (not recommended: {advice['blocked_by']})" if advice["blocked_by"] else ""
+    # What mode `apply` must not apply is an open recommendation.
+    undone = "not applied" if pool.get("recommendation") else "not recommended"
+    blocked = f" ({undone}: {advice['blocked_by']})" if advice["blocked_by"] else ""
     return f"{sizes}{advice['reason']}{blocked}"
 
 

@@ -190,7 +190,7 @@ class AdvisorLoop:
         self._new_left, made, slices = _MAX_NEW, 0, TimeSlices()
         for server, advisor in list(self._advisors.items()):
             budget = self._budget(server)
-            share = None if budget is None else advisor.used_up_share(budget)
+            share = None if budget is None else self._used_up_share(server, advisor, budget)
             for pool_id, advice in advisor.allocate(budget):
                 advised = self._pools.find(pool_id)
                 if advised is not None:
@@ -231,6 +231,11 @@ class AdvisorLoop:
             advisor = self._advisors[server] = self._settings.advisor()
         return advisor
 
+    def _used_up_share(self, name: str, advisor: ServerAdvisor[Any], budget: int) -> float | None:
+        """The connections per weight that pools can have of a used-up budget; else None."""
+        server = self._manager.servers.get(name)
+        return advisor.used_up_share(budget, nodes_lack=server is not None and server.nodes_lack)
+
     def _budget(self, name: str) -> int | None:
         """The connections that the advised pools may have together; None while unknown."""
         server = self._manager.servers.get(name)
@@ -243,13 +248,13 @@ class AdvisorLoop:
     ) -> int:
         """Recommend or apply the advice about a pool; return the number of new recommendations.
 
-        *share*: connections per weight of the server's budget if it is used up. In mode `apply` the
-        advisor follows the rule without it: its next evaluations see the effect.
+        *share*: connections per weight of the server's budget if it is used up. What the advisor
+        applies follows the rule without it: its next evaluations see the effect.
         """
         limit = self._observer.max_allowed(pool.pool_id, pool.server)
         advice = clamped(advice, pool.size.min_size, limit)
         mode, made, blocked_by = self.mode_of(pool.pool_id), 0, None
-        if share is not None and mode is not AdvisorMode.APPLY:
+        if share is not None and self._asks_person(pool, mode):
             own_share = share * self._observer.weight(pool.pool_id)
             advice = grown_within(advice, own_share, self._budget(pool.server.name) or 0)
         if advice.refuses_growth:
@@ -266,6 +271,12 @@ class AdvisorLoop:
         )
         await self._withdraw_outdated(pool, advice, limit)
         return made
+
+    def _asks_person(self, pool: AdvisedPool, mode: AdvisorMode) -> bool:
+        """Whether advice about a pool is a recommendation, not applied at once."""
+        if mode is not AdvisorMode.APPLY:
+            return True
+        return self._auto_apply.blocker(pool.pool_id, pool.server.name) is not None
 
     async def _withdraw_outdated(
         self, pool: AdvisedPool, advice: PoolSizingRecommendation, limit: int

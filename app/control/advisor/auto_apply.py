@@ -77,7 +77,7 @@ class AutoApply:
             CatalogUnavailable
         """
         server = state.tenant.spec.server
-        blocked_by = self._blocker(recommendation.pool_id, server)
+        blocked_by = self.blocker(recommendation.pool_id, server)
         if blocked_by is not None:
             return blocked_by
         facts = log_fields(recommendation)
@@ -92,7 +92,8 @@ class AutoApply:
         _log.info("recommendation applied", **facts)
         return None
 
-    def _blocker(self, pool_id: str, server: str) -> str | None:
+    def blocker(self, pool_id: str, server: str) -> str | None:
+        """Why it must not resize a pool of *server* now; None if it may."""
         now, limits = monotonic(), self._limits
         by_hand = self._operations.resized_by_hand_at(pool_id)
         if by_hand is not None and now - by_hand < limits.cooldown_seconds:

@@ -226,8 +226,8 @@ class BudgetDivision:
             most = max(0, server.divisible - others)
             own = own.send(Allotment(generation=1, connections=most))
         kept = sum(self._kept_by(node, server.name) for node in self._nodes.values())
-        awaited = any(self._is_awaited_by(node, server.name) for node in self._nodes.values())
-        server.share(others=others, most=own.current, kept=kept, awaited=awaited)
+        lack = any(self._lacks(node, server.name) for node in self._nodes.values())
+        server.share(others=others, most=own.current, kept=kept, lack=lack)
         self._own[server.name] = own.acknowledge(own.generation, server.budget.used)
 
     def _kept_by(self, node: TrackedNode, server: str) -> int:
@@ -240,7 +240,7 @@ class BudgetDivision:
         limit = node.limit(server)
         return min(1, node.largest.get(server, 0), 1 if limit is None else limit)
 
-    def _is_awaited_by(self, node: TrackedNode, server: str) -> bool:
+    def _lacks(self, node: TrackedNode, server: str) -> bool:
         """Whether clients of *node* wait for connections of the budget, not of its own limit."""
         demand, holder = node.demands.get(server), self._holder(node, server)
         return bool(demand and demand.queued) and holder.wanted > holder.commitment.current

@@ -117,10 +117,12 @@ class ServerAdvisor(Generic[Memory]):
                     advice = _cut(advice, grant, budget, each.offered, offered)
             yield pool_id, each.naming_nodes(advice)
 
-    def used_up_share(self, budget: int) -> float | None:
+    def used_up_share(self, budget: int, *, nodes_lack: bool = False) -> float | None:
         """If *budget* is used up, return the connections per weight that pools can have; else None.
 
-        It looks at the pools evaluated since the last `allocate`.
+        It looks at the pools evaluated since the last `allocate`. While tenants on nodes wait for
+        their turns (*nodes_lack*), it is used up, although fewer connections are open: those of one
+        tenant close before those of the next one open.
         """
         evaluated = self._evaluated.values()
         busy = sum([each.seen.mean_active for each in evaluated])
@@ -128,7 +130,7 @@ class ServerAdvisor(Generic[Memory]):
         lacking = sum([each.lacking for each in evaluated])
         if lacking >= 1.0:
             busy = max(busy, sum([each.seen.mean_open for each in evaluated]))
-        if busy < _USED_UP * budget:
+        if busy < _USED_UP * budget and not nodes_lack:
             return None
         return fair_level(budget, [(each.wanted, each.seen.weight) for each in evaluated])
 

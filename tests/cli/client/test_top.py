@@ -147,7 +147,7 @@ def test_a_pool_opens_in_detail_and_closes_again(service: EchoService) -> None:
         assert re.match(
             rf"recommended [0-9]+ → 15, 20m ago: {re.escape(REASON)} advice 10 → 12: ", words
         )
-        assert f"{REASON} (not recommended: a test)" in words
+        assert f"{REASON} (not applied: a test)" in words
         top.press("\x1b")
         top.wait_for("pools by waiting")
         top.press("q")

@@ -421,6 +421,25 @@ async def test_no_person_is_asked_to_grow_a_pool_beyond_its_share_of_a_used_up_b
     assert "budget of 12 connections is used up" in latest.reason
 
 
+async def test_nor_is_one_asked_in_mode_apply_about_a_pool_that_a_person_sized(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    await in_mode(control, AdvisorMode.APPLY)
+    await control.pool_operations.put(control.state("acme"), PoolChange(max_size=4), PERSON)
+    async with control.manager.lease("acme"):
+        pass
+    growth = replace(GROWTH, current_size=4)
+    assert await concluded(control, growth, share=3.0) == 0
+    assert control.advisor_loop.open_recommendations == {}
+    latest = control.advisor_loop.latest_advice["acme"]
+    assert (latest.advice.reason_code, latest.blocked_by) == (ReasonCode.SERVER_BUDGET, None)
+    # What it applies itself follows the rule alone.
+    control.pool_operations._resized_by_hand_at.clear()
+    await concluded(control, growth, share=3.0)
+    assert control.manager.desired["acme"].size.max_size == growth.new_size
+
+
 async def test_callers_of_two_pools_who_use_up_the_budget_are_advised_alike(
     control: Control,
 ) -> None:

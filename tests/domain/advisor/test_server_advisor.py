@@ -187,6 +187,13 @@ def test_a_budget_whose_connections_move_between_pools_is_used_up_while_callers_
     assert shares == [pytest.approx(23 / 7), None, None]
 
 
+def test_a_budget_is_used_up_while_tenants_on_nodes_wait_for_their_turns() -> None:
+    """The connections of one tenant close before those of the next one open."""
+    advisor = used_up(active=1.0, wanted=10)
+    assert advisor.used_up_share(23) is None
+    assert advisor.used_up_share(23, nodes_lack=True) == pytest.approx(23 / 7)
+
+
 def test_no_pool_grows_beyond_its_share_of_a_used_up_budget() -> None:
     [advice] = [advice for _, advice in advisor_of(load=0.0, a=10).allocate(None)]
     held = grown_within(advice, 3.3, 23)

@@ -65,7 +65,7 @@ function Details({ id, tenants, view }) {
       now && ["Wait p99", milliseconds(now.wait_p99_ms)],
       now && ["Asked for", `${number(now.access_count)} times since it opened`],
       ["Serves", isShared(id) ? serves(tenants, now?.tenants) : html`<a href=${href("tenants", id)}>tenant ${id}</a>`],
-      view?.advice && ["Advisor", adviceText(view.advice)],
+      view?.advice && ["Advisor", adviceText(view.advice, view.recommendation)],
     ]} />
     ${(now?.leak_suspects ?? []).map((leak) => html`
       <p class="finding warning" key=${leak.pid}><span class="text"><b>Leak?</b> ${leakText(leak)}</span></p>`)}
@@ -78,9 +78,10 @@ function serves(tenants, count = tenants.length) {
   return html`${counted(count, "tenant")}: <${TenantLinks} ids=${tenants} more=${count > tenants.length} />`;
 }
 
-function adviceText({ current_size, new_size, reason, blocked_by }) {
+// What mode "apply" must not apply is an open recommendation.
+function adviceText({ current_size, new_size, reason, blocked_by }, recommendation) {
   const sizes = new_size === current_size ? "" : `${current_size} → ${new_size}: `;
-  return `${sizes}${reason}${blocked_by ? `. Not recommended: ${blocked_by}` : ""}`;
+  return `${sizes}${reason}${blocked_by ? `. Not ${recommendation ? "applied" : "recommended"}: ${blocked_by}` : ""}`;
 }
 
 export function leakText({ tenant, age_seconds, taken_at, pid }) {
