@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -20,6 +20,7 @@ from app.domain.eviction import Eviction
 from app.domain.leadership import Instance, Takeover
 from app.domain.lock_table import BackendSignal, LockHolder
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
+from app.domain.pool import PoolSize
 from app.domain.tenant import OBJECT_PREFIX, TenantId, TenantSpec, tenant_of_pool
 
 _CAPACITY = 10_000
@@ -123,14 +124,23 @@ def desired_pool_changed(
     desired: DesiredPool,
     actor: Actor,
     *,
+    size_before: PoolSize,
     reason: str | None = None,
 ) -> AuditEvent:
+    """A change of a pool's desired state.
+
+    Args:
+        before: None if nobody has set anything; then *size_before* is the default.
+        reason: that of the applied recommendation, if it is one.
+    """
     if before is not None and before.paused is desired.paused:
         action = "resized"
     elif before is not None or desired.paused:
         action = "paused" if desired.paused else "resumed"
     else:
-        action = "declared"
+        action = "declared" if reason is None else "resized"
+    if before is None and desired.size != size_before:
+        before = replace(desired, size=size_before, pause=None)
     return _pool_event(
         action,
         desired.pool_id,

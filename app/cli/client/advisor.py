@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from typing import Annotated, Any, Literal
 
 import typer
@@ -60,8 +61,9 @@ def change(
     ] = None,
 ) -> None:
     """Change the advisor; omitted options stay as they are."""
-    body = given(mode=mode, rule=rule, config=_config(config or []) or None)
-    context.obj.send("PUT", _PATH, _details, body)
+    limits = _config(config or [])
+    body = given(mode=mode, rule=rule, config=limits or None)
+    context.obj.send("PUT", _PATH, lambda found: _details(found, limits), body)
 
 
 @advisor.command(cls=ServiceCommand)
@@ -91,9 +93,13 @@ def evaluate(
     )
 
 
-def _details(found: Item) -> Details:
-    config = found["config"].items()
-    limits = (prose(name, lambda _, value=value: json.dumps(value)) for name, value in config)  # type: ignore[misc]
+def _details(found: Item, only: Container[str] | None = None) -> Details:
+    """The advisor with all its limits, or with some."""
+    limits = (
+        prose(name, lambda _, value=value: json.dumps(value))  # type: ignore[misc]
+        for name, value in found["config"].items()
+        if only is None or name in only
+    )
     return Details((*_COLUMNS, *limits), found)
 
 

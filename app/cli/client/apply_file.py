@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
@@ -18,10 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app.cli.client.api_client import ApiClient, ApiError, path_segment
 from app.cli.client.apply_report import render_plan, render_summary
 from app.cli.client.confirmation import confirm
-from app.cli.client.dry_run import check, unchecked
+from app.cli.client.dry_run import check, refusing, unchecked
 from app.cli.client.execution import Execution, Summary
 from app.cli.client.exit_status import ExitStatus, fail
-from app.cli.client.manifest import Manifest, ManifestError, Step, Verb, plan
+from app.cli.client.manifest import Manifest, ManifestError, Stage, Step, Verb, plan
+from app.cli.client.minimum_sizes import too_many
 from app.cli.client.parallel_requests import patiently, work_in_parallel
 from app.cli.client.session import Session
 from app.cli.client.table import counted
@@ -35,10 +36,14 @@ def apply_file(
     manifest = _read(file)
     with session.client() as client:
         try:
-            steps = _plan(client, manifest, prune=prune, threads=parallel)
+            actual = {each["id"]: each for each in client.items("/v1/tenants")}
+            pools = _pools(client, manifest, actual, threads=parallel)
+            steps = plan(manifest, actual, pools, prune=prune)
             checks = unchecked(steps)
             if dry_run:
                 checks = check(steps, partial(_send, client, dry_run=True), threads=parallel)
+                too_large = too_many(manifest, actual, pools, _budgets(client, steps))
+                checks = refusing(checks, too_large)
         except KeyboardInterrupt:
             fail("Interrupted; nothing was changed.", ExitStatus.INTERRUPTED)
         is_refused = any(each.refusal for each in checks)
@@ -76,19 +81,22 @@ def _read(file: str) -> Manifest:
     return manifest
 
 
-def _plan(client: ApiClient, manifest: Manifest, *, prune: bool, threads: int) -> list[Step]:
-    actual = {each["id"]: each for each in client.items("/v1/tenants")}
-    with_pool = [
+def _budgets(client: ApiClient, steps: Iterable[Step]) -> Mapping[str, int]:
+    """The connection budgets of the servers, if a step depends on them."""
+    if not any(step.stage is Stage.RAISE_MIN_SIZE for step in steps):
+        return {}
+    return {each["name"]: each["budget"]["limit"] for each in client.items("/v1/servers")}
+
+
+def _pools(
+    client: ApiClient, manifest: Manifest, actual: Collection[str], *, threads: int
+) -> Mapping[str, Any]:
+    """The existing pools of the tenants whose pools the file declares, by tenant."""
+    tenants = [
         tenant
         for tenant, declared in manifest.tenants.items()
         if declared.pool is not None and tenant in actual
     ]
-    pools = _pools(client, with_pool, threads=threads)
-    return plan(manifest, actual, pools, prune=prune)
-
-
-def _pools(client: ApiClient, tenants: Iterable[str], *, threads: int) -> Mapping[str, Any]:
-    """The existing pools of these tenants, by tenant."""
     pools: dict[str, Any] = {}
     stop = Event()
 

@@ -78,7 +78,7 @@ def render_summary(summary: Summary) -> Text:
         line = f"! No response for {_names(summary.unanswered)}: they may have been changed."
         text.append(printable(line) + "\n", "red")
     if summary.stopped:
-        text.append(printable_lines(f"Stopped: {summary.stopped} Run the command again.") + "\n")
+        text.append(printable_lines(f"Stopped: {summary.stopped}") + "\n")
     return text.append(", ".join(shown))
 
 

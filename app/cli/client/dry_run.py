@@ -85,6 +85,16 @@ def check(
     return [checks[step] for step in steps]
 
 
+def refusing(checks: Iterable[Check], reasons: Mapping[str, str]) -> list[Check]:
+    """Return *checks* with these *reasons* why a pool cannot be resized, by tenant."""
+    return [
+        replace(each, refusal=reasons[each.step.tenant], unknown=None, plan=None)
+        if each.step.verb is Verb.RESIZE and not each.refusal and each.step.tenant in reasons
+        else each
+        for each in checks
+    ]
+
+
 def _expected_refusals(steps: Sequence[Step]) -> Mapping[Step, Mapping[str, str]]:
     """The codes, with their meaning, that only say that earlier steps are not done, by step."""
     frees_budget = any(

@@ -41,7 +41,7 @@ class Summary:
         created, changed, deleted: one whose later step failed is in *failed*, too.
         unanswered: a request for it got no response, so it is unknown whether it was changed.
         unfinished: some or all of its steps were not tried.
-        stopped: why the rest was not tried; None if everything was tried.
+        stopped: why the rest was not tried, and what to do; None if everything was tried.
     """
 
     created: list[str]
@@ -100,7 +100,7 @@ class Execution:
                 count = 1 if stage is Stage.RAISE_MIN_SIZE else threads
                 work_in_parallel(self._run_tenant, tenants, threads=count, stop=self._stop)
         except KeyboardInterrupt:
-            self._stop_for("Interrupted.", ExitStatus.INTERRUPTED)
+            self._stop_for("Interrupted. Run the command again.", ExitStatus.INTERRUPTED)
 
     def summarize(self, steps: Sequence[Step], unchanged: list[str]) -> Summary:
         lists: dict[str, list[str]] = {
@@ -142,7 +142,7 @@ class Execution:
     def _failed(self, step: Step, error: ApiError) -> None:
         if error.exit_status is ExitStatus.UNREACHABLE:
             # It is unknown whether the service did it.
-            self._stop_for(str(error), ExitStatus.UNREACHABLE)
+            self._stop_for(f"{error} Run the command again.", ExitStatus.UNREACHABLE)
             return
         if error.http_status == TOO_MANY_REQUESTS:  # stopped before its turn
             self._sent.discard(step)
@@ -156,9 +156,12 @@ class Execution:
             is_repeated = self._alike >= _MOST_ALIKE
         self._on_end(step)
         if error.exit_status is ExitStatus.FORBIDDEN:
-            self._stop_for("The API key is refused.", ExitStatus.FORBIDDEN)
+            self._stop_for("The API key is refused. Use another one.", ExitStatus.FORBIDDEN)
         elif is_repeated:
-            self._stop_for("The same failure again and again.", None)
+            self._stop_for(
+                "The same failure again and again. Run the command again once its cause is gone.",
+                None,
+            )
 
     def _stop_for(self, reason: str, exit_status: ExitStatus | None) -> None:
         with self._lock:

@@ -129,7 +129,9 @@ class DesiredPoolState:
             before=before,
             size_before=size,
             desired=desired,
-            event=audit_events.desired_pool_changed(before, desired, actor, reason=reason),
+            event=audit_events.desired_pool_changed(
+                before, desired, actor, size_before=size, reason=reason
+            ),
         )
 
     def _check_budget(self, state: TenantState, transition: Transition) -> None:

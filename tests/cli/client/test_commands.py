@@ -277,7 +277,15 @@ async def test_a_node_is_created_changed_paused_and_deleted(shell: Shell) -> Non
 async def test_the_advisor_is_shown_changed_and_asked(shell: Shell) -> None:
     await shell.run("tenants", "create", "acme", "--strategy", "per_tenant")
     await shell.run("pools", "set", "acme", "--max-size", "3")
-    await shell.run("advisor", "set", "--mode", "apply", "--config", "late_share=0.05")
+    changed = await shell.run("advisor", "set", "--mode", "apply", "--config", "late_share=0.05")
+    names = [line.partition("  ")[0] for line in changed.stdout.splitlines()]
+    assert names == [
+        "RULE",
+        "MODE",
+        "OPEN RECOMMENDATIONS",
+        "MADE SINCE START",
+        "late_share",
+    ]
     shown = (await shell.run("advisor")).stdout
     assert re.search(r"MODE +apply", shown)
     assert re.search(r"late_share +0\.05", shown)

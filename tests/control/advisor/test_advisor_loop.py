@@ -175,7 +175,11 @@ async def test_an_automatic_resize_is_written_once_and_already_applied(control: 
     assert (stored.max_size, stored.advice.new_size) == (5, 10)
     assert control.advisor_loop.open_recommendations == {}
     actions = await control.actions(pool="acme")
-    assert actions[-2:] == ["pool.declared", "recommendation.applied"]
+    assert actions[-2:] == ["pool.resized", "recommendation.applied"]
+    # Also of a pool whose size nobody had set.
+    [resized] = await control.catalog.audit_log.page(action="pool.resized")
+    sizes = [(each or {}).get("max_size") for each in (resized.before, resized.after)]
+    assert sizes == [5, 10]
 
 
 async def test_what_cannot_be_recorded_is_not_applied(
@@ -195,7 +199,7 @@ async def test_what_cannot_be_recorded_is_not_applied(
     assert control.advisor_loop.open_recommendations.keys() == {"acme"}
     applied = await apply(control, recommendation.id, PERSON)
     assert applied.status is RecommendationStatus.APPLIED
-    assert (await control.actions()).count("pool.declared") == 1
+    assert (await control.actions()).count("pool.resized") == 1
 
 
 def size_of(control: Control, name: str) -> int | None:

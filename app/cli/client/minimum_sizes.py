@@ -1,0 +1,59 @@
+"""Which of a file's `min_size` cannot fit a server's budget together.
+
+Pure. What pools outside the file keep is not counted, so more of them may be refused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from app.cli.client.manifest import Manifest
+
+Document = Mapping[str, Any]
+
+
+def too_many(
+    manifest: Manifest,
+    actual: Mapping[str, Document],
+    pools: Mapping[str, Document],
+    budgets: Mapping[str, int],
+) -> Mapping[str, str]:
+    """Return why a larger min_size will be refused, by tenant.
+
+    Pools change as `apply` changes them: smaller ones first, then the larger ones by tenant id.
+
+    Args:
+        actual, pools: the service's tenants and their pools, by tenant.
+        budgets: the connection budget of each server.
+    """
+    kept: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    raised: list[tuple[str, str, int]] = []
+    for tenant, declared in sorted(manifest.tenants.items()):
+        found = actual.get(tenant, {})
+        if "shared" in {declared.strategy, found.get("strategy")} or declared.pool is None:
+            continue
+        server = declared.server or found.get("server") or _only(budgets)
+        now: int = pools[tenant]["desired"]["min_size"] if tenant in pools else 0
+        wanted = now if declared.pool.min_size is None else declared.pool.min_size
+        if server in budgets:
+            kept[server][tenant] = min(now, wanted)
+            if wanted > now:
+                raised.append((tenant, server, wanted))
+    refused = {}
+    for tenant, server, wanted in raised:
+        others = sum(kept[server].values()) - kept[server][tenant]
+        if others + wanted <= budgets[server]:
+            kept[server][tenant] = wanted
+        else:
+            refused[tenant] = (
+                f"min_size {wanted} does not fit: other pools of this file keep {others} of the "
+                f"{budgets[server]} connections of server {server}."
+            )
+    return refused
+
+
+def _only(budgets: Mapping[str, int]) -> str:
+    """The name of the only server; empty if there are several."""
+    return next(iter(budgets)) if len(budgets) == 1 else ""
