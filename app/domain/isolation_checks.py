@@ -6,7 +6,7 @@ same findings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -48,6 +48,7 @@ class AuditCheck(StrEnum):
     """A check of the isolation audit. A finding's detail says what is wrong and how to fix it."""
 
     ROLE = "role"
+    PASSWORD = "password"  # noqa: S105 - the name of a check
     ROLE_ATTRIBUTES = "role_attributes"
     MEMBERSHIPS = "memberships"
     OWNERSHIP = "ownership"
@@ -139,10 +140,12 @@ def find_violations(
     *,
     home: str,
     connection_limit: int,
+    password_versions: Collection[int],
 ) -> tuple[Finding, ...]:
     """Find what violates *strategy* for the tenants that log in as *role*.
 
-    *home* is the database they work in, *connection_limit* the role's intended limit, or -1.
+    *home* is the database they work in, *connection_limit* the role's intended limit, or -1, and
+    *password_versions* those that its password may have.
     """
     unchecked = inspection.unchecked
     if role in inspection.unchecked_roles:
@@ -151,7 +154,8 @@ def find_violations(
     if facts is None:
         found = [_critical(AuditCheck.ROLE, f"Role {role} does not exist. Provision the tenant.")]
     else:
-        found = [*_of_role(role, facts), *_of_databases(role, facts, home)]
+        found = [*_of_role(role, facts), *_of_password(role, facts, password_versions)]
+        found += _of_databases(role, facts, home)
         if strategy is PoolStrategy.SHARED:
             found += _of_shared_role(role, facts, home)
             found += _of_relations(role, inspection)
@@ -214,6 +218,20 @@ def _of_role(role: str, facts: RoleFacts) -> Iterator[Finding]:
             AuditCheck.SETTINGS,
             f"All sessions of role {role} had {_listed(facts.settings)} set. "
             "Poolkeeper resets this.",
+        )
+
+
+def _of_password(role: str, facts: RoleFacts, versions: Collection[int]) -> Iterator[Finding]:
+    """Compare the password's version: a restore of either side brings back an earlier one."""
+    version = facts.password_version
+    if version is not None and version not in versions:
+        is_own = role.startswith(OBJECT_PREFIX)
+        tenant = role.removeprefix(OBJECT_PREFIX) if is_own else "TENANT --shared"
+        yield _critical(
+            AuditCheck.PASSWORD,
+            f"Role {role} has version {version} of its password, the catalog version "
+            f"{min(versions)}: one of them was restored from a backup, and the role cannot log in. "
+            f"Run: poolkeeper tenants rotate {tenant}",
         )
 
 

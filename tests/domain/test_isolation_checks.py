@@ -23,6 +23,7 @@ FACTS = RoleFacts(
     owned_objects=0,
     can_create_temporary=False,
     public_can_create=True,
+    password_version=1,
     missing_schemas=("gis",),
     unusable_schemas=("tools",),
 )
@@ -36,6 +37,7 @@ def causes(facts: RoleFacts, role: str = "tenant_acme") -> Causes:
         role,
         home="tenants",
         connection_limit=7,
+        password_versions={1},
     )
     return {(each.check, each.severity, each.cause) for each in found}
 
@@ -52,6 +54,12 @@ def test_a_role_that_cannot_log_in_keeps_its_tenant_out() -> None:
     assert (AuditCheck.ROLE, Severity.CRITICAL, "") in found
 
 
+@pytest.mark.parametrize("version", [None, 1, 3])
+def test_a_password_that_the_catalog_does_not_know_is_found(version: int | None) -> None:
+    found = causes(replace(FACTS, password_version=version))
+    assert ((AuditCheck.PASSWORD, Severity.CRITICAL, "") in found) is (version == 3)
+
+
 @pytest.mark.parametrize("privileged", [(), ("pg_read_all_data",)])
 def test_a_membership_is_found_with_the_sql_that_ends_it(privileged: tuple[str, ...]) -> None:
     facts = replace(
@@ -63,6 +71,7 @@ def test_a_membership_is_found_with_the_sql_that_ends_it(privileged: tuple[str, 
         "tenant_a-b",
         home="tenants",
         connection_limit=7,
+        password_versions={1},
     )
     [finding] = [each for each in found if each.check is AuditCheck.MEMBERSHIPS]
     assert finding.detail.endswith('Run: REVOKE "Finance", pg_read_all_data FROM "tenant_a-b";')

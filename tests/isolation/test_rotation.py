@@ -14,6 +14,7 @@ from app.domain.errors import (
     ServerUnavailable,
     TenantLoginFailed,
 )
+from app.domain.isolation_checks import AuditCheck, Finding, Severity
 from app.domain.tenant import PoolStrategy
 from app.pools.isolation.role_passwords import RolePasswords
 from tests.fixtures.control import PERSON, Control
@@ -111,6 +112,35 @@ async def test_a_shared_role_is_rotated_only_for_all_its_tenants(control: Contro
         await control.rotation.rotate(control.state("acme"), PERSON)
     rotation = await control.rotation.rotate(control.state("acme"), PERSON, whole_pool=True)
     assert rotation.tenants == 1
+
+
+@ALL
+async def test_a_rotation_that_a_restored_catalog_does_not_know_is_found(
+    control: Control, strategy: PoolStrategy
+) -> None:
+    await control.tenant("acme", strategy)
+    is_shared = strategy is PoolStrategy.SHARED
+    role = "poolkeeper_shared" if is_shared else "tenant_acme"
+    before = ROLE_PASSWORDS.password_version("local", role)
+    await control.rotation.rotate(control.state("acme"), PERSON, whole_pool=is_shared)
+    assert await password_findings(control) == []
+    # As after a restart on the catalog of before.
+    ROLE_PASSWORDS.set_password_version("local", role, before)
+    ROLE_PASSWORDS._next.clear()
+    [finding] = await password_findings(control)
+    assert finding.severity is Severity.CRITICAL
+    named = "TENANT --shared" if is_shared else "acme"
+    assert finding.detail.endswith(f"Run: poolkeeper tenants rotate {named}")
+    await control.rotation.rotate(control.state("acme"), PERSON, whole_pool=is_shared)
+    assert await password_findings(control) == []
+    assert await works(control)
+
+
+async def password_findings(control: Control) -> list[Finding]:
+    state = control.state("acme")
+    await control.isolation_audit.audit(control.manager.servers["local"], [state])
+    assert state.isolation is not None
+    return [each for each in state.isolation.findings if each.check is AuditCheck.PASSWORD]
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before Postgres", "after Postgres"])

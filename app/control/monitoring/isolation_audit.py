@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -126,8 +126,12 @@ class IsolationAudit:
             return
         try:
             async with asyncio.timeout(_DEADLINE):
+                versions = {
+                    pool_id: self._password_versions(server, one)
+                    for pool_id, [one, *_] in by_pool.items()
+                }
                 found = await self._inspect(server, [one for one, *_ in by_pool.values()])
-                repairs = await self._report(server, by_pool, found)
+                repairs = await self._report(server, by_pool, found, versions)
                 if repairs:
                     await self._repair(server, repairs)
                 grants = [each for each in found.excess_grants if self._is_due(each, found)]
@@ -155,8 +159,12 @@ class IsolationAudit:
         server: Server,
         by_pool: dict[str, list[TenantState]],
         found: Inspection,
+        versions: Mapping[str, frozenset[int]],
     ) -> dict[str, Repair]:
-        """Judge each pool's role for all its tenants; return the needed repairs by pool."""
+        """Judge each pool's role for all its tenants; return the needed repairs by pool.
+
+        *versions*: those that each role's password could have before the inspection.
+        """
         checked_at, checked_at_monotonic = datetime.now(UTC), monotonic()
         repairs: dict[str, Repair] = {}
         async for pool_id, states in in_slices(by_pool.items()):
@@ -164,7 +172,13 @@ class IsolationAudit:
             isolation = self._manager.isolations[spec.strategy]
             role, home = isolation.role(spec), isolation.database(server, spec)
             findings = find_violations(
-                found, spec.strategy, role, home=home, connection_limit=limit
+                found,
+                spec.strategy,
+                role,
+                home=home,
+                connection_limit=limit,
+                # A rotation may have ended since.
+                password_versions=versions[pool_id] | self._password_versions(server, states[0]),
             )
             _log_new(states[0], role, findings)
             report = IsolationReport(
@@ -191,6 +205,10 @@ class IsolationAudit:
                     ),
                 )
         return repairs
+
+    def _password_versions(self, server: Server, state: TenantState) -> frozenset[int]:
+        spec = state.tenant.spec
+        return self._manager.isolations[spec.strategy].password_versions(server, spec)
 
     async def _repair(self, server: Server, repairs: dict[str, Repair]) -> None:
         refused = await repair(server, repairs.values())

@@ -73,7 +73,7 @@ class PasswordRotation:
             known = wanted.version if wanted.applied else wanted.version - 1
             self._role_passwords.set_password_version(wanted.server, wanted.role, known)
             if not wanted.applied:
-                self._unapplied[wanted.server, wanted.role] = wanted
+                self._begin(wanted)
 
     def rotate(
         self, state: TenantState, actor: Actor, *, whole_pool: bool = False
@@ -110,7 +110,7 @@ class PasswordRotation:
             wanted = await self._catalog.password_versions.advance(
                 spec.server, plan.subject, event=event
             )
-            self._unapplied[wanted.server, wanted.role] = wanted
+            self._begin(wanted)
             audit_events.log(event)
             rotation = await self._apply(state, wanted)
             await check_login(self._manager, state.tenant)
@@ -118,6 +118,10 @@ class PasswordRotation:
 
         lock = partial(self._locks.hold, spec.pool_id)
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
+
+    def _begin(self, wanted: PasswordVersion) -> None:
+        self._unapplied[wanted.server, wanted.role] = wanted
+        self._role_passwords.begin_rotation(wanted.server, wanted.role, wanted.version)
 
     async def finish_rotations(self) -> int:
         """Set passwords that Postgres may not have; return how many.

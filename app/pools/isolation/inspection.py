@@ -9,6 +9,7 @@ as bytes, and no Postgres function that looks at characters touches them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from app.domain.isolation_facts import ExcessGrant, RelationFacts, RoleFacts
 from app.domain.nodes.node import CHECK_INTERVAL_MS
 from app.domain.tenant import OBJECT_PREFIX
 from app.pools import driver
+from app.pools.isolation.objects import VERSION_MARK
 from app.pools.raw_text import as_hex, decode, starts_with
 
 # Attributes that no tenant may have, with their columns.
@@ -32,6 +34,8 @@ _ATTRIBUTES = {
 _PUBLIC = 0
 # One turn of the event loop processes the rows of so many roles.
 _ROLES_AT_ONCE = 250
+_LONGEST_MARK = 200
+_password_version = re.compile(rf"poolkeeper .*{VERSION_MARK}([0-9]{{1,9}})").fullmatch
 # Per role, because a role can have settings for every database of the cluster.
 _MAX_SETTINGS = 100
 # A query may wait for a locked table, or count unlimited objects that somebody created. It then
@@ -86,7 +90,10 @@ select ours.oid, ours.rolname::text as name, rolcanlogin as can_login,
     rolconnlimit as connection_limit, coalesce(granted.names, '{{}}') as memberships,
     coalesce(granted.privileged, '{{}}') as privileged_memberships,
     coalesce(settings.names[:{_MAX_SETTINGS}], '{{}}') as settings,
-    homes.owner, coalesce(homes.grantees, '{{}}') as grantees
+    homes.owner, coalesce(homes.grantees, '{{}}') as grantees,
+    (select {as_hex("description")} from pg_shdescription
+        where objoid = ours.oid and classoid = 'pg_authid'::regclass
+            and octet_length(description) < {_LONGEST_MARK}) as mark
 from ours
 left join granted on granted.role = ours.oid
 left join settings on settings.setrole = ours.oid
@@ -274,6 +281,7 @@ async def inspect(
                 owned_objects=owned,
                 can_create_temporary=by_public.temporary or by_itself.temporary,
                 public_can_create=any(can for [can] in public),
+                password_version=_version_in(row["mark"]),
                 **usable.get(name, {}),
             )
     return Inspection(
@@ -367,6 +375,11 @@ async def _relations(queries: _Queries, role: int) -> list[RelationFacts]:
         )
         for row in await queries.fetch(checks, _RELATIONS, role)
     ]
+
+
+def _version_in(mark: str | None) -> int | None:
+    found = None if mark is None else _password_version(decode(mark))
+    return int(found[1]) if found else None
 
 
 def _decoded(texts: Iterable[str]) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ that belong together in one request, which Postgres runs as one transaction. Eve
 for a tenant has a comment with the tenant's uid, its mark; an object without it is not ours.
 """
 
+# ruff: noqa: S608 - what is put into queries is of this file
+
 from __future__ import annotations
 
 import re
@@ -19,12 +21,14 @@ from app.domain.nodes.node import CHECK_INTERVAL_MS
 # Postgres compares the marks, because a comment may be in any encoding. CREATE DATABASE cannot be
 # part of a transaction: a database that a crash left unmarked is recognised by its owner, the role
 # that was marked before. 'public' as a role means everyone.
-_FACTS = """
+_IS_ROLE_MARKED = """
+coalesce(shobj_description(role.oid, 'pg_authid') = $2
+    or shobj_description(role.oid, 'pg_authid') like $2 || ', password %', false)
+"""
+_FACTS = f"""
 select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
     quote_ident(admin.rolname) as admin,
-    case when role.oid is not null then
-        coalesce(shobj_description(role.oid, 'pg_authid') = $2, false)
-    end as role,
+    case when role.oid is not null then {_IS_ROLE_MARKED} end as role,
     array(
         select kind from (values
             ('role', shobj_description(role.oid, 'pg_authid')),
@@ -42,8 +46,7 @@ select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
     ) as schema,
     (
         select coalesce(shobj_description(oid, 'pg_database') = $2, false) or (
-            datdba is not distinct from role.oid
-            and coalesce(shobj_description(role.oid, 'pg_authid') = $2, false))
+            datdba is not distinct from role.oid and {_IS_ROLE_MARKED})
         from pg_database where datname = $1
     ) as database,
     (
@@ -62,6 +65,9 @@ where admin.rolname = current_user
 """
 TENANT_MARK = "poolkeeper tenant "
 """How the mark of a tenant begins; its uid follows."""
+
+VERSION_MARK = ", password "
+"""After the mark of a role; the version of its password follows."""
 
 _EXTENSION_SCHEMAS = """
 select wanted.name, pg_namespace.oid is not null as is_there,

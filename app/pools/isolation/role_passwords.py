@@ -30,6 +30,7 @@ class RolePasswords:
         """Use *key*, at least 32 random bytes; if it is lost, all roles need new passwords."""
         self._key = key
         self._versions: dict[tuple[str, str], int] = {}
+        self._next: dict[tuple[str, str], int] = {}
 
     def __repr__(self) -> str:
         """Hides the key."""
@@ -37,6 +38,15 @@ class RolePasswords:
 
     def password_version(self, server: str, role: str) -> int:
         return self._versions.get((server, role), 1)
+
+    def password_versions(self, server: str, role: str) -> frozenset[int]:
+        """The versions that the role may have."""
+        known = self.password_version(server, role)
+        return frozenset((known, self._next.get((server, role), known)))
+
+    def begin_rotation(self, server: str, role: str, version: int) -> None:
+        """Note that the role may get this version."""
+        self._next[server, role] = version
 
     def set_password_version(self, server: str, role: str, version: int) -> None:
         self._versions[server, role] = version

@@ -12,7 +12,13 @@ import asyncpg
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools import driver
-from app.pools.isolation.objects import TENANT_MARK, ObjectFacts, execute, put_login_role
+from app.pools.isolation.objects import (
+    TENANT_MARK,
+    VERSION_MARK,
+    ObjectFacts,
+    execute,
+    put_login_role,
+)
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.server import Server
 from app.wire import Login
@@ -122,6 +128,10 @@ class IsolationStrategy(ABC):
         """The version of that login's password."""
         return self._role_passwords.password_version(server.name, self.role(spec))
 
+    def password_versions(self, server: Server, spec: TenantSpec) -> frozenset[int]:
+        """The same, and the version that a rotation under way sets."""
+        return self._role_passwords.password_versions(server.name, self.role(spec))
+
     # -- provisioning: each may raise ServerUnavailable, ProvisioningFailed and ObjectsExist -----
 
     async def plan_provisioning(self, server: Server, tenant: Tenant, *, adopt: bool) -> list[str]:
@@ -170,7 +180,7 @@ class IsolationStrategy(ABC):
         """
 
     def mark(self, tenant: Tenant) -> str:
-        """The comment on every object created for the tenant."""
+        """The comment on every object created for the tenant, or its beginning."""
         return f"{TENANT_MARK}{tenant.uid}"
 
     async def _read_facts(
@@ -200,9 +210,11 @@ class IsolationStrategy(ABC):
         version: int | None = None,
     ) -> Iterator[str]:
         role = self.role(tenant.spec)
+        version = version or self._role_passwords.password_version(server.name, role)
         verifier = self._role_passwords.verifier(server.name, role, version)
+        mark = f"{self.mark(tenant)}{VERSION_MARK}{version}"
         limit = None if max_size is None else self.connection_limit(max_size)
-        return put_login_role(facts, role, verifier, self.mark(tenant), connection_limit=limit)
+        return put_login_role(facts, role, verifier, mark, connection_limit=limit)
 
     @abstractmethod
     def _restore_access(self, server: Server, role: str) -> Iterator[str]:
