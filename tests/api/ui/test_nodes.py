@@ -92,6 +92,16 @@ async def test_a_node_shows_its_budget_and_who_waits_on_it(service: Api, tab: Ta
     assert ok(await service.client.get("/v1/refusals"))["items"] == []
 
 
+async def test_an_exhausted_budget_names_those_that_wait_for_it(service: Api, tab: Tab) -> None:
+    beta = await service.tenant("beta")
+    ok(await service.client.put(f"{beta}/pool", json={"max_size": 1000}), 201)
+    async with reporting_node(service.client, WAITING):
+        await tab.page.goto("/#/servers")
+        await expect(tab.page.locator(".server")).to_contain_text(
+            "0 waiting + 3 on nodes Budget exhausted: clients of nodes wait for their tenants'"
+        )
+
+
 async def test_a_tenant_shows_how_many_connections_each_place_may_have(
     service: Api, tab: Tab
 ) -> None:
