@@ -193,6 +193,7 @@ class PgBouncer:
             raise CannotStart(
                 f"PgBouncer did not listen within {_START_SECONDS:g} seconds. {self._log}"
             ) from error
+        self._check_port()
         raise CannotStart(f"PgBouncer ended. {self._log}")
 
     def _check_port(self) -> None:

@@ -32,7 +32,7 @@ class PoolerLog:
 
     @property
     def is_without_port(self) -> bool:
-        """Whether another process has its port, so that it only serves its Unix socket."""
+        """Whether another process has its port: it only serves its Unix socket, or has ended."""
         return _CANNOT_LISTEN in self._end()
 
     def keep_short(self) -> None:
