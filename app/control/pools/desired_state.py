@@ -157,7 +157,11 @@ class DesiredPoolState:
         )
         if others + desired.size.min_size > server.most_kept:
             on_nodes = server.divisible - server.most_kept
-            nodes = f", and nodes keep {on_nodes}" if on_nodes else ""
+            nodes = (
+                f", and nodes keep {on_nodes}: one each, and all that a silent one may have"
+                if on_nodes
+                else ""
+            )
             raise BudgetExceeded(
                 f"min_size {desired.size.min_size} does not fit: other pools keep {others} of the "
                 f"server's {server.divisible} connections already{nodes}. Lower the min_size of "

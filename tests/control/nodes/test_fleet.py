@@ -242,6 +242,8 @@ async def test_a_node_gives_up_what_it_does_not_need_for_a_min_size(site: Site) 
     # A silent node gives up nothing.
     await site.later(STALE_AFTER)
     assert site.server.most_kept == BUDGET - node.liability
+    with pytest.raises(BudgetExceeded, match="all that a silent one may have"):
+        await control.pool_operations.put(control.state("dingo"), change, PERSON)
 
 
 async def test_what_pools_keep_and_what_nodes_may_have_is_the_budget(site: Site) -> None:
