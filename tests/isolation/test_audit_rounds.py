@@ -9,6 +9,7 @@ import pytest
 
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.domain.desired_state import PoolChange
+from app.domain.isolation_checks import AuditCheck, Severity
 from app.domain.isolation_facts import RoleFacts
 from app.domain.tenant import PoolStrategy
 from app.pools.isolation import inspection
@@ -47,6 +48,23 @@ async def test_a_round_audits_every_tenant_with_one_connection_a_server(
         pass
     await control.isolation_audit.run_once()
     assert opened == 2, "a pool that was opened is audited"
+
+
+async def test_a_database_with_the_privileges_that_postgres_gives_is_found(
+    control: Control, postgres_server: Database
+) -> None:
+    """Nobody has granted or revoked anything on it."""
+    await control.tenant("acme")
+    await postgres_server.administer("CREATE DATABASE untouched")
+    try:
+        state = control.state("acme")
+        await control.isolation_audit.audit(control.manager.servers["local"], [state])
+    finally:
+        await postgres_server.administer("DROP DATABASE untouched WITH (FORCE)")
+    assert state.isolation is not None
+    [finding] = state.isolation.findings
+    assert (finding.check, finding.severity) == (AuditCheck.OTHER_DATABASES, Severity.CRITICAL)
+    assert "can connect to database untouched" in finding.detail
 
 
 async def test_of_many_roles_some_become_facts_in_each_turn(

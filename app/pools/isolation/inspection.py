@@ -110,7 +110,8 @@ select grantee,
     ) as connect,
     coalesce(bool_or(privilege_type = 'TEMPORARY') filter (where datname = current_database()),
         false) as temporary
-from pg_database, aclexplode(coalesce(datacl || '{{}}'::aclitem[], acldefault('d', datdba)))
+from pg_database, aclexplode(
+    case when datacl is null then acldefault('d', datdba) else datacl || '{{}}'::aclitem[] end)
 where datallowconn and grantee in (
     select 0::oid union all select oid from pg_roles where rolname = any($1::text[])
 )
