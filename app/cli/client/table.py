@@ -161,17 +161,19 @@ def effect_of(item: Item) -> str | None:
 
 
 def changes(before: Item | None, after: Item | None) -> str:
-    """The fields that differ; all fields for a creation or a deletion."""
+    """The fields that differ, those of objects by their path; all fields if one side is empty."""
     if not before or not after:
         return plain(after or before)
-    return (
-        ", ".join(
-            f"{key} {plain(before.get(key))} → {plain(value)}"
-            for key, value in after.items()
-            if before.get(key) != value
-        )
-        or "-"
-    )
+    return ", ".join(_differences({key: before.get(key) for key in after}, after)) or "-"
+
+
+def _differences(before: Item, after: Item, path: str = "") -> Iterator[str]:
+    for key in {**after, **before}:
+        old, new = before.get(key), after.get(key)
+        if old and new and isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{path}{key}.")
+        elif old != new:
+            yield f"{path}{key} {plain(old)} → {plain(new)}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -230,6 +230,16 @@ def test_changes_are_no_words_of_python() -> None:
     assert changes({}, None) == changes(after, after) == "-"
 
 
+def test_of_an_object_only_what_differs_is_shown() -> None:
+    limits = {"late_share": 0.01, "late_ticks": 2, "trial": {"ticks": 3, "max_ticks": 6}}
+    before = {"mode": "recommend", "demand": limits}
+    changed = {"late_share": 0.01, "late_ticks": 3, "trial": {"ticks": 4, "max_ticks": 6}}
+    assert changes(before, {**before, "demand": changed}) == (
+        "demand.late_ticks 2 → 3, demand.trial.ticks 3 → 4"
+    )
+    assert changes({"labels": {"a": "1", "b": "2"}}, {"labels": {"a": "1"}}) == "labels.b 2 → -"
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_terminal_has_the_width_that_it_says(width: int) -> None:
     with echo_service() as service:
