@@ -41,8 +41,8 @@ _NO_NODE = (
     "psql and drivers need a node."
 )
 _SEVERAL_NODES = (
-    "It names all nodes that serve the tenant, for psql, psycopg, asyncpg and others that take "
-    "several hosts. If a driver takes one, such as node-pg, leave the others out."
+    "The connection string names all ready nodes that serve the tenant, for psql, psycopg, asyncpg "
+    "and others that take several hosts. For a driver that takes one, such as node-pg, keep one."
 )
 
 credentials = resource("List, show, create and revoke the credentials of applications.")
@@ -81,9 +81,9 @@ def create(
         if not session.dry_run:
             if issued["node_connection_string"] is None:
                 print_note(_NO_NODE)
-            print_note(f"Credential {issued['user']}; its password is shown only once:")
-            if len(issued["node_connection_strings"]) > 1:
+            elif len(issued["node_connection_strings"]) > 1:
                 print_note(_SEVERAL_NODES)
+            print_note(f"Credential {issued['user']}; its password is shown only once:")
         return issued
 
     session.change(

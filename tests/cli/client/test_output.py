@@ -106,9 +106,9 @@ def test_a_password_is_printed_alone_and_once(service: EchoService) -> None:
     created = call(service, *words)
     assert created.stdout.startswith("postgresql://acme.web:")
     assert len(created.stdout.splitlines()) == 1
-    first, second = created.stderr.splitlines()
-    assert first == "Credential acme.web; its password is shown only once:"
-    assert "If a driver takes one, such as node-pg" in second
+    note, last = created.stderr.splitlines()
+    assert "For a driver that takes one, such as node-pg" in note
+    assert last == "Credential acme.web; its password is shown only once:"
     document = json.loads(call(service, *words, "--json").stdout)
     assert document["node_connection_string"] == created.stdout.strip()
     assert call(service, *words, "-o", "name").stdout == "web\n"
