@@ -44,7 +44,8 @@ class EntryTotals:
 
     Attributes:
         transactions: those that clients asked for; in sums of `EndedTransactions` those that ended.
-        begun: those of them that got a connection; None if the pooler does not count them.
+        begun: those of them that got a connection; None if the pooler does not count them, or its
+            agent does not report them.
         transaction_seconds: durations of those that ended, with the wait for a connection.
         wait_seconds: waits of those that got a connection, or likewise of those that ended.
         oldest_waits: as the agent saw them; they restart from zero with each agent.
@@ -66,7 +67,7 @@ class EntryTotals:
             earlier = _NOTHING
         return EntryTotals(
             transactions=self.transactions - earlier.transactions,
-            begun=None if self.begun is None else self.begun - (earlier.begun or 0),
+            begun=self._begun_since(earlier),
             transaction_seconds=self.transaction_seconds - earlier.transaction_seconds,
             wait_seconds=self.wait_seconds - earlier.wait_seconds,
             oldest_waits=waits,
@@ -75,12 +76,19 @@ class EntryTotals:
     def continues(self, earlier: EntryTotals) -> bool:
         """Whether no sum has restarted since *earlier*."""
         return (
-            (self.begun is None) is (earlier.begun is None)
-            and (self.begun or 0) >= (earlier.begun or 0)
+            (self._begun_since(earlier) or 0) >= 0
             and self.transactions >= earlier.transactions
             and self.transaction_seconds >= earlier.transaction_seconds
             and self.wait_seconds >= earlier.wait_seconds
         )
+
+    def _begun_since(self, earlier: EntryTotals) -> int | None:
+        """What began after *earlier*; unknown if one agent reported it, and the other did not."""
+        if earlier.transactions == 0:
+            return self.begun
+        if self.begun is None or earlier.begun is None:
+            return None
+        return self.begun - earlier.begun
 
     def plus(self, added: EntryTotals) -> EntryTotals:
         """Add what was *added* after these."""

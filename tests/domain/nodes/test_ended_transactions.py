@@ -131,9 +131,22 @@ def test_a_client_that_gives_up_counts_only_if_the_pooler_does_not_count_what_be
 
 def test_another_pooler_that_counts_what_began_starts_from_zero() -> None:
     before = report(EntryTotals(transactions=100), in_use=0, waiting=0)
-    now = report(EntryTotals(transactions=101, begun=100), in_use=0, waiting=0)
+    now = report(EntryTotals(transactions=99, begun=98), in_use=0, waiting=0)
     _, added = EndedTransactions.since(before).updated(before, now, 1.0)
-    assert added.transactions == 100
+    assert added.transactions == 98
+
+
+@pytest.mark.parametrize(("begun_before", "begun"), [(None, 990), (980, None)])
+def test_an_agent_of_another_release_continues_the_sums_of_its_pooler(
+    begun_before: int | None, begun: int | None
+) -> None:
+    """One that does not report what began, or the first one that does."""
+    sums = EntryTotals(transactions=1000, transaction_seconds=500.0, wait_seconds=20.0)
+    before = report(replace(sums, begun=begun_before), in_use=0, waiting=0)
+    later = replace(sums, transactions=1010, transaction_seconds=505.0, begun=begun)
+    now = report(later, in_use=0, waiting=0)
+    _, added = EndedTransactions.since(before).updated(before, now, 1.0)
+    assert (added.transactions, added.held_seconds) == (10, 5.0)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.97])
