@@ -125,12 +125,11 @@ class NodeRunner:
                     configuration = stored.configuration
                     break
             await pauses.wait()
-        servers = stored.configuration.servers if stored else {}
         return Agent(
             self._engine,
             configuration,
             accepted_at=accepted_at,
-            left={name: server.allotment.connections for name, server in servers.items()},
+            left=stored.left if stored else {},
             clock=self._clock,
         )
 
@@ -231,7 +230,8 @@ class NodeRunner:
         if self._clock() - sent_at >= ANSWER_SECONDS:
             return False  # the service may have released this node in between
         changes.accepted(report, wants_all=answer.wants_all)
-        self._store.accept(sent_at, answer.allotments)
+        committed = {name: server.committed for name, server in report.servers.items()}
+        self._store.accept(sent_at, answer.allotments, committed)
         if agent.allot(answer.allotments):
             self._news.set()
         agent.accepted(sent_at)

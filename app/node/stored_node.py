@@ -1,8 +1,8 @@
 """The files that an agent leaves for the next one, so that it can start while the service is away.
 
 `configuration.json` is what the service sent. `contact.json` has the time of the last accepted
-report, and the allotments in force. It is written before allotments are applied, so that a
-returning agent never uses larger ones. Both are valid for one start of the machine.
+report, what it said, and the allotments in force. It is written before allotments are applied, so
+that a returning agent never uses larger ones. Both are valid for one start of the machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
@@ -35,19 +35,27 @@ class Contact:
     Attributes:
         boot: the start of the machine to which `accepted_at` refers.
         accepted_at: when the report was sent, by `boot_time`.
+        committed: what the report said, by server.
     """
 
     boot: str
     accepted_at: float
     allotments: Mapping[str, Allotment]
+    committed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredNode:
-    """The last state of an earlier agent."""
+    """The last state of an earlier agent.
+
+    Attributes:
+        left: the most connections that its pooler may have, by server. These are more than its
+            allotment if that shrank, and transactions were still under way.
+    """
 
     configuration: NodeConfiguration
     accepted_at: float
+    left: Mapping[str, int]
 
 
 class NodeStore:
@@ -68,18 +76,27 @@ class NodeStore:
         contact = self._read(Contact, _CONTACT)
         if configuration is None or contact is None or contact.boot != self._boot:
             return None
+        configuration = configuration.with_allotments(contact.allotments)
         return StoredNode(
-            configuration=configuration.with_allotments(contact.allotments),
+            configuration=configuration,
             accepted_at=contact.accepted_at,
+            left={
+                name: max(server.allotment.connections, contact.committed.get(name, 0))
+                for name, server in configuration.servers.items()
+            },
         )
 
     def store(self, configuration: NodeConfiguration) -> None:
         """Store what the service sent."""
         self._write(_CONFIGURATION, as_json(configuration))
 
-    def accept(self, sent_at: float, allotments: Mapping[str, Allotment]) -> None:
-        """Store the answer to the report of *sent_at*."""
-        contact = Contact(boot=self._boot, accepted_at=sent_at, allotments=allotments)
+    def accept(
+        self, sent_at: float, allotments: Mapping[str, Allotment], committed: Mapping[str, int]
+    ) -> None:
+        """Store the answer to the report of *sent_at*, and what that said of each server."""
+        contact = Contact(
+            boot=self._boot, accepted_at=sent_at, allotments=allotments, committed=committed
+        )
         self._write(_CONTACT, json.dumps(as_document(contact)).encode())
 
     def _read(self, kind: type[T], name: str) -> T | None:

@@ -290,6 +290,29 @@ async def test_what_an_earlier_agents_pooler_may_have_left_behind_is_reported(
         assert service.reports[heard].servers[SERVER].committed == 2
 
 
+async def test_what_an_earlier_agents_hung_pooler_may_have_is_reported_although_it_may_have_less(
+    site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = ScriptedService(allotted(node, 2, 2))
+    async with AsyncExitStack() as stack:
+        async with running(site, service, stops=False) as first:
+            await eventually(lambda: listens(first))
+            client = await stack.enter_async_context(site.client("acme"))
+            await client.execute("BEGIN")
+            service.latest = allotted(node, 0, 3)
+            await eventually(lambda: service.reports[-1].servers[SERVER].generation == 3)
+            assert service.reports[-1].servers[SERVER].committed == 1
+        heard = len(service.reports)
+        with monkeypatch.context() as patch, paused(pid_of(first)):
+            patch.setattr(console, "DEADLINE_SECONDS", 0.1)
+            async with running(site, service, stops=False):
+                await eventually(lambda: len(service.reports) > heard)
+        assert service.reports[heard].problem
+        assert service.reports[heard].servers[SERVER].committed == 1
+        await client.execute("COMMIT")
+    await first.stop(patience=0.0)
+
+
 async def test_what_runs_with_clients_is_taken_over_however_long_the_service_is_away(
     site: Site, node: NodeConfiguration
 ) -> None:
