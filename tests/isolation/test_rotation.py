@@ -136,6 +136,32 @@ async def test_a_rotation_that_a_restored_catalog_does_not_know_is_found(
     assert await works(control)
 
 
+async def test_a_rotation_that_follows_one_of_unknown_outcome_is_no_finding(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    state = control.state("acme")
+    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
+    rotate = isolation.rotate_password
+
+    async def rotate_and_lose_the_answer(*args: Any, **keywords: Any) -> None:
+        await rotate(*args, **keywords)
+        raise TimeoutError
+
+    async def rotate_nothing(*_: Any, **__: Any) -> None:
+        raise TimeoutError
+
+    for outcome in (rotate_and_lose_the_answer, rotate_nothing):
+        with monkeypatch.context() as patch:
+            patch.setattr(isolation, "rotate_password", outcome)
+            with pytest.raises(ServerUnavailable):
+                await control.rotation.rotate(state, PERSON)
+        assert await password_findings(control) == []
+    await control.rotation.rotate(state, PERSON)
+    assert await password_findings(control) == []
+    assert await works(control)
+
+
 async def password_findings(control: Control) -> list[Finding]:
     state = control.state("acme")
     await control.isolation_audit.audit(control.manager.servers["local"], [state])

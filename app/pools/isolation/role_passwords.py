@@ -40,9 +40,9 @@ class RolePasswords:
         return self._versions.get((server, role), 1)
 
     def password_versions(self, server: str, role: str) -> frozenset[int]:
-        """The versions that the role may have."""
+        """The versions that the role may have: of rotations under way, the last may come first."""
         known = self.password_version(server, role)
-        return frozenset((known, self._next.get((server, role), known)))
+        return frozenset(range(known, self._next.get((server, role), known) + 1)) | {known}
 
     def begin_rotation(self, server: str, role: str, version: int) -> None:
         """Note that the role may get this version."""
