@@ -202,7 +202,10 @@ class Fleet:
         return self._loads.waiting()
 
     def wait_of(self, tenant: TenantSpec) -> Wait | None:
-        """What a tenant's clients wait for on the node where most of them wait; None: none do."""
+        """What a tenant's clients wait for on the node where most of them wait.
+
+        None: none do, or its server is not in the settings.
+        """
         found = [
             (reported.waiting, name, reported)
             for name, node in self.nodes.items()
@@ -210,10 +213,11 @@ class Fleet:
             for reported in (node.latest.entries.get(tenant.id),)
             if reported is not None and reported.waiting
         ]
-        if not found:
+        server = self._manager.servers.get(tenant.server)
+        if not found or server is None:
             return None
         _, name, reported = max(found, key=lambda each: each[:2])
-        node, server = self.nodes[name], self._manager.server(tenant.server)
+        node = self.nodes[name]
         size = self._manager.desired_size(tenant.pool_id, tenant.strategy).max_size
         return WaitingClients(
             node=name,

@@ -301,6 +301,19 @@ async def test_clients_of_a_node_wait_for_the_budget_while_the_node_lacks_some(
     assert site.fleet.wait_of(acme) is None
 
 
+async def test_what_clients_of_a_node_wait_for_is_unknown_once_their_server_has_left_the_settings(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, node = site.control, await site.node("edge")
+    await site.fleet.begin_session(node)
+    # The node has its earlier configuration until it fetches another one.
+    await site.hear(node, entries=(entry("acme", state=EntryState.CLOSED, waiting=2, size=3),))
+    acme = control.state("acme").tenant.spec
+    monkeypatch.delitem(control.manager.servers, "local")
+    assert site.fleet.waiting(acme.id) == 2
+    assert site.fleet.wait_of(acme) is None
+
+
 async def test_an_agent_is_called_when_its_allotment_shrinks_because_others_wait_for_it(
     site: Site,
 ) -> None:
