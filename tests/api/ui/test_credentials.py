@@ -84,3 +84,16 @@ async def test_a_shared_tenant_has_no_such_section(service: Api, tab: Tab) -> No
     await tab.page.goto("/#/tenants/acme")
     await expect(tab.page.locator("#drawer")).to_contain_text("shared on local")
     await expect(tab.page.locator("#credentials-bar")).to_have_count(0)
+
+
+async def test_while_no_node_is_ready_a_new_credential_says_so(service: Api, tab: Tab) -> None:
+    await service.tenant("acme")
+    declared = await service.client.put("/v1/nodes/edge", json={"address": "pools.example:6432"})
+    assert declared.status_code == 201
+    drawer, dialog = tab.page.locator("#drawer"), tab.page.locator("#action")
+    await tab.page.goto("/#/tenants/acme")
+    await drawer.get_by_role("button", name="Show credentials").click()
+    await drawer.get_by_role("button", name="New credential").click()
+    await dialog.get_by_label("Name").fill("web")
+    await dialog.get_by_role("button", name="New credential").click()
+    await expect(drawer.locator("#issued")).to_contain_text("No ready node serves this tenant")

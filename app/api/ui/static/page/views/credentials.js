@@ -61,7 +61,7 @@ function Issued({ credential, onClose }) {
       <${Facts} pairs=${secrets.map((secret) => secret && [secret[0], html`
         <code>${secret[1]}</code> <${Copy} label="Copy" title=${`Copy: ${secret[0]}`} text=${() => secret[1]} />`])} />
       ${nodes && html`<p class="muted">If the node's PgBouncer is older than 1.21, most drivers must not prepare statements.</p>`}
-      ${!nodes && html`<p class="muted">No <a href=${href("nodes")}>node</a> with an address serves this tenant, so drivers cannot connect yet.</p>`}
+      ${!nodes && html`<p class="muted">No ready <a href=${href("nodes")}>node</a> serves this tenant, so drivers cannot connect yet.</p>`}
     </section>`;
 }
 
