@@ -236,13 +236,13 @@ class WaitQueue:
         """
         if not self.count:
             return None
+        if len(self._lines) == 1:
+            [only] = self._lines.values()
+            return only.first() if only.tenant.can_lease else None
         if expected is not None and expected.can_lease:
             line = self._lines.get(expected)
             if line is not None and (waiter := line.first()) is not None:
                 return self._overtaking(line) or waiter
-        if len(self._lines) == 1:
-            [line] = self._lines.values()
-            return line.first() if line.tenant.can_lease else None
         leading = self._leading()
         if not self.expected:
             return leading.unexpected if leading is not None else None
