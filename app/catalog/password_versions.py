@@ -24,14 +24,16 @@ class PasswordVersions(Store):
         """Load all versions except first ones."""
         return await self._database.load(select(*_VERSION), lambda row: PasswordVersion(**row))
 
-    async def advance(self, server: str, role: str, *, event: AuditEvent) -> PasswordVersion:
-        """Set the next version for *role* as desired and not yet applied.
+    async def advance(
+        self, server: str, role: str, *, beyond: int = 1, event: AuditEvent
+    ) -> PasswordVersion:
+        """Set the next version for *role*, larger than *beyond*, as desired and not yet applied.
 
         A version that is not known to be applied is skipped, because Postgres may have it or not.
         """
-        first = {"server": server, "role": role, "version": 2, "applied": False}
+        first = {"server": server, "role": role, "version": beyond + 1, "applied": False}
         grown = {
-            "version": _COLUMNS.version + 1,
+            "version": func.greatest(_COLUMNS.version, beyond) + 1,
             "applied": False,
             "updated_at": func.now(),
         }

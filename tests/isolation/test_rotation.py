@@ -20,6 +20,7 @@ from app.pools.isolation.role_passwords import RolePasswords
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import ROLE_PASSWORDS
+from tests.fixtures.postgres import Database
 
 ALL = pytest.mark.parametrize("strategy", PoolStrategy)
 OWN = pytest.mark.parametrize("strategy", [PoolStrategy.PER_TENANT, PoolStrategy.PER_DATABASE])
@@ -133,6 +134,24 @@ async def test_a_rotation_that_a_restored_catalog_does_not_know_is_found(
     assert finding.detail.endswith(f"Run: poolkeeper tenants rotate {named}")
     await control.rotation.rotate(control.state("acme"), PERSON, whole_pool=is_shared)
     assert await password_findings(control) == []
+    assert await works(control)
+
+
+@ALL
+async def test_after_a_restore_of_the_catalog_no_password_that_was_rotated_away_is_valid_again(
+    control: Control, catalog_database: Database, strategy: PoolStrategy
+) -> None:
+    await control.tenant("acme", strategy)
+    is_shared = strategy is PoolStrategy.SHARED
+    state = control.state("acme")
+    first = await control.rotation.rotate(state, PERSON, whole_pool=is_shared)
+    latest = await control.rotation.rotate(state, PERSON, whole_pool=is_shared)
+    assert latest.version == first.version + 1
+    async with catalog_database.connected() as connection:
+        await connection.execute("DELETE FROM credentials")
+    ROLE_PASSWORDS.set_password_version("local", latest.role, 1)
+    rotation = await control.rotation.rotate(state, PERSON, whole_pool=is_shared)
+    assert rotation.version == latest.version + 1
     assert await works(control)
 
 

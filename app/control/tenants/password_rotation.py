@@ -106,9 +106,14 @@ class PasswordRotation:
             return PlanFor.of(role, plan, warning)
 
         async def execute(plan: PlanFor[str]) -> Rotation:
+            isolation = self._manager.isolations[spec.strategy]
+            # A restored catalog has an earlier version: the next ones were rotated away already.
+            marked = await isolation.marked_password_version(
+                self._manager.server(spec.server), state.tenant
+            )
             event = audit_events.credentials_rotated(state.tenant, plan.subject, actor)
             wanted = await self._catalog.password_versions.advance(
-                spec.server, plan.subject, event=event
+                spec.server, plan.subject, beyond=marked or 1, event=event
             )
             self._begin(wanted)
             audit_events.log(event)

@@ -29,6 +29,9 @@ _FACTS = f"""
 select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
     quote_ident(admin.rolname) as admin,
     case when role.oid is not null then {_IS_ROLE_MARKED} end as role,
+    case when {_IS_ROLE_MARKED} then
+        substring(shobj_description(role.oid, 'pg_authid') from ', password ([0-9]{{1,9}})$')::int
+    end as password_version,
     array(
         select kind from (values
             ('role', shobj_description(role.oid, 'pg_authid')),
@@ -115,6 +118,7 @@ class ObjectFacts:
 
     Attributes:
         role, schema, database: whether it has the tenant's mark; None if it does not exist.
+        password_version: the version of the role's password; None if its mark has none.
         of_tenants: the kinds of objects that have the mark of any tenant.
         is_open_to_public: whether everyone can use the connection's database, and the admin can
             revoke that; *is_public_schema_open*: the same for its schema public.
@@ -124,6 +128,7 @@ class ObjectFacts:
     inherits: bool
     admin: str
     role: bool | None
+    password_version: int | None
     of_tenants: Sequence[str]
     has_attributes: bool
     schema: bool | None

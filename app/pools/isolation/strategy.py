@@ -154,6 +154,12 @@ class IsolationStrategy(ABC):
         With the pool's *max_size*, also set the role's connection limit.
         """
 
+    async def marked_password_version(self, server: Server, tenant: Tenant) -> int | None:
+        """The version that the role's password has by its mark; None if it does not say."""
+        async with server.admin() as connection:
+            facts = await self._read_facts(connection, tenant, adopt=False, kinds=("ROLE",))
+        return facts.password_version
+
     async def rotate_password(
         self, server: Server, tenant: Tenant, version: int, *, fail_soon: bool = False
     ) -> None:
