@@ -28,8 +28,8 @@ def too_many(
         actual, pools: the service's tenants and their pools, by tenant.
         budgets: the connection budget of each server.
     """
-    kept: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    raised: list[tuple[str, str, int]] = []
+    kept: defaultdict[str, int] = defaultdict(int)
+    raised: list[tuple[str, str, int, int]] = []
     for tenant, declared in sorted(manifest.tenants.items()):
         found = actual.get(tenant, {})
         if "shared" in {declared.strategy, found.get("strategy")} or declared.pool is None:
@@ -38,14 +38,14 @@ def too_many(
         now: int = pools[tenant]["desired"]["min_size"] if tenant in pools else 0
         wanted = now if declared.pool.min_size is None else declared.pool.min_size
         if server in budgets:
-            kept[server][tenant] = min(now, wanted)
+            kept[server] += min(now, wanted)
             if wanted > now:
-                raised.append((tenant, server, wanted))
+                raised.append((tenant, server, now, wanted))
     refused = {}
-    for tenant, server, wanted in raised:
-        others = sum(kept[server].values()) - kept[server][tenant]
+    for tenant, server, now, wanted in raised:
+        others = kept[server] - now
         if others + wanted <= budgets[server]:
-            kept[server][tenant] = wanted
+            kept[server] = others + wanted
         else:
             refused[tenant] = (
                 f"min_size {wanted} does not fit: other pools of this file keep {others} of the "

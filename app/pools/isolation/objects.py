@@ -18,19 +18,27 @@ import asyncpg
 from app.domain.errors import ObjectsExist, ProvisioningFailed
 from app.domain.nodes.node import CHECK_INTERVAL_MS
 
+TENANT_MARK = "poolkeeper tenant "
+"""How the mark of a tenant begins; its uid follows."""
+
+VERSION_MARK = ", password "
+"""After the mark of a role; the version of its password follows."""
+
 # Postgres compares the marks, because a comment may be in any encoding. CREATE DATABASE cannot be
 # part of a transaction: a database that a crash left unmarked is recognised by its owner, the role
 # that was marked before. 'public' as a role means everyone.
-_IS_ROLE_MARKED = """
+_IS_ROLE_MARKED = f"""
 coalesce(shobj_description(role.oid, 'pg_authid') = $2
-    or shobj_description(role.oid, 'pg_authid') like $2 || ', password %', false)
+    or shobj_description(role.oid, 'pg_authid') like $2 || '{VERSION_MARK}%', false)
 """
 _FACTS = f"""
 select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
     quote_ident(admin.rolname) as admin,
     case when role.oid is not null then {_IS_ROLE_MARKED} end as role,
     case when {_IS_ROLE_MARKED} then
-        substring(shobj_description(role.oid, 'pg_authid') from ', password ([0-9]{{1,9}})$')::int
+        substring(
+            shobj_description(role.oid, 'pg_authid') from '{VERSION_MARK}([0-9]{{1,9}})$'
+        )::int
     end as password_version,
     array(
         select kind from (values
@@ -66,11 +74,6 @@ left join pg_roles as role on role.rolname = $1
 left join pg_namespace as public on public.nspname = 'public'
 where admin.rolname = current_user
 """
-TENANT_MARK = "poolkeeper tenant "
-"""How the mark of a tenant begins; its uid follows."""
-
-VERSION_MARK = ", password "
-"""After the mark of a role; the version of its password follows."""
 
 _EXTENSION_SCHEMAS = """
 select wanted.name, pg_namespace.oid is not null as is_there,
