@@ -48,6 +48,21 @@ class PasswordVersions(Store):
             await record(connection, event)
         return PasswordVersion(server=server, role=role, version=version, applied=False)
 
+    async def record_applied(self, server: str, role: str, version: int) -> None:
+        """Record that Postgres has *version*, which is later than the known one."""
+        values = {"version": version, "applied": True}
+        statement = (
+            insert(password_versions)
+            .values(server=server, role=role, **values)
+            .on_conflict_do_update(
+                index_elements=["server", "role"],
+                set_={**values, "updated_at": func.now()},
+                where=_COLUMNS.version <= version,
+            )
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(statement)
+
     async def mark_applied(self, known: PasswordVersion) -> None:
         """Record that Postgres has this version, unless a later one is desired by now."""
         change = (

@@ -78,7 +78,11 @@ class Service:
         self.credentials = credentials = ApplicationCredentials(catalog, manager, locks)
         self.deletions = TenantDeletions(catalog, manager, credentials, locks)
         self.provisioning = TenantProvisioning(
-            catalog, manager, locks, audit_isolation=self.isolation_audit.audit_provisioned
+            catalog,
+            manager,
+            role_passwords,
+            locks,
+            audit_isolation=self.isolation_audit.audit_provisioned,
         )
 
         self.node_loads = node_loads = NodeLoads()
@@ -89,7 +93,12 @@ class Service:
             catalog, manager, self.fleet, self.node_feed, limits=limits, locks=locks
         )
         self.rotation = PasswordRotation(
-            catalog, manager, role_passwords, locks, self.node_feed.without_logins
+            catalog,
+            manager,
+            role_passwords,
+            locks,
+            without_logins=self.node_feed.without_logins,
+            audit_isolation=self.isolation_audit.audit_pool,
         )
 
         self.unsaved_changes = unsaved = UnsavedChanges(catalog, manager, outbox, locks)

@@ -1,7 +1,9 @@
 """A password is rotated without an error for a borrower; an interrupted rotation is finished."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -133,6 +135,10 @@ async def test_a_rotation_that_a_restored_catalog_does_not_know_is_found(
     named = "TENANT --shared" if is_shared else "acme"
     assert finding.detail.endswith(f"Run: poolkeeper tenants rotate {named}")
     await control.rotation.rotate(control.state("acme"), PERSON, whole_pool=is_shared)
+    # Nobody waits for the next audit to see that it is mended.
+    report = control.state("acme").isolation
+    assert report is not None
+    assert AuditCheck.PASSWORD not in {each.check for each in report.findings}
     assert await password_findings(control) == []
     assert await works(control)
 
@@ -152,6 +158,49 @@ async def test_after_a_restore_of_the_catalog_no_password_that_was_rotated_away_
     ROLE_PASSWORDS.set_password_version("local", latest.role, 1)
     rotation = await control.rotation.rotate(state, PERSON, whole_pool=is_shared)
     assert rotation.version == latest.version + 1
+    assert await works(control)
+
+
+@ALL
+async def test_provisioning_after_a_restore_of_the_catalog_keeps_the_later_password(
+    control: Control, catalog_database: Database, strategy: PoolStrategy
+) -> None:
+    await control.tenant("acme", strategy)
+    is_shared = strategy is PoolStrategy.SHARED
+    state = control.state("acme")
+    server, isolation = control.manager.servers["local"], control.manager.isolations[strategy]
+    old = isolation.login(server, state.tenant.spec)
+    latest = await control.rotation.rotate(state, PERSON, whole_pool=is_shared)
+    async with catalog_database.connected() as connection:
+        await connection.execute("DELETE FROM credentials")
+    ROLE_PASSWORDS.set_password_version("local", latest.role, 1)
+    ROLE_PASSWORDS._next.clear()
+    assert len(await password_findings(control)) == 1
+    await control.provisioning.provision(state, PERSON)
+    assert state.isolation is not None
+    assert AuditCheck.PASSWORD not in {each.check for each in state.isolation.findings}
+    assert await works(control)
+    # The one that was rotated away stays dead, and later ones are new.
+    with pytest.raises(TenantLoginFailed):
+        await server.connect(old)
+    [stored] = await control.catalog.password_versions.load()
+    assert (stored.version, stored.applied) == (latest.version, True)
+    rotation = await control.rotation.rotate(state, PERSON, whole_pool=is_shared)
+    assert rotation.version == latest.version + 1
+
+
+async def test_whoever_adopts_a_role_keeps_no_password_that_was_rotated_away(
+    control: Control, catalog_database: Database
+) -> None:
+    tenant = await control.tenant("acme")
+    latest = await control.rotation.rotate(control.state("acme"), PERSON)
+    # As after a restore of a backup from before the tenant: it is declared again.
+    async with catalog_database.connected() as connection:
+        await connection.execute("DELETE FROM credentials")
+    ROLE_PASSWORDS.set_password_version("local", latest.role, 1)
+    control.manager.put_tenant(replace(tenant, uid=uuid4()))
+    await control.provisioning.provision(control.state("acme"), PERSON, adopt=True)
+    assert ROLE_PASSWORDS.password_version("local", latest.role) == latest.version
     assert await works(control)
 
 
@@ -211,7 +260,8 @@ async def test_a_crash_between_the_steps_is_made_up_for_after_a_restart(
         control.manager,
         ROLE_PASSWORDS,
         control.locks,
-        control.node_feed.without_logins,
+        without_logins=control.node_feed.without_logins,
+        audit_isolation=control.isolation_audit.audit_pool,
     )
     await restarted.load()
     assert await restarted.finish_rotations() == 1

@@ -114,6 +114,18 @@ class IsolationAudit:
                 waiting.clear()
                 await self.audit(server, due)
 
+    async def audit_pool(self, server: Server, pool_id: str) -> None:
+        """Audit all tenants of a pool."""
+        states = in_slices(list(self._manager.tenant_states.values()))
+        await self.audit(
+            server,
+            [
+                state
+                async for state in states
+                if state.tenant.spec.pool_id == pool_id and state.tenant.is_usable
+            ],
+        )
+
     async def audit(self, server: Server, states: Iterable[TenantState]) -> None:
         """Audit the roles of these tenants of *server*, and report on each tenant.
 

@@ -7,7 +7,7 @@ it again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,7 @@ from app.domain.plan import PlanAction, plan_recycle, plan_step, warn_if_shared
 from app.domain.tenant import OBJECT_PREFIX, TenantSpec, shared_pool_id
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
+from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 
 _ROTATE_DEADLINE = 10.0
@@ -53,14 +54,20 @@ class PasswordRotation:
         manager: TenantPoolManager,
         role_passwords: RolePasswords,
         locks: KeyedLocks,
+        *,
         without_logins: Callable[[TenantSpec], AbstractAsyncContextManager[None]],
+        audit_isolation: Callable[[Server, str], Awaitable[None]],
     ) -> None:
-        """*without_logins* keeps nodes from logging in as a tenant during its block."""
+        """Audit a pool with *audit_isolation* if a rotation may have mended a finding.
+
+        *without_logins* keeps nodes from logging in as a tenant during its block.
+        """
         self._catalog = catalog
         self._manager = manager
         self._role_passwords = role_passwords
         self._locks = locks
         self._without_logins = without_logins
+        self._audit_isolation = audit_isolation
         self._unapplied: dict[tuple[str, str], PasswordVersion] = {}
 
     async def load(self) -> None:
@@ -113,12 +120,14 @@ class PasswordRotation:
             )
             event = audit_events.credentials_rotated(state.tenant, plan.subject, actor)
             wanted = await self._catalog.password_versions.advance(
-                spec.server, plan.subject, beyond=marked or 1, event=event
+                spec.server, plan.subject, beyond=max(1, marked), event=event
             )
             self._begin(wanted)
             audit_events.log(event)
             rotation = await self._apply(state, wanted)
             await check_login(self._manager, state.tenant)
+            if state.isolation is not None and state.isolation.findings:
+                await self._audit_isolation(self._manager.server(spec.server), spec.pool_id)
             return rotation
 
         lock = partial(self._locks.hold, spec.pool_id)

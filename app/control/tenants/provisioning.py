@@ -22,6 +22,7 @@ from app.domain.errors import (
     TenantLoginFailed,
 )
 from app.domain.plan import PlanAction, plan_step
+from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
@@ -38,12 +39,14 @@ class TenantProvisioning:
         self,
         catalog: Catalog,
         manager: TenantPoolManager,
+        role_passwords: RolePasswords,
         locks: KeyedLocks,
         *,
         audit_isolation: AuditIsolation,
     ) -> None:
         self._catalog = catalog
         self._manager = manager
+        self._role_passwords = role_passwords
         self._locks = locks
         self._audit_isolation = audit_isolation
 
@@ -102,9 +105,16 @@ class TenantProvisioning:
         isolation = self._manager.isolations[spec.strategy]
         server = self._manager.server(spec.server)
         max_size = self._manager.most_connections(spec)
-        lock = self._locks.hold(lock_of_role(server.name, isolation.role(spec)))
+        role = isolation.role(spec)
+        lock = self._locks.hold(lock_of_role(server.name, role))
         try:
             async with lock, asyncio.timeout(_PROVISION_DEADLINE):
+                version = await isolation.marked_password_version(server, tenant, adopt=adopt)
+                if version > self._role_passwords.password_version(server.name, role):
+                    # The catalog was restored, or is another one. An earlier password may be known
+                    # to somebody: that may be why it was rotated.
+                    await self._catalog.password_versions.record_applied(server.name, role, version)
+                    self._role_passwords.set_password_version(server.name, role, version)
                 return await isolation.provision(server, tenant, adopt=adopt, max_size=max_size)
         except TimeoutError as error:
             raise ServerUnavailable("The server took too long to create it.") from error

@@ -35,11 +35,10 @@ _FACTS = f"""
 select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
     quote_ident(admin.rolname) as admin,
     case when role.oid is not null then {_IS_ROLE_MARKED} end as role,
-    case when {_IS_ROLE_MARKED} then
-        substring(
-            shobj_description(role.oid, 'pg_authid') from '{VERSION_MARK}([0-9]{{1,9}})$'
-        )::int
-    end as password_version,
+    substring(
+        shobj_description(role.oid, 'pg_authid')
+        from '^poolkeeper .*{VERSION_MARK}([0-9]{{1,9}})$'
+    )::int as password_version,
     array(
         select kind from (values
             ('role', shobj_description(role.oid, 'pg_authid')),
@@ -121,7 +120,7 @@ class ObjectFacts:
 
     Attributes:
         role, schema, database: whether it has the tenant's mark; None if it does not exist.
-        password_version: the version of the role's password; None if its mark has none.
+        password_version: the version of the role's password; None if it has no mark that says it.
         of_tenants: the kinds of objects that have the mark of any tenant.
         is_open_to_public: whether everyone can use the connection's database, and the admin can
             revoke that; *is_public_schema_open*: the same for its schema public.

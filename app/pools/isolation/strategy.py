@@ -154,11 +154,13 @@ class IsolationStrategy(ABC):
         With the pool's *max_size*, also set the role's connection limit.
         """
 
-    async def marked_password_version(self, server: Server, tenant: Tenant) -> int | None:
-        """The version that the role's password has by its mark; None if it does not say."""
+    async def marked_password_version(
+        self, server: Server, tenant: Tenant, *, adopt: bool = False
+    ) -> int:
+        """The version of the role's password by its mark; 0 if there is none."""
         async with server.admin() as connection:
-            facts = await self._read_facts(connection, tenant, adopt=False, kinds=("ROLE",))
-        return facts.password_version
+            facts = await self._read_facts(connection, tenant, adopt=adopt, kinds=("ROLE",))
+        return facts.password_version or 0
 
     async def rotate_password(
         self, server: Server, tenant: Tenant, version: int, *, fail_soon: bool = False
