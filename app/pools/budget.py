@@ -25,6 +25,7 @@ class ConnectionBudget(Generic[P]):
         used: connections open, connecting or closing.
         closing: those of them that are closing.
         is_frozen: whether pools keep what they have, because nothing else can be opened.
+        keeps_min_size: whether no pool gives up a connection of its min_size for others.
         connect_slots: limits how many connections are being opened, or closed for others.
         claims: the connections that pools want beyond those they have.
         unsatisfied: the pools that want more.
@@ -39,6 +40,7 @@ class ConnectionBudget(Generic[P]):
         self.used = 0
         self.closing = 0
         self.is_frozen = False
+        self.keeps_min_size = True
         self.connect_slots = connect_slots or ConnectLimiter()
         self.claims: Claims[P] = Claims()
         self.unsatisfied = self.claims.by_pool

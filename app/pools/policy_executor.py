@@ -6,6 +6,7 @@ a caller, so `run` never re-enters itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -89,6 +90,12 @@ class PolicyExecutor(Generic[P]):
             changed = self._carry_out(actions, pool)
         self._recheck_at(None, actions.recheck_at)
 
+    def keep_min_size(self, pools: Iterable[P], *, keeps: bool) -> None:
+        """Let *pools*, all of this server, keep their min_size, or let others have it by need."""
+        self.budget.keeps_min_size = keeps
+        for pool in pools:
+            self.run(pool)
+
     def _carry_out(self, actions: Actions[P], pool: P | None) -> P | None:
         """Carry out *actions*; return the pool that they change."""
         slots, changed = self.budget.connect_slots, pool
@@ -161,7 +168,7 @@ class PolicyExecutor(Generic[P]):
             budget.claims.put(claim_of(pool, wanted, budget, now))
         else:
             budget.claims.drop(pool)
-        if has_spare(pool):
+        if has_spare(pool, budget):
             budget.spare.bring_forward(pool, spare_at(pool, budget))
         if own.in_use and lends(pool) and (waiter := pool.waiters.next()) is not None:
             # Connections that should have come back by then may not have.
@@ -183,7 +190,7 @@ class PolicyExecutor(Generic[P]):
         spare = budget.spare
         while (budget.unsatisfied or budget.is_over) and (first := spare.first) is not None:
             donor, at = first
-            if not has_spare(donor):
+            if not has_spare(donor, budget):
                 spare.drop(donor)
             elif (until := spare_at(donor, budget)) > at:
                 spare.postpone(donor, until)

@@ -152,7 +152,7 @@ def decide(pool: P | None, budget: ConnectionBudget[P], now: float) -> Actions[P
        no slot is in use: otherwise such claims, which repeat, would delay other pools' logins.
     5. Only a slot is free, and too few places will become free: an idle connection of another pool
        closes. It is the one whose time for its own tenant ended first; none is taken below a
-       min_size.
+       min_size, see `floor_of`.
 
     A connection that comes back while its pool has work is the sixth case: see `keeps`.
     """
@@ -231,7 +231,7 @@ def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], no
       used less than half as much, waits only for the end of the shortest slice.
     """
     if budget.is_over:
-        return budget.is_frozen or pool.connections.live < pool.size.min_size
+        return budget.is_frozen or pool.connections.live < floor_of(pool, budget)
     claim, waiter = first_claim(budget, now), pool.waiters.next()
     user = connection.last_user if waiter is None else waiter.tenant_state
     if claim is None or user is None or not _may_lose(pool, claim, budget):
@@ -260,7 +260,7 @@ def _may_lose(pool: P, claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
         and not budget.is_frozen
         and budget.connect_slots.busy < min(budget.connect_slots.limit, most_moves(budget.limit))
         and budget.claims.wanted_besides(pool, promised) > promised
-        and pool.connections.live >= pool.size.min_size
+        and pool.connections.live >= floor_of(pool, budget)
     )
 
 
@@ -312,9 +312,18 @@ def _shortest_slice(budget: ConnectionBudget[P], user: TenantState) -> float:
     return shortest_slice(budget.move_seconds, user.weight / budget.mean_weight)
 
 
-def has_spare(pool: PoolFacts) -> bool:
-    """Whether *pool* has an idle connection beyond its min_size."""
-    return bool(pool.connections.idle) and pool.connections.live > pool.size.min_size
+def floor_of(pool: PoolFacts, budget: ConnectionBudget[P]) -> int:
+    """The connections that *pool* opens without callers, and that are not taken from it.
+
+    While the min_size of all pools does not fit into what nodes leave of the budget, there are
+    none: if some pools kept theirs, callers of the others would never get one.
+    """
+    return pool.size.min_size if budget.keeps_min_size else 0
+
+
+def has_spare(pool: PoolFacts, budget: ConnectionBudget[P]) -> bool:
+    """Whether *pool* has an idle connection beyond those that it keeps."""
+    return bool(pool.connections.idle) and pool.connections.live > floor_of(pool, budget)
 
 
 def spare_at(pool: PoolFacts, budget: ConnectionBudget[P], *, from_large: bool = False) -> float:
@@ -348,17 +357,17 @@ def shortfall(pool: P, budget: ConnectionBudget[P], now: float) -> int:
     """How many connections *pool* would open now if the budget had them."""
     if not (lends(pool) and pool.can_open):
         return 0
-    size, own = pool.size, pool.connections
+    own = pool.connections
     room = min(pool.most - own.open, budget.connect_slots.most_of_one - own.connecting)
     if room <= 0:
         return 0
     if pool.is_failing:
         # One attempt shows whether the failure is over: more would hold places that others can use.
         room = min(room, 1 - own.connecting)
-    floor = size.min_size
+    floor = floor_of(pool, budget)
     if pool.state is _WARMING_UP and not budget.is_exhausted:
         # Nothing is taken from other pools only to fill a pool up.
-        floor = max(floor, size.warmup_size)
+        floor = max(floor, pool.size.warmup_size)
     wanted = wanted_for_waiters(pool, budget, now)
     return max(0, min(max(wanted, floor - own.live - own.connecting), room))
 

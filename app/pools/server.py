@@ -236,16 +236,32 @@ class Server:
         self._probe = self._recheck = None
         await self.admins.close()
 
-    def share(self, *, others: int, most: int | None, kept: int = 0, lack: bool = False) -> None:
+    def share(
+        self,
+        *,
+        others: int,
+        most: int | None,
+        kept: int = 0,
+        lack: bool = False,
+        keeps_min_size: bool = True,
+    ) -> None:
         """Leave *others* connections to nodes, and use at most *most*.
 
         Idle ones beyond it close. Nodes keep *kept* of theirs whatever pools want. *lack*: their
-        clients wait for more.
+        clients wait for more. *keeps_min_size*: whether the min_size of all pools fits beside that.
         """
         self._kept_by_others, self.nodes_lack = kept, lack
         if (others, most) != (self._others, self._most):
             self._others, self._most = others, most
             self._update_limit()
+        if keeps_min_size is not self.budget.keeps_min_size:
+            _log.info(
+                "min_size of all pools fits"
+                if keeps_min_size
+                else "min_size of all pools does not fit beside nodes",
+                server=self.name,
+            )
+            self.policy_executor.keep_min_size(list(self._pools), keeps=keeps_min_size)
 
     def attach(self, pool: AttachedPool) -> None:
         """Tell *pool* from now on when the server is lost and when it is back."""

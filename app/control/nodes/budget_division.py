@@ -166,6 +166,11 @@ class BudgetDivision:
     def _budget(self, server: Server) -> int:
         return server.divisible - self.unexplained(server.name)
 
+    def _room(self, server: Server) -> int:
+        """The most connections that pools can keep beside those that nodes keep."""
+        kept = sum(self._kept_by(node, server.name) for node in self._nodes.values())
+        return max(0, self._budget(server) - kept)
+
     def _holders(self, server: Server) -> list[Holder]:
         demand = self._own_demand[server.name]
         own = Holder(
@@ -173,7 +178,7 @@ class BudgetDivision:
             demand=max(demand.connections, _PROCESS_FLOOR),
             commitment=self._own[server.name],
             weight=max(demand.weight, _IDLE_WEIGHT),
-            kept=self._own_kept.get(server.name, 0),
+            kept=min(self._own_kept.get(server.name, 0), self._room(server)),
         )
         return [own, *(self._holder(node, server.name) for node in self._nodes.values())]
 
@@ -227,7 +232,13 @@ class BudgetDivision:
             own = own.send(Allotment(generation=1, connections=most))
         kept = sum(self._kept_by(node, server.name) for node in self._nodes.values())
         lack = any(self._lacks(node, server.name) for node in self._nodes.values())
-        server.share(others=others, most=own.current, kept=kept, lack=lack)
+        server.share(
+            others=others,
+            most=own.current,
+            kept=kept,
+            lack=lack,
+            keeps_min_size=self._own_kept.get(server.name, 0) <= self._room(server),
+        )
         self._own[server.name] = own.acknowledge(own.generation, server.budget.used)
 
     def _kept_by(self, node: TrackedNode, server: str) -> int:

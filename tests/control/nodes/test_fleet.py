@@ -26,7 +26,7 @@ from app.domain.errors import (
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.declaration import NodeSpec
 from app.domain.nodes.gate import EntryState
-from app.domain.nodes.node import ABSENT_FOR, STALE_AFTER, NodeState
+from app.domain.nodes.node import ABSENT_FOR, GONE_AFTER, STALE_AFTER, NodeState
 from app.domain.nodes.report import EntryReport, ServerReport
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy, TenantId
@@ -261,6 +261,46 @@ async def test_what_pools_keep_and_what_nodes_may_have_is_the_budget(site: Site)
     # However many clients the node has, it can have no more.
     assert (server.used, server.budget.limit, server.on_nodes) == (6, 6, 6)
     assert node.allotments()["local"].connections == 6
+
+
+async def test_a_node_gets_a_connection_although_pools_keep_the_whole_budget(site: Site) -> None:
+    control, manager = site.control, site.control.manager
+    for name in TENANTS:
+        change = PoolChange(min_size=4, max_size=4)
+        await control.pool_operations.put(control.state(name), change, PERSON)
+    await eventually(lambda: site.server.budget.used == BUDGET)
+    node = await site.node("edge")
+    async with AsyncExitStack() as leases:
+        for name in TENANTS:
+            for _ in range(4):
+                await leases.enter_async_context(manager.lease(name, timeout=60))
+        await site.fleet.begin_session(node)
+        await site.later(0)
+        await site.hear(node, committed=0)
+        # No lease is cut for it.
+        assert (site.server.used, node.liability) == (BUDGET, 0)
+    await eventually(lambda: site.server.used == BUDGET - 1)
+    await site.hear(node, busy=TENANTS)
+    # Pools keep all but one for each node, whatever its clients need.
+    assert (site.server.used, node.liability, site.server.budget.limit) == (11, 1, 11)
+    await eventually(lambda: site.server.budget.used == site.server.budget.limit)
+    # The tenant that lost one is served by what others keep idle.
+    async with AsyncExitStack() as leases:
+        for name in TENANTS[:2]:
+            for _ in range(4):
+                await leases.enter_async_context(manager.lease(name, timeout=60))
+        async with AsyncExitStack() as others:
+            for _ in range(3):
+                await others.enter_async_context(manager.lease(TENANTS[2], timeout=60))
+            site.check()
+    site.check()
+    # Once the node has gone, pools keep their min_size again.
+    await site.later(STALE_AFTER)
+    await site.later(GONE_AFTER)
+    await site.later(ABSENT_FOR)
+    assert node.liability == 0
+    await site.later(0)
+    await eventually(lambda: site.server.budget.used == BUDGET)
 
 
 async def test_clients_of_a_node_wait_for_the_budget_while_the_node_lacks_some(
