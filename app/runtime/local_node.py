@@ -49,12 +49,12 @@ _log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def local_node(settings: Settings, service: Service) -> AsyncIterator[None]:
-    """Run a node beside *service* for a block, if there is a PgBouncer."""
+    """Run a node beside *service* for a block; without a PgBouncer, say so as its problem."""
     try:
-        engine, store = await asyncio.to_thread(_build, settings)  # it runs a program
         await _declare(settings, service)
+        engine, store = await asyncio.to_thread(_build, settings)  # it runs a program
     except (NodeError, PoolkeeperError) as error:
-        _log.warning("no PgBouncer node", reason=str(error))
+        _note_failure(service.fleet, error)
         yield
         return
     _log.info(
@@ -64,7 +64,7 @@ async def local_node(settings: Settings, service: Service) -> AsyncIterator[None
     )
     control_plane = LocalControlPlane(service.fleet, service.node_feed)
     runner = NodeRunner(engine, control_plane, store, is_patient=True)
-    running = service.supervisor.start_once("local node", _run(runner, settings))
+    running = service.supervisor.start_once("local node", _run(runner, service.fleet))
     try:
         yield
     finally:
@@ -73,11 +73,17 @@ async def local_node(settings: Settings, service: Service) -> AsyncIterator[None
         await engine.stop(patience=settings.shutdown_seconds)
 
 
-async def _run(runner: NodeRunner, settings: Settings) -> None:
+async def _run(runner: NodeRunner, fleet: Fleet) -> None:
     try:
         await runner.run()
     except (NodeError, ServiceError) as error:
-        _log.warning("no PgBouncer node", port=settings.node_port, reason=str(error))
+        _note_failure(fleet, error)
+
+
+def _note_failure(fleet: Fleet, error: Exception) -> None:
+    _log.warning("no PgBouncer node", reason=str(error))
+    if (node := fleet.nodes.get(NAME)) is not None:
+        node.failure = str(error)
 
 
 def _build(settings: Settings) -> tuple[PgBouncer, NodeStore]:

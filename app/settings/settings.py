@@ -250,10 +250,10 @@ class Settings(BaseSettings):
 
     node: Literal["off", "auto"] = "off"
     """`auto`: run a PgBouncer node on loopback, if there is a PgBouncer on the path; without one
-    the service still works, and logs what is missing. It ends with the service: its clients are
-    disconnected, and have no connections for seconds, at each restart; those of a separate
-    `poolkeeper node` do not notice. Off, because nodes usually run beside applications; `make run`
-    and `make demo` set `auto`."""
+    the service still works, and the node's `problem` says what is missing. It ends with the
+    service: its clients are disconnected, and have no connections for seconds, at each restart;
+    those of a separate `poolkeeper node` do not notice. Off, because nodes usually run beside
+    applications; `make run` and `make demo` set `auto`."""
 
     node_port: Port = 6432
     """TCP port of that node; 6432, the default of PgBouncer."""

@@ -148,5 +148,10 @@ async def test_without_a_pgbouncer_the_service_works_and_says_what_to_install(
         async with api_with(node="auto") as api:
             url = await api.tenant("acme")
             assert await api.value(url, "SELECT session_user") == "tenant_acme"
+            # Where operators look for the problems of nodes.
+            assert await _is(api, "joining", "Install the package pgbouncer.")
+            metrics = (await api.client.get("/metrics")).text
+            assert 'poolkeeper_node_problem{node="local"} 1.0' in metrics
+            assert ok(await api.client.get("/v1/stats"))["nodes"]["troubled"] == 1
     [warning] = [each for each in logs if each["event"] == "no PgBouncer node"]
     assert warning["reason"] == "Install the package pgbouncer."

@@ -38,7 +38,11 @@ def node_metrics(fleet: Fleet) -> Iterator[Metric]:
         "poolkeeper_node_problem",
         "Whether each node reports a problem that somebody must solve.",
         ("node",),
-        {(name,): bool(each.report.problem) for name, each in heard.items()},
+        {
+            (name,): bool(node.problem)
+            for name, node in nodes.items()
+            if node.latest or node.failure
+        },
     )
     yield gauge(
         "poolkeeper_node_outdated",

@@ -155,8 +155,8 @@ class Fleet:
 
         Its agent reports its own problems. This process sees at once that a server is away.
         """
-        if node.latest is not None and node.latest.report.problem:
-            return node.latest.report.problem
+        if node.problem:
+            return node.problem
         if node.is_outdated:
             return f"It has not applied its configuration for {node.outdated_seconds:.0f} s."
         known = (self._manager.servers.get(name) for name in sorted(node.servers))

@@ -44,6 +44,7 @@ class TrackedNode:
         reports: the reports of its agents.
         last_session: the latest session number that was given out.
         absent_since: when Postgres stopped showing its back-ends; None: it shows some.
+        failure: why this process cannot run its agent; empty if it can, or is not to.
     """
 
     def __init__(self, declared: DeclaredNode, clock: Callable[[], float]) -> None:
@@ -60,6 +61,7 @@ class TrackedNode:
         self.reports = HeardReports()
         self.last_session = 0
         self.absent_since: float | None = None
+        self.failure = ""
         self._called_at: float | None = None
         self._awaited_since: float | None = None
         # Since when a report is awaited that tells which sizes are in force.
@@ -111,6 +113,13 @@ class TrackedNode:
             configured=latest is not None and latest.report.version > 0,
             draining=self.declared.draining,
         ).state
+
+    @property
+    def problem(self) -> str:
+        """What its agent cannot do, or why there is none; empty if nothing is known."""
+        if self.failure and not self.is_reachable:
+            return self.failure
+        return self.latest.report.problem if self.latest is not None else ""
 
     @property
     def is_reachable(self) -> bool:
