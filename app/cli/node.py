@@ -87,15 +87,15 @@ def node(
         ),
     ] = 30,
     max_idle_transaction: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="SECONDS",
             help="Maximum time that a client is idle inside a transaction, before it is "
-            "disconnected.",
+            "disconnected; default: two thirds of --max-wait.",
             min=1,
             max=86_400,
         ),
-    ] = 60,
+    ] = None,
     directory: Annotated[
         Path,
         typer.Option(

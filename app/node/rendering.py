@@ -89,8 +89,9 @@ class PoolerSettings:
             None: a quarter. PgBouncer before 1.24 has no such limit.
         max_wait: the most seconds that a client waits for a connection: for its tenant's turn, for
             a person to resume the tenant, or for Postgres to come back.
-        max_idle_transaction: the most seconds that a client may be idle inside a transaction. The
-            default is the age at which the service suspects a leak of a lease of its own.
+        max_idle_transaction: the most seconds that a client may be idle inside a transaction; None:
+            two thirds of `max_wait`, so that clients outlast another's idle transaction while they
+            wait.
         refuse_vulnerable: whether to refuse a version with a known vulnerability.
     """
 
@@ -102,7 +103,7 @@ class PoolerSettings:
     max_clients: int = 1000
     max_tenant_clients: int | None = None
     max_wait: int = 30
-    max_idle_transaction: int = 60
+    max_idle_transaction: int | None = None
     refuse_vulnerable: bool = False
 
     def __post_init__(self) -> None:
@@ -113,6 +114,11 @@ class PoolerSettings:
                 f"Clients would send passwords and data in clear to {self.address}. Give the node"
                 " a TLS certificate and key, or let it listen on loopback."
             )
+
+    @property
+    def most_idle_seconds(self) -> int:
+        """The most seconds that a client may be idle inside a transaction."""
+        return self.max_idle_transaction or max(1, self.max_wait * 2 // 3)
 
     @property
     def tls_files(self) -> tuple[Path, ...]:
@@ -201,7 +207,7 @@ def _ini(
         f"auth_hba_file = {_setting(str(directory / HBA))}",
         f"max_client_conn = {settings.max_clients}",
         f"query_wait_timeout = {settings.max_wait}",
-        f"idle_transaction_timeout = {settings.max_idle_transaction}",
+        f"idle_transaction_timeout = {settings.most_idle_seconds}",
         f"server_tls_sslmode = {_setting(mode)}",
     ]
     if mode in _VERIFYING:

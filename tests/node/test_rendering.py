@@ -39,6 +39,17 @@ def test_an_entry_is_a_line_in_each_file() -> None:
     assert users == ["acme.jobs", "acme.web", "tenant_acme"]
 
 
+@pytest.mark.parametrize(
+    ("knobs", "seconds"),
+    [({}, 20), ({"max_wait": 1}, 1), ({"max_wait": 9, "max_idle_transaction": 60}, 60)],
+)
+def test_clients_wait_for_longer_than_another_may_be_idle_unless_an_operator_says_otherwise(
+    knobs: dict[str, Any], seconds: int
+) -> None:
+    files = rendered(configuration(entry("acme")), **knobs)
+    assert f"\nidle_transaction_timeout = {seconds}\n" in files.ini
+
+
 def test_the_same_configuration_is_the_same_text() -> None:
     one, other = entry("acme", logins=("acme.web",)), entry("bravo", logins=("bravo.web",))
     settings = PoolerSettings()
