@@ -204,6 +204,7 @@ class Agent:
             if chosen is None:
                 return
             self._applied_at = self._clock()
+            self._entries.expect({entry.name: chosen.size_of(entry) for entry in chosen.entries})
             await self._engine.apply(chosen)
         except (CannotRender, NotInForce) as error:
             # The pooler keeps its present configuration. This one is tried again, in case someone
@@ -214,8 +215,7 @@ class Agent:
                 self._withheld = revoked(self._in_force, wanted).keys()
             if self.configuration is wanted:
                 self._is_pending = True
-            if isinstance(error, NotInForce):
-                await self._read_back()
+            await self._read_back()
             return
         await self._read_back()
         # Entries opened with the previous sizes, after the last look.
@@ -285,13 +285,14 @@ class Agent:
         gated = self._gated(server)
         self._do_clients_wait |= any(map(_waits_for_turn, gated))
         actions = decide(self._allotted(server), gated, self._clock())
+        # Whatever is reported in the meantime counts what is about to open, and what still closes.
+        for name in actions.open:
+            self._entries.enter(name, EntryState.OPEN, self._clock())
         if actions.close:
             await self._engine.close(*actions.close)
             for name in actions.close:
                 self._entries.enter(name, EntryState.CLOSING, self._clock())
         if actions.open:
-            for name in actions.open:
-                self._entries.enter(name, EntryState.OPEN, self._clock())
             await self._engine.open(*actions.open)
 
     async def _cut_strangers(self) -> None:

@@ -47,6 +47,15 @@ class TrackedEntries(Mapping[str, TrackedEntry]):
         self._all = entries
         self._awake = {name for name, tracked in entries.items() if not tracked.is_at_rest}
 
+    def expect(self, sizes: Mapping[str, int]) -> None:
+        """Note the sizes of a configuration that is being applied.
+
+        Until they are read back, an entry may have its present size or that one.
+        """
+        for name, size in sizes.items():
+            if (tracked := self._all.get(name)) is not None:
+                tracked.size = max(tracked.size, size)
+
     def saw(self, measures: Mapping[str, EntryMeasure], now: float) -> None:
         """Take in measurements of all entries that have had a client."""
         busy = [name for name, each in measures.items() if each.connections or each.waiting]

@@ -6,11 +6,13 @@ import asyncio
 import os
 import socket
 from dataclasses import replace
+from functools import partial
 
 import psycopg
 import pytest
 
 from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.gate import EntryState
 from app.node import agent as module
 from app.node import pgbouncer, rendering
 from app.node.agent import Agent
@@ -41,6 +43,12 @@ async def committed_to(agent: Agent, generation: int) -> int:
     """What a report says of the allotment; the size of everything before it is in force."""
     report = (await agent.report(1, 1)).servers[SERVER]
     return report.committed if report.generation >= generation else 999
+
+
+async def opens(agent: Agent, entry: str) -> bool:
+    """Whether an entry is open after another look."""
+    await agent.look()
+    return agent._entries[entry].state is EntryState.OPEN
 
 
 async def waiting(engine: pgbouncer.PgBouncer, entry: str) -> bool:
@@ -124,6 +132,60 @@ async def test_a_smaller_allotment_is_observed_without_an_error(site: Site) -> N
 
 async def _at_most(agent: Agent, connections: int, generation: int) -> bool:
     return await committed_to(agent, generation) <= connections
+
+
+async def test_a_size_counts_while_it_is_applied_although_a_smaller_allotment_comes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.make_roles("acme")
+    small, large = site.entry("acme", size=2), site.entry("acme", size=5)
+    monkeypatch.setattr(module, "RELOAD_INTERVAL", 0.0)
+    monkeypatch.setattr(module, "URGENT_INTERVAL", 0.0)
+    async with site.started(site.configuration(small, allotment=5)) as engine:
+        agent = Agent(engine, site.configuration(small, allotment=5))
+        await agent.start()
+        async with busy(site, ["acme"], clients=1):
+            await eventually(partial(opens, agent, "acme"))
+        apply = engine.apply
+
+        async def overtaken(node: NodeConfiguration) -> None:
+            agent.configure(allot(node, 2, generation=2))
+            await apply(node)
+            # PgBouncer has the larger size by now.
+            assert await committed_to(agent, 2) >= 5
+
+        monkeypatch.setattr(engine, "apply", overtaken)
+        agent.configure(site.configuration(large, allotment=5, version=2))
+        await agent.look()
+        assert (await engine.read_back())["acme"].size == 5
+
+
+async def test_an_entry_that_is_about_to_open_counts_while_others_close(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await six_tenants(site, allotment=4)
+    async with site.started(node) as engine:
+        agent = Agent(engine, node)
+        await agent.start()
+        asking = asyncio.create_task(site.role_of("acme"), name="acme")
+        await eventually(partial(opens, agent, "acme"))
+        await asking
+        # It is idle by now.
+        await agent.look()
+        assert not agent._entries["acme"].is_busy
+        close, counted = engine.close, list[int]()
+
+        async def watched(*entries: str) -> None:
+            await close(*entries)
+            counted.append(await committed_to(agent, 1))
+
+        monkeypatch.setattr(engine, "close", watched)
+        async with busy(site, ["bravo", "coral"], clients=1):
+            for name in ("bravo", "coral"):
+                await eventually(partial(waiting, engine, name))
+            await agent.look()
+            # One of them opens in the free half; acme closes for the other.
+            assert counted == [4]
 
 
 async def test_a_smaller_size_is_observed_under_load_without_an_error(
