@@ -180,13 +180,17 @@ class Console:
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[None]:
-        """Close the connection if an answer is incomplete or late."""
+        """Close the connection if an answer is incomplete or late, or nobody waits for it."""
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 yield
         except (TimeoutError, OSError, EOFError) as error:
             self.close()
             raise ConsoleLost(f"PgBouncer's console does not answer: {error!r}") from error
+        except asyncio.CancelledError:
+            # Otherwise the rest of this answer would be taken for the next command's.
+            self.close()
+            raise
 
 
 def quoted(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ from app.node.errors import CommandRefused, ConsoleLost, NothingListens
 from app.node.messages import Row
 from app.node.process import Account
 from tests.fixtures.processes import is_root, paused
+from tests.fixtures.waiting import eventually
 from tests.node.site import Site, pid_of
 
 
@@ -50,6 +52,21 @@ async def test_commands_are_answered_and_a_refused_one_changes_nothing(site: Sit
         assert console.is_closed
         with pytest.raises(ConsoleLost, match="closed"):
             await console.run("SHOW VERSION")
+
+
+async def test_an_answer_that_nobody_waits_for_is_not_taken_for_the_next_one(site: Site) -> None:
+    async with site.started(site.configuration()) as engine:
+        await engine.measure()
+        console = engine._console
+        assert console is not None
+        with paused(pid_of(engine)):
+            asking = asyncio.create_task(engine.clients(), name="ask")
+            await eventually(console._turn.locked)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+        assert await engine.read_back() == {}
+        assert await engine.measure() == {}
 
 
 @pytest.mark.skipif(not is_root(), reason="only root can be another user")
