@@ -26,6 +26,7 @@ from app.node.control_plane import ControlPlane
 from app.node.engine import Engine
 from app.node.errors import (
     AgentReplaced,
+    CannotRender,
     ConsoleLost,
     NodeError,
     NothingListens,
@@ -68,7 +69,7 @@ class NodeRunner:
     ) -> None:
         """Run *engine* as *service* says.
 
-        If *is_patient*, an agent whose pooler does not start reports why, and tries again.
+        If *is_patient*, an agent whose pooler cannot start here reports why, and tries again.
         """
         self._engine = engine
         self._is_patient = is_patient
@@ -95,7 +96,8 @@ class NodeRunner:
         try:
             await agent.start()
         except NodeError as error:
-            if not (self._is_patient or isinstance(error, ConsoleLost)):
+            # What the service sent can be corrected there, if it says so.
+            if not (self._is_patient or isinstance(error, (CannotRender, ConsoleLost))):
                 raise
             failure = error
         try:

@@ -461,3 +461,18 @@ async def test_a_configuration_that_cannot_be_in_force_is_reported_and_nothing_s
         service.change(replace(node, version=3))
         await eventually(lambda: service.reports[-1].version == 3)
         assert not service.reports[-1].problem
+
+
+async def test_a_first_configuration_that_cannot_be_in_force_is_reported_until_it_is_corrected(
+    site: Site, node: NodeConfiguration
+) -> None:
+    bad = replace(node.entries[0], database="two\nlines")
+    service = ScriptedService(replace(node, entries=(bad,)))
+    async with running(site, service):
+        await eventually(lambda: service.reports)
+        assert "cannot have the value" in service.reports[-1].problem
+        assert service.reports[-1].version == 0
+        service.change(replace(node, version=2))
+        await eventually(lambda: service.reports[-1].version == 2)
+        assert not service.reports[-1].problem
+        assert await site.role_of("acme") == "tenant_acme"
