@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.domain.time_sharing import KEPT_MOVES, most_moves
-from app.pools.scheduling_policy import decide
+from app.pools.scheduling_policy import decide, floor_of
 from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer
 
 LIMITS = st.sampled_from([0, 1, 2, 3, 5, 8, 12, 16])
@@ -121,6 +121,10 @@ class PolicyMachine(RuleBasedStateMachine):
         self.budget.freeze(frozen=frozen)
         self.server.policy_executor.run()
 
+    @rule(keeps=st.booleans())
+    def keep_min_size(self, *, keeps: bool) -> None:
+        self.server.policy_executor.keep_min_size(self.pools, keeps=keeps)
+
     @rule(seconds=st.sampled_from([0.1, 0.6, 1.5]))
     def pass_time(self, seconds: float) -> None:
         self.server.clock.let_pass(seconds)
@@ -162,6 +166,11 @@ class PolicyMachine(RuleBasedStateMachine):
     def the_limit_holds_unless_it_was_lowered(self) -> None:
         assert self.budget.used <= self.highest
         self.highest = max(self.budget.limit, min(self.highest, self.budget.used))
+
+    @invariant()
+    def nothing_beyond_the_limit_is_idle_unless_a_min_size_is_kept(self) -> None:
+        if self.budget.is_over and not (self.budget.is_frozen or self.budget.keeps_min_size):
+            assert not any(pool.idle for pool in self.pools), self.pools
 
     @invariant()
     def nobody_waits_beside_an_idle_connection_of_his_own(self) -> None:
@@ -219,7 +228,7 @@ class PolicyMachine(RuleBasedStateMachine):
         for pool in self.pools:
             if pool.is_open:
                 unused = [one for one in pool.idle if one.idle_since <= self.now - KEPT]
-                idle += min(len(unused), max(0, pool.live - pool.size.min_size))
+                idle += min(len(unused), max(0, pool.live - floor_of(pool, self.budget)))
         return max(0, self.budget.free + idle)
 
     @property

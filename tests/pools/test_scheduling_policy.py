@@ -178,6 +178,30 @@ def test_no_pool_gives_below_its_min_size(server: ModelServer) -> None:
     assert (len(kept.idle), kept.closing) == (2, 1)
 
 
+def test_while_the_min_size_of_all_pools_does_not_fit_none_is_kept(server: ModelServer) -> None:
+    pools = [ModelPool(name, server, min_size=1).with_idle(1) for name in "ab"]
+    leased = ModelPool("c", server, min_size=1).with_leased(1)
+    server.set_limit(1)
+    assert [len(pool.idle) for pool in pools] == [1, 1]
+    executor = server.policy_executor
+    executor.keep_min_size([*pools, leased], keeps=False)
+    assert [pool.closing for pool in pools] == [1, 1]
+    for pool in pools:
+        pool.close_one()
+    # Nobody opens it again without a caller, but whoever has one gets a connection.
+    assert server.budget.used == 1
+    assert leased.release()
+    pools[0].ask()
+    assert leased.closing == 1
+    leased.close_one()
+    pools[0].connect()
+    assert pools[0].served
+    server.set_limit(3)
+    assert server.budget.used == 1
+    executor.keep_min_size([*pools, leased], keeps=True)
+    assert [pool.open for pool in (*pools, leased)] == [1, 1, 1]
+
+
 def test_a_connection_is_kept_no_longer_than_its_tenant_takes_to_come_back() -> None:
     server = ModelServer(1)
     thinking, poor = ModelPool("thinking", server).with_leased(1), ModelPool("poor", server)
