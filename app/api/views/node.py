@@ -63,8 +63,9 @@ class NodeView(BaseModel):
         examples=["PgBouncer 1.25.2"],
     )
     problem: str | None = Field(
-        description="What its agent cannot do, for how long it has not applied its configuration, "
-        "or which of its servers is unavailable to this service; null when all is well.",
+        description="What its agent cannot do, why this service cannot run that of node `local`, "
+        "for how long it has not applied its configuration, or which of its servers is unavailable "
+        "to this service; null when all is well.",
         examples=[None],
     )
     warnings: list[str] = Field(description="Known weaknesses of that version.", examples=[[]])
