@@ -288,6 +288,9 @@ class _Exchange:
         upstream = self._upstream
         headers = [each for each in upstream.headers if each[0] not in _NOT_RETURNED]
         headers.append((INSTANCE, upstream.url.encode()))
+        if not (self._body.is_whole or upstream.keeps_alive):
+            # Nobody waits for the rest of the body.
+            headers.append((b"connection", b"close"))
         await self._send(
             {"type": "http.response.start", "status": upstream.status, "headers": headers}
         )

@@ -45,7 +45,11 @@ class UpstreamSilent(UpstreamLost):
 
 
 class Upstream(asyncio.Protocol):
-    """A connection with one request at a time."""
+    """A connection with one request at a time.
+
+    Attributes:
+        keeps_alive: whether the other side takes another request after this one.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -55,7 +59,7 @@ class Upstream(asyncio.Protocol):
         self.has_begun = False
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
-        self._is_head = self._is_complete = self._keeps_alive = False
+        self._is_head = self._is_complete = self.keeps_alive = False
         self._chunks: deque[bytes] = deque()
         self._unsent = 0
         self._arrived: asyncio.Future[None] | None = None
@@ -68,7 +72,7 @@ class Upstream(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self.status, self.headers = 0, []
         self._is_head = method == "HEAD"
-        self.has_begun = self._is_complete = self._keeps_alive = False
+        self.has_begun = self._is_complete = self.keeps_alive = False
         self._write(head)
 
     async def write(self, data: bytes) -> None:
@@ -143,7 +147,7 @@ class Upstream(asyncio.Protocol):
     @property
     def is_reusable(self) -> bool:
         """Whether another request may follow."""
-        return self._is_complete and self._keeps_alive and self.is_open
+        return self._is_complete and self.keeps_alive and self.is_open
 
     def close(self) -> None:
         """Close the connection; whoever waits for it gets UpstreamLost."""
@@ -231,7 +235,7 @@ class Upstream(asyncio.Protocol):
             self.headers = []
             return
         self.status, self.has_begun = status, True
-        self._keeps_alive = parser.should_keep_alive()
+        self.keeps_alive = parser.should_keep_alive()
         if self._is_head:  # its length is that of the response to GET
             self._is_complete = True
 

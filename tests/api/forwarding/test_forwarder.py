@@ -277,6 +277,9 @@ async def test_a_body_that_is_late_is_the_active_instance_to_wait_for(
                 found, said = await client.answer()
                 assert found == status
                 assert said.get("body", "body") == "body"
+                if status == 408:
+                    async with asyncio.timeout(30):
+                        assert await client.reader.read() == b""
 
 
 async def test_the_kernel_ends_a_connection_to_an_instance_that_vanishes() -> None:
