@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -91,6 +92,29 @@ async def test_lists_are_read_page_by_page(
         assert [each["id"] async for each in client.items(listed, limit=3)] == names[:3]
         assert [each["id"] async for each in client.items(listed)] == names
         assert [each async for each in client.items(listed, limit=0)] == []
+
+
+REQUESTS = [
+    each
+    for _, each in inspect.getmembers(api, inspect.isfunction)
+    if each.__module__ == api.__name__
+]
+
+
+async def test_a_service_knows_every_request_and_its_parameters(service: Served) -> None:
+    problems: list[ProblemError] = []
+    async with AsyncClient(str(service.client.base_url)) as client:
+        for request in REQUESTS:
+            given = inspect.signature(request).parameters.values()
+            named = {each.name: "x" for each in given if each.kind is not each.VAR_KEYWORD}
+            try:
+                await client.send(request(**named))
+            except ProblemError as problem:
+                problems.append(problem)
+    # A resource may be missing, a path may not.
+    others = [each for each in problems if not each.code.endswith("-not-found")]
+    assert {each.status for each in others} <= {409, 422}
+    assert "unknown_parameter" not in {error["code"] for each in others for error in each.errors}
 
 
 async def test_a_change_can_expect_a_version(service: Served) -> None:
