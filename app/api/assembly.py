@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from typing import Any, cast
@@ -105,6 +106,7 @@ def assemble(
     app.state.require_if_match = require_if_match
     app.state.serves_sql = serves_sql
     app.state.provided = {}
+    app.state.long_bodies = asyncio.Lock()
     app.state.service = None
     app.state.forwarder = None
     app.state.readiness = None

@@ -42,7 +42,7 @@ from app.api.http.sparse_fields import (
 FloatMode = Literal["float", "lossless-float"]
 
 _OK = 200
-# A longer body is parsed in its own turn of the event loop.
+# Longer bodies take turns: each step of one has its own round of the event loop.
 _LONG_BODY = 64 * 1024
 _EMPTY: tuple[object, ...] = (None, {})
 
@@ -82,24 +82,29 @@ class StrictRequest(Request):
         """Raises 400 for anything that is not strict JSON, 413 for too many values."""
         if not hasattr(self, "_json"):
             body = await self.body()
-            is_long = len(body) > _LONG_BODY
-            if is_long:
+            if len(body) <= _LONG_BODY:
+                self._json = self._parse(body)
+                return self._json
+            # Counting, parsing and checking take some ten milliseconds each.
+            async with self.app.state.long_bodies:
                 if has_too_many_values(body):
                     raise HTTPException(413, TOO_MANY_VALUES)
                 await asyncio.sleep(0)
-            try:
-                self._json = jiter.from_json(
-                    body,
-                    allow_inf_nan=False,
-                    cache_mode="none",
-                    catch_duplicate_keys=True,
-                    float_mode=self._float_mode,
-                )
-            except ValueError as error:
-                raise HTTPException(400, malformed_json(str(error))) from error
-            if is_long:
+                self._json = self._parse(body)
                 await asyncio.sleep(0)
         return self._json
+
+    def _parse(self, body: bytes) -> Any:  # noqa: ANN401 - same
+        try:
+            return jiter.from_json(
+                body,
+                allow_inf_nan=False,
+                cache_mode="none",
+                catch_duplicate_keys=True,
+                float_mode=self._float_mode,
+            )
+        except ValueError as error:
+            raise HTTPException(400, malformed_json(str(error))) from error
 
 
 async def refuse_unknown_parameters(request: Request) -> None:

@@ -1,7 +1,11 @@
 """The number of values that a body can have, whatever its strings contain."""
 
+import asyncio
 import json
+from types import SimpleNamespace
+from typing import Any
 
+import jiter
 import pytest
 
 from app.api.http.body_limits import MAX_VALUES, has_too_many_values
@@ -62,6 +66,36 @@ async def test_more_values_are_refused_where_none_are_expected(standing_api: Api
     for path in ("/v1/tenants/acme/pool/pause", "/v1/nodes/self/reports"):
         response = await standing_api.client.post(path, content=body, headers=AS_JSON)
         problem(response, 413, "content-too-large")
+
+
+async def test_long_bodies_take_turns_so_that_others_are_served_in_between(
+    standing_api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = 0
+    parsed_in: list[int] = []
+
+    async def count_rounds() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    def parse(body: bytes, **options: Any) -> object:
+        parsed_in.append(rounds)
+        return jiter.from_json(body, **options)
+
+    monkeypatch.setattr("app.api.http.strict_route.jiter", SimpleNamespace(from_json=parse))
+    body = json.dumps({f"unknown-{number}": 1 for number in range(5_000)}).encode()
+    counting = asyncio.create_task(count_rounds(), name="count rounds")
+    answers = await asyncio.gather(
+        *(
+            standing_api.client.put("/v1/tenants/acme", content=body, headers=AS_JSON)
+            for _ in range(5)
+        )
+    )
+    counting.cancel()
+    assert [each.status_code for each in answers] == [422] * 5
+    assert len(set(parsed_in)) == 5
 
 
 def test_the_longest_report_of_a_node_has_few_enough() -> None:
