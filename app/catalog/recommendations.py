@@ -71,7 +71,7 @@ class Recommendations(Store):
         Raises:
             RecommendationNotFound: there is none with this id.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.reading() as connection:
             return await _find(connection, recommendation_id)
 
     async def page(

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from traceback import format_exception
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -14,7 +15,7 @@ from app.catalog.catalog import Catalog
 from app.catalog.database import CONNECTIONS, CatalogAddress, translate_outages
 from app.catalog.migrate import migrate
 from app.domain.desired_state import Tenant
-from app.domain.errors import CatalogUnavailable, StaleVersion
+from app.domain.errors import CatalogUnavailable, RecommendationNotFound, StaleVersion
 from app.embedded import EmbeddedPostgres
 from tests.catalog.values import event, spec
 from tests.fixtures.catalog import address_of
@@ -25,8 +26,10 @@ from tests.fixtures.waiting import eventually
 
 
 @asynccontextmanager
-async def opened(address: CatalogAddress, *, deadline: float = 5.0) -> AsyncIterator[Catalog]:
-    catalog = Catalog(address, deadline=deadline)
+async def opened(
+    address: CatalogAddress, *, epoch: int | None = None, deadline: float = 5.0
+) -> AsyncIterator[Catalog]:
+    catalog = Catalog(address, epoch=epoch, deadline=deadline)
     try:
         yield catalog
     finally:
@@ -203,8 +206,10 @@ async def test_a_write_on_a_read_only_catalog_is_an_outage(
     name = catalog_database.database
     async with catalog_database.connected() as connection:
         await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    async with opened(catalog_address) as catalog:
+    async with opened(catalog_address, epoch=1) as catalog:
         assert await catalog.tenants.load() == ()
+        with pytest.raises(RecommendationNotFound):
+            await catalog.recommendations.get(uuid4())
         with pytest.raises(CatalogUnavailable):
             await save(catalog)
 
