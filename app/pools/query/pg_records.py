@@ -41,12 +41,16 @@ class AnonymousRecords:
         self._unresolved: dict[Leaf, None] = {}
         self._parts = self._objects = 0
 
-    def read(self, data: bytes, oid: int, depth: int = 0) -> Generator[None, None, Tree]:
-        """Parse a record, an array of records or a value in them into a tree, in steps.
+    def read(self, data: bytes, oid: int) -> Generator[None, None, Tree]:
+        """Parse a record or an array of records into a tree, in steps.
 
         Raises:
             StatementFailed: it is nested too deeply, or has too many values.
         """
+        # A view, because each level would copy all that is inside.
+        return self._read(memoryview(data), oid, 0)
+
+    def _read(self, data: memoryview, oid: int, depth: int) -> Generator[None, None, Tree]:
         if depth > _MAX_DEPTH:
             raise StatementFailed(
                 f"A record is nested more than {_MAX_DEPTH} levels deep; cast it to text or json.",
@@ -56,7 +60,7 @@ class AnonymousRecords:
             return (yield from self._fields(data, depth))
         if oid == RECORD_ARRAY:
             return (yield from self._elements(data, depth))
-        leaf = (oid if oid != _UNKNOWN else _TEXT, data)
+        leaf = (oid if oid != _UNKNOWN else _TEXT, bytes(data))
         if leaf not in self._json and leaf not in self._unresolved:
             self._unresolved[leaf] = None
             self._count(1)
@@ -103,7 +107,7 @@ class AnonymousRecords:
                 separator = ","
             yield "]" if tree else "[]"
 
-    def _fields(self, data: bytes, depth: int) -> Generator[None, None, Tree]:
+    def _fields(self, data: memoryview, depth: int) -> Generator[None, None, Tree]:
         self._count(1)
         fields: list[Tree] = []
         at = 4
@@ -112,7 +116,7 @@ class AnonymousRecords:
             fields.append(part)
         return fields
 
-    def _elements(self, data: bytes, depth: int) -> Generator[None, None, Tree]:
+    def _elements(self, data: memoryview, depth: int) -> Generator[None, None, Tree]:
         dimensions, oid = _int(data, 0), _int(data, 8)
         sizes = [_int(data, 12 + 8 * number) for number in range(dimensions)]
         at = 12 + 8 * dimensions
@@ -126,7 +130,7 @@ class AnonymousRecords:
         return elements
 
     def _part(
-        self, data: bytes, at: int, oid: int, depth: int
+        self, data: memoryview, at: int, oid: int, depth: int
     ) -> Generator[None, None, tuple[Tree, int]]:
         """Parse the value whose length is at *at*; return its tree and its end."""
         self._parts += 1
@@ -136,7 +140,7 @@ class AnonymousRecords:
         if length < 0:
             return None, begin
         end = begin + length
-        return (yield from self.read(data[begin:end], oid, depth + 1)), end
+        return (yield from self._read(data[begin:end], oid, depth + 1)), end
 
     def _count(self, objects: int) -> None:
         """Count *objects* that are kept until everything is resolved."""
@@ -149,5 +153,5 @@ class AnonymousRecords:
             )
 
 
-def _int(data: bytes, at: int) -> int:
+def _int(data: memoryview, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "big")

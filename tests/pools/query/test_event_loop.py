@@ -36,6 +36,7 @@ LARGE = [
     "repeat(e'\\x01', 1300000)",
     "('[\"' || repeat('\\n', 2000000) || '\"]')::json",
     "(select array_agg(array[row()]) from generate_series(1, 20000))",
+    f"{'row(' * 15}repeat('x', 8000000){')' * 15}",
     "(select range_agg(int4range(i, i + 1)) from generate_series(1, 200000, 2) i)",
 ]
 TOO_LARGE = [
