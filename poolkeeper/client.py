@@ -112,7 +112,7 @@ class Client:
                     response.read()
                     raise problem_of(response)
                 for line in response.iter_lines():
-                    if (event := event_of(line)) is not None:
+                    if (event := event_of(line, self._http.base_url)) is not None:
                         yield event
         except httpx.HTTPError as error:
             raise failure(error, self._http.base_url) from error
@@ -182,7 +182,7 @@ class AsyncClient:
                     await response.aread()
                     raise problem_of(response)
                 async for line in response.aiter_lines():
-                    if (event := event_of(line)) is not None:
+                    if (event := event_of(line, self._http.base_url)) is not None:
                         yield event
         except httpx.HTTPError as error:
             raise failure(error, self._http.base_url) from error

@@ -140,15 +140,12 @@ class Exchange(Generic[T]):
         try:
             document = response.json()
         except (ValueError, RecursionError) as error:
-            raise self._unexpected() from error
+            raise _unexpected(self._url) from error
         if not isinstance(document, dict):
-            raise self._unexpected()
+            raise _unexpected(self._url)
         if self._is_list and not isinstance(document.get("items"), list):
-            raise self._unexpected()
+            raise _unexpected(self._url)
         return document
-
-    def _unexpected(self) -> UnexpectedResponse:
-        return UnexpectedResponse(f"{shown(self._url)} does not respond like Poolkeeper.")
 
 
 class Pages(Generic[Item]):
@@ -199,12 +196,25 @@ def problem_of(response: httpx.Response) -> ProblemError:
     return ProblemError(response.status_code, document if isinstance(document, dict) else {})
 
 
-def event_of(line: str) -> dict[str, Any] | None:
-    """Parse a line of server-sent events; None if it has no document."""
+def event_of(line: str, url: httpx.URL) -> dict[str, Any] | None:
+    """Parse a line of server-sent events from *url*; None if it has no document.
+
+    Raises:
+        UnexpectedResponse: the document is not one of the service's.
+    """
     if not line.startswith(_DATA):
         return None
-    event: dict[str, Any] = json.loads(line.removeprefix(_DATA))
+    try:
+        event = json.loads(line.removeprefix(_DATA))
+    except (ValueError, RecursionError) as error:
+        raise _unexpected(url) from error
+    if not isinstance(event, dict):
+        raise _unexpected(url)
     return event
+
+
+def _unexpected(url: httpx.URL) -> UnexpectedResponse:
+    return UnexpectedResponse(f"{shown(url)} does not respond like Poolkeeper.")
 
 
 def _asks_for_retry(problem: ProblemError) -> bool:

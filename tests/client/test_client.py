@@ -320,6 +320,16 @@ async def test_what_is_not_safe_is_not(request_: Any, responses: list[Any], erro
         assert script.responses == []
 
 
+@pytest.mark.parametrize("event", [b"data: <html>\n\n", b"data: [1]\n\n"])
+async def test_a_stream_of_something_else_is_unexpected(event: bytes) -> None:
+    with scripted((200, event), (200, event)) as script:
+        async with AsyncClient(script.url) as client:
+            with pytest.raises(UnexpectedResponse, match="does not respond like Poolkeeper"):
+                await anext(client.stream_stats())
+        with Client(script.url) as sync_client, pytest.raises(UnexpectedResponse):
+            await asyncio.to_thread(next, sync_client.stream_stats())
+
+
 async def test_a_change_that_expects_a_version_is_not_repeated_blindly() -> None:
     with scripted(None) as script:
         async with AsyncClient(script.url) as client:
