@@ -268,23 +268,25 @@ class WaitQueue:
         """
         if connection in self.expected:
             self._forget(connection)
-        line = self._leading()
-        own = self._lines.get(returning)
-        if own is not None and own is not line:
-            if own.is_outdated:
-                self._place(own)
-            if self._precedes(own, line):
-                line = own
-        if line is None:
-            return None
-        waiter = line.unexpected
-        self.expected[connection] = line, next(self._expectations)
-        line.expected += 1
-        if line.expected < len(line.callers):
+        if len(self._lines) == 1:
+            [line] = self._lines.values()
+            more = line.expected + (line.tenant is not returning)
+            waiter = line.first(beyond=line.expected) if line.tenant.has_room_for(more) else None
+            if waiter is None:
+                return None
             self._mark(line)
         else:
-            # Usually no other caller of the tenant waits.
-            line.unexpected = line.place = None
+            line = self._leading_after(returning)
+            if line is None:
+                return None
+            waiter = line.unexpected
+            if line.expected + 1 < len(line.callers):
+                self._mark(line)
+            else:
+                # Usually no other caller of the tenant waits.
+                line.unexpected = line.place = None
+        line.expected += 1
+        self.expected[connection] = line, next(self._expectations)
         return waiter
 
     def unexpect(self, connection: PooledConnection) -> TenantState | None:
@@ -311,12 +313,6 @@ class WaitQueue:
     def _leading(self) -> _Line | None:
         """The line of the next waiter for which no connection is expected."""
         self._place_stale()
-        if len(self._lines) == 1:
-            [line] = self._lines.values()
-            if line.is_outdated:
-                self._place(line)
-            able = line.unexpected is not None and line.tenant.has_room_for(line.expected + 1)
-            return line if able else None
         order, now = self._order, self._clock()
         while order:
             place = order[0]
@@ -336,6 +332,15 @@ class WaitQueue:
             line.place = (key, *place[1:])
             heapreplace(order, line.place)
         return None
+
+    def _leading_after(self, returning: TenantState) -> _Line | None:
+        """The same line, once a lease of *returning* has ended."""
+        line, own = self._leading(), self._lines.get(returning)
+        if own is None or own is line:
+            return line
+        if own.is_outdated:
+            self._place(own)
+        return own if self._precedes(own, line) else line
 
     def _overtaking(self, line: _Line) -> Waiter | None:
         """The next waiter for which no connection is expected, if its tenant uses much less."""
