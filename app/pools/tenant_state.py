@@ -14,11 +14,11 @@ from app.pools.recent_use import NOTE_EVERY, ConnectionUse, Contenders
 from app.pools.recorder import Recorder
 
 
-class WaitOrder(Protocol):
-    """The queue in which callers of several tenants wait."""
+class WaitLine(Protocol):
+    """The tenant's waiting callers, in the queue of a pool."""
 
-    def reorder(self, tenant: TenantState) -> None:
-        """Note that what *tenant* holds, or may hold, has changed."""
+    def note_change(self) -> None:
+        """Note that what the tenant holds, or may hold, has changed."""
 
 
 class TenantState:
@@ -31,7 +31,7 @@ class TenantState:
 
     __slots__ = (
         "_contenders",
-        "_order",
+        "_line",
         "_usage",
         "isolation",
         "leased",
@@ -51,7 +51,7 @@ class TenantState:
         self.weight = tenant.spec.weight
         self.isolation: IsolationReport | None = None
         self._usage = ConnectionUse()
-        self._order: WaitOrder | None = None
+        self._line: WaitLine | None = None
         self._contenders = contenders or Contenders()
 
     def update(self, tenant: Tenant) -> None:
@@ -60,8 +60,8 @@ class TenantState:
             self._contenders.reweigh(self.weight, tenant.spec.weight)
         self.tenant = tenant
         self.weight = tenant.spec.weight
-        if self._order is not None:
-            self._order.reorder(self)
+        if self._line is not None:
+            self._line.note_change()
 
     def lease_begun(self, wait: float, now: float) -> None:
         """Count another lease, which waited *wait* seconds."""
@@ -69,8 +69,8 @@ class TenantState:
         if now >= usage.noted_at + NOTE_EVERY:
             usage.note(self.leased, now)
         usage.begin_lease(now)
-        if self._order is not None:
-            self._order.reorder(self)
+        if self._line is not None:
+            self._line.note_change()
         elif not self.leased:
             self._contenders.join(self.weight)
         self.leased += 1
@@ -80,18 +80,18 @@ class TenantState:
         """Count a lease that ended after *hold* seconds."""
         self._usage.end_lease(now)
         self.leased -= 1
-        if self._order is not None:
+        if self._line is not None:
             if not self.leased:
                 self._usage.note(0, now)
-            self._order.reorder(self)
+            self._line.note_change()
         elif not self.leased:
             self._contenders.leave(self.weight)
         self.recorder.record_release(hold, now)
 
-    def wait_begun(self, order: WaitOrder, now: float) -> None:
-        """Count another waiting caller, in that *order* of tenants."""
+    def wait_begun(self, line: WaitLine, now: float) -> None:
+        """Count another waiting caller, in that *line*."""
         if not self.waiting:
-            self._order = order
+            self._line = line
             if not self.leased:
                 self._usage.note(0, now)
                 self._contenders.join(self.weight)
@@ -101,7 +101,7 @@ class TenantState:
         """Count *callers*, at least one, that no longer wait."""
         self.waiting -= callers
         if not self.waiting:
-            self._order = None
+            self._line = None
             if not self.leased:
                 self._contenders.leave(self.weight)
 

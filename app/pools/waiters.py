@@ -75,23 +75,27 @@ class _Line:
     """The callers of one tenant.
 
     Attributes:
+        stale: the lines of its queue whose place must be computed again.
         callers: its waiting callers, in the order in which they came.
         gone: those of them that gave up but have not removed themselves yet.
         expected: number of connections expected for them.
         unexpected: the first of them for which none is expected.
         servable: how many of them could be served at once.
         place: its valid entry in the order of tenants, if it has one.
-        is_stale: whether the last three must be computed again.
     """
 
     tenant: TenantState
+    stale: dict[_Line, None]
     callers: OrderedDict[Waiter, None] = field(default_factory=OrderedDict)
     gone: set[Waiter] = field(default_factory=set)
     expected: int = 0
     servable: int = 0
     unexpected: Waiter | None = None
     place: _Place | None = None
-    is_stale: bool = False
+
+    def note_change(self) -> None:
+        """Compute its place again before the next use."""
+        self.stale[self] = None
 
     @property
     def is_outdated(self) -> bool:
@@ -143,7 +147,7 @@ class WaitQueue:
         self.expected: dict[PooledConnection, tuple[_Line, int]] = {}
         self._clock = clock
         self._lines: dict[TenantState, _Line] = {}
-        self._stale: list[_Line] = []
+        self._stale: dict[_Line, None] = {}
         self._order: list[_Place] = []
         self._placed = count()
         self._expectations = count()
@@ -170,13 +174,14 @@ class WaitQueue:
         if line is None:
             if len(self._lines) == 1:
                 # While it was alone, it had no entry.
-                self._mark(*self._lines.values())
-            line = self._lines[tenant] = _Line(tenant)
+                for alone in self._lines.values():
+                    alone.note_change()
+            line = self._lines[tenant] = _Line(tenant, self._stale)
         line.callers[waiter] = None
         self.count += 1
         self._since += waiter.since
-        tenant.wait_begun(self, waiter.since)
-        self._mark(line)
+        tenant.wait_begun(line, waiter.since)
+        line.note_change()
         self._deadlines.add(waiter)
 
     def remove(self, waiter: Waiter) -> None:
@@ -191,7 +196,7 @@ class WaitQueue:
         else:
             return
         if line.callers or line.gone:
-            self._mark(line)
+            line.note_change()
         else:
             self._drop(line)
         self._count_out(1, waiter.since)
@@ -220,11 +225,6 @@ class WaitQueue:
     def waiting_seconds(self, now: float) -> float:
         """Sum of the present waits until *now*, in seconds."""
         return max(0.0, self.count * now - self._since)
-
-    def reorder(self, tenant: TenantState) -> None:
-        """Note that what *tenant* holds, or may hold, has changed."""
-        if (line := self._lines.get(tenant)) is not None:
-            self._mark(line)
 
     # -- who is next -------------------------------------------------------------------------
 
@@ -274,14 +274,13 @@ class WaitQueue:
             waiter = line.first(beyond=line.expected) if line.tenant.has_room_for(more) else None
             if waiter is None:
                 return None
-            self._mark(line)
+            line.note_change()
+        elif (leading := self._leading_after(returning)) is None:
+            return None
         else:
-            line = self._leading_after(returning)
-            if line is None:
-                return None
-            waiter = line.unexpected
+            line, waiter = leading, leading.unexpected
             if line.expected + 1 < len(line.callers):
-                self._mark(line)
+                line.note_change()
             else:
                 # Usually no other caller of the tenant waits.
                 line.unexpected = line.place = None
@@ -307,7 +306,8 @@ class WaitQueue:
     def _forget(self, connection: PooledConnection) -> tuple[_Line, int]:
         line, number = self.expected.pop(connection)
         line.expected -= 1
-        self._mark(line)
+        if line.callers:
+            line.note_change()
         return line, number
 
     def _leading(self) -> _Line | None:
@@ -362,16 +362,9 @@ class WaitQueue:
         theirs = other.tenant.key(now, more=other.expected), other.unexpected.since
         return (tenant.key(now, more=own.expected - 1), waiter.since) < theirs
 
-    def _mark(self, line: _Line) -> None:
-        if not line.is_stale:
-            line.is_stale = True
-            self._stale.append(line)
-
     def _place_stale(self) -> None:
         for line in self._stale:
-            line.is_stale = False
-            if self._lines.get(line.tenant) is line:
-                self._place(line)
+            self._place(line)
         self._stale.clear()
 
     def _place(self, line: _Line) -> None:
@@ -396,6 +389,7 @@ class WaitQueue:
     def _drop(self, line: _Line) -> None:
         """Remove *line*, in which nobody waits any more."""
         del self._lines[line.tenant]
+        self._stale.pop(line, None)
         self._servable -= line.servable
         line.callers.clear()
         line.gone.clear()

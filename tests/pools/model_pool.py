@@ -154,7 +154,7 @@ class ModelPool:
     def next(self) -> Any:
         return self.callers[0] if self.callers else None
 
-    def reorder(self, tenant: TenantState) -> None:
+    def note_change(self) -> None:
         """Do nothing: it has only one tenant."""
 
     @property

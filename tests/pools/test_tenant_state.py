@@ -14,14 +14,14 @@ from app.pools.tenant_state import TenantState
 from tests.domain.values import account, metrics
 
 
-class Unordered:
-    """An order without tenants."""
+class Unplaced:
+    """A line in no queue."""
 
-    def reorder(self, tenant: TenantState) -> None:
+    def note_change(self) -> None:
         """Do nothing."""
 
 
-UNORDERED = Unordered()
+UNPLACED = Unplaced()
 
 
 def contending(weight: int, contenders: Contenders) -> TenantState:
@@ -41,7 +41,7 @@ def test_what_was_used_decides_between_tenants_that_hold_nothing() -> None:
     seldom.lease_begun(0.0, 25.0)
     seldom.lease_ended(2.0, 27.0)
     for state in (often, seldom, never):
-        state.wait_begun(UNORDERED, 31.0)
+        state.wait_begun(UNPLACED, 31.0)
     assert never.key(31.0) < seldom.key(31.0) < often.key(31.0)
     assert often.key(31.0) == often.key(1000.0)
 
@@ -51,7 +51,7 @@ def test_long_ago_counts_less_than_lately() -> None:
     for state, begun in ((before, 10.0), (lately, 40.0)):
         state.lease_begun(0.0, begun)
         state.lease_ended(3.0, begun + 3)
-        state.wait_begun(UNORDERED, 43.0)
+        state.wait_begun(UNPLACED, 43.0)
     assert before.key(43.0) < lately.key(43.0)
 
 
@@ -63,7 +63,7 @@ def test_leases_count_the_same_however_many_they_are() -> None:
         many.lease_ended(0.1, 100 + (tenth + 1) / 10)
     one.lease_ended(10.0, 110.0)
     for state in (many, one):
-        state.wait_begun(UNORDERED, 110.0)
+        state.wait_begun(UNPLACED, 110.0)
     assert many.key(110.0) == pytest.approx(one.key(110.0), rel=1e-9)
     assert many.key(110.0) == pytest.approx(log(1 - exp(-10 / MEMORY)) + 110 / MEMORY, rel=1e-6)
 
@@ -99,7 +99,7 @@ def test_contenders_weigh_what_those_weigh_who_hold_or_wait(
         elif what == 1 and state.leased:
             state.lease_ended(0.0, 0.0)
         elif what == 2:
-            state.wait_begun(UNORDERED, 0.0)
+            state.wait_begun(UNPLACED, 0.0)
         elif what == 3 and state.waiting:
             state.wait_ended(min(weight, state.waiting))
         elif what == 4:

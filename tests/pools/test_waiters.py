@@ -770,6 +770,20 @@ def test_an_event_looks_at_few_tenants_however_many_wait(
     assert len(queue._deadlines._heap) <= 2 * MANY + 100
 
 
+def test_nothing_is_kept_of_tenants_that_no_longer_wait(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    for number in range(100):
+        tenant, connection = account(f"tenant-{number}"), a_connection()
+        waiter = comes(tenant)
+        assert queue.expect(connection, tenant) is waiter
+        assert served(queue) is waiter
+        leases(tenant, clock, 1)
+        queue.unexpect(connection)
+    assert not queue._lines
+    assert not queue._stale
+
+
 def test_a_deadline_looks_at_few_tenants_however_many_wait(
     queue: WaitQueue, crowd: list[TenantState], loop: asyncio.AbstractEventLoop, clock: Clock
 ) -> None:
