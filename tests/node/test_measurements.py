@@ -50,7 +50,7 @@ async def test_it_is_known_whether_clients_wait_for_the_next_look(site: Site) ->
 
 async def test_a_client_that_waits_in_vain_is_not_counted_as_begun(site: Site) -> None:
     await site.make_roles("acme")
-    engine = site.engine(max_wait=1)
+    engine = site.engine(max_wait=1, max_idle_transaction=180)
     await engine.start(site.configuration(site.entry("acme", size=1)))
     try:
         await engine.open("acme")
