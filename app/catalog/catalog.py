@@ -55,6 +55,11 @@ class Catalog:
         """Whether the last operation reached the catalog; False before the first."""
         return self._database.available
 
+    @property
+    def write_problem(self) -> str | None:
+        """Why the catalog, which responds, took no write; None from the next one that it takes."""
+        return self._database.write_problem
+
     async def ping(self) -> None:
         """Check whether the catalog answers, and update `available`.
 

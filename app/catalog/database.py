@@ -29,6 +29,9 @@ T = TypeVar("T")
 CONNECTIONS = 4
 
 _CANCELLED = "57014"
+# SQLSTATEs, or their classes, of a server that reads and does not write: it is read-only, its disk
+# is full, or a file cannot be written.
+_WRITES_NOTHING = ("25006", "53100", "58")
 # SQLSTATEs, or their classes: connection lost, login refused, database missing, out of resources,
 # server shutting down, disk failure; then deadlock, lock timeout, cancelled statement. The last is
 # a write on a standby that is still addressed as the primary.
@@ -101,6 +104,7 @@ class Database:
         self._deadline = deadline
         self._fence = fence(epoch) if epoch is not None else None
         self._available = False
+        self._write_problem: str | None = None
         self._reports = asyncio.Lock()
         self._writer = address.engine(
             timeout=deadline,
@@ -116,6 +120,11 @@ class Database:
     def available(self) -> bool:
         """Whether the last operation reached the catalog; False before the first."""
         return self._available
+
+    @property
+    def write_problem(self) -> str | None:
+        """Why the catalog, which responds, took no write; None from the next one that it takes."""
+        return self._write_problem
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -181,9 +190,13 @@ class Database:
                 async with asyncio.timeout(self._deadline), engine.begin() as connection:
                     self._available = True
                     yield connection
+            if engine is self._writer:
+                self._write_problem = None
         except CatalogUnavailable as error:
             self._available = False
             if engine is self._writer and not isinstance(error, LeadershipLost):
+                if _sqlstate(error.__cause__).startswith(_WRITES_NOTHING):
+                    self._write_problem = error.detail
                 reason = error.detail.removesuffix(".")
                 raise CatalogUnavailable(f"{reason}; nothing was changed.") from error.__cause__
             raise
@@ -257,6 +270,6 @@ def is_outage(error: Exception) -> bool:
             return _sqlstate(error).startswith(_OUTAGES)
 
 
-def _sqlstate(error: Exception) -> str:
+def _sqlstate(error: BaseException | None) -> str:
     said = error.orig if isinstance(error, DBAPIError) else error
     return str(getattr(said, "sqlstate", None) or "")

@@ -91,6 +91,49 @@ async def test_without_the_catalog_reads_are_stale_and_pools_go_on(proxied: Prox
     assert ok(await client.delete(f"{acme}/pool"))["reason"] == "requested"
 
 
+async def test_a_catalog_that_takes_no_writes_is_down_until_it_takes_one(
+    api: Api, catalog_database: Database
+) -> None:
+    """Reads reach it all the time: they must not hide that nothing is stored."""
+    client = api.client
+    acme = await api.tenant("acme")
+
+    async def set_read_only(value: str) -> None:
+        setting = f"ALTER DATABASE {catalog_database.database} SET default_transaction_read_only"
+        async with catalog_database.connected() as admin:
+            await admin.execute("SET default_transaction_read_only = off")
+            await admin.execute(f"{setting} = {value}")
+            await admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name LIKE '% catalog'"
+            )
+
+    async def shown() -> tuple[bool, str, float]:
+        """The check `catalog`, and the metric, after a read that works."""
+        ok(await client.get("/v1/events"))
+        checks = ok(await client.get("/readyz"))["checks"]
+        [check] = [each for each in checks if each["name"] == "catalog"]
+        metrics = (await client.get("/metrics")).text.splitlines()
+        [sample] = [line for line in metrics if line.startswith("poolkeeper_catalog_up ")]
+        return check["ok"], check["detail"], float(sample.split()[-1])
+
+    await set_read_only("on")
+    problem(await client.put(acme, json={"weight": 2}), 503, "catalog-unavailable")
+
+    async def is_down() -> bool:
+        """What is shown is at most a second old."""
+        is_ok, detail, up = await shown()
+        return not is_ok and "takes no writes" in detail and up == 0.0
+
+    async def is_up() -> bool:
+        return await shown() == (True, "The catalog responds.", 1.0)
+
+    await eventually(is_down)
+    await set_read_only("off")
+    ok(await client.put(acme, json={"strategy": "per_tenant", "weight": 2}))
+    await eventually(is_up)
+
+
 async def test_what_was_done_without_the_catalog_is_stored_when_it_is_back(
     proxied: Proxied,
 ) -> None:

@@ -193,6 +193,9 @@ class ServiceReadiness:
             await self._catalog.ping()
         except CatalogUnavailable as error:
             return _required("catalog", ok=False, detail=error.detail)
+        if self._catalog.write_problem is not None:
+            # Pools work, and so do all instances or none: no other one would serve better.
+            return _informative("catalog", ok=False, detail=self._catalog.write_problem)
         return _required("catalog", ok=True, detail="The catalog responds.")
 
     def _check_poller(self) -> ReadinessCheck:

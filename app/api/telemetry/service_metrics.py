@@ -193,8 +193,8 @@ class ServiceCollector(Collector):
         )
         yield GaugeMetricFamily(
             "poolkeeper_catalog_up",
-            "Whether the catalog was reached when it was last used.",
-            int(self._catalog.available),
+            "Whether the catalog was reached when it was last used, and takes writes.",
+            int(self._catalog.available and self._catalog.write_problem is None),
         )
         poller = self._poller
         yield CounterMetricFamily("poolkeeper_polls", "Finished polls.", poller.poll_count)
