@@ -932,6 +932,7 @@ class ServerUse(TypedDict):
     nodes_open: int
     active: int
     contended: bool
+    read_only: bool | None
     last_error: str | None
 
 

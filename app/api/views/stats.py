@@ -132,6 +132,10 @@ class ServerUse(BaseModel):
         description="Whether a pool, or clients of a node, wait for a connection of the budget.",
         examples=[False],
     )
+    read_only: bool | None = Field(
+        description="Whether the server accepts no writes; null before the first contact.",
+        examples=[False],
+    )
     last_error: str | None = Field(
         description="Why no connection can be opened; null when all is well.", examples=[None]
     )

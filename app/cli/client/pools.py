@@ -76,7 +76,7 @@ _DETAILS = (
     *COLUMNS,
     text("SHARE", lambda item: f"{item['share']} of {item['desired']['max_size']}"),
     prose("ADVICE", advice_of),
-    prose("ON NODES", lambda item: "; ".join(map(on_node, item["nodes"] or ()))),
+    prose("ON NODES", lambda item: "; ".join(map(on_node, item["nodes"] or ())) or None),
 )
 pools = resource("List, show, resize and evict pools, and run other operations on them.")
 

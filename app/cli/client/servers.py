@@ -21,9 +21,13 @@ def _on_nodes(item: Item) -> str | None:
     return f"{budget['nodes_open']} of {budget['nodes']}" if budget.get("nodes") else None
 
 
+def _state(item: Item) -> str:
+    return f"{item['state']}, read-only" if item["read_only"] else str(item["state"])
+
+
 COLUMNS = (
     text("SERVER", "name", ALWAYS),
-    text("STATE", "state", ALWAYS),
+    text("STATE", _state, ALWAYS),
     number("USED", lambda item: item["budget"]["used"]),
     number("LOST", lambda item: item["budget"].get("lost"), VERY_WIDE),
     number("BUDGET", lambda item: item["budget"]["limit"]),
@@ -37,7 +41,6 @@ COLUMNS = (
     prose("LAST ERROR", "last_error", WIDE),
     number("MAX CONNECTIONS", "max_connections", VERY_WIDE),
     number("KEPT FREE", lambda item: item["budget"]["kept_free"], VERY_WIDE),
-    text("READ ONLY", "read_only", VERY_WIDE),
 )
 
 servers = resource("List and show the Postgres servers.")

@@ -113,6 +113,7 @@ class ServerSnapshot:
     nodes_open: int
     active: int
     contended: bool
+    read_only: bool | None
     last_error: str | None
 
 
@@ -342,6 +343,7 @@ class _SnapshotBuilder:
                     nodes_open=self._fleet.open_on(name),
                     active=self._active[name],
                     contended=server.is_contended,
+                    read_only=server.limits.read_only if server.limits else None,
                     last_error=server.last_error,
                 )
                 for name, server in sorted(manager.servers.items())

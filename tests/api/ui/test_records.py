@@ -124,3 +124,15 @@ async def test_a_copied_request_is_the_one_that_the_page_sends(service: Api, tab
     assert curl.returncode == 0
     tenant = (await service.client.get("/v1/tenants/acme")).json()
     assert tenant["labels"] == {"owner": "O'Hara; $(touch x) `y`"}
+
+
+async def test_a_server_that_takes_no_writes_is_a_finding(service: Api, tab: Tab) -> None:
+    await tab.page.goto("/#/overview")
+    found = await tab.page.evaluate("""async () => {
+      const { findingsOf } = await import("./page/views/findings.js");
+      const server = { name: "eu", state: "available", last_error: null, read_only: true };
+      return findingsOf({ servers: [server], pools: [], nodes: [], readiness: null });
+    }""")
+    assert [each["text"] for each in found] == [
+        "Server eu takes no writes: default_transaction_read_only is on"
+    ]

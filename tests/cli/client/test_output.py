@@ -276,3 +276,16 @@ def test_a_change_of_others_in_between_is_kept(
     call(service, "tenants", "set", "acme", "--max-leases", "9")
     bodies = [body for method, _, body in service.heard if method == "PUT"]
     assert [(body["weight"], body["max_leases"]) for body in bodies] == [(1, 9), (4, 9)]
+
+
+def test_a_server_that_takes_no_writes_says_so_in_any_width(
+    service: EchoService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def change(_: str, example: Any) -> Any:  # noqa: ANN401 - JSON
+        items = [{**each, "read_only": True} for each in example["items"]]
+        return {**example, "items": items}
+
+    service.change = change
+    assert "available, read-only" in call(service, "servers", "list").stdout

@@ -377,6 +377,19 @@ def test_the_head_says_which_instance_responds(
         assert top.end() == 0
 
 
+def test_a_server_that_takes_no_writes_is_marked(service: EchoService) -> None:
+    def change(path: str, example: Any) -> Any:  # noqa: ANN401 - JSON
+        if urlsplit(path).path != "/v1/stats":
+            return example
+        return {**example, "servers": [{**one, "read_only": True} for one in example["servers"]]}
+
+    service.change = change
+    with terminal(TOP, service.url, columns=80) as top:
+        top.wait_for("  read-only")
+        top.press("q")
+        assert top.end() == 0
+
+
 def test_the_head_keeps_the_active_instance_while_the_catalog_is_away(
     service: EchoService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,11 +104,15 @@ def _head(found: Found, url: str, width: int | None, *, most_servers: int) -> li
     ]
     worst_first = sorted(
         stats["servers"],
-        key=lambda each: (each["state"] == "available", not each["contended"]),
+        key=lambda each: (
+            each["state"] == "available",
+            not each["contended"],
+            not each.get("read_only"),
+        ),
     )
     lines += [_server(server, width) for server in worst_first[:most_servers]]
     if len(worst_first) > most_servers:
-        lines.append(Line(f"{len(worst_first) - most_servers} more servers", "dim"))
+        lines.append(Line(counted(len(worst_first) - most_servers, "more server"), "dim"))
     return [*lines, Line("")]
 
 
@@ -154,6 +158,8 @@ def _server(server: Document, width: int | None) -> Line:
         numbers += f", {server.get('nodes_open', 0):,} of {server['nodes']:,} open on nodes"
     is_available = server["state"] == "available"
     trouble = "  contended" if server["contended"] else ""
+    if server.get("read_only"):
+        trouble += "  read-only"
     if server["last_error"]:
         trouble += f"  {server['state']}: {server['last_error']}"
     line = f"{server['name']}  {bar}  {numbers}{trouble}"

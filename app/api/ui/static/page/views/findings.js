@@ -19,6 +19,9 @@ export function findingsOf({ servers, pools, nodes, readiness }) {
     ...servers.filter(({ state, last_error }) => state === "available" && last_error).map(({ name, last_error }) => ({
       key: `server ${name}`, severity: "warning", link: href("servers", name), text: `Server ${name} opens no new connection: ${last_error}`,
     })),
+    ...servers.filter(({ read_only }) => read_only).map(({ name }) => ({
+      key: `read-only ${name}`, severity: "warning", link: href("servers", name), text: `Server ${name} takes no writes: default_transaction_read_only is on`,
+    })),
     ...pools.flatMap(({ pool_id, leak_suspects }) => leak_suspects.map((leak) => ({
       key: `leak ${pool_id} ${leak.pid} ${leak.taken_at} ${leak.tenant}`, severity: "warning", link: href("pools", pool_id),
       text: leakText(leak),
@@ -28,7 +31,7 @@ export function findingsOf({ servers, pools, nodes, readiness }) {
       text: `Pool ${pool.pool_id} was ${paused(pool)} and grants no leases`,
     })),
     ...nodes.flatMap((node) => ofNode(node, servers)),
-    // Unavailable servers are listed above.
+    // Servers are listed above.
     ...(readiness?.checks ?? []).filter(({ ok, name }) => !ok && name !== "servers").map(({ name, required, detail }) => ({
       key: `check ${name}`, severity: required ? "critical" : "warning", link: name === "isolation" ? href("findings") : null,
       text: `${name}: ${detail ?? "failed"}`,

@@ -37,6 +37,7 @@ export function ServerCard({ server, isDetailed }) {
         <h2><a href=${href("servers", server.name)}>${server.name}</a> <small>${server.host}:${server.port}</small></h2>
         <${State} state=${server.state} />
       </div>
+      ${server.read_only && html`<p class="bad-text">Takes no writes: default_transaction_read_only is on.</p>`}
       <p>${used - lost} of ${limit} connections${lost > 0 && html`, <span title=${LOST}>${lost} lost</span>`}${nodes > 0 && html`, <a href=${href("nodes")}>on nodes</a> ${nodes_open} of ${nodes}`}, ${sum("active")} active, ${sum("waiting")} waiting${server.waiting_on_nodes > 0 && ` + ${server.waiting_on_nodes} on nodes`}
         ${contended && html`<b class="bad-text"> Budget exhausted: ${whoWaits(sum("waiting"), server.waiting_on_nodes)}.</b>`}</p>
       ${server.last_error && html`<p class="bad-text">${server.last_error}</p>`}
