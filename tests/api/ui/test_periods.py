@@ -79,3 +79,14 @@ async def test_a_step_that_is_not_over_is_rated_by_what_it_covers(service: Api, 
         .map(([to, step]) => coveredBy({ at }, { to, step }));
     }""")
     assert covered == [60, 45, None, 2000, 5, None]
+
+
+async def test_after_a_gap_a_step_is_rated_by_all_that_it_counts(service: Api, tab: Tab) -> None:
+    """While the catalog is away nothing is stored, and the next poll counts what was meanwhile."""
+    await tab.page.goto("/#/usage")
+    covered = await tab.page.evaluate("""async () => {
+      const { coveredBy } = await import("./page/parts/range.js");
+      const period = { to: 70000, step: 5 };
+      return [59995, 59990, 59905, 59000].map((at) => coveredBy({ at: 60000 }, period, { at }));
+    }""")
+    assert covered == [5, 5, 95, 1000]

@@ -65,10 +65,13 @@ export async function historyOf(path, { from, to }) {
 const timed = (point) => ({ ...point, at: new Date(point.at) / 1000 });
 
 // Seconds that a step of a history covers: those of the last one may not be over yet. Null while polls, which count
-// what was since the poll before, say too little of it.
-export function coveredBy({ at }, { to, step }) {
+// what was since the poll before, say too little of it. After a gap without polls, as while the catalog takes no
+// samples, the first step counts what was since the step *before*, too.
+export function coveredBy({ at }, { to, step }, before) {
   const seconds = Math.min(at + step, to, Date.now() / 1000) - at;
-  return seconds < Math.min(step, LEAST_SECONDS) ? null : seconds;
+  if (seconds < Math.min(step, LEAST_SECONDS)) return null;
+  const gap = before ? at - before.at - step : 0;
+  return gap > LEAST_SECONDS ? seconds + gap : seconds;
 }
 
 // *request*: what is shown of the period, for a script.

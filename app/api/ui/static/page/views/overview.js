@@ -99,8 +99,8 @@ function ToDo({ state }) {
 function Trend({ query }) {
   const { range, from, to } = query;
   const { data, problem } = useResource(() => historyOf("v1/stats/history", periodOf(query)), [range, from, to], { every: 3 });
-  const rated = (points) => points.map((point) => {
-    const seconds = coveredBy(point, data);
+  const rated = (points) => points.map((point, index) => {
+    const seconds = coveredBy(point, data, points[index - 1]);
     return { ...point, rate: seconds && point.acquired / seconds, timeoutRate: seconds && point.timeouts / seconds };
   });
   const charts = data && [
