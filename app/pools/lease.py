@@ -27,7 +27,6 @@ from app.domain.errors import (
     PoolkeeperError,
     PoolTimeout,
     ReadOnly,
-    SchemaMissing,
     ServerReadOnly,
     ServerUnavailable,
     StatementEndedLease,
@@ -38,7 +37,7 @@ from app.domain.isolation_level import IsolationLevel
 from app.domain.tenant import TenantSpec
 from app.pools import driver
 from app.pools.connection import PooledConnection
-from app.pools.isolation import IsolationStrategy, is_schema_missing
+from app.pools.isolation import IsolationStrategy, is_schema_missing, schema_missing
 from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
 from app.pools.session_reset import BEGIN, end_error, end_statements, ending_of
@@ -235,7 +234,7 @@ class Lease:
                 with suppress(LeaseLost, StatementFailed):
                     clean = await self._clean_up(connection, commit=False)
                     if not clean and isinstance(error, asyncpg.PostgresError | StatementFailed):
-                        raise _no_schema(self._tenant_state) from error
+                        raise schema_missing(self._tenant_state.tenant.spec) from error
         finally:
             ended = connection.termination_reason
             connection.detach_proxy()
@@ -289,7 +288,7 @@ class Lease:
             with suppress(*driver.CONNECTION_ERRORS):
                 await connection.run("ROLLBACK")
                 usable = True
-            raise _no_schema(self._tenant_state) from error
+            raise schema_missing(self._tenant_state.tenant.spec) from error
         finally:
             pool.statement_deadlines.end(connection)
             if not begun:
@@ -406,14 +405,6 @@ def _begin_statement(options: LeaseOptions) -> str:
 
 def _was_just_used(connection: PooledConnection) -> bool:
     return connection.leased_at - connection.idle_since <= _BYPASS_WINDOW
-
-
-def _no_schema(tenant_state: TenantState) -> SchemaMissing:
-    name = tenant_state.tenant.spec.id.object_name
-    return SchemaMissing(
-        f"The schema {name} does not exist, or the role {name} may not use it: it was dropped, "
-        "renamed or closed. Provision the tenant again."
-    )
 
 
 def _is_postgres_own(error: BaseException | None) -> bool:

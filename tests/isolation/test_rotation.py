@@ -13,6 +13,7 @@ from app.control.tenants.password_rotation import PasswordRotation
 from app.domain.errors import (
     CatalogUnavailable,
     PoolIsShared,
+    SchemaMissing,
     ServerUnavailable,
     TenantLoginFailed,
 )
@@ -106,6 +107,19 @@ async def test_rotation_restores_access_of_a_tenant_that_locked_itself_out(
     with pytest.raises(TenantLoginFailed):
         await works(control)
     await control.rotation.rotate(control.state("acme"), PERSON)
+    assert await works(control)
+
+
+async def test_without_its_schema_a_rotation_says_to_provision_the_tenant(
+    control: Control, database: Database
+) -> None:
+    """Also when the role is gone: it is created, and logs in, and has nothing to work in."""
+    await control.tenant("acme")
+    async with database.connected() as somebody:
+        await somebody.execute("DROP OWNED BY tenant_acme; DROP ROLE tenant_acme")
+    with pytest.raises(SchemaMissing, match=r"tenant_acme .* Provision the tenant again\.$"):
+        await control.rotation.rotate(control.state("acme"), PERSON)
+    await control.provisioning.provision(control.state("acme"), PERSON)
     assert await works(control)
 
 

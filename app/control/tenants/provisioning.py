@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import asyncpg
+
 from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.control.operation import KeyedLocks, Operation, PlanFor
@@ -22,6 +24,7 @@ from app.domain.errors import (
     TenantLoginFailed,
 )
 from app.domain.plan import PlanAction, plan_step
+from app.pools.isolation import is_schema_missing, schema_missing
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
@@ -125,6 +128,7 @@ async def check_login(manager: TenantPoolManager, tenant: Tenant) -> None:
 
     Raises:
         ProvisioningFailed: Postgres refuses the role; the message says why.
+        SchemaMissing: the login works, and the tenant has no schema.
         ServerFull: the server accepts no further connection, so the outcome is unknown.
         ServerUnavailable: the server cannot be reached.
     """
@@ -133,7 +137,12 @@ async def check_login(manager: TenantPoolManager, tenant: Tenant) -> None:
     login = isolation.login(server, spec)
     try:
         async with asyncio.timeout(_LOGIN_DEADLINE), server.admin(login) as connection:
-            await connection.execute(isolation.session_setup(spec))
+            try:
+                await connection.execute(isolation.session_setup(spec))
+            except asyncpg.PostgresError as error:
+                if is_schema_missing(error):
+                    raise schema_missing(spec) from error
+                raise
     except TenantLoginFailed as error:
         raise ProvisioningFailed(
             f"Role {login.user} is set up, but it cannot log in. {error.detail}"

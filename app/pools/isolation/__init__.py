@@ -6,7 +6,7 @@ Only what strategies promise is here; who gets a connection, and when, is the po
 from app.pools.isolation.per_database import PerDatabaseIsolation
 from app.pools.isolation.per_tenant import PerTenantIsolation
 from app.pools.isolation.shared import SharedIsolation
-from app.pools.isolation.strategy import IsolationStrategy, is_schema_missing
+from app.pools.isolation.strategy import IsolationStrategy, is_schema_missing, schema_missing
 
 __all__ = [
     "IsolationStrategy",
@@ -14,4 +14,5 @@ __all__ = [
     "PerTenantIsolation",
     "SharedIsolation",
     "is_schema_missing",
+    "schema_missing",
 ]

@@ -10,6 +10,7 @@ from typing import ClassVar
 import asyncpg
 
 from app.domain.desired_state import Tenant
+from app.domain.errors import SchemaMissing
 from app.domain.tenant import TenantSpec
 from app.pools import driver
 from app.pools.isolation.objects import (
@@ -50,6 +51,15 @@ def is_schema_missing(error: asyncpg.PostgresError) -> bool:
     return isinstance(
         error, asyncpg.UndefinedObjectError
     ) and SCHEMA_MISSING in driver.server_message(error)
+
+
+def schema_missing(spec: TenantSpec) -> SchemaMissing:
+    """What a caller gets then."""
+    name = spec.id.object_name
+    return SchemaMissing(
+        f"The schema {name} does not exist, or the role {name} may not use it: it was dropped, "
+        "renamed or closed. Provision the tenant again."
+    )
 
 
 class IsolationStrategy(ABC):
