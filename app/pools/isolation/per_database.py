@@ -47,6 +47,8 @@ class PerDatabaseIsolation(DedicatedRoleIsolation):
                 sql("ALTER DATABASE %I OWNER TO %I", name, name),
                 sql("COMMENT ON DATABASE %I IS %L", name, mark),
                 sql("REVOKE ALL ON DATABASE %I FROM PUBLIC", name),
+                # A per_tenant tenant of the same id may have left its role with these.
+                sql("REVOKE ALL ON DATABASE %I FROM %I", server.admins.login.database, name),
             ]
             await execute(connection, [*statements, *self._restore_access(server, name)])
         # The owner may grant access to its own database again; but nobody else gets in to use it.

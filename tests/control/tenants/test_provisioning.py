@@ -8,6 +8,7 @@ from app.control.tenants import provisioning
 from app.domain.errors import (
     ServerUnavailable,
 )
+from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control, spec_of
 
 
@@ -35,3 +36,17 @@ async def test_adopting_existing_objects_is_recorded_every_time(control: Control
     await control.tenant("acme")
     await control.provisioning.provision(control.state("acme"), PERSON, adopt=True)
     assert (await control.actions()).count("tenant.provisioned") == 2
+
+
+async def test_a_role_that_is_taken_over_loses_the_database_of_the_earlier_strategy(
+    control: Control,
+) -> None:
+    """A tenant moves from a schema to a database of its own: its role may enter that one only."""
+    await control.tenant("acme", PoolStrategy.PER_TENANT)
+    await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
+    await control.declarations.put(spec_of("acme", PoolStrategy.PER_DATABASE), PERSON)
+    await control.provisioning.provision(control.state("acme"), PERSON, adopt=True)
+    async with control.manager.servers["local"].admin() as admin:
+        for right in ("CONNECT", "TEMPORARY"):
+            asked = "SELECT has_database_privilege('tenant_acme', current_database(), $1)"
+            assert not await admin.fetchval(asked, right)
