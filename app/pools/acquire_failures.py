@@ -73,7 +73,17 @@ class AcquireFailures:
         waited = in_seconds(waiter.deadline - waiter.asked_at)
         if lag > _NOTABLE_LAG:
             waited += f" (of which the service itself was busy for {lag:.1f} s)"
-        tenant, why = waiter.tenant_state, ""
+        if waiter.slot_seconds:
+            waited += (
+                f", {in_seconds(waiter.slot_seconds)} of which it waited for one of the "
+                f"{pool.config.max_pools} pools that {pool.config.max_pools_setting} allows"
+            )
+        why = self._why(waiter.tenant_state)
+        return PoolTimeout(f"No connection of pool {pool.pool_id} became free in {waited}.{why}")
+
+    def _why(self, tenant: TenantState) -> str:
+        """Why none did: the first limit that binds, with a space before it; empty if unknown."""
+        pool, why = self._pool, ""
         if not tenant.can_lease:
             spec = tenant.tenant.spec
             why = f" Tenant {spec.id} holds as many as its max_leases allows: {spec.max_leases}."
@@ -91,12 +101,9 @@ class AcquireFailures:
         elif pool.most < (size := pool.size.max_size):
             most = pool.most or "none"
             why = f" It may have {most} of its {size} connections; nodes may have the others."
-        if waiter.slot_seconds:
-            waited += (
-                f", {in_seconds(waiter.slot_seconds)} of which it waited for one of the "
-                f"{pool.config.max_pools} pools that {pool.config.max_pools_setting} allows"
-            )
-        return PoolTimeout(f"No connection of pool {pool.pool_id} became free in {waited}.{why}")
+        elif len(pool.connections.leased) >= size:
+            why = f" As many are on lease as its max_size allows: {size}."
+        return why
 
     def fail(self, waiters: Iterable[Waiter], error: PoolkeeperError) -> None:
         """Fail those of *waiters* that still wait, each with its own *error*."""

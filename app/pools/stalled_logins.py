@@ -79,7 +79,8 @@ class StalledLogins:
         except TimeoutError as error:
             raise ConnectFailed(
                 f"Postgres did not answer the login, or did not finish it: {len(late)} earlier "
-                "ones are still under way. The database may be locked, for example during a copy."
+                "ones are still under way. The server may stand still, or the database may be "
+                "locked, for example during a copy."
             ) from error
 
     async def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.domain.advisor.assessment import Assessment
 from app.domain.advisor.demand_config import DemandConfig, TrialConfig
-from app.domain.advisor.growth_blockers import GrowthBlocker, counted
+from app.domain.advisor.growth_blockers import GrowthBlocker, counted, growth_blocker
 
 _TENTH_OF_A_PERCENT, _HALF_A_PERCENT = 0.001, 0.005
 
@@ -112,7 +112,12 @@ def size_fits(found: Assessment) -> str:
     needed = max(found.needed, found.floor)
     text = f"{_connections(size)} fit the load, which needs {needed}"
     spare = min(size - needed, found.allowance)
-    return f"{text}, and leave {spare} for bursts" if spare > 0 else text
+    text = f"{text}, and leave {spare} for bursts" if spare > 0 else text
+    if found.observation.mean_waiting and (
+        blocker := growth_blocker(found.config, found.observation)
+    ):
+        text += f"; {blocker.explanation}"
+    return text
 
 
 def recent_peak(config: DemandConfig, found: Assessment) -> str:

@@ -334,6 +334,17 @@ def test_where_growing_would_not_help_it_says_why(facts: dict[str, Any], code: R
     assert "Growing from 5 to 12 would not help: " in advice.reason
 
 
+@pytest.mark.parametrize(("waiting", "is_said"), [(3.0, True), (0.0, False)])
+def test_where_the_size_fits_it_says_what_else_callers_wait_for(
+    waiting: float, *, is_said: bool
+) -> None:
+    locked = ServerLoad(samples=3, lock_share=0.5)
+    advice = last(*[seen(12, rate=40.0, hold=0.2, waiting=waiting, server=locked)] * 2)
+    assert advice.reason_code is ReasonCode.SIZE_FITS
+    why = "; 50 % of the database's active connections wait for locks"
+    assert (why in advice.reason) is is_said
+
+
 @pytest.mark.parametrize(
     "facts",
     [
