@@ -75,7 +75,7 @@ _DIAGNOSTICS = {
 _LONGEST_DIAGNOSTIC = 4000
 
 # A dry run's refusal answers a question; no change was refused. The same holds for a GET that finds
-# nothing: monitors that repeat it would hide real refusals.
+# nothing, and for "create it unless it exists": what repeats them would hide real refusals.
 _ANSWERS_OF_DRY_RUNS = frozenset({404, 409, 412, 422, 428})
 
 _log = structlog.get_logger(__name__)
@@ -234,6 +234,9 @@ def _note(request: Request, problem: Problem) -> None:
     if request.query_params.get("dry_run") == "true" and problem.status in _ANSWERS_OF_DRY_RUNS:
         return
     if request.method == "GET" and problem.status == HTTPStatus.NOT_FOUND:
+        return
+    exists = problem.status == HTTPStatus.PRECONDITION_FAILED
+    if exists and request.headers.get("if-none-match") == "*":
         return
     named = request.path_params.get("tenant")
     manager: TenantPoolManager | None = app.state.provided.get(TenantPoolManager)

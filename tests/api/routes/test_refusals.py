@@ -79,13 +79,16 @@ async def test_data_in_a_failed_statement_is_not_kept(api: Api) -> None:
     assert "secret" not in str(logged)
 
 
-async def test_a_look_that_finds_nothing_is_no_refusal(api: Api) -> None:
+async def test_a_look_that_finds_nothing_or_what_exists_is_no_refusal(api: Api) -> None:
     url = await api.tenant("acme")
     problem(await api.query(url, "select 1 / 0"), 422, "statement-failed")
     with capture_logs() as logged:
         problem(await api.client.get(f"{url}/credentials/web"), 404, "credential-not-found")
         problem(await api.client.get("/v1/tenants/nobody"), 404, "tenant-not-found")
         problem(await api.client.get("/v1/nothing"), 404, "not-found")
+        unless = {"If-None-Match": "*"}
+        again = await api.client.put(url, json={"strategy": "per_tenant"}, headers=unless)
+        problem(again, 412, "stale-version")
     assert [each for each in logged if each["event"] == "request refused"] == []
     listed = ok(await api.client.get(URL))["items"]
     assert [each["code"] for each in listed] == ["statement-failed"]
