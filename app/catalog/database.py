@@ -250,8 +250,9 @@ def translate_outages() -> Iterator[None]:
             raise CatalogUnavailable(f"The catalog cannot be reached: {error}") from error
         if is_outage(error):
             reason = login_reason(error)
+            how = "used" if _sqlstate(error).startswith(_WRITES_NOTHING) else "reached"
             raise CatalogUnavailable(
-                f"The catalog cannot be reached: {reason}." if reason else None
+                f"The catalog cannot be {how}: {reason}." if reason else None
             ) from error
         raise
 
