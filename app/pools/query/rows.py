@@ -144,13 +144,11 @@ class Rows:
 
     async def _write(self, rows: Sequence[bytes]) -> None:
         """Raises DocumentTooLarge at the first row that does not fit."""
-        if self._formatters is None:
-            await self._write_in_pieces(rows)
-            return
         for step in in_steps(rows, pieces=len(self._types)):
             if self.written:
                 await asyncio.sleep(0)
-            if len(step) == 1 and len(step[0]) > _LONG_ROW_BYTES:
+            is_long = len(step) == 1 and len(step[0]) > _LONG_ROW_BYTES
+            if self._formatters is None or is_long:
                 await self._write_in_pieces(step)
             else:
                 self._keep(self._short_documents(step, self._formatters))

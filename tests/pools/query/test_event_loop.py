@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.pools.query.runner import Query
 from app.pools.query.statement import Statement
 from app.pools.query.text_statement import TextStatement
 from app.runtime.gc_tuning import tuned_gc
+from app.wire.backend_messages import column_values
 from app.wire.extended_query import Ending
 from tests.fixtures.postgres import Database
 from tests.fixtures.queries import run_query
@@ -172,6 +174,32 @@ async def test_many_rows_are_cut_at_eight_megabytes(connection: asyncpg.Connecti
     result = await run_query(connection, sql, [], max_rows=1000, timeout=60)
     assert result.truncated
     assert 8_000_000 < sum(map(len, result.rows)) <= 8 * 1024 * 1024
+
+
+async def test_wide_rows_with_json_are_split_one_at_a_time(
+    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split_in: list[object] = []
+
+    def split(row: bytes) -> list[bytes | None]:
+        split_in.append(now_running[-1])
+        return column_values(row)
+
+    now_running: list[object] = []
+    run_handle = asyncio.Handle._run
+
+    def run(handle: asyncio.Handle) -> None:
+        now_running.append(object())
+        run_handle(handle)
+
+    monkeypatch.setattr(asyncio.Handle, "_run", run)
+    monkeypatch.setattr("app.pools.query.rows.column_values", split)
+    columns = ", ".join(["null::json"] * 1600)
+    result = await run_query(
+        connection, f"select {columns} from generate_series(1, 100)", [], max_rows=100, timeout=60
+    )
+    assert result.row_count == 100
+    assert max(Counter(split_in).values()) == 1
 
 
 async def test_a_type_that_many_types_contain_is_looked_up_in_short_steps(
