@@ -13,17 +13,25 @@ import asyncpg
 
 from app.wire.connection import PacedInterceptor
 
-# Maximum number of bytes kept. Notices that a commit raises come before its completion.
+# Maximum number of bytes kept, and of an error passed on.
 _MAX_BYTES = 64 * 1024
 _header = Struct("!BI").unpack_from
 _HEADER = 5
-_COMMAND_COMPLETE, _COMMITTED = ord("C"), b"COMMIT\0"
+_COMMAND_COMPLETE, _NOTICE, _ERROR = b"CNE"
+_COMMITTED = b"COMMIT\0"
+# The last message of a reply, without the status of the transaction.
+_READY = b"Z\0\0\0\5"
+# The end of an error whose end is missing. Only functions raise such long errors, and these have a
+# context.
+_CUT = b"\0W...\0\0"
 
 
 class CommitWatch(PacedInterceptor):
-    """Keeps the first bytes that a connection receives in a block, and passes all on to asyncpg.
+    """Keeps the first bytes that a connection receives in a block, and passes the reply to asyncpg.
 
-    They are parsed only on request, so a block without errors pays nothing for it.
+    They are parsed only on request, so a block without errors pays nothing for it. A deferred
+    trigger of a tenant may raise gigabytes, of which asyncpg would make Python strings: if the
+    reply does not arrive at once, notices are dropped, and long errors are cut.
     """
 
     def __init__(self, connection: asyncpg.Connection) -> None:
@@ -31,6 +39,10 @@ class CommitWatch(PacedInterceptor):
         super().__init__(connection)
         self._pieces: list[bytes] = []
         self._room = _MAX_BYTES
+        # The beginning of a message, or the number of bytes left of it and whether they are passed.
+        self._beginning = b""
+        self._left = 0
+        self._passes = self._is_inside = True
 
     def __enter__(self) -> Self:
         self._transport.set_protocol(self)
@@ -42,14 +54,55 @@ class CommitWatch(PacedInterceptor):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._transport.set_protocol(self._driver)
+        self._is_inside = False
+        self._hand_back()
+
+    def _hand_back(self) -> None:
+        """Let asyncpg read again, unless the rest of a message is still to come."""
+        if not self._is_in_message and self._transport.get_protocol() is self:
+            self._transport.set_protocol(self._driver)
+
+    @property
+    def _is_in_message(self) -> bool:
+        return bool(self._left or self._beginning)
 
     def _take_piece(self, data: bytes) -> None:
         """Keep *data* as far as there is room, and pass it on to asyncpg."""
+        if self._is_in_message or data[-len(_READY) - 1 : -1] != _READY:
+            data = self._without_floods(data)
         if self._room > 0:
             self._pieces.append(data[: self._room])
             self._room -= len(data)
-        self._driver.data_received(data)
+        if data:
+            self._driver.data_received(data)
+        if not self._is_inside:
+            self._hand_back()
+
+    def _without_floods(self, data: bytes) -> bytes:
+        """Leave out the notices in *data*, and all but the beginning of a long error."""
+        data, self._beginning = self._beginning + data, b""
+        passed = []
+        at, size = 0, len(data)
+        while at < size:
+            if not self._left:
+                if size - at < _HEADER:
+                    break
+                kind, length = _header(data, at)
+                if kind == _ERROR and length > _MAX_BYTES:
+                    if size - at < _MAX_BYTES:
+                        break
+                    passed.append(_cut(data[at + _HEADER : at + _MAX_BYTES]))
+                    self._passes = False
+                else:
+                    self._passes = kind != _NOTICE
+                self._left = 1 + length
+            end = min(size, at + self._left)
+            if self._passes:
+                passed.append(data[at:end])
+            self._left -= end - at
+            at = end
+        self._beginning = data[at:]
+        return b"".join(passed)
 
     @property
     def has_committed(self) -> bool:
@@ -62,3 +115,10 @@ class CommitWatch(PacedInterceptor):
                 return True
             at += 1 + length
         return False
+
+
+def _cut(body: bytes) -> bytes:
+    """An error with the beginning of its fields, *body*."""
+    # The last character may be incomplete.
+    fields = body.decode(errors="ignore").encode().rstrip(b"\0") + _CUT
+    return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields

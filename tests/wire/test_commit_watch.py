@@ -1,5 +1,7 @@
 """Whether a commit was done is known, even if what follows fails, however the reply arrives."""
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -56,10 +58,59 @@ async def test_a_commit_is_seen_exactly_if_it_was_done(
         assert await connection.fetchval("select 42") == 42
 
 
-async def test_a_flood_of_notices_is_not_kept(database: Database) -> None:
+async def test_a_flood_of_notices_hides_no_commit(database: Database) -> None:
     async with database.connected() as connection:
-        # Then nothing is known of the commit, which is safe.
-        assert await run(connection, f"{FLOOD}; begin; commit") is False
+        assert await run(connection, f"{FLOOD}; begin; commit; select 1/0") is True
+        assert await connection.fetchval("select 42") == 42
+
+
+class Counting:
+    """Counts the bytes that a driver gets."""
+
+    def __init__(self, driver: asyncio.Protocol) -> None:
+        self.driver = driver
+        self.count = 0
+
+    def data_received(self, data: bytes) -> None:
+        self.count += len(data)
+        self.driver.data_received(data)
+
+
+@pytest.mark.parametrize("raised", ["notice '%',", "exception using errcode = '57014', message ="])
+async def test_of_a_gigantic_message_asyncpg_gets_little(database: Database, raised: str) -> None:
+    block = f"do $$ begin raise {raised} repeat('\u00e9', 20000000); end $$"
+    async with database.connected() as connection:
+        with CommitWatch(connection) as watch:
+            counting = Counting(watch._driver)
+            watch._driver = counting  # type: ignore[assignment]
+            [outcome] = await asyncio.gather(connection.execute(block), return_exceptions=True)
+            watch._driver = counting.driver
+        if "errcode" in raised:
+            assert isinstance(outcome, asyncpg.QueryCanceledError)
+            assert "\u00e9" * 9999 in str(outcome)
+            assert outcome.context
+        assert 0 < counting.count < 100_000
+        assert await connection.fetchval("select 42") == 42
+
+
+async def test_asyncpg_reads_again_only_after_a_whole_message(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_begun = asyncio.Event()
+    take = CommitWatch._take_piece
+
+    def take_piece(watch: CommitWatch, data: bytes) -> None:
+        take(watch, data)
+        is_begun.set()
+
+    monkeypatch.setattr(CommitWatch, "_take_piece", take_piece)
+    block = "do $$ begin raise notice '%', repeat('x', 50000000); end $$"
+    async with database.connected() as connection:
+        with CommitWatch(connection) as watch:
+            running = asyncio.create_task(connection.execute(block), name="raise")
+            await is_begun.wait()
+            assert watch._is_in_message
+        await running
         assert await connection.fetchval("select 42") == 42
 
 
