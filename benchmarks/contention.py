@@ -121,7 +121,9 @@ async def _run(serve: Contender, run: Run, pause: float) -> Outcome:
 def _ours(here: Testbed) -> Contender:
     @asynccontextmanager
     async def serve(count: int, patience: float) -> AsyncIterator[tuple[Transaction, list[str]]]:
-        async with here.manager(budget=BUDGET, own_size=2, max_pools=10_000) as manager:
+        async with here.manager(
+            budget=BUDGET, own_size=2, max_pools=10_000, acquire_timeout=patience
+        ) as manager:
             tenants = await here.own_tenants(manager, count)
             yield lease(manager, patience), [made.spec.id for made in tenants]
 

@@ -119,6 +119,7 @@ class Testbed:
         own_size: int = 5,
         max_pools: int = 100,
         max_waiting: int = 1000,
+        acquire_timeout: float = 5.0,
     ) -> AsyncIterator[TenantPoolManager]:
         """A manager with the default settings, but for the sizes."""
         admin = Login(
@@ -128,7 +129,14 @@ class Testbed:
             password=self.address.password,
             database=self.address.tenant_database,
         )
-        server = Server("local", admin, max_connecting=4, kept_free=10, fixed_budget=budget)
+        server = Server(
+            "local",
+            admin,
+            max_connecting=4,
+            kept_free=10,
+            fixed_budget=budget,
+            acquire_timeout=acquire_timeout,
+        )
         credentials = RolePasswords(SECRET)
         manager = TenantPoolManager(
             {"local": server},
@@ -136,7 +144,9 @@ class Testbed:
                 PoolStrategy.SHARED: PoolConfig.shared(
                     shared_size, warmup_size=shared_size, max_waiting=max_waiting
                 ),
-                PoolStrategy.PER_TENANT: PoolConfig.per_tenant(max_pools, own_size),
+                PoolStrategy.PER_TENANT: PoolConfig.per_tenant(
+                    max_pools, own_size, acquire_timeout=acquire_timeout
+                ),
                 PoolStrategy.PER_DATABASE: PoolConfig.per_database(),
             },
             {

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from math import ceil
 
-# In a round of so many seconds, each tenant that wants a connection should get one once. By
-# default, callers wait for at most 5 s.
+# In a round of so many seconds, each tenant that wants a connection should get one once.
 ROUND = 2.0
-# A round may last so many seconds if the slices of a shorter round would cost too much: see
-# `SLICE_MOVES`. Callers still get their turn before they give up.
-LONGEST_ROUND = 3.5
+# A round lasts at most so many times as long as callers wait, so that they get their turn before
+# they give up. It lasts longer than `ROUND` if its slices would cost too much: see `SLICE_MOVES`.
+LONGEST_ROUND = 0.7
 # A slice lasts as long as so many moves, if `LONGEST_ROUND` allows that. A move takes the processor
 # time of ten leases or more: 400 tenants on 20 connections get 25 % more leases than in rounds of
 # 2 s.
@@ -44,7 +43,9 @@ def shortest_slice(move_seconds: float, relative_weight: float = 1.0) -> float:
     return max(move_seconds, move_seconds / MOVING * relative_weight)
 
 
-def slice_seconds(due: float, move_seconds: float, relative_weight: float = 1.0) -> float:
+def slice_seconds(
+    due: float, move_seconds: float, relative_weight: float = 1.0, *, acquire_timeout: float
+) -> float:
     """Seconds that a tenant may keep a connection while others wait.
 
     A slice is the tenant's fair share of a round. If moves would cost too much it is longer, up to
@@ -54,10 +55,11 @@ def slice_seconds(due: float, move_seconds: float, relative_weight: float = 1.0)
         due: the tenant's fair share, in connections.
         move_seconds: the duration of a move.
         relative_weight: the tenant's weight ÷ the mean weight.
+        acquire_timeout: how many seconds callers wait.
     """
-    part = min(1.0, due)
-    worthwhile = min(SLICE_MOVES * move_seconds * relative_weight, LONGEST_ROUND * part)
-    return max(ROUND * part, worthwhile, shortest_slice(move_seconds, relative_weight))
+    part, longest = min(1.0, due), LONGEST_ROUND * acquire_timeout
+    worthwhile = max(ROUND * part, SLICE_MOVES * move_seconds * relative_weight)
+    return max(min(worthwhile, longest * part), shortest_slice(move_seconds, relative_weight))
 
 
 def most_moves(limit: int) -> int:

@@ -31,12 +31,19 @@ class ConnectionBudget(Generic[P]):
         unsatisfied: the pools that want more.
         contenders: the tenants that hold a connection or wait for one.
         spare: the pools with idle connections that others may get.
+        acquire_timeout: how many seconds callers wait.
         move_seconds: the time to give a connection to another pool: a closing and an opening; 0
             until measured.
     """
 
-    def __init__(self, limit: int = 0, connect_slots: ConnectLimiter | None = None) -> None:
+    def __init__(
+        self,
+        limit: int = 0,
+        connect_slots: ConnectLimiter | None = None,
+        acquire_timeout: float = 5.0,
+    ) -> None:
         self.limit = limit
+        self.acquire_timeout = acquire_timeout
         self.used = 0
         self.closing = 0
         self.is_frozen = False

@@ -305,7 +305,9 @@ def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> C
 def slice_of(user: TenantState, budget: ConnectionBudget[P]) -> float:
     """Seconds that *user* may keep a connection while others wait; see `slice_seconds`."""
     due, relative_weight = budget.fair_share * user.weight, user.weight / budget.mean_weight
-    return slice_seconds(due, budget.move_seconds, relative_weight)
+    return slice_seconds(
+        due, budget.move_seconds, relative_weight, acquire_timeout=budget.acquire_timeout
+    )
 
 
 def _shortest_slice(budget: ConnectionBudget[P], user: TenantState) -> float:

@@ -83,6 +83,7 @@ class Server:
         kept_free: int,
         fixed_budget: int | None = None,
         connect_timeout: float = 5.0,
+        acquire_timeout: float = 5.0,
         lag: EventLoopLag | None = None,
         cores: int | None = None,
         may_connect: Callable[[], bool] = lambda: True,
@@ -97,13 +98,14 @@ class Server:
                 server.
             fixed_budget: the operator's number in place of the computed one.
             connect_timeout: seconds one attempt may take.
+            acquire_timeout: seconds that callers wait for a connection.
             lag: event loop lag, so that our own slowness does not count against the server.
             cores: processors of its machine; None when unknown.
             may_connect: whether this process may use servers; another one may have taken over.
         """
         self.name = name
         self.budget: ConnectionBudget[AttachedPool] = ConnectionBudget(
-            connect_slots=ConnectLimiter(max_connecting)
+            connect_slots=ConnectLimiter(max_connecting), acquire_timeout=acquire_timeout
         )
         self.policy_executor = PolicyExecutor(self.budget)
         self.state = ServerState.UNAVAILABLE

@@ -121,6 +121,7 @@ def _server(
         kept_free=keep_free,
         fixed_budget=budget,
         connect_timeout=settings.connect_timeout_seconds,
+        acquire_timeout=settings.acquire_timeout_seconds,
         lag=lag,
         cores=cores,
         may_connect=may_connect,

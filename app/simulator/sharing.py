@@ -55,6 +55,7 @@ def keeps(
     *,
     fair_share: float,
     move_seconds: float,
+    acquire_timeout: float,
 ) -> bool:
     """Whether *pool*, whose callers wait, keeps the connection that has just come back.
 
@@ -66,7 +67,8 @@ def keeps(
     if claim.open and theirs >= mine:
         return True
     if theirs >= _MUCH_LESS * mine:
-        slice_ = slice_seconds(fair_share * pool.weight, move_seconds)
+        due = fair_share * pool.weight
+        slice_ = slice_seconds(due, move_seconds, acquire_timeout=acquire_timeout)
     else:
         slice_ = shortest_slice(move_seconds)
     return now < pool.opened[0] + slice_

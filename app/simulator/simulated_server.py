@@ -329,5 +329,10 @@ class SimulatedServer:
             return True
         weight = sum([other.weight for other in self._pools if other.leased or other.waiting])
         return sharing.keeps(
-            pool, claim, now, fair_share=self._budget / weight, move_seconds=self._move_seconds
+            pool,
+            claim,
+            now,
+            fair_share=self._budget / weight,
+            move_seconds=self._move_seconds,
+            acquire_timeout=self._rules.acquire_timeout,
         )
