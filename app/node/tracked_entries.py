@@ -54,7 +54,7 @@ class TrackedEntries(Mapping[str, TrackedEntry]):
         """
         for name, size in sizes.items():
             if (tracked := self._all.get(name)) is not None:
-                tracked.size = max(tracked.size, size)
+                tracked.expect(size)
 
     def saw(self, measures: Mapping[str, EntryMeasure], now: float) -> None:
         """Take in measurements of all entries that have had a client."""

@@ -63,6 +63,10 @@ class TrackedEntry:
     def enter(self, state: EntryState, now: float) -> None:
         self.state, self.since = state, now
 
+    def expect(self, size: int) -> None:
+        """Note that it may have this *size* until it is read back."""
+        self.size = max(self.size, size)
+
     def read_back(self, in_force: EntryInForce, now: float) -> None:
         """Take in what the pooler itself reports."""
         self.size = in_force.size

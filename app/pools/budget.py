@@ -118,6 +118,10 @@ class ConnectionBudget(Generic[P]):
         """Take no connection from any pool while none can be opened in its place."""
         self.is_frozen = frozen
 
+    def keep_min_size(self, *, keeps: bool) -> None:
+        """Let pools keep the connections of their min_size, or let others have them by need."""
+        self.keeps_min_size = keeps
+
     def begin_open(self) -> None:
         """Count a connection that is being opened."""
         self.used += 1

@@ -92,7 +92,7 @@ class PolicyExecutor(Generic[P]):
 
     def keep_min_size(self, pools: Iterable[P], *, keeps: bool) -> None:
         """Let *pools*, all of this server, keep their min_size, or let others have it by need."""
-        self.budget.keeps_min_size = keeps
+        self.budget.keep_min_size(keeps=keeps)
         for pool in pools:
             self.run(pool)
 

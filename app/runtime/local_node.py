@@ -83,7 +83,7 @@ async def _run(runner: NodeRunner, fleet: Fleet) -> None:
 def _note_failure(fleet: Fleet, error: Exception) -> None:
     _log.warning("no PgBouncer node", reason=str(error))
     if (node := fleet.nodes.get(NAME)) is not None:
-        node.failure = str(error)
+        node.note_failure(str(error))
 
 
 def _build(settings: Settings) -> tuple[PgBouncer, NodeStore]:

@@ -231,6 +231,10 @@ class TrackedNode:
         self.forget_sizes()
         return max((each.generation for each in released.values()), default=0)
 
+    def note_failure(self, reason: str) -> None:
+        """Note why this process cannot run its agent."""
+        self.failure = reason
+
     def note_absence(self, now: float) -> None:
         """Note that Postgres shows none of its back-ends at *now*."""
         if self.absent_since is None:
