@@ -34,15 +34,15 @@ class CommitWatch(PacedInterceptor):
     reply does not arrive at once, notices are dropped, and long errors are cut.
     """
 
+    # The beginning of a message, or the number of bytes left of it and whether they are passed.
+    _beginning, _left, _passes = b"", 0, True
+    _is_inside = True
+
     def __init__(self, connection: asyncpg.Connection) -> None:
         """Watch *connection*, which must be idle when the block starts."""
         super().__init__(connection)
         self._pieces: list[bytes] = []
         self._room = _MAX_BYTES
-        # The beginning of a message, or the number of bytes left of it and whether they are passed.
-        self._beginning = b""
-        self._left = 0
-        self._passes = self._is_inside = True
 
     def __enter__(self) -> Self:
         self._transport.set_protocol(self)
@@ -59,7 +59,7 @@ class CommitWatch(PacedInterceptor):
 
     def _hand_back(self) -> None:
         """Let asyncpg read again, unless the rest of a message is still to come."""
-        if not self._is_in_message and self._transport.get_protocol() is self:
+        if not self._is_in_message:
             self._transport.set_protocol(self._driver)
 
     @property
@@ -75,7 +75,7 @@ class CommitWatch(PacedInterceptor):
             self._room -= len(data)
         if data:
             self._driver.data_received(data)
-        if not self._is_inside:
+        if not self._is_inside and self._transport.get_protocol() is self:
             self._hand_back()
 
     def _without_floods(self, data: bytes) -> bytes:
