@@ -241,8 +241,9 @@ async def pause_pool(
 
     Callers wait, or are refused at once if the setting `callers_of_paused_pools` is `refuse`;
     failures have the code `pool-paused`. A paused pool stays in all lists, open or not, with who
-    paused it and since when. Works while the catalog is unreachable. The response waits, for 2 s at
-    most, until nodes no longer begin transactions of the tenant.
+    paused it and since when. Works while the catalog is unreachable, and before the tenant is
+    provisioned: it then serves nobody until it is resumed. The response waits, for 2 s at most,
+    until nodes no longer begin transactions of the tenant.
     """
     paused = await _set_paused(request, operations, paused=True)
     if isinstance(paused, PoolView):

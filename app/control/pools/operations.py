@@ -19,7 +19,7 @@ from app.control.pools.convergence import PoolConvergence
 from app.control.pools.desired_state import DesiredPoolState, Transition
 from app.domain.audit import POLLER, Actor
 from app.domain.desired_state import DesiredPool, PoolChange
-from app.domain.errors import PoolDraining, PoolNotFound
+from app.domain.errors import PoolDraining, PoolNotFound, TenantDeleting
 from app.domain.eviction import Eviction, EvictionReason
 from app.domain.plan import Plan, PlanAction, plan_close, plan_recycle, plan_step, warn_if_shared
 from app.pools.manager import TenantPoolManager
@@ -132,14 +132,17 @@ class PoolOperations:
     ) -> Operation[Transition, PoolOutcome]:
         """Pause or resume the tenant's pool; this works while the catalog is unreachable.
 
+        A tenant may be paused before it is provisioned: it serves nobody until it is resumed.
+
         Raises:
-            TenantDeleting, NotProvisioned, PoolIsShared
+            TenantDeleting, PoolIsShared
         """
         spec = state.tenant.spec
 
         async def plan() -> PlanFor[Transition]:
             spec.check_scope(whole_pool=whole_pool)
-            state.tenant.check_usable()
+            if state.tenant.deleting:
+                raise TenantDeleting
             return self._desired.plan(
                 state, PoolChange(paused=paused), actor, whole_pool=whole_pool
             )

@@ -65,7 +65,6 @@ async def test_a_pool_needs_a_provisioned_tenant(api: Api) -> None:
     await api.client.put("/v1/tenants/acme", json={"strategy": "per_tenant"})
     for method, path, body in [
         ("PUT", "/pool", {}),
-        ("POST", "/pool/pause", None),
         ("POST", "/query", {"sql": "select 1"}),
     ]:
         refused = await api.client.request(method, f"/v1/tenants/acme{path}", json=body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,6 +17,7 @@ from app.domain.errors import (
     NotProvisioned,
     PoolDraining,
     PoolIsShared,
+    PoolPaused,
     TenantDeleting,
 )
 from app.domain.pool import PoolSize, PoolState
@@ -114,6 +116,27 @@ async def test_a_pause_is_remembered_by_a_pool_that_opens_later(control: Control
     resumed = await control.pool_operations.pause(control.state("acme"), PERSON, paused=False)
     assert resumed.pool is not None
     assert resumed.pool.state is PoolState.READY
+
+
+async def test_a_tenant_paused_before_it_is_provisioned_serves_nobody_afterwards(
+    control: Control,
+) -> None:
+    await control.declarations.put(spec_of("acme"), PERSON)
+    await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
+    await control.provisioning.provision(control.state("acme"), PERSON)
+    with pytest.raises(PoolPaused):
+        async with control.manager.lease("acme", timeout=0.1):
+            pass
+    await control.pool_operations.pause(control.state("acme"), PERSON, paused=False)
+    async with control.manager.lease("acme") as connection:
+        assert await connection.fetchval("select 1") == 1
+
+
+async def test_a_pool_is_not_paused_for_a_tenant_that_is_being_deleted(control: Control) -> None:
+    tenant = await control.tenant("acme")
+    control.manager.put_tenant(replace(tenant, deleting=True))
+    with pytest.raises(TenantDeleting):
+        await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
 
 
 async def test_a_pool_is_not_resized_for_a_tenant_that_is_gone(control: Control) -> None:
