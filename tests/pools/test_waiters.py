@@ -224,6 +224,14 @@ def test_a_connection_expected_for_a_caller_that_gave_up_is_for_the_next(
     assert queue.next(busy) is third
 
 
+def test_an_only_caller_that_gave_up_is_not_expected(queue: WaitQueue, comes: Newcomer) -> None:
+    acme = account("acme")
+    first = comes(acme)
+    assert served(queue) is first
+    comes(acme).future.cancel()
+    assert queue.expect(a_connection(), acme) is None
+
+
 def test_whoever_is_expected_is_served_by_any_other_connection_meanwhile(
     queue: WaitQueue, comes: Newcomer, clock: Clock
 ) -> None:
