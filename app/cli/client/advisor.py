@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from app.cli.client.evidence import evidence_of
-from app.cli.client.labels import pairs
 from app.cli.client.service_command import (
     ChangeCommand,
     ServiceCommand,
     ShowCommand,
     TenantArgument,
+    pairs,
     resource,
 )
 from app.cli.client.session import Session, given

@@ -17,10 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from app.cli.client.api_client import ApiClient, ApiError, path_segment
 from app.cli.client.apply_report import render_plan, render_summary
-from app.cli.client.confirmation import confirm
 from app.cli.client.dry_run import check, refusing, unchecked
 from app.cli.client.execution import Execution, Summary
-from app.cli.client.exit_status import ExitStatus, fail
+from app.cli.client.exit_status import ExitStatus, confirm, fail
 from app.cli.client.manifest import Manifest, ManifestError, Stage, Step, Verb, plan
 from app.cli.client.minimum_sizes import too_many
 from app.cli.client.parallel_requests import patiently, work_in_parallel

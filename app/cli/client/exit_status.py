@@ -1,15 +1,15 @@
-"""The exit statuses of commands, for scripts: similar errors have the same status."""
+"""How commands end: their exit statuses, for scripts, and what ends them early."""
 
 from enum import IntEnum
 from typing import NoReturn
 
 import typer
 
-from app.text.printable import print_error
+from app.text.printable import print_error, printable
 
 
 class ExitStatus(IntEnum):
-    """Exit statuses of all commands; 0 is success."""
+    """Exit statuses of all commands; 0 is success. Similar errors have the same status."""
 
     REFUSED = 1
     """The service refused, or a check or step failed."""
@@ -41,3 +41,18 @@ def fail(sentence: str, status: int = ExitStatus.REFUSED) -> NoReturn:
     """
     print_error(sentence)
     raise typer.Exit(status)
+
+
+def confirm(question: str) -> None:
+    """Ask before a deletion, and continue only after a yes; scripts use `--yes`.
+
+    Raises:
+        typer.Exit: the answer is no, or there is none.
+    """
+    try:
+        is_meant = typer.confirm(printable(question), err=True)
+    except typer.Abort:
+        typer.echo(err=True)
+        is_meant = False
+    if not is_meant:
+        fail("Nothing was deleted. To delete without a question, add --yes.")

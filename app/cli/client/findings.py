@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
 from app.cli.client.service_command import ShowCommand, resource
-from app.cli.client.session import Session
 from app.cli.client.table import ALWAYS, WIDE, Item, Table, number, prose, text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from app.cli.client.api_client import ApiClient, Document
 
 PATH = "/v1/findings"
 
@@ -48,10 +40,7 @@ def list_findings(context: typer.Context) -> None:
 
     The exit status is 0 even if there are findings, as for every list.
     """
-    session: Session = context.obj
-
-    def fetch(client: ApiClient) -> Sequence[Document]:
-        items: Sequence[Document] = client.get(PATH)["items"]
-        return items
-
-    session.show(fetch, lambda items: Table(columns=COLUMNS, items=items))
+    context.obj.show(
+        lambda client: list(client.items(PATH)),
+        lambda items: Table(columns=COLUMNS, items=items),
+    )

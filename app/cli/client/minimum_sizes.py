@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
-from app.cli.client.manifest import Manifest
-
-Document = Mapping[str, Any]
+from app.cli.client.manifest import Document, Manifest
 
 
 def too_many(

@@ -10,8 +10,14 @@ import typer
 
 from app.cli.client.api_client import path_segment
 from app.cli.client.completion import node_names
-from app.cli.client.labels import LabelOption, pairs
-from app.cli.client.service_command import ChangeCommand, ListCommand, ShowCommand, resource
+from app.cli.client.service_command import (
+    ChangeCommand,
+    LabelOption,
+    ListCommand,
+    ShowCommand,
+    pairs,
+    resource,
+)
 from app.cli.client.session import Session
 from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Details, Item, age, number, prose, text
 

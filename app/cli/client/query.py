@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from app.cli.client.api_client import ApiError, Document, path_segment
 from app.cli.client.output import print_note
-from app.cli.client.records import Records
 from app.cli.client.service_command import TenantArgument
 from app.cli.client.session import Session, given
-from app.cli.client.table import ALWAYS, text
+from app.cli.client.table import ALWAYS, Details, Table, counted, text
 from app.text.printable import printable
 from app.text.wrapping import cell_width
 
 # The most characters of a statement that are shown on either side of an error.
 _AROUND = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records(Table):
+    """Rows with arbitrary columns: none is left out, and no value is cut.
+
+    Where the terminal is too narrow for a table, there is a line for each field.
+    """
+
+    def lines(self, width: int | None = None) -> Iterator[str]:
+        lines = list(Table.lines(self))
+        if width is None or max(map(cell_width, lines)) <= width:
+            yield from lines
+            return
+        yield f"{counted(len(self.items), 'row')}, a line for each field"
+        for at, item in enumerate(self.items):
+            if at:
+                yield ""
+            yield from Details(self.columns, item).lines(width)
 
 
 def query(

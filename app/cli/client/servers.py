@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from app.cli.client.api_client import path_segment
 from app.cli.client.completion import server_names
 from app.cli.client.service_command import ListCommand, ShowCommand, resource
-from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, number, prose, text, waiting
-
-Item = Mapping[str, Any]
+from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Item, number, prose, text, waiting
 
 
 def _on_nodes(item: Item) -> str | None:

@@ -6,6 +6,7 @@ Each has the options of its kind, and finds its session in `context.obj`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -64,6 +65,9 @@ TenantFilter = Annotated[
 ]
 PoolFilter = Annotated[
     str | None, typer.Option("--pool", help="Filter by pool.", autocompletion=pool_names)
+]
+LabelOption = Annotated[
+    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label; repeatable.")
 ]
 
 
@@ -182,3 +186,18 @@ def resource(summary: str) -> typer.Typer:
     app = typer.Typer(cls=Resource, help=summary, rich_markup_mode=None, add_completion=False)
     app.callback()(lambda: None)
     return app
+
+
+def pairs(given: Iterable[str], option: str) -> dict[str, str]:
+    """Parse the KEY=VALUE of an option.
+
+    Raises:
+        BadParameter: a value has no key, or no equals sign.
+    """
+    found: dict[str, str] = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise typer.BadParameter(f"{pair} is not key=value", param_hint=option)
+        found[key] = value
+    return found

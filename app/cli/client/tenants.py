@@ -10,14 +10,15 @@ import typer
 
 from app.cli.client.api_client import ApiError, path_segment
 from app.cli.client.completion import server_names
-from app.cli.client.confirmation import confirm
-from app.cli.client.labels import LabelOption, pairs
+from app.cli.client.exit_status import confirm
 from app.cli.client.service_command import (
     ChangeCommand,
+    LabelOption,
     ListCommand,
     ServerFilter,
     ShowCommand,
     TenantArgument,
+    pairs,
     resource,
 )
 from app.cli.client.session import Session, given

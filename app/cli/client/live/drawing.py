@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.cli.client.live.queries import Listing, TenantReport
 from app.cli.client.live.screens import ListScreen, TenantScreen
@@ -24,9 +24,8 @@ from app.text.printable import printable
 from app.text.wrapping import shortened, wrapped
 
 if TYPE_CHECKING:
+    from app.cli.client.api_client import Document
     from app.cli.client.live.feed import Found, News
-
-Document = Mapping[str, Any]
 
 _NARROW = 100
 _WELL = frozenset({"joining", "ready", "draining"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -25,9 +25,7 @@ from app.cli.client.table import (
 )
 
 if TYPE_CHECKING:
-    from app.cli.client.api_client import ApiClient
-
-Document = Mapping[str, Any]
+    from app.cli.client.api_client import ApiClient, Document
 
 _POOL_FIELDS = (
     "pool_id,tenant,shared,server,state,pause,desired,size,active,waiting,waiting_on_nodes,wait_p99_ms,tenants,"

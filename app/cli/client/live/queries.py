@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import NOT_FOUND, SERVICE_UNAVAILABLE
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.cli.client.api_client import ApiError, path_segment
 
 if TYPE_CHECKING:
-    from app.cli.client.api_client import ApiClient
+    from app.cli.client.api_client import ApiClient, Document
     from app.cli.client.live.lists import LiveRows
-
-Document = Mapping[str, Any]
 
 _MOST_ROWS = 500
 _REFUSALS = 5

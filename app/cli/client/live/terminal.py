@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import sys
@@ -12,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from app.cli.client.live.keys import keys_of
-
 if TYPE_CHECKING:
     from app.cli.client.live.drawing import Line
 
@@ -22,6 +21,31 @@ _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _CLEAR_LINE = "\x1b[H", "\x1b[K"
 _STYLES = {"bold": "\x1b[1m", "dim": "\x1b[2m", "red": "\x1b[31m", "selected": "\x1b[7m"}
 _PLAIN = "\x1b[0m"
+_KEYS = {
+    "\x1b[A": "up",
+    "\x1bOA": "up",
+    "k": "up",
+    "\x1b[B": "down",
+    "\x1bOB": "down",
+    "j": "down",
+    "\x1b[5~": "page up",
+    "\x1b[6~": "page down",
+    " ": "page down",
+    "\x1b[H": "home",
+    "\x1bOH": "home",
+    "\x1b[1~": "home",
+    "g": "home",
+    "\x1b[F": "end",
+    "\x1bOF": "end",
+    "\x1b[4~": "end",
+    "G": "end",
+    "\r": "enter",
+    "\n": "enter",
+    "\x7f": "backspace",
+    "\x08": "backspace",
+    "\x1b": "escape",
+}
+_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO[A-Z]|.", re.DOTALL)
 
 
 class Terminal:
@@ -71,7 +95,7 @@ class Terminal:
         if sys.stdin not in ready:
             return []
         data = os.read(sys.stdin.fileno(), 1024)
-        return list(keys_of(data)) if data else [("q", "q")]
+        return list(_keys_of(data)) if data else [("q", "q")]
 
     def show(self, lines: Sequence[Line]) -> None:
         """Draw *lines*, one for each line of the screen."""
@@ -83,3 +107,12 @@ class Terminal:
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def _keys_of(data: bytes) -> Iterator[tuple[str, str]]:
+    """Yield the name of each key in *data*, and its character; unknown sequences are skipped."""
+    # Byte by byte, because the bytes may be invalid in the locale; ids are ASCII.
+    for sequence in _SEQUENCE.findall(data.decode("latin-1")):
+        name = _KEYS.get(sequence, sequence)
+        if len(sequence) == 1 or name != sequence:
+            yield name, sequence
