@@ -135,7 +135,7 @@ def _waiting_on_nodes(
 ) -> Counter[str]:
     """Clients of accessible tenants that wait on nodes, by server."""
     found: Counter[str] = Counter()
-    for tenant, count in fleet.all_waiting().items():
+    for tenant, count in fleet.loads.waiting().items():
         state = manager.tenant_states.get(tenant)
         if state is not None and principal.can_access(tenant):
             found[state.tenant.spec.server] += count

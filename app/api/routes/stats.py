@@ -147,5 +147,5 @@ async def get_tenant_stats(tenant: TenantDep, manager: ManagerDep, fleet: FleetD
     stats = manager.tenant_stats(found)
     is_awaited = stats.metrics.waiting_requests > 0
     wait = manager.wait_of(found) if is_awaited else fleet.wait_of(found.tenant.spec)
-    on_nodes = fleet.waiting(found.tenant.spec.id)
+    on_nodes = fleet.loads.waiting_of(found.tenant.spec.id)
     return show_stats(found.tenant.spec, state, stats, wait, waiting_on_nodes=on_nodes)

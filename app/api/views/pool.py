@@ -279,7 +279,7 @@ class PoolViews:
             principal,
             tenants=self._tenant_count(spec.pool_id, principal),
             wait=manager.wait_of(tenant) if waits else self._fleet.wait_of(spec),
-            waiting_on_nodes=self._fleet.waiting(spec.pool_id),
+            waiting_on_nodes=self._fleet.loads.waiting_of(spec.pool_id),
             recommendation=self._advisor.open_recommendations.get(spec.pool_id),
             stale=not self._catalog.available,
         )

@@ -178,7 +178,7 @@ class TenantViews:
             query_allowed=refusal is None,
             query_refusal=refusal,
             pool=PoolSummary.of(manager, pool_id),
-            waiting_on_nodes=self._fleet.waiting(spec.id),
+            waiting_on_nodes=self._fleet.loads.waiting_of(spec.id),
             stale=not self._catalog.available,
         )
 

@@ -275,7 +275,7 @@ class _SnapshotBuilder:
     ) -> None:
         self._manager = manager
         self._fleet = fleet
-        self._waiting_on_nodes = fleet.all_waiting()
+        self._waiting_on_nodes = fleet.loads.waiting()
         self._before = before
         self._at = monotonic()
         self._as_of = datetime.now(UTC)

@@ -7,7 +7,7 @@ report.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from time import monotonic
@@ -48,6 +48,7 @@ class Fleet:
     """The nodes of the service.
 
     Attributes:
+        loads: what nodes have reported of each tenant.
         sizes: how each tenant's size is split over nodes and this process.
     """
 
@@ -62,7 +63,7 @@ class Fleet:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Start without nodes; *epoch* is that of this instance's leadership."""
-        self._loads = loads
+        self.loads = loads
         self._catalog = catalog
         self._manager = manager
         self._credentials = credentials
@@ -132,7 +133,7 @@ class Fleet:
 
     async def _forget(self, node: TrackedNode) -> None:
         self.nodes.pop(node.name, None)
-        self._loads.forget(node.name)
+        self.loads.forget(node.name)
         self.sizes.forget(node.name)
         await self.sizes.decide()
         self._stored.forget(node.name)
@@ -193,14 +194,6 @@ class Fleet:
         await self._budgets.redivide(node.commitments.keys() | node.servers)
         return node.last_session
 
-    def waiting(self, tenant: str) -> int:
-        """Clients of a tenant that wait on nodes."""
-        return self._loads.waiting_of(tenant)
-
-    def all_waiting(self) -> Mapping[str, int]:
-        """Clients that wait on nodes, by tenant; tenants without any are left out."""
-        return self._loads.waiting()
-
     def wait_of(self, tenant: TenantSpec) -> Wait | None:
         """What a tenant's clients wait for on the node where most of them wait.
 
@@ -248,7 +241,7 @@ class Fleet:
         """
         report = self._of_node(node, report)
         heard = node.hear(report, most_sessions=self._last_number + 1)
-        self._loads.hear(node.name, report.entries, heard.gone)
+        self.loads.hear(node.name, report.entries, heard.gone)
         self.sizes.hear(node, report.entries)
         await self.sizes.decide()
         # With thousands of entries, both halves take long: let other tasks run between them.

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any, Self
 
 from app.domain.tenant import TenantSpec
 
 OWN_NODE = "self"
 """In the path of a request, this stands for the API key's own node; no node can have this name."""
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +27,9 @@ class NodeSpec:
 
     name: str
     address: str | None = None
-    labels: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
-    selector: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
-    limits: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    selector: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     def serves(self, tenant: TenantSpec) -> bool:
         """Whether applications of *tenant* can connect through it.
@@ -43,21 +40,12 @@ class NodeSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """Every field, as JSON."""
-        return {
-            "name": self.name,
-            "address": self.address,
-            "labels": dict(self.labels),
-            "selector": dict(self.selector),
-            "limits": dict(self.limits),
-        }
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of `as_dict`; other keys are ignored."""
-        mappings = {
-            each: MappingProxyType(values[each]) for each in ("labels", "selector", "limits")
-        }
-        return cls(name=values["name"], address=values["address"], **mappings)
+        return cls(**{each.name: values[each.name] for each in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

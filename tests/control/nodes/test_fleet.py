@@ -350,7 +350,7 @@ async def test_what_clients_of_a_node_wait_for_is_unknown_once_their_server_has_
     await site.hear(node, entries=(entry("acme", state=EntryState.CLOSED, waiting=2, size=3),))
     acme = control.state("acme").tenant.spec
     monkeypatch.delitem(control.manager.servers, "local")
-    assert site.fleet.waiting(acme.id) == 2
+    assert site.fleet.loads.waiting_of(acme.id) == 2
     assert site.fleet.wait_of(acme) is None
 
 
@@ -675,7 +675,7 @@ async def test_what_an_agent_says_beyond_its_node_is_forgotten(
     assert node.commitments.keys() <= {"local"}
     assert node.latest is not None
     assert len(node.latest.entries) == 2
-    assert site.fleet._loads.find("t8") is None
+    assert site.fleet.loads.find("t8") is None
 
 
 async def test_a_drained_node_gives_everything_back_once_its_clients_have_left(
