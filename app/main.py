@@ -22,9 +22,9 @@ from app.api.auth.key_file import KeyFile
 from app.api.auth.rate_limits import RateLimits
 from app.api.http.response_cache import ResponseCache
 from app.api.routes.about import Links
-from app.api.routes.health import ServiceReadiness, max_poll_age
 from app.api.telemetry.service_metrics import ServiceCollector
 from app.api.views.pool import PoolViews
+from app.api.views.readiness import ServiceReadiness, max_poll_age
 from app.api.views.tenant import TenantViews
 from app.runtime import configuration
 from app.runtime.background_tasks import TICK_DEADLINE

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from app.api import openapi
-from app.api.forwarding.gate import ActiveInstanceGate
+from app.api.forwarding.forwarder import ActiveInstanceGate
 from app.api.http import disconnect, error_responses
 from app.api.http.idempotency import ResponseReplayed, replay
 from app.api.http.middleware import DirectRoutes, HttpLayer
@@ -35,7 +35,6 @@ from app.api.routes import (
     pool,
     pools,
     query,
-    readiness,
     recommendations,
     refusals,
     servers,
@@ -73,7 +72,7 @@ _ROUTERS = (
     keys.router,
     about.router,
     health.router,
-    readiness.router,
+    health.v1_router,
     instances.router,
     metrics.router,
     pages.router,

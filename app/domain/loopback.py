@@ -1,4 +1,4 @@
-"""Whether an address stays on this machine."""
+"""Whether traffic stays on this machine."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:  # another name, `*`, or several addresses
         return False
+
+
+def is_private(scheme: str, host: str | None) -> bool:
+    """Whether nobody else can read the traffic with *host*; None: a Unix socket."""
+    return scheme == "https" or host is None or is_loopback(host)

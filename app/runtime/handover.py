@@ -10,7 +10,7 @@ import structlog
 from fastapi import FastAPI
 
 from app.api.forwarding.forwarder import Forwarder
-from app.api.routes.health import StandbyReadiness
+from app.api.views.readiness import StandbyReadiness
 from app.control.leadership.election import Election
 from app.domain.leadership import Takeover
 from app.settings import Settings

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
-from app.api.http.private_connection import is_private
+from app.domain.loopback import is_private
 
 _CONFIGURATION = re.compile(r"/v1/nodes/[^/]+/configuration").fullmatch
 _CREDENTIALS = re.compile(r"/v1/tenants/[^/]+/credentials").fullmatch

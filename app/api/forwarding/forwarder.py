@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 
 from asgi_correlation_id import correlation_id
+from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +23,7 @@ from app.api.forwarding.forwarded_client import HEADER, ForwardedClient
 from app.api.forwarding.upstream import Upstream, UpstreamLost, Upstreams, UpstreamSilent
 from app.api.http.disconnect import Connection
 from app.api.http.error_responses import problem_response
+from app.api.http.load_shedding import PROBES
 from app.api.http.middleware import request_id_of
 from app.control.leadership.election import Election
 
@@ -237,6 +239,25 @@ class Forwarder:
         self._changed = asyncio.Event()
 
 
+class ActiveInstanceGate:
+    """Serves all requests on a service without standbys; otherwise asks the forwarder.
+
+    An orchestrator's probes are about this instance.
+    """
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        """*state* is the application's, with a forwarder if there are standbys."""
+        self._app = app
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        forwarder: Forwarder | None = self._state.forwarder
+        if forwarder is None or scope["type"] != "http" or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+        else:
+            await forwarder(self._app, scope, receive, send)
+
+
 class _Exchange:
     """One request on one connection."""
 
@@ -268,7 +289,8 @@ class _Exchange:
                 rest.add_done_callback(self._body_ended)
             self._notify(self._leave)
             await upstream.respond(longest_wait, is_there)
-            if self._body.is_kept and _is_refusal(upstream):
+            is_refusal = any(name == _NOT_ACTIVE for name, _ in upstream.headers)
+            if self._body.is_kept and is_refusal:
                 while await upstream.read():
                     pass
                 return False
@@ -319,10 +341,6 @@ class _Exchange:
     def _notify(self, callback: Callable[[], None] | None) -> None:
         if self._client is not None:
             self._client.notify_disconnect(callback)
-
-
-def _is_refusal(upstream: Upstream) -> bool:
-    return any(name == _NOT_ACTIVE for name, _ in upstream.headers)
 
 
 def _problem(

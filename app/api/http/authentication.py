@@ -91,8 +91,11 @@ REQUIRE_OPERATE = Security(_REQUIRED_SCOPE, scopes=[KeyScope.OPERATE.value])
 REQUIRE_QUERY = Security(_REQUIRED_SCOPE, scopes=[KeyScope.QUERY.value])
 REQUIRE_ADMIN = Security(_REQUIRED_SCOPE, scopes=[KeyScope.ADMIN.value])
 REQUIRE_NODE = Security(_REQUIRED_SCOPE, scopes=[KeyScope.NODE.value])
-# This is required in addition to a scope.
-REQUIRE_UNBOUND_KEY = Depends(require_unbound_key)
+# The same scopes, for requests that concern all tenants.
+_UNBOUND_KEY = Depends(require_unbound_key)
+REQUIRE_READ_ALL = (REQUIRE_READ, _UNBOUND_KEY)
+REQUIRE_OPERATE_ALL = (REQUIRE_OPERATE, _UNBOUND_KEY)
+REQUIRE_ADMIN_ALL = (REQUIRE_ADMIN, _UNBOUND_KEY)
 
 
 def rate_limited(request: Request, wait: float, detail: str) -> Response:

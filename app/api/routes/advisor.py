@@ -8,12 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api.http.authentication import (
-    REQUIRE_ADMIN,
-    REQUIRE_READ,
-    REQUIRE_UNBOUND_KEY,
-    require_unbound_key,
-)
+from app.api.http.authentication import REQUIRE_ADMIN_ALL, REQUIRE_READ, require_unbound_key
 from app.api.http.dependencies import AdvisorDep, CatalogDep, ManagerDep, PrincipalDep, provided
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
@@ -194,7 +189,7 @@ async def get_advisor(advisor: AdvisorDep, catalog: CatalogDep, response: Respon
     return _show(advisor, catalog, response)
 
 
-@router.put("", dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY], summary="Change the advisor")
+@router.put("", dependencies=REQUIRE_ADMIN_ALL, summary="Change the advisor")
 async def put_advisor(
     body: AdvisorBody,
     advisor: AdvisorDep,

@@ -208,10 +208,7 @@ async def create_credential(
     creation = credentials.create(
         manager.tenant_state(tenant), body.name, operation.actor, expires_at=body.expires_at
     )
-    created = await operation.run(creation, show)
-    if isinstance(created, IssuedCredentialView):
-        await feed.settle(spec)
-    return created
+    return await operation.run(creation, show, then=lambda: feed.settle(spec))
 
 
 @router.delete(
@@ -238,10 +235,11 @@ async def revoke_credential(
     found = credentials.get(tenant, name)
     preconditions.expected_generation(_GENERATION, instance_of(found.created_at))
     revocation = credentials.revoke(found, operation.actor)
-    revoked = await operation.run(revocation, lambda gone: CredentialView(**_fields(gone)))
-    if isinstance(revoked, CredentialView):
-        await feed.settle(spec)
-    return revoked
+    return await operation.run(
+        revocation,
+        lambda gone: CredentialView(**_fields(gone)),
+        then=lambda: feed.settle(spec),
+    )
 
 
 def _fields(credential: ApplicationCredential) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from app.api.auth.api_key import ApiKey, KeyScope
-from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY
+from app.api.http.authentication import REQUIRE_ADMIN_ALL
 from app.api.http.dependencies import AuthenticatorDep
 from app.api.http.strict_route import StrictRoute
 
@@ -51,7 +51,7 @@ class KeyNames(BaseModel):
     items: list[KeyView]
 
 
-@router.get("", dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY], summary="List API keys")
+@router.get("", dependencies=REQUIRE_ADMIN_ALL, summary="List API keys")
 async def list_keys(authenticator: AuthenticatorDep) -> KeyNames:
     """Lists the API keys' names, scopes and tenants; never a key, its ID or its hash.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 from prometheus_client.exposition import choose_encoder
 
-from app.api.http.authentication import REQUIRE_READ, REQUIRE_UNBOUND_KEY
+from app.api.http.authentication import REQUIRE_READ_ALL
 from app.api.http.dependencies import ResponseCacheDep, provided
 from app.api.http.error_responses import problem_responses
 from app.api.telemetry.pool_metrics import Exposition, encode_metrics
@@ -27,7 +27,7 @@ router = APIRouter(tags=["health"])
 @router.get(
     "/metrics",
     operation_id="metrics",
-    dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY],
+    dependencies=REQUIRE_READ_ALL,
     summary="Get metrics for Prometheus",
     response_class=Response,
     responses=problem_responses()

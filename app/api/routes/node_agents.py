@@ -18,11 +18,11 @@ from app.api.http.dependencies import FeedDep, FleetDep, PrincipalDep
 from app.api.http.error_responses import validation_error
 from app.api.http.etags import etag, matching_etag
 from app.api.http.exchange import extend_deadline
-from app.api.http.private_connection import is_private
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.nodes import NodePath
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.errors import KeyBoundToNode, NodeNotFound, TlsRequired
+from app.domain.loopback import is_private
 from app.domain.nodes.declaration import OWN_NODE
 from app.domain.nodes.documents import (
     LONGEST_POLL,

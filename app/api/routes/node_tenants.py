@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from app.api.http.authentication import REQUIRE_READ, REQUIRE_UNBOUND_KEY
+from app.api.http.authentication import REQUIRE_READ_ALL
 from app.api.http.dependencies import AdvisorDep, CursorQuery, LimitQuery
 from app.api.http.ordering import Matches, OffsetQuery, Order, SearchQuery
 from app.api.http.paging import NextCursor
@@ -50,7 +50,7 @@ class NodeTenantList(BaseModel):
 
 @router.get(
     "/{node}/tenants",
-    dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY],
+    dependencies=REQUIRE_READ_ALL,
     summary="List the tenants of a node",
 )
 async def list_node_tenants(

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response, status
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
-from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_READ, REQUIRE_UNBOUND_KEY
+from app.api.http.authentication import REQUIRE_ADMIN_ALL, REQUIRE_READ_ALL
 from app.api.http.dependencies import CursorQuery, FleetDep, LimitQuery, name_in_path, provided
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag, instance_of
@@ -93,7 +93,7 @@ async def get_node_of_path(node: NodePath, fleet: FleetDep) -> TrackedNode:
 NodeDep = Annotated[TrackedNode, Depends(get_node_of_path)]
 
 
-@router.get("", dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY], summary="List nodes")
+@router.get("", dependencies=REQUIRE_READ_ALL, summary="List nodes")
 async def list_nodes(
     fleet: FleetDep, limit: LimitQuery = 50, cursor: CursorQuery = None
 ) -> NodeList:
@@ -103,7 +103,7 @@ async def list_nodes(
     return NodeList(items=items, next_cursor=next_cursor)
 
 
-@router.get("/{node}", dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY], summary="Get a node")
+@router.get("/{node}", dependencies=REQUIRE_READ_ALL, summary="Get a node")
 async def get_node(node: NodeDep, fleet: FleetDep, response: Response) -> NodeView:
     """Shows a node, what it reports, and its part of each server's budget."""
     response.headers["ETag"] = _etag(node.declared)
@@ -112,7 +112,7 @@ async def get_node(node: NodeDep, fleet: FleetDep, response: Response) -> NodeVi
 
 @router.put(
     "/{node}",
-    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
+    dependencies=REQUIRE_ADMIN_ALL,
     summary="Declare a node",
     responses={
         201: {"model": NodeView, "description": "Created"},
@@ -154,9 +154,7 @@ async def put_node(
     return await operation.run(change, show)
 
 
-@router.delete(
-    "/{node}", dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY], summary="Delete a node"
-)
+@router.delete("/{node}", dependencies=REQUIRE_ADMIN_ALL, summary="Delete a node")
 async def delete_node(
     node: NodeDep,
     fleet: FleetDep,
@@ -175,9 +173,7 @@ async def delete_node(
     return await operation.run(deletion, lambda deleted: _show(deleted, fleet))
 
 
-@router.post(
-    "/{node}/pause", dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY], summary="Pause a node"
-)
+@router.post("/{node}/pause", dependencies=REQUIRE_ADMIN_ALL, summary="Pause a node")
 async def pause_node(
     node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
 ) -> NodeView | PlanView:
@@ -185,9 +181,7 @@ async def pause_node(
     return await _switched(declarations.set_paused(node, operation.actor), operation, fleet)
 
 
-@router.post(
-    "/{node}/resume", dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY], summary="Resume a node"
-)
+@router.post("/{node}/resume", dependencies=REQUIRE_ADMIN_ALL, summary="Resume a node")
 async def resume_node(
     node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
 ) -> NodeView | PlanView:
@@ -195,9 +189,7 @@ async def resume_node(
     return await _switched(declarations.resume(node, operation.actor), operation, fleet)
 
 
-@router.post(
-    "/{node}/drain", dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY], summary="Drain a node"
-)
+@router.post("/{node}/drain", dependencies=REQUIRE_ADMIN_ALL, summary="Drain a node")
 async def drain_node(
     node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
 ) -> NodeView | PlanView:

@@ -245,10 +245,11 @@ async def pause_pool(
     provisioned: it then serves nobody until it is resumed. The response waits, for 2 s at most,
     until nodes no longer begin transactions of the tenant.
     """
-    paused = await _set_paused(request, operations, paused=True)
-    if isinstance(paused, PoolView):
-        await feed.wait_paused(request.state.tenant.spec)
-    return paused
+    spec = request.state.tenant.spec
+    pause = operations.pause(
+        request.state, request.actor, paused=True, whole_pool=request.whole_pool
+    )
+    return await request.operation.run(pause, request.show, then=lambda: feed.wait_paused(spec))
 
 
 @router.post("/resume", dependencies=[REQUIRE_OPERATE], summary="Resume a tenant's pool")
@@ -256,19 +257,10 @@ async def resume_pool(
     request: PoolRequestDep, operations: OperationsDep, feed: FeedDep
 ) -> PoolView | PlanView:
     """Hands out connections again. Works while the catalog is unreachable."""
-    resumed = await _set_paused(request, operations, paused=False)
-    if isinstance(resumed, PoolView):
-        await feed.refresh()
-    return resumed
-
-
-async def _set_paused(
-    request: PoolRequest, operations: PoolOperations, *, paused: bool
-) -> PoolView | PlanView:
-    operation = operations.pause(
-        request.state, request.actor, paused=paused, whole_pool=request.whole_pool
+    resume = operations.pause(
+        request.state, request.actor, paused=False, whole_pool=request.whole_pool
     )
-    return await request.operation.run(operation, request.show)
+    return await request.operation.run(resume, request.show, then=feed.refresh)
 
 
 @router.post(

@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api.http.authentication import REQUIRE_OPERATE, REQUIRE_READ, REQUIRE_UNBOUND_KEY
+from app.api.http.authentication import REQUIRE_OPERATE_ALL, REQUIRE_READ
 from app.api.http.dependencies import (
     AdvisorDep,
     CursorQuery,
@@ -171,7 +171,7 @@ async def list_pools(
 
 @router.post(
     "/evict-expired",
-    dependencies=[REQUIRE_OPERATE, REQUIRE_UNBOUND_KEY],
+    dependencies=REQUIRE_OPERATE_ALL,
     summary="Evict idle pools",
 )
 async def evict_expired_pools(

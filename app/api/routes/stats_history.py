@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from app.api.auth.principal import Principal
-from app.api.http.authentication import REQUIRE_READ, REQUIRE_UNBOUND_KEY
+from app.api.http.authentication import REQUIRE_READ, REQUIRE_READ_ALL
 from app.api.http.dependencies import CatalogDep, ManagerDep, PrincipalDep, TenantDep
 from app.api.http.error_responses import validation_error
 from app.api.http.field_types import Timestamp
@@ -148,7 +148,7 @@ TimeRangeDep = Annotated[TimeRange, Depends(_time_range)]
 
 @router.get(
     "/stats/history",
-    dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY],
+    dependencies=REQUIRE_READ_ALL,
     summary="Get the service's past statistics",
 )
 async def get_service_stats_history(

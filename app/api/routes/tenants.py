@@ -255,7 +255,7 @@ async def delete_tenant(
     deletion = deletions.delete(
         state, operation.actor, deadline=deadline_seconds, expected_generation=expected
     )
-    deleted = await operation.run(
+    return await operation.run(
         deletion,
         lambda done: TenantDeletion(
             tenant=tenant,
@@ -263,10 +263,8 @@ async def delete_tenant(
             cut=done.eviction.cut if done.eviction else 0,
             login_disabled=done.login_disabled,
         ),
+        then=lambda: feed.settle(before.spec, seconds=_NODES_SECONDS),
     )
-    if isinstance(deleted, TenantDeletion):
-        await feed.settle(before.spec, seconds=_NODES_SECONDS)
-    return deleted
 
 
 @router.post("/{tenant}/provision", dependencies=[REQUIRE_ADMIN], summary="Provision a tenant")

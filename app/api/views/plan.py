@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -71,10 +71,19 @@ class OperationRequest:
     catalog: Catalog
     response: Response
 
-    async def run(self, operation: Operation[Any, R], show: Callable[[R], V]) -> V | PlanView:
-        """Execute *operation* and show its result; in a dry run, show its plan."""
+    async def run(
+        self,
+        operation: Operation[Any, R],
+        show: Callable[[R], V],
+        *,
+        then: Callable[[], Awaitable[None]] | None = None,
+    ) -> V | PlanView:
+        """Execute *operation*, do what comes *then*, show the result; in a dry run, the plan."""
         if not self.dry_run:
-            return show(await operation)
+            shown = show(await operation)
+            if then is not None:
+                await then()
+            return shown
         plan: Plan = await operation.plan()
         if operation.needs_catalog and not self.catalog.available:
             plan += Plan(warnings=(_CATALOG_UNREACHABLE,))

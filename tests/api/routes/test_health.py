@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.routes import health
+from app.api.views import readiness
 from app.domain.isolation_checks import AuditCheck as IsolationCheck
 from app.domain.isolation_checks import Finding, Severity
 from tests.fixtures.app import Api, ok, serving
@@ -121,7 +121,7 @@ async def test_the_catalog_is_checked_once_a_second_at_most(
         await ping()
 
     monkeypatch.setattr(api.service.catalog, "ping", counted)
-    monkeypatch.setattr(health, "monotonic", lambda: now)
+    monkeypatch.setattr(readiness, "monotonic", lambda: now)
     for total in (1, 2):
         await asyncio.gather(*(api.client.get("/readyz") for _ in range(20)))
         assert asked == total

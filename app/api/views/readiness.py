@@ -1,0 +1,258 @@
+"""Whether an instance is ready, by named checks.
+
+An unreachable tenant server does not make the service unready: it serves the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from heapq import nsmallest
+from time import monotonic
+from typing import Annotated, Literal, Protocol, Self
+
+from pydantic import BaseModel, Field
+
+from app.api.auth.key_file import KeyFile
+from app.api.auth.principal import Principal
+from app.catalog.catalog import Catalog
+from app.control.background import Supervisor
+from app.control.leadership.election import Election
+from app.control.monitoring.isolation_audit import findings_of, oldest_audit_age
+from app.control.monitoring.poller import Poller
+from app.control.time_slices import in_slices
+from app.domain.errors import CatalogUnavailable
+from app.domain.isolation_checks import Severity
+from app.domain.leadership import InstanceState, key_refusal
+from app.pools.manager import TenantPoolManager
+
+# A poll or an audit may be skipped twice before it counts as late.
+_INTERVALS = 3
+# The seconds that one audit of a server's tenants may take.
+_AUDIT_DEADLINE = 20.0
+# Anybody may ask, so expensive checks run at most this often, in seconds.
+_CACHE_SECONDS = 1.0
+# Maximum number of tenants with a critical finding that are named.
+_MAX_NAMES = 5
+# Other requests get a turn after this many findings.
+_SLICE = 500
+
+
+class ReadinessCheck(BaseModel):
+    """The result of one check."""
+
+    name: str = Field(examples=["catalog"])
+    ok: bool = Field(examples=[True])
+    required: bool = Field(
+        description="Whether the service is not ready when this check fails.", examples=[True]
+    )
+    detail: str | None = Field(
+        description="Null without an API key of scope read, or with one that is bound to tenants.",
+        examples=["The catalog responds."],
+    )
+
+
+class Readiness(BaseModel):
+    """Whether the service can do all of its work, and the checks behind it."""
+
+    status: Literal["ready", "not_ready"] = Field(examples=["ready"])
+    checks: Annotated[list[ReadinessCheck], Field(min_length=1)]
+
+    @classmethod
+    def of(cls, results: list[ReadinessCheck], principal: Principal) -> Self:
+        """The results, as far as *principal* may see them."""
+        if not principal.can_read_all:
+            results = [result.model_copy(update={"detail": None}) for result in results]
+        is_ready = all(result.ok for result in results if result.required)
+        return cls(status="ready" if is_ready else "not_ready", checks=results)
+
+
+class ReadinessChecks(Protocol):
+    """The checks of `/readyz`."""
+
+    async def run(self) -> list[ReadinessCheck]: ...
+
+
+class StandbyReadiness:
+    """The checks of an instance that is not active: whether it can forward, or take over."""
+
+    def __init__(
+        self,
+        election: Election,
+        reaches_active: Callable[[], Awaitable[bool]],
+        *,
+        is_stopping: bool = False,
+    ) -> None:
+        """Ask *election*, and at most once a second whether this instance *reaches* the active one.
+
+        *is_stopping*: whether it should get no more requests, although it may still be active.
+        """
+        self._election = election
+        self._reaches_active = reaches_active
+        self._is_stopping = is_stopping
+        self._lock = asyncio.Lock()
+        self._is_reached, self._asked_at = False, float("-inf")
+
+    async def run(self) -> list[ReadinessCheck]:
+        election = self._election
+        state = InstanceState.STOPPING if self._is_stopping else election.state
+        detail = f"State {state}. {election.active_instance}"
+        if election.trouble is not None:
+            detail += f" {election.trouble}"
+        can_serve = election.trouble is None or election.active_url is not None
+        is_ok = can_serve and state is not InstanceState.STOPPING
+        different = key_refusal(election.record, election.keys())
+        keys = different or "No active instance has others."
+        return [
+            _required("leadership", ok=is_ok, detail=detail),
+            _required("keys", ok=different is None, detail=keys),
+            await self._check_active_instance(),
+        ]
+
+    async def _check_active_instance(self) -> ReadinessCheck:
+        """Not required: an instance that cannot forward can still take over."""
+        async with self._lock:
+            if monotonic() - self._asked_at >= _CACHE_SECONDS:
+                self._is_reached = self._election.is_serving or await self._reaches_active()
+                self._asked_at = monotonic()
+        detail = "It answers."
+        if not self._is_reached:
+            detail = f"{self._election.active_instance} It does not answer this instance."
+        return _informative("active_instance", ok=self._is_reached, detail=detail)
+
+
+class ServiceReadiness:
+    """The checks of the active instance."""
+
+    def __init__(
+        self,
+        manager: TenantPoolManager,
+        catalog: Catalog,
+        poller: Poller,
+        supervisor: Supervisor,
+        keys: KeyFile,
+        *,
+        max_poll_age: float,
+        audit_interval: float,
+    ) -> None:
+        """*max_poll_age*: seconds after which polls are late.
+
+        *audit_interval*: seconds between audits.
+        """
+        self._manager = manager
+        self._catalog = catalog
+        self._poller = poller
+        self._supervisor = supervisor
+        self._keys = keys
+        self._max_poll_age = max_poll_age
+        self._audit_interval = audit_interval
+        self._lock = asyncio.Lock()
+        self._cached: tuple[ReadinessCheck, ReadinessCheck] | None = None
+        self._cached_at = 0.0
+
+    async def run(self) -> list[ReadinessCheck]:
+        catalog, isolation = await self._expensive()
+        return [
+            catalog,
+            self._check_poller(),
+            self._check_background_tasks(),
+            self._check_servers(),
+            isolation,
+            self._check_keys(),
+        ]
+
+    async def _expensive(self) -> tuple[ReadinessCheck, ReadinessCheck]:
+        """The checks that ask the catalog and go through all tenants, at most a second old."""
+        async with self._lock:
+            if self._cached is None or monotonic() - self._cached_at >= _CACHE_SECONDS:
+                self._cached = await self._check_catalog(), await self._check_isolation()
+                self._cached_at = monotonic()
+            return self._cached
+
+    async def _check_catalog(self) -> ReadinessCheck:
+        try:
+            await self._catalog.ping()
+        except CatalogUnavailable as error:
+            return _required("catalog", ok=False, detail=error.detail)
+        if self._catalog.write_problem is not None:
+            # Pools work, and so do all instances or none: no other one would serve better.
+            return _informative("catalog", ok=False, detail=self._catalog.write_problem)
+        return _required("catalog", ok=True, detail="The catalog responds.")
+
+    def _check_poller(self) -> ReadinessCheck:
+        last_at = self._poller.last_at
+        if last_at is None:
+            return _required("poller", ok=False, detail="No poll has ended yet.")
+        age = monotonic() - last_at
+        return _required(
+            "poller", ok=age <= self._max_poll_age, detail=f"The last poll ended {age:.1f} s ago."
+        )
+
+    def _check_background_tasks(self) -> ReadinessCheck:
+        dead = self._supervisor.dead
+        detail = "All of them run." if dead is None else f"Background task {dead} died."
+        return _required("loops", ok=dead is None, detail=detail)
+
+    def _check_keys(self) -> ReadinessCheck:
+        keys = self._keys
+        detail = keys.problem or f"Keys: {len(keys)}."
+        if not keys.is_enforced:
+            detail = "No API keys: only local programs can connect, with full access."
+        return _informative("keys", ok=keys.problem is None, detail=detail)
+
+    async def _check_isolation(self) -> ReadinessCheck:
+        severities: Counter[Severity] = Counter()
+        critical: set[str] = set()
+        async for spec, finding in in_slices(findings_of(self._manager), _SLICE):
+            severities[finding.severity] += 1
+            if finding.severity is Severity.CRITICAL:
+                critical.add(str(spec.id))
+        count = severities.total()
+        detail = "1 finding." if count == 1 else f"{count} findings."
+        if critical:
+            names = ", ".join(nsmallest(_MAX_NAMES, critical))
+            detail += f" Critical findings for {len(critical)} tenants or their roles: {names}."
+        age = oldest_audit_age(self._manager)
+        is_fresh = age <= _INTERVALS * self._audit_interval + _AUDIT_DEADLINE
+        detail += f" The oldest audit is {age:.0f} s old" + ("." if is_fresh else ", too old.")
+        is_complete = not severities[Severity.NOT_CHECKED]
+        if not is_complete:
+            detail += " Some checks could not run."
+        return _informative(
+            "isolation", ok=not critical and is_fresh and is_complete, detail=detail
+        )
+
+    def _check_servers(self) -> ReadinessCheck:
+        servers = self._manager.servers
+        unavailable = sorted(name for name, server in servers.items() if not server.is_available)
+        degraded = [
+            f"{name}: {servers[name].last_error}"
+            for name in sorted(servers)
+            if servers[name].is_degraded
+        ]
+        well = len(servers) - len(unavailable) - len(degraded)
+        detail = f"{well} of {len(servers)} open new connections."
+        if unavailable:
+            detail += f" Unavailable: {', '.join(unavailable)}."
+        if degraded:
+            detail += f" Serving, but opening no new connections: {' '.join(degraded)}"
+        read_only = sorted(
+            name for name, server in servers.items() if server.limits and server.limits.read_only
+        )
+        if read_only:
+            detail += f" Read-only (default_transaction_read_only is on): {', '.join(read_only)}."
+        return _informative("servers", ok=not (unavailable or degraded or read_only), detail=detail)
+
+
+def max_poll_age(interval: float, deadline: float) -> float:
+    """Seconds after which polls are late, from their *interval* and the *deadline* of one."""
+    return _INTERVALS * interval + deadline
+
+
+def _required(name: str, *, ok: bool, detail: str) -> ReadinessCheck:
+    return ReadinessCheck(name=name, ok=ok, required=True, detail=detail)
+
+
+def _informative(name: str, *, ok: bool, detail: str) -> ReadinessCheck:
+    return ReadinessCheck(name=name, ok=ok, required=False, detail=detail)
