@@ -56,11 +56,11 @@ _END_TO_END = frozenset({b"content-length", b"host"})
 _NOT_RETURNED = frozenset({*_HOP_BY_HOP, b"date", INSTANCE})
 _LOST = "The active instance ended before it responded; the outcome of the request is unknown."
 _IN_CLEAR = (
-    "This standby reaches the active instance, {}, in clear, and forwards no passwords that way. "
-    "Ask that instance itself, or set https URLs in POOLKEEPER_ADVERTISE_URL."
+    "The response contains passwords, and this standby reaches the active instance, {}, without "
+    "TLS. Send the request to that instance, or use https in POOLKEEPER_ADVERTISE_URL."
 )
 _UNREACHED = (
-    " It cannot be reached from here: check that it runs, and its POOLKEEPER_ADVERTISE_URL."
+    " It cannot be reached from here. Check that it runs, and check its POOLKEEPER_ADVERTISE_URL."
 )
 _SILENT = "The active instance did not respond in time; the outcome of the request is unknown."
 

@@ -126,9 +126,9 @@ class Problem(BaseModel):
     schema_name: str | None = Field(
         default=None, description="Schema of the object that a statement's error is about."
     )
-    table_name: str | None = Field(default=None, description="The same of its table.")
-    column_name: str | None = Field(default=None, description="The same of its column.")
-    data_type_name: str | None = Field(default=None, description="The same of its data type.")
+    table_name: str | None = Field(default=None, description="Table that it is about.")
+    column_name: str | None = Field(default=None, description="Column that it is about.")
+    data_type_name: str | None = Field(default=None, description="Data type that it is about.")
     constraint_name: str | None = Field(
         default=None, description="Constraint, or unique index, that the statement violated."
     )

@@ -211,8 +211,8 @@ async def reserve_key(
             max_length=255,
             description="1 to 255 visible ASCII characters. A repeated request with the same key "
             "is not carried out again: it gets the first response, with "
-            "`Idempotency-Replayed: true`. Keys are kept for 24 hours, until a restart at most, "
-            "and the newest 1000 per caller.",
+            "`Idempotency-Replayed: true`. The newest 1000 keys of each caller are kept for 24 "
+            "hours, but not beyond a restart.",
         ),
     ] = None,
 ) -> None:

@@ -9,7 +9,7 @@ from app.api.http.client_connections import ClientConnections
 from app.api.http.error_responses import problem_response
 
 PROBES = frozenset({"/livez", "/readyz"})
-_OVERLOADED = "The service handles as many requests as it can; try again."
+_OVERLOADED = "The service handles its maximum number of requests; try again."
 
 
 class LoadShedding:

@@ -129,8 +129,8 @@ class EvaluateBody(RequestBody):
 
     rule: Rule | None = Field(
         default=None,
-        description="With `metrics` only `hysteresis`, which needs no history; with `tenant` by "
-        "default the current rule.",
+        description="With `metrics`: only `hysteresis`, which needs no history. With `tenant`: "
+        "the current rule by default.",
         examples=["hysteresis"],
     )
     config: AdvisorConfigBody = Field(
@@ -265,7 +265,7 @@ def _of_metrics(body: EvaluateBody, advisor: AdvisorLoop) -> PoolSizingRecommend
     for name in ("late_ms", "late_share", "budget"):
         if getattr(body, name) is not None:
             raise validation_error(
-                "body", name, code="needs_a_tenant", detail="It has an effect only with tenant."
+                "body", name, code="needs_a_tenant", detail="Allowed only together with tenant."
             )
     settings = replace(advisor.settings, rule=AdvisorRule.HYSTERESIS)
     fresh = PoolSizingAdvisor(body.config.applied_to(settings).hysteresis)

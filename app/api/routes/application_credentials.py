@@ -89,8 +89,8 @@ class IssuedCredentialView(CredentialView):
     )
     connection_string: str = Field(
         repr=False,
-        description="User, password and database, which is the tenant's ID, as one URL. Its host "
-        "is that of this request: this service, which is no Postgres server.",
+        description="A URL with user, password and database (the tenant's ID). Its host is this "
+        "service, as in this request: it is for POST /sql, not for Postgres drivers.",
         examples=[f"postgresql://acme.web:{_PASSWORD}@pools.example.com/acme"],
     )
     node_connection_string: str | None = Field(

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute)
 class KeyView(BaseModel):
     """An API key, without its secret."""
 
-    name: str = Field(description="In the log and the audit trail.", examples=["checkout"])
+    name: str = Field(description="Its name in the log and the audit trail.", examples=["checkout"])
     scopes: list[KeyScope] = Field(examples=[["operate"]])
     tenants: list[str] | None = Field(
         description="The only tenants that it can access; null: all.", examples=[["acme"]]

@@ -73,7 +73,7 @@ class LeaseView(BaseModel):
         examples=[4711],
     )
     task: str | None = Field(
-        description="Name of the task: of a request `request` and its ID, as in the log.",
+        description="Name of the task; for a request, `request` and its ID, as in the log.",
         examples=["request 5d1c4a2e8b7f4c6d"],
     )
     taken_at: str | None = Field(

@@ -338,7 +338,7 @@ def _check_statements(body: QueryBody) -> None:
     for field in ("sql", "params"):
         if getattr(body, field):
             raise validation_error(
-                "body", field, code="unexpected", detail="Leave it out beside statements."
+                "body", field, code="unexpected", detail="Not allowed together with statements."
             )
 
 

@@ -40,8 +40,8 @@ class RefusalView(BaseModel):
     status: int = Field(examples=[503])
     code: str = Field(description="The problem's code.", examples=["pool-timeout"])
     detail: str = Field(
-        description="The problem's detail, and the first of its errors; of a failed statement its "
-        "SQLSTATE only.",
+        description="The problem's detail, and the first of its errors; for a failed statement, "
+        "only its SQLSTATE.",
         examples=["No connection of pool acme became free in 5 s."],
     )
     request_id: str | None = Field(

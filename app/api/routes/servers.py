@@ -33,14 +33,14 @@ class ServerBudgetView(BaseModel):
         description="Connections that are open, opening, closing or lost.", examples=[3]
     )
     lost: int = Field(
-        description="Connections in `used` that broke but that Postgres may still have: their "
-        "places stay taken until it shows that they have ended, which cannot be seen "
-        "while the server is unavailable.",
+        description="Broken connections that Postgres may still have. They count in `used` until "
+        "Postgres shows that they have ended, which cannot be seen while the server is "
+        "unavailable.",
         examples=[0],
     )
     nodes: int = Field(
-        description="Connections of the limit that nodes may have, used there or not. With `used`, "
-        "it is at most the limit, except after that was lowered.",
+        description="Connections of the limit that nodes may have, used there or not. This and "
+        "`used` exceed the limit together only after the limit was lowered.",
         examples=[0],
     )
     nodes_open: int = Field(

@@ -30,9 +30,7 @@ from app.pools.manager import TenantPoolManager
 _MAX_STEPS = 2000
 _DAY_SECONDS = 86_400
 
-_WORST = (
-    "The worst that a poll of the step measured, in the `stats_window_seconds` (300) before it."
-)
+_WORST = "Worst value of the step's polls; each poll covers the last `stats_window_seconds` (300)."
 _OF_LEASES = f"{_WORST} Null if there was no lease in the step."
 
 router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
@@ -91,8 +89,8 @@ class ServiceHistory(BaseModel):
     end: datetime = Field(alias="to", examples=["2026-11-20T10:00:00Z"])
     step_seconds: int = Field(examples=[60])
     resolution: Resolution = Field(
-        description="The measurements behind the steps: single polls, minutes, hours or days. Of "
-        "shorter steps, only those at which a measurement begins are included.",
+        description="What the steps are computed from: single polls, minutes, hours or days. "
+        "Shorter steps are included only if one of these begins in them.",
         examples=["minute"],
     )
     items: list[HistoryPointView]

@@ -116,7 +116,7 @@ class ServiceCollector(Collector):
         )
         yield GaugeMetricFamily(
             "poolkeeper_isolation_check_age_seconds",
-            "Time since the least recent isolation audit of a tenant.",
+            "Time since the oldest of the tenants' latest isolation audits.",
             oldest_audit_age(self._manager),
         )
 

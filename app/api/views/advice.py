@@ -110,8 +110,8 @@ class AdviceView(BaseModel):
         description="Connections worth keeping although unused: what the load needs.", examples=[7]
     )
     blocked_by: str | None = Field(
-        description="Why it was not applied or, without an open recommendation, not recommended "
-        "either; null if nothing blocked it.",
+        description="Why it was not applied or, if no recommendation is open, not even "
+        "recommended; null if nothing blocked it.",
         examples=["a person set this size 3 min ago"],
     )
 

@@ -130,8 +130,8 @@ class PoolView(_PoolNow):
     open: bool = Field(description="Whether it is open; otherwise its next use opens it.")
     desired: DesiredSize
     access_count: int = Field(
-        description="Callers that asked for a lease since the pool opened, also those who got "
-        "none. Leases are counted in the statistics, since the service started.",
+        description="Callers that asked for a lease since the pool opened, whether or not they "
+        "got one. The statistics count leases, since the service started.",
         examples=[1841],
     )
     waiting_on_nodes: int = Field(

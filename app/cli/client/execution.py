@@ -159,7 +159,8 @@ class Execution:
             self._stop_for("The API key is refused. Use another one.", ExitStatus.FORBIDDEN)
         elif is_repeated:
             self._stop_for(
-                "The same failure again and again. Run the command again once its cause is gone.",
+                f"{_MOST_ALIKE} tenants in a row failed for the same reason. Remove the cause and "
+                "run the command again.",
                 None,
             )
 

@@ -49,7 +49,7 @@ _SETTINGS = "the settings"
 _FORESIGHT = frozenset(
     {ReasonCode.DEMAND_ABOVE_SIZE, ReasonCode.ROOM_FOR_BURSTS, ReasonCode.SERVER_BUDGET}
 )
-_CAN_WAIT = "callers come in time without it; mode `apply` would do it"
+_CAN_WAIT = "callers are served in time without it; mode `apply` would apply it"
 _REFUSED = "a moment ago a larger size would not have helped"
 # The time between two polls varies a little.
 _EARLY = 0.1

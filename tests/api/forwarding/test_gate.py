@@ -45,7 +45,7 @@ async def test_a_standby_names_the_active_instance_and_takes_over_when_that_ends
                 assert (problem["code"], problem["retryable"]) == ("standby", True)
                 assert problem["detail"] == (
                     "This instance is a standby. The active instance is http://127.0.0.1:9."
-                    " It cannot be reached from here: check that it runs, and its"
+                    " It cannot be reached from here. Check that it runs, and check its"
                     " POOLKEEPER_ADVERTISE_URL."
                 )
             check, keys, active = ok(await second.client.get("/readyz"))["checks"]

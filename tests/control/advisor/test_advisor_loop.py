@@ -708,7 +708,7 @@ async def test_room_for_bursts_alone_is_recommended_only_once_callers_are_late(
         pass
     assert await concluded(control, ROOM) == 0
     held = control.advisor_loop.latest_advice["acme"].blocked_by
-    assert held == "callers come in time without it; mode `apply` would do it"
+    assert held == "callers are served in time without it; mode `apply` would apply it"
     assert control.advisor_loop.open_recommendations == {}
     assert await concluded(control, replace(ROOM, evidence={"late_share": 0.2})) == 1
     assert control.advisor_loop.open_recommendations["acme"].advice.new_size == 20

@@ -217,7 +217,7 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
     more = sum(report.leases[state] for state in ("active", "waiting"))
     more -= len(report.leases["items"])
     if more > 0:
-        yield from _fact("", f"and {more:,} more, who hold or wait less long", width)
+        yield from _fact("", f"and {more:,} more that hold or wait for a shorter time", width)
     for refusal in report.refusals:
         what = f"{refusal['at']} {refusal['code']}: {refusal['detail']}"
         yield from _fact("refused", what, width)
