@@ -25,10 +25,9 @@ from app.api.http.error_responses import validation_error
 from app.api.http.exchange import extend_deadline
 from app.api.http.field_types import RequestBody, examples
 from app.api.http.idempotency import reserve_key
+from app.api.http.statements import Params, SqlText, Statements, run_statements
 from app.api.http.strict_route import StrictRequest, StrictRoute
-from app.api.http.transaction import run_statements
 from app.api.views.plan import DryRunQuery, PlanView, show_plan
-from app.api.views.statement import Params, SqlText, Statements
 from app.api.views.tenant import QueryLimits
 from app.domain.errors import (
     InvalidTenantId,
