@@ -20,11 +20,12 @@ from app.api.http.dependencies import LONGEST_LEASE_DEADLINE, TenantDefaults
 from app.api.http.request_checks import LOOPBACK_NAMES
 from app.api.views.tenant import QueryLimits
 from app.control.advisor.auto_apply import AutoApplyLimits
-from app.control.nodes.feed import ServerAddress
 from app.domain.advisor import PoolPressureMonitorConfig
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.history import Resolution
 from app.domain.leadership import Instance
+from app.domain.nodes.allotment import NO_ALLOTMENT
+from app.domain.nodes.configuration import NodeServer
 from app.domain.nodes.documents import LONGEST_POLL
 from app.domain.pool import PoolConfig, PoolLimits
 from app.domain.tenant import AdvisorMode, PoolStrategy
@@ -176,15 +177,17 @@ def tenant_defaults(settings: Settings, servers: Mapping[str, Server]) -> Tenant
     )
 
 
-def server_addresses(servers: Mapping[str, Server]) -> dict[str, ServerAddress]:
-    """The addresses at which nodes reach each server: the same as for this process."""
-    addresses = {}
+def node_servers(servers: Mapping[str, Server]) -> dict[str, NodeServer]:
+    """The servers as nodes reach them: at the same addresses as this process."""
+    found = {}
     for name, server in servers.items():
         login, mode = server.admins.login, "disable"
         if login.tls:
             mode = "require" if login.tls.verify_mode is ssl.CERT_NONE else "verify-full"
-        addresses[name] = ServerAddress(host=login.host, port=login.port, tls_mode=mode)
-    return addresses
+        found[name] = NodeServer(
+            host=login.host, port=login.port, tls_mode=mode, allotment=NO_ALLOTMENT
+        )
+    return found
 
 
 def query_limits(settings: Settings) -> QueryLimits:

@@ -87,8 +87,8 @@ class Service:
 
         self.node_loads = node_loads = NodeLoads()
         self.fleet = Fleet(catalog, manager, credentials, node_loads, epoch=epoch)
-        addresses = configuration.server_addresses(manager.servers)
-        self.node_feed = NodeFeed(self.fleet, manager, credentials, addresses, epoch=epoch)
+        servers = configuration.node_servers(manager.servers)
+        self.node_feed = NodeFeed(self.fleet, manager, credentials, servers, epoch=epoch)
         self.node_declarations = NodeDeclarations(
             catalog, manager, self.fleet, self.node_feed, limits=limits, locks=locks
         )

@@ -186,7 +186,7 @@ async def evict_expired_pools(
         operations.evict_expired(operation.actor),
         lambda report: Sweep(
             evicted=[_swept(each.pool_id, each.reason) for each in report.evicted],
-            skipped=[_swept(each.pool_id, each.reason) for each in report.skipped],
+            skipped=[_swept(*each) for each in report.skipped.items()],
         ),
     )
 

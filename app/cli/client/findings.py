@@ -41,6 +41,6 @@ def list_findings(context: typer.Context) -> None:
     The exit status is 0 even if there are findings, as for every list.
     """
     context.obj.show(
-        lambda client: list(client.items(PATH)),
+        lambda client: client.get(PATH)["items"],
         lambda items: Table(columns=COLUMNS, items=items),
     )

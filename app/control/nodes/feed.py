@@ -17,7 +17,6 @@ from app.control.nodes.tracked_node import TrackedNode
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.time_slices import in_slices
 from app.domain.application_credential import ApplicationCredential
-from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLogin, NodeServer
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.tenant import TenantSpec
@@ -30,20 +29,6 @@ _CLOSE_DEADLINE = 5.0
 _PAUSE_DEADLINE = 2.0
 # Seconds within which nodes report that a change is in force.
 _SETTLE_DEADLINE = 5.0
-_NO_ALLOTMENT = Allotment(generation=0, connections=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerAddress:
-    """The address at which nodes reach a server.
-
-    Attributes:
-        tls_mode: libpq's `sslmode`.
-    """
-
-    host: str
-    port: int
-    tls_mode: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +48,18 @@ class NodeFeed:
         fleet: Fleet,
         manager: TenantPoolManager,
         credentials: ApplicationCredentials,
-        addresses: Mapping[str, ServerAddress],
+        servers: Mapping[str, NodeServer],
         *,
         epoch: int,
     ) -> None:
-        """Versions grow from each *epoch* of leadership to the next."""
+        """Give nodes *servers*, with their own allotments.
+
+        Versions grow from each *epoch* of leadership to the next.
+        """
         self._fleet = fleet
         self._manager = manager
         self._credentials = credentials
-        self._addresses = addresses
+        self._servers = servers
         self._version = epoch * NUMBERS_OF_EPOCH
         # By tenant, in this order.
         self._entries: dict[str, _MadeEntry] = {}
@@ -230,16 +218,7 @@ class NodeFeed:
             ]
         )
         names = {*liable, *(entry.server for entry in entries)}
-        servers = {
-            name: NodeServer(
-                host=address.host,
-                port=address.port,
-                tls_mode=address.tls_mode,
-                allotment=_NO_ALLOTMENT,
-            )
-            for name, address in sorted(self._addresses.items())
-            if name in names
-        }
+        servers = {name: self._servers[name] for name in sorted(names & self._servers.keys())}
         known = node.configuration
         is_same = known is not None and (known.entries, known.servers) == (entries, servers)
         if not is_same or node.sizes.need_version:

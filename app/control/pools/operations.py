@@ -7,7 +7,7 @@ the outbox keeps events, until the catalog is back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 
@@ -47,19 +47,11 @@ class CheckReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SkippedEviction:
-    """A pool past its idle timeout that stayed open, and why."""
-
-    pool_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SweepReport:
-    """The pools that a sweep closed, and those that it left open and why."""
+    """The pools that a sweep closed, and why it left others open, by pool."""
 
     evicted: tuple[Eviction, ...]
-    skipped: tuple[SkippedEviction, ...]
+    skipped: Mapping[str, str]
 
 
 class PoolOperations:
@@ -251,7 +243,7 @@ class PoolOperations:
                 ),
                 *(audit_events.pool_evicted(eviction, actor) for eviction in evicted),
             )
-            skipped = tuple(_left_open(self._manager.pools()))
+            skipped = {pool.pool_id: _why_open(pool) for pool in self._manager.pools()}
             return SweepReport(evicted=tuple(evicted), skipped=skipped)
 
         return Operation(plan=plan, execute=execute)
@@ -303,12 +295,7 @@ class PoolOperations:
         return self._background.start(f"pool {pool.pool_id}: evict and record", close_and_record())
 
 
-def _left_open(pools: Iterable[Pool]) -> Iterable[SkippedEviction]:
-    for pool in pools:
-        if pool.is_busy:
-            reason = "busy"
-        elif pool.size.min_size:
-            reason = "min_size"
-        else:
-            reason = "not_expired"
-        yield SkippedEviction(pool_id=pool.pool_id, reason=reason)
+def _why_open(pool: Pool) -> str:
+    if pool.is_busy:
+        return "busy"
+    return "min_size" if pool.size.min_size else "not_expired"

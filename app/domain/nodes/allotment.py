@@ -25,6 +25,9 @@ class Allotment:
     connections: int
 
 
+NO_ALLOTMENT = Allotment(generation=0, connections=0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commitment:
     """The allotments sent to one holder for one server, and its reports.

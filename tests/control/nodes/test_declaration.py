@@ -7,9 +7,11 @@ from unittest.mock import AsyncMock
 import pytest
 
 from app.control.nodes.declaration import NodeDeclarations
-from app.control.nodes.feed import NodeFeed, ServerAddress
+from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.pools.role_limits import RoleLimits
+from app.domain.nodes.allotment import NO_ALLOTMENT
+from app.domain.nodes.configuration import NodeServer
 from app.domain.nodes.declaration import NodeSpec
 from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control
@@ -25,7 +27,9 @@ async def test_others_have_their_turn_while_it_looks_at_all_tenants(
     fleet = Fleet(
         control.catalog, control.manager, control.credentials, control.node_loads, epoch=1
     )
-    addresses = {"local": ServerAddress(host="127.0.0.1", port=5432, tls_mode="disable")}
+    addresses = {
+        "local": NodeServer(host="127.0.0.1", port=5432, tls_mode="disable", allotment=NO_ALLOTMENT)
+    }
     feed = NodeFeed(fleet, control.manager, control.credentials, addresses, epoch=1)
     limits = AsyncMock(spec=RoleLimits)
     declarations = NodeDeclarations(

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from app.control.nodes.feed import NodeFeed, ServerAddress
+from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.desired_state import DesiredPool, Pause
-from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.allotment import NO_ALLOTMENT
+from app.domain.nodes.configuration import NodeConfiguration, NodeServer
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import NodeReport
@@ -26,7 +27,9 @@ from tests.fixtures.reporting import entry, node_report
 from tests.fixtures.waiting import eventually
 
 ADDRESSES = {
-    name: ServerAddress(host=f"{name}.example", port=5432, tls_mode="verify-full")
+    name: NodeServer(
+        host=f"{name}.example", port=5432, tls_mode="verify-full", allotment=NO_ALLOTMENT
+    )
     for name in ("local", "unused")
 }
 GOLD = {"plan": "gold"}

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from app.catalog.nodes import Liabilities, Nodes
-from app.control.nodes.feed import NodeFeed, ServerAddress
+from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import NUMBERS_OF_EPOCH, Fleet
 from app.control.nodes.node_loads import NodeLoads
 from app.control.nodes.tracked_node import TrackedNode
@@ -23,7 +23,8 @@ from app.domain.errors import (
     NodeSessionEnded,
     NodeSessionUnknown,
 )
-from app.domain.nodes.allotment import Allotment
+from app.domain.nodes.allotment import NO_ALLOTMENT, Allotment
+from app.domain.nodes.configuration import NodeServer
 from app.domain.nodes.declaration import NodeSpec
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import ABSENT_FOR, GONE_AFTER, STALE_AFTER, NodeState
@@ -44,7 +45,9 @@ from tests.fixtures.reporting import entry, node_report
 from tests.fixtures.turns import counted_turns
 from tests.fixtures.waiting import eventually
 
-ADDRESSES = {"local": ServerAddress(host="127.0.0.1", port=5432, tls_mode="disable")}
+ADDRESSES = {
+    "local": NodeServer(host="127.0.0.1", port=5432, tls_mode="disable", allotment=NO_ALLOTMENT)
+}
 BUDGET = 12
 TENANTS = ("acme", "beta", "coyote")
 

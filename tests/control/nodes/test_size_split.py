@@ -14,12 +14,14 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 from app.control.nodes.declaration import NodeDeclarations
-from app.control.nodes.feed import NodeFeed, ServerAddress
+from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
 from app.control.pools.role_limits import RoleLimits
 from app.domain.desired_state import DesiredPool
 from app.domain.errors import CatalogUnavailable
+from app.domain.nodes.allotment import NO_ALLOTMENT
+from app.domain.nodes.configuration import NodeServer
 from app.domain.nodes.declaration import NodeSpec
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import ABSENT_FOR, GONE_AFTER, STALE_AFTER
@@ -33,7 +35,9 @@ from tests.fixtures.control import PERSON, Control
 from tests.fixtures.reporting import entry, node_report
 from tests.fixtures.waiting import eventually
 
-ADDRESSES = {"local": ServerAddress(host="127.0.0.1", port=5432, tls_mode="disable")}
+ADDRESSES = {
+    "local": NodeServer(host="127.0.0.1", port=5432, tls_mode="disable", allotment=NO_ALLOTMENT)
+}
 NOW = datetime(2026, 7, 14, tzinfo=UTC)
 SIZE = 10
 
