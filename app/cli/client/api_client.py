@@ -104,15 +104,6 @@ class ApiClient:
         with _api_errors():
             return self._client.send(request)
 
-    def put(self, path: str, body: Mapping[str, object], **params: object) -> Document:
-        return self.request("PUT", path, body, **params)
-
-    def post(self, path: str, **params: object) -> Document:
-        return self.request("POST", path, None, **params)
-
-    def delete(self, path: str, **params: object) -> Document:
-        return self.request("DELETE", path, None, **params)
-
     def request(
         self, method: str, path: str, body: Mapping[str, object] | None = None, **params: object
     ) -> Document:
@@ -155,13 +146,6 @@ class ApiClient:
                 if not is_stale or attempt == _ATTEMPTS:
                     raise
         raise AssertionError
-
-    def first_items(
-        self, path: str, limit: int, **params: object
-    ) -> tuple[Sequence[Document], bool]:
-        """At most *limit* items of a list, and whether there are more."""
-        found = list(self.items(path, limit=limit + 1, **params))
-        return found[:limit], len(found) > limit
 
     def find(self, path: str, name: str, noun: str, *, by: str = "id") -> Document:
         """Find the one item of a list with the id *name*, or whose field *by* begins with it."""

@@ -27,6 +27,15 @@ from app.cli.client.session import Session
 from app.cli.client.table import counted
 from app.text.printable import print_error, printable
 
+# By verb: the method, and the path below the tenant's.
+_REQUESTS = {
+    Verb.CREATE: ("PUT", ""),
+    Verb.CHANGE: ("PUT", ""),
+    Verb.PROVISION: ("POST", "/provision"),
+    Verb.RESIZE: ("PUT", "/pool"),
+    Verb.DELETE: ("DELETE", ""),
+}
+
 
 def apply_file(
     session: Session, file: str, *, prune: bool, dry_run: bool, yes: bool, parallel: int
@@ -131,15 +140,8 @@ def _execute(
 
 
 def _send(client: ApiClient, step: Step, *, dry_run: bool | None = None) -> Mapping[str, Any]:
-    path = f"/v1/tenants/{path_segment(step.tenant)}"
-    match step.verb:
-        case Verb.CREATE | Verb.CHANGE:
-            return client.put(path, step.body or {}, dry_run=dry_run)
-        case Verb.PROVISION:
-            return client.post(f"{path}/provision", dry_run=dry_run)
-        case Verb.RESIZE:
-            return client.put(f"{path}/pool", step.body or {}, dry_run=dry_run)
-        case Verb.DELETE:
-            return client.delete(path, dry_run=dry_run)
-        case Verb.REFUSE:
-            raise ApiError(step.summary, ExitStatus.REFUSED)
+    if step.verb is Verb.REFUSE:
+        raise ApiError(step.summary, ExitStatus.REFUSED)
+    method, below = _REQUESTS[step.verb]
+    path = f"/v1/tenants/{path_segment(step.tenant)}{below}"
+    return client.request(method, path, step.body, dry_run=dry_run)

@@ -125,7 +125,7 @@ def resize(
 
     def send(client: ApiClient) -> Document:
         url, scope = _path(client, pool), _scope(pool, shared)
-        done = client.put(url, sizes, scope=scope, **session.change_params)
+        done = client.request("PUT", url, sizes, scope=scope, **session.change_params)
         if max_size is not None and not session.dry_run:
             # The resize is done: a key that may not read the server does not change that.
             with suppress(ApiError):
@@ -186,7 +186,8 @@ def evict(
     """Close a pool; its next request opens it again."""
     session: Session = context.obj
     session.change(
-        lambda client: client.delete(
+        lambda client: client.request(
+            "DELETE",
             _path(client, pool),
             mode="force" if force else "graceful",
             scope=_scope(pool, shared),
@@ -208,7 +209,8 @@ def evict_expired(context: typer.Context) -> None:
 
 def _operate(session: Session, operation: str, pool: str, shared: bool) -> None:
     session.change(
-        lambda client: client.post(
+        lambda client: client.request(
+            "POST",
             f"{_path(client, pool)}/{operation}",
             scope=_scope(pool, shared),
             **session.change_params,
@@ -222,10 +224,10 @@ def _path(client: ApiClient, pool: str) -> str:
     shared, at, server = pool.partition("@")
     if not at:
         return f"/v1/tenants/{path_segment(pool)}/pool"
-    tenants, _ = client.first_items("/v1/tenants", 1, strategy="shared", server=server)
-    if shared != "shared" or not tenants:
+    tenant = next(client.items("/v1/tenants", limit=1, strategy="shared", server=server), None)
+    if shared != "shared" or tenant is None:
         raise ApiError(f"There is no pool {pool}.", ExitStatus.NOT_FOUND)
-    return f"/v1/tenants/{path_segment(tenants[0]['id'])}/pool"
+    return f"/v1/tenants/{path_segment(tenant['id'])}/pool"
 
 
 def _scope(pool: str, shared: bool) -> str | None:

@@ -84,8 +84,9 @@ class Session:
 
     def fetch_list(self, client: ApiClient, path: str, **filters: object) -> Sequence[Document]:
         """The items of a list that pass the filters, at most `limit`."""
-        items, has_more = client.first_items(path, self.limit, **filters)
-        if has_more:
+        found = list(client.items(path, limit=self.limit + 1, **filters))
+        items = found[: self.limit]
+        if len(found) > len(items):
             # Some lists report the number of matches.
             matches = client.page(path, limit=1, **filters).get("matches")
             first = "first" if len(items) == 1 else f"first {len(items):,}"

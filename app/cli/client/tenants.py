@@ -159,7 +159,7 @@ def create(
         if not provision or session.dry_run:
             return declared
         try:
-            client.post(f"{_path(tenant)}/provision")
+            client.request("POST", f"{_path(tenant)}/provision")
         except ApiError as error:
             message = f"Tenant {tenant} was created, but not provisioned. {error}"
             raise ApiError(message, error.exit_status) from error
