@@ -25,7 +25,7 @@ from app.api.http.idempotency import KeyReservation, ResponseStore, reservation_
 from app.api.http.request_checks import HeaderValues, TrustedHosts, check_framing, check_origin
 from app.api.http.response_cache import send_cached
 from app.api.http.sql_protocol import AllowedOrigins
-from app.api.http.strict_route import StrictRequest
+from app.api.http.strict_request import StrictRequest
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _HEAD = "HEAD"

@@ -1,19 +1,15 @@
 """The common features of all /v1 routes: strict input, idempotency keys, ETags, and `?fields=`.
 
-A body is parsed once, by a parser that accepts only what RFC 8259 calls interoperable: UTF-8, each
-key once, no NaN, no lone surrogates, bounded numbers and nesting. An unknown or repeated parameter
-is refused, not ignored: `?dryrun=true` must not delete.
+An unknown or repeated parameter is refused, not ignored: `?dryrun=true` must not delete.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from inspect import get_annotations
-from typing import Annotated, Any, Literal, Union, get_origin
+from typing import Annotated, Any, Union, get_origin
 
-import jiter
 from fastapi import Depends, Header, Request, Response
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
@@ -22,15 +18,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.params import Query
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive, Scope
 
-from app.api.http.body_limits import TOO_MANY_VALUES, has_body, has_too_many_values
-from app.api.http.disconnect import ClientDisconnected
+from app.api.http.body_limits import has_body
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, content_etag, etag_known_to
 from app.api.http.idempotency import reserve_key
-from app.api.http.malformed_json import malformed_json
 from app.api.http.sparse_fields import (
     SparsePage,
     exclusion_of,
@@ -38,73 +30,10 @@ from app.api.http.sparse_fields import (
     selecting,
     selects_fields,
 )
-
-FloatMode = Literal["float", "lossless-float"]
+from app.api.http.strict_request import FloatMode, StrictRequest
 
 _OK = 200
-# Longer bodies take turns: each step of one has its own round of the event loop.
-_LONG_BODY = 64 * 1024
 _EMPTY: tuple[object, ...] = (None, {})
-
-
-class StrictRequest(Request):
-    """A request whose body is strict JSON or none."""
-
-    _is_given_again = False
-
-    def __init__(self, scope: Scope, receive: Receive, float_mode: FloatMode = "float") -> None:
-        """*float_mode*: the type of numbers with a fraction, see `StrictRoute`."""
-        super().__init__(scope, receive)
-        self._float_mode = float_mode
-
-    async def body(self) -> bytes:
-        """Raises ClientDisconnected if the client disconnects before its end."""
-        if not hasattr(self, "_body"):
-            parts = []
-            is_complete = False
-            while not is_complete:
-                message = await self.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnected
-                parts.append(message.get("body", b""))
-                is_complete = not message.get("more_body", False)
-            self._body = b"".join(parts)
-        return self._body
-
-    async def receive_again(self) -> Message:
-        """Like `receive`, but it begins with the body if that was already read."""
-        if not self._is_given_again and hasattr(self, "_body"):
-            self._is_given_again = True
-            return {"type": "http.request", "body": self._body, "more_body": False}
-        return await self.receive()
-
-    async def json(self) -> Any:  # noqa: ANN401 - Starlette's signature
-        """Raises 400 for anything that is not strict JSON, 413 for too many values."""
-        if not hasattr(self, "_json"):
-            body = await self.body()
-            if len(body) <= _LONG_BODY:
-                self._json = self._parse(body)
-                return self._json
-            # Counting, parsing and checking take some ten milliseconds each.
-            async with self.app.state.long_bodies:
-                if has_too_many_values(body):
-                    raise HTTPException(413, TOO_MANY_VALUES)
-                await asyncio.sleep(0)
-                self._json = self._parse(body)
-                await asyncio.sleep(0)
-        return self._json
-
-    def _parse(self, body: bytes) -> Any:  # noqa: ANN401 - same
-        try:
-            return jiter.from_json(
-                body,
-                allow_inf_nan=False,
-                cache_mode="none",
-                catch_duplicate_keys=True,
-                float_mode=self._float_mode,
-            )
-        except ValueError as error:
-            raise HTTPException(400, malformed_json(str(error))) from error
 
 
 async def refuse_unknown_parameters(request: Request) -> None:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import PrincipalDep
 from app.api.http.error_responses import problem_responses
-from app.api.http.strict_route import StrictRequest, StrictRoute
+from app.api.http.strict_request import StrictRequest
+from app.api.http.strict_route import StrictRoute
 from app.api.views.readiness import Readiness, ReadinessChecks
 
 # These routes take no input and raise no expected error.

@@ -26,7 +26,8 @@ from app.api.http.exchange import extend_deadline
 from app.api.http.field_types import RequestBody, examples
 from app.api.http.idempotency import reserve_key
 from app.api.http.statements import Params, SqlText, Statements, run_statements
-from app.api.http.strict_route import StrictRequest, StrictRoute
+from app.api.http.strict_request import StrictRequest
+from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import DryRunQuery, PlanView, show_plan
 from app.api.views.tenant import QueryLimits
 from app.domain.errors import (

@@ -20,7 +20,7 @@ from app.api.http.field_types import examples
 from app.api.http.sql_login import log_in
 from app.api.http.sql_protocol import PREFLIGHT_HEADERS, SQL_PATH, PostgresError
 from app.api.http.statements import Params, SqlText, Statements, run_statements
-from app.api.http.strict_route import StrictRequest
+from app.api.http.strict_request import StrictRequest
 from app.api.views.tenant import QueryLimits
 from app.domain.errors import UntrustedSqlOnSharedRole
 from app.domain.isolation_level import IsolationLevel
