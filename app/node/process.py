@@ -54,7 +54,7 @@ class Account:
                     return cls(name=entry.pw_name, uid=entry.pw_uid, gid=entry.pw_gid)
         raise CannotStart(
             "PgBouncer refuses to run as root. Name an unprivileged user that exists"
-            + (f"; {name} is none." if name else ".")
+            + (f"; {name} is not one." if name else ".")
         )
 
 

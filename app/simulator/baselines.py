@@ -10,6 +10,8 @@ from math import ceil
 
 from app.domain.advisor import PoolObservation, PoolSizingRecommendation, ReasonCode, ScalingAction
 
+# The share (0..1) of the size that is leased on average.
+_TARGET = 0.7
 _UP_WINDOW = 15.0
 _DOWN_WINDOW = 300.0
 _TOLERANCE = 0.1
@@ -62,10 +64,6 @@ class UtilizationRule(IgnoresHistograms):
 
     name = "hpa"
 
-    def __init__(self, target: float = 0.7) -> None:
-        """Aim at *target*, the share (0..1) of the size that is leased on average."""
-        self._target = target
-
     def initial_memory(self) -> UtilizationMemory:
         return UtilizationMemory()
 
@@ -73,7 +71,7 @@ class UtilizationRule(IgnoresHistograms):
         self, memory: UtilizationMemory, seen: PoolObservation
     ) -> tuple[PoolSizingRecommendation, UtilizationMemory]:
         size = seen.max_size
-        ratio = seen.mean_active / size / self._target
+        ratio = seen.mean_active / size / _TARGET
         wanted = size if abs(ratio - 1) <= _TOLERANCE else ceil(size * ratio)
         recent = UtilizationMemory(
             wanted=(*_since(memory.wanted, seen.at - _DOWN_WINDOW), (seen.at, wanted)),
@@ -84,7 +82,7 @@ class UtilizationRule(IgnoresHistograms):
             new_size = max(size, min(wanted, max(2 * before, before + _LEAST_STEP)))
         else:
             new_size = min(size, max(past for _, past in recent.wanted))
-        reason = f"{seen.mean_active / size:.0%} of {size} leased, target {self._target:.0%}."
+        reason = f"{seen.mean_active / size:.0%} of {size} leased, target {_TARGET:.0%}."
         return clamped_advice(seen, new_size, reason), recent
 
 

@@ -16,7 +16,6 @@ from app.control.nodes.fleet import NUMBERS_OF_EPOCH, Fleet
 from app.control.nodes.tracked_node import TrackedNode
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.time_slices import in_slices
-from app.domain.application_credential import ApplicationCredential
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLogin, NodeServer
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.tenant import TenantSpec
@@ -178,7 +177,8 @@ class NodeFeed:
             return None
         isolation = self._manager.isolations[spec.strategy]
         desired = self._manager.desired.get(spec.pool_id)
-        valid = [each for each in self._credentials.of(spec.id) if self._is_valid(each)]
+        credentials = self._credentials
+        valid = [each for each in credentials.of(spec.id) if credentials.find(each.user) is each]
         version = isolation.password_version(server, spec)
         is_held = self._held[spec.id] > 0
         inputs = (tenant, desired, version, valid, is_held)
@@ -201,9 +201,6 @@ class NodeFeed:
         if known is not None and known.entry == entry:
             entry = known.entry
         return _MadeEntry(inputs=inputs, entry=entry, tenant=spec)
-
-    def _is_valid(self, credential: ApplicationCredential) -> bool:
-        return self._credentials.find(credential.user) is credential
 
     async def _offer(
         self, node: TrackedNode, made: Iterable[_MadeEntry], liable: Collection[str]
