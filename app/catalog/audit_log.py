@@ -1,31 +1,50 @@
-"""The audit log: each event is stored with its change, read newest first, and never altered."""
+"""The audit log: each event is stored with its change, read newest first, and never altered.
+
+An event is logged, too, once its change is committed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Any
 
+import structlog
 from sqlalchemy import RowMapping, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.catalog.database import Store
+from app.catalog.database import Store, after_commit
 from app.catalog.tables import events
 from app.domain.audit import SERVICE_ACTORS, Actor, AuditEvent, Origin
 
+_log = structlog.get_logger(__name__)
+
 
 async def record(connection: AsyncConnection, *recorded: AuditEvent) -> None:
-    """Store events in the transaction of *connection*, together with their change."""
-    if recorded:
-        await connection.execute(insert(events), [_values(event) for event in recorded])
+    """Store events in the transaction of *connection*, together with their change; log them."""
+    await _store(connection, recorded)
+    for event in recorded:
+        after_commit(connection, partial(log, event))
+
+
+def log(event: AuditEvent) -> None:
+    """Log a change once it is done."""
+    _log.info(
+        "change applied",
+        action=event.action,
+        tenant=event.tenant,
+        pool=event.pool,
+        actor=event.actor.name,
+    )
 
 
 class AuditLog(Store):
     async def append(self, recorded: Sequence[AuditEvent]) -> None:
-        """Store events of changes outside the catalog: all or none."""
+        """Store events of changes outside the catalog: all or none. They were logged before."""
         async with self._database.transaction() as connection:
-            await record(connection, *recorded)
+            await _store(connection, recorded)
 
     async def page(
         self,
@@ -58,6 +77,11 @@ class AuditLog(Store):
             wanted.append(columns.id < before_id)
         statement = select(events).where(*wanted).order_by(columns.id.desc()).limit(limit)
         return await self._database.load(statement, _event)
+
+
+async def _store(connection: AsyncConnection, recorded: Sequence[AuditEvent]) -> None:
+    if recorded:
+        await connection.execute(insert(events), [_values(event) for event in recorded])
 
 
 def _values(event: AuditEvent) -> Mapping[str, Any]:

@@ -44,6 +44,7 @@ _ROWS = 100
 # The share of the deadline for one statement of a report: it ends before the catalog counts as
 # away.
 _REPORT_SHARE = 0.8
+_COMMITTED = "committed"
 _REPORT_TIMEOUT = "The report was not ready within {:g} s: ask for a shorter period."
 
 
@@ -141,7 +142,11 @@ class Database:
                 found = await connection.execute(self._fence)
                 if found.scalar_one_or_none() is None:
                     raise LeadershipLost
+            callbacks: list[Callable[[], None]] = []
+            connection.info[_COMMITTED] = callbacks
             yield connection
+        for callback in callbacks:
+            callback()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -224,6 +229,11 @@ class Database:
     async def close(self) -> None:
         """Close every connection; a later use opens new ones."""
         await self._writer.dispose()
+
+
+def after_commit(connection: AsyncConnection, callback: Callable[[], None]) -> None:
+    """Call *callback* once the transaction of *connection* is committed."""
+    connection.info[_COMMITTED].append(callback)
 
 
 class Store:

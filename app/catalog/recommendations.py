@@ -43,16 +43,12 @@ _PLAIN_OF_ADVICE = ("current_size", "new_size", "reason", "evidence", "wanted")
 
 
 class Recommendations(Store):
-    async def add(self, recommendation: Recommendation) -> tuple[AuditEvent, ...]:
-        """Store an open one.
-
-        It supersedes the open one of its subject. Return the event of that.
-        """
+    async def add(self, recommendation: Recommendation) -> None:
+        """Store an open one; it supersedes the open one of its subject."""
         async with self._database.transaction() as connection:
             superseded = _supersede(recommendation, ADVISOR, recommendation.created_at)
-            events = await _close(superseded, ADVISOR, connection)
+            await _close(superseded, ADVISOR, connection)
             await connection.execute(insert(recommendations), _values(recommendation))
-        return events
 
     async def extend(self, recommendation: Recommendation) -> None:
         """Store a new expiry time of a recommendation, if it is still open."""
@@ -136,8 +132,8 @@ class Recommendations(Store):
         )
         return await self._database.load(statement, _recommendation)
 
-    async def expire(self, now: datetime, *, limit: int) -> tuple[AuditEvent, ...]:
-        """Close at most *limit* of those that have expired by *now*; return the events."""
+    async def expire(self, now: datetime, *, limit: int) -> int:
+        """Close at most *limit* of those that have expired by *now*; return how many."""
         column = recommendations.c
         is_open = column.status == RecommendationStatus.OPEN
         some = select(column.id).where(is_open, column.expires_at <= now).limit(limit)
@@ -177,14 +173,12 @@ async def record_applied(
     await record(connection, event)
 
 
-async def _close(
-    change: Update, actor: Actor, connection: AsyncConnection
-) -> tuple[AuditEvent, ...]:
-    """Close recommendations with *change* on behalf of *actor*, and record an event for each."""
+async def _close(change: Update, actor: Actor, connection: AsyncConnection) -> int:
+    """Close recommendations with *change* on behalf of *actor*; record an event for each."""
     rows = await connection.execute(change.returning(recommendations))
-    events = tuple(_recommendation(row).closing_event(actor) for row in rows.mappings())
+    events = [_recommendation(row).closing_event(actor) for row in rows.mappings()]
     await record(connection, *events)
-    return events
+    return len(events)
 
 
 def _supersede(recommendation: Recommendation, actor: Actor, at: datetime) -> Update:

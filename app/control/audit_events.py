@@ -1,4 +1,4 @@
-"""Audit events: the event of each change, its log line, and the outbox of events not yet stored."""
+"""Audit events: the event of each change, and the outbox of events not yet stored."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from app.catalog.audit_log import log
 from app.catalog.catalog import Catalog
 from app.domain.application_credential import ApplicationCredential
 from app.domain.audit import LEADERSHIP, Actor, AuditEvent
@@ -31,17 +32,6 @@ _SIGNALLED = {
 }
 
 _log = structlog.get_logger(__name__)
-
-
-def log(event: AuditEvent) -> None:
-    """Log a change once it is done."""
-    _log.info(
-        "change applied",
-        action=event.action,
-        tenant=event.tenant,
-        pool=event.pool,
-        actor=event.actor.name,
-    )
 
 
 def tenant_saved(before: Tenant | None, spec: TenantSpec, actor: Actor) -> AuditEvent:

@@ -155,8 +155,6 @@ class AdvisorLoop:
             self._settings = await self._catalog.advisor.save(
                 settings, event=plan.subject, expected_generation=expected_generation
             )
-            if plan.steps:
-                audit_events.log(plan.subject)
             self._advisors.clear()
             self._refused.clear()
             self._due = 0.0

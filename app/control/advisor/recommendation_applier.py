@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
-from app.control import audit_events
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.operation import Operation, PlanFor
 from app.control.pools.convergence import PoolConvergence
@@ -140,9 +139,7 @@ class RecommendationApplier:
         self, recommendation: Recommendation, transition: Transition, actor: Actor
     ) -> Recommendation:
         applied = recommendation.closed(RecommendationStatus.APPLIED, actor.name, datetime.now(UTC))
-        event = applied.closing_event(actor)
-        await self._desired.record(transition, applied=(applied, event))
-        audit_events.log(event)
+        await self._desired.record(transition, applied=(applied, applied.closing_event(actor)))
         self._store.drop(applied)
         return applied
 

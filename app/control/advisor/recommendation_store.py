@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from app.catalog.catalog import Catalog
-from app.control import audit_events
 from app.domain.advisor import PoolSizingRecommendation, ReasonCode, ScalingAction
 from app.domain.audit import ADVISOR, Actor
 from app.domain.errors import RecommendationClosed, RecommendationNotFound
@@ -65,8 +64,7 @@ class RecommendationStore:
 
     async def add(self, recommendation: Recommendation) -> None:
         """Store a new recommendation; it supersedes the open one of its subject."""
-        for event in await self._catalog.recommendations.add(recommendation):
-            audit_events.log(event)
+        await self._catalog.recommendations.add(recommendation)
         self._open[recommendation.subject] = recommendation
 
     def find_open(
@@ -108,9 +106,7 @@ class RecommendationStore:
             RecommendationNotFound, RecommendationClosed, CatalogUnavailable
         """
         closed = found.closed(status, actor.name, datetime.now(UTC))
-        event = closed.closing_event(actor)
-        await self._catalog.recommendations.close(closed, event=event)
-        audit_events.log(event)
+        await self._catalog.recommendations.close(closed, event=closed.closing_event(actor))
         if status is RecommendationStatus.DISMISSED:
             self._dismissed[found.subject] = closed
         self.drop(found)
@@ -165,10 +161,8 @@ class RecommendationStore:
                 del self._dismissed[subject]
         if all(self._is_current(each, now) for each in self._open.values()):
             return
-        expire = self._catalog.recommendations.expire
-        while expired := await expire(now, limit=_EXPIRED_AT_ONCE):
-            for event in expired:
-                audit_events.log(event)
+        while await self._catalog.recommendations.expire(now, limit=_EXPIRED_AT_ONCE):
+            pass
         self._open = {
             subject: each for subject, each in self._open.items() if self._is_current(each, now)
         }

@@ -120,7 +120,6 @@ class NodeDeclarations:
             event = audit_events.node_deleted(plan.subject.declared, actor)
             async with self._fleet.removal(plan.subject):
                 await self._catalog.nodes.delete(node.name, event=event)
-            audit_events.log(event)
             self._update_limits(plan.subject.declared.spec, None)
             return plan.subject
 
@@ -158,8 +157,6 @@ class NodeDeclarations:
                 event=change.event,
                 expected_generation=expected_generation,
             )
-            if before is None or before.generation != declared.generation:
-                audit_events.log(change.event)
             node = self._fleet.put(declared)
             self._update_limits(before.spec if before else None, declared.spec)
             await self._feed.refresh()

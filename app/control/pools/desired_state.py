@@ -178,7 +178,7 @@ class DesiredPoolState:
         applied: AppliedRecommendation | None = None,
     ) -> tuple[DesiredPool, bool]:
         """Store a change with its event; return whether it is the pool's first."""
-        desired, event, before = transition.desired, transition.event, transition.before
+        desired, event = transition.desired, transition.event
         pool_id = desired.pool_id
         # The catalog has not seen the previous change; to it, this one may look like none.
         follows_unsaved = pool_id in self._unsaved
@@ -197,8 +197,6 @@ class DesiredPoolState:
             del self._reserved[pool_id]
         if follows_unsaved:
             self._unsaved.saved(pool_id, event)
-        elif before is None or before.generation != stored.generation:
-            audit_events.log(event)
         return stored, created
 
     async def record_or_keep(self, transition: Transition) -> tuple[DesiredPool, bool]:

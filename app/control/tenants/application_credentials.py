@@ -164,7 +164,6 @@ class ApplicationCredentials:
                 expires_at=expires_at,
                 event=plan.subject,
             )
-            audit_events.log(plan.subject)
             self._known[spec.id][name] = credential
             return IssuedCredential(credential=credential, password=password)
 
@@ -191,7 +190,6 @@ class ApplicationCredentials:
         async def execute(plan: PlanFor[ApplicationCredential]) -> ApplicationCredential:
             event = audit_events.credential_revoked(plan.subject, actor)
             await self._catalog.application_credentials.delete(plan.subject, event=event)
-            audit_events.log(event)
             del self._known[tenant][name]
             self._unsaved.pop(credential.user, None)
             return plan.subject

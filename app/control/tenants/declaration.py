@@ -50,12 +50,9 @@ class TenantDeclarations:
             return PlanFor.of(event, plan_record(f"tenant {spec.id}", event))
 
         async def execute(plan: PlanFor[AuditEvent]) -> tuple[Tenant, bool]:
-            event, before = plan.subject, self._before(spec)
             tenant, created = await self._catalog.tenants.save(
-                spec, event=event, expected_generation=expected_generation
+                spec, event=plan.subject, expected_generation=expected_generation
             )
-            if before is None or before.generation != tenant.generation:
-                audit_events.log(event)
             self._manager.put_tenant(tenant)
             return tenant, created
 

@@ -81,11 +81,8 @@ class TenantDeletions:
             return PlanFor.of(current, *parts)
 
         async def execute(plan: PlanFor[TenantState]) -> Deletion:
-            before = plan.subject.tenant
-            event = audit_events.tenant_deleting(before, actor)
+            event = audit_events.tenant_deleting(plan.subject.tenant, actor)
             tenant = await self._catalog.tenants.mark_deleting(spec.id, event=event)
-            if not before.deleting:
-                audit_events.log(event)
             self._manager.put_tenant(tenant)
             # A lease may have opened it in the meantime; from now on none can.
             pool, eviction = self._own_pool(spec), None
@@ -130,7 +127,6 @@ class TenantDeletions:
             await self._catalog.tenants.delete(tenant.spec.id, event=event)
         except (Unavailable, ProvisioningFailed, TimeoutError):
             return False
-        audit_events.log(event)
         self._credentials.forget(tenant.spec.id)
         self._manager.remove_tenant(tenant.spec.id)
         self._manager.clear_desired(tenant.spec.id)

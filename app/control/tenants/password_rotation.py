@@ -123,7 +123,6 @@ class PasswordRotation:
                 spec.server, plan.subject, beyond=max(1, marked), event=event
             )
             self._begin(wanted)
-            audit_events.log(event)
             rotation = await self._apply(state, wanted)
             await check_login(self._manager, state.tenant)
             if state.isolation is not None and state.isolation.findings:

@@ -90,12 +90,10 @@ class TenantProvisioning:
             objects = await self._create(tenant, adopt=adopt)
             await check_login(self._manager, tenant)
             event = audit_events.tenant_provisioned(tenant, objects, actor)
-            is_first = tenant.provisioned_at is None
-            if adopt and not is_first:
+            if adopt and tenant.provisioned_at is not None:
                 await self._catalog.audit_log.append([event])
-            marked = await self._catalog.tenants.mark_provisioned(spec.id, event=event)
-            if adopt or is_first:
                 audit_events.log(event)
+            marked = await self._catalog.tenants.mark_provisioned(spec.id, event=event)
             self._manager.put_tenant(marked)
             await self._audit_isolation(self._manager.server(spec.server), plan.subject)
             return marked, objects

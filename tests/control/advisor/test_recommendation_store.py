@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.control import audit_events
+from app.catalog import audit_log
 from app.control.advisor import recommendation_store
 from app.domain.advisor import ReasonCode
 from app.domain.advisor.sizing_recommendation import ScalingAction
@@ -95,7 +95,7 @@ async def test_of_many_that_expire_together_some_are_closed_in_each_turn(
         await store.add(recommendation(f"t{number}", expires_at=now))
     monkeypatch.setattr(recommendation_store, "_EXPIRED_AT_ONCE", 3)
     async with counted_turns() as turns:
-        monkeypatch.setattr(audit_events, "log", turns.counted(audit_events.log))
+        monkeypatch.setattr(audit_log, "log", turns.counted(audit_log.log))
         await store.expire()
     assert (turns.calls, turns.most) == (7, 3)
     assert not store.open
