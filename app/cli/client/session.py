@@ -127,7 +127,7 @@ class Session:
         self.print(done, _plan_view if done.get("dry_run") is True else render)
 
     @property
-    def change_params(self) -> Mapping[str, bool]:
+    def change_params(self) -> Mapping[str, Any]:
         """The parameters of every request that changes something."""
         return {"dry_run": True} if self.dry_run else {}
 

@@ -11,6 +11,7 @@ from functools import partial
 
 import asyncpg
 
+from app.catalog.audit_log import log
 from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.control.operation import KeyedLocks, Operation, PlanFor
@@ -92,7 +93,7 @@ class TenantProvisioning:
             event = audit_events.tenant_provisioned(tenant, objects, actor)
             if adopt and tenant.provisioned_at is not None:
                 await self._catalog.audit_log.append([event])
-                audit_events.log(event)
+                log(event)
             marked = await self._catalog.tenants.mark_provisioned(spec.id, event=event)
             self._manager.put_tenant(marked)
             await self._audit_isolation(self._manager.server(spec.server), plan.subject)
