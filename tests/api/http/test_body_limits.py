@@ -84,7 +84,7 @@ async def test_long_bodies_take_turns_so_that_others_are_served_in_between(
         parsed_in.append(rounds)
         return jiter.from_json(body, **options)
 
-    monkeypatch.setattr("app.api.http.strict_route.jiter", SimpleNamespace(from_json=parse))
+    monkeypatch.setattr("app.api.http.strict_request.jiter", SimpleNamespace(from_json=parse))
     body = json.dumps({f"unknown-{number}": 1 for number in range(5_000)}).encode()
     counting = asyncio.create_task(count_rounds(), name="count rounds")
     answers = await asyncio.gather(
