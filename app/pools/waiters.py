@@ -123,6 +123,7 @@ class _Line:
         self.gone.update(waiter for waiter in self.callers if waiter.future.done())
         for waiter in self.gone:
             self.callers.pop(waiter, None)
+        self.note_change()
         return self.first(beyond)
 
 

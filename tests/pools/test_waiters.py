@@ -232,6 +232,19 @@ def test_an_only_caller_that_gave_up_is_not_expected(queue: WaitQueue, comes: Ne
     assert queue.expect(a_connection(), acme) is None
 
 
+def test_a_caller_that_gave_up_is_not_next_however_often_somebody_looks(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    used(busy := account("busy"), clock, 1.0)
+    fresh = account("fresh")
+    gone, other = comes(fresh), comes(busy)
+    assert queue.servable == 2
+    gone.future.cancel()
+    assert queue.next(fresh) is other
+    assert queue.next(fresh) is other
+    assert queue.expect(a_connection(), busy) is other
+
+
 def test_whoever_is_expected_is_served_by_any_other_connection_meanwhile(
     queue: WaitQueue, comes: Newcomer, clock: Clock
 ) -> None:
