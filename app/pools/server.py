@@ -143,14 +143,7 @@ class Server:
         self.nodes_lack = False
         # Connections of the budget that pools may not use.
         self._withheld = 0
-
-    @property
-    def limit(self) -> int:
-        """The whole connection budget.
-
-        `budget` is this without lost connections and those of nodes.
-        """
-        return self.divisible + self.lost
+        self.limit = 0
 
     @property
     def divisible(self) -> int:
@@ -177,7 +170,7 @@ class Server:
 
     @property
     def used(self) -> int:
-        """How many connections of `limit` are open, lost ones included."""
+        """How many connections of `limit` are open, lost ones included, which may be more."""
         return self.budget.used + self.lost
 
     @property
@@ -472,8 +465,8 @@ class Server:
         if self.limits is None:
             return
         computed = self.limits.max_connections - self.limits.reserved - self._kept_free
-        limit = self._fixed_budget or computed - ADMIN_CONNECTIONS
-        left = max(0, limit - self.lost)
+        self.limit = max(0, self._fixed_budget or computed - ADMIN_CONNECTIONS)
+        left = max(0, self.limit - self.lost)
         ours = max(0, left - self._others)
         self.budget.set_limit(ours if self._most is None else min(ours, self._most))
         self._withheld = left - self.budget.limit

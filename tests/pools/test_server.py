@@ -59,6 +59,9 @@ async def test_a_back_end_that_does_not_end_counts_until_it_does(
             await server.refresh()
             assert server.is_available
             assert server.budget.limit == 4
+            for unseen in range(10):
+                server.count_orphan(-1 - unseen, database.user)
+            assert (server.limit, server.budget.limit, server.lost) == (5, 0, 11)
         finally:
             os.kill(pid, signal.SIGCONT)
 
