@@ -21,6 +21,8 @@ from poolkeeper.request import NOT_UTF_8, ListRequest, Request
 _MAX_PAUSE_SECONDS = 10.0
 _PAGE_SIZE = 500
 _RETRYABLE = frozenset({CONFLICT, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE})
+# These last until a person ends them.
+_FOR_A_PERSON = frozenset({"pool-paused", "tenant-login-failed"})
 _KEY = "Idempotency-Key"
 _DATA = "data: "
 
@@ -219,8 +221,7 @@ def _unexpected(url: httpx.URL) -> UnexpectedResponse:
 
 def _asks_for_retry(problem: ProblemError) -> bool:
     """Whether nothing was done and the same request may succeed soon; proxies say so by 503."""
-    # A pause lasts until a person ends it.
-    if problem.status not in _RETRYABLE or problem.code == "pool-paused":
+    if problem.status not in _RETRYABLE or problem.code in _FOR_A_PERSON:
         return False
     return problem.retryable if problem.code else problem.status != CONFLICT
 

@@ -269,6 +269,7 @@ def scripted(*responses: tuple[int, Any] | None) -> Iterator[Scripted]:
 
 BUSY = {"code": "server-full", "detail": "Full.", "retryable": True}
 PAUSED = {"code": "pool-paused", "detail": "Paused.", "retryable": True}
+NO_LOGIN = {"code": "tenant-login-failed", "detail": "Refused.", "retryable": True}
 LOST = {"code": "lease-lost", "detail": "Lost.", "retryable": False}
 IN_FLIGHT = {"code": "idempotency-key-in-flight", "detail": "In flight.", "retryable": True}
 DONE = {"id": "acme"}
@@ -306,6 +307,7 @@ async def test_what_is_safe_is_repeated(request_: Any, responses: list[Any]) -> 
         (api.get_tenant("acme"), [None, None], Unreachable),
         (api.get_tenant("acme"), [(504, BUSY)], ProblemError),
         (WRITE, [(503, PAUSED)], ProblemError),
+        (api.run_query("acme", sql="SELECT 1"), [(503, NO_LOGIN)], ProblemError),
         (api.put_tenant("acme"), [(409, {"code": "immutable-field"})], ProblemError),
         (api.get_tenant("acme"), [(503, BUSY)] * 5, ProblemError),
         (api.get_tenant("acme"), [(200, b"<html>")], UnexpectedResponse),

@@ -33,7 +33,10 @@ _WORDS = {
     ),
 }
 # By problem code: the command that removes the cause of the refusal.
-_CURES = {"pool-paused": "`poolkeeper pools resume TENANT` resumes it."}
+_CURES = {
+    "pool-paused": "`poolkeeper pools resume TENANT` resumes it.",
+    "tenant-login-failed": "`poolkeeper tenants provision TENANT` repairs its role and password.",
+}
 _NEEDS_KEY = (
     "The service needs a valid API key: name its file with --api-key-file or "
     "POOLKEEPER_API_KEY_FILE."
