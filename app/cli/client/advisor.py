@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from app.cli.client.api_client import ApiError
 from app.cli.client.evidence import evidence_of
+from app.cli.client.exit_status import ExitStatus
 from app.cli.client.service_command import (
     ChangeCommand,
     ServiceCommand,
@@ -85,6 +87,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Show what would be recommended for a tenant's pool, as it is used now."""
+    if "@" in tenant:
+        raise ApiError("Name a tenant; for a shared pool, any of its tenants.", ExitStatus.USAGE)
     body = given(tenant=tenant, rule=rule, late_ms=late_ms, late_share=late_share, budget=budget)
     session: Session = context.obj
     session.change(

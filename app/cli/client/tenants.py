@@ -108,10 +108,11 @@ def list_tenants(
     strategy: Annotated[Strategy | None, typer.Option(help="Filter by strategy.")] = None,
     server: ServerFilter = None,
     state: Annotated[State | None, typer.Option(help="Filter by state.")] = None,
+    search: Annotated[str | None, typer.Option(help="Filter by a part of the id.")] = None,
 ) -> None:
     """List tenants."""
     labels = pairs(selector.split(","), "--selector") if selector else {}
-    filters = {"strategy": strategy, "server": server, "state": state}
+    filters = {"strategy": strategy, "server": server, "state": state, "search": search}
     context.obj.show_list(
         "/v1/tenants", COLUMNS, **filters, label=[f"{key}:{value}" for key, value in labels.items()]
     )

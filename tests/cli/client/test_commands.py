@@ -59,8 +59,10 @@ async def test_a_pool_is_added_to_an_existing_tenant(shell: Shell) -> None:
     await shell.run("tenants", "create", "beta", "--strategy", "per_tenant", "--label", "plan=gold")
     asked = "tenants: {beta: {labels: {plan: gold}, pool: {max_size: 3}}}"
     assert "1 changed" in (await shell.run("apply", "-f", "-", stdin=asked)).stdout
-    found = await shell.json("tenants", "--selector", "plan=gold", "--json")
-    assert [each["id"] for each in found] == ["beta"]
+    await shell.run("tenants", "create", "acme", "--strategy", "per_tenant")
+    for filters in (("--selector", "plan=gold"), ("--search", "ET")):
+        found = await shell.json("tenants", *filters, "--json")
+        assert [each["id"] for each in found] == ["beta"]
 
 
 async def test_what_is_named_is_deleted_although_versions_are_required(serve: Serve) -> None:
@@ -215,6 +217,11 @@ async def test_who_is_refused_by_a_pause_learns_how_to_end_it(serve: Serve) -> N
         await shell.run("pools", "pause", "acme")
         refused = await shell.run("query", "acme", "SELECT 1", status=1)
         assert refused.stderr.endswith("\nHint: `poolkeeper pools resume acme` resumes it.\n")
+
+
+async def test_a_shared_pool_is_evaluated_by_one_of_its_tenants(shell: Shell) -> None:
+    refused = await shell.run("advisor", "evaluate", "shared@local", status=2)
+    assert refused.stderr == "poolkeeper: Name a tenant; for a shared pool, any of its tenants.\n"
 
 
 async def test_a_tenant_whose_objects_exist_is_created_and_the_hint_names_it(shell: Shell) -> None:
