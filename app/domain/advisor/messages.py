@@ -156,8 +156,10 @@ def at_maximum(found: Assessment) -> str:
 
 
 def above_maximum(found: Assessment) -> str:
-    maximum = _connections(found.max_allowed)
-    return f"The pool may have at most {maximum}, not {found.observation.max_size}"
+    return (
+        f"max_size is {found.observation.max_size}, but the tenant's max_leases or the server's "
+        f"budget allows {found.max_allowed}, however many callers wait"
+    )
 
 
 def trial_pending(found: Assessment, config: TrialConfig) -> str:
