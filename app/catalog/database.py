@@ -198,9 +198,12 @@ class Database:
             if engine is self._writer:
                 self._write_problem = None
         except CatalogUnavailable as error:
-            self._available = False
-            if engine is self._writer and not isinstance(error, LeadershipLost):
-                if _sqlstate(error.__cause__).startswith(_WRITES_NOTHING):
+            is_write = engine is self._writer
+            # A refusal to write comes from a catalog that was reached.
+            refuses = is_write and _sqlstate(error.__cause__).startswith(_WRITES_NOTHING)
+            self._available = refuses
+            if is_write and not isinstance(error, LeadershipLost):
+                if refuses:
                     self._write_problem = error.detail
                 reason = error.detail.removesuffix(".")
                 raise CatalogUnavailable(f"{reason}; nothing was changed.") from error.__cause__

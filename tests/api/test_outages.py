@@ -119,6 +119,9 @@ async def test_a_catalog_that_takes_no_writes_is_down_until_it_takes_one(
 
     await set_read_only("on")
     problem(await client.put(acme, json={"weight": 2}), 503, "catalog-unavailable")
+    assert ok(await client.get(acme))["stale"] is False  # as after each read: nothing is missing
+    planned = ok(await client.put(f"{acme}?dry_run=true", json={"weight": 2}))
+    assert "takes no writes" in planned["warnings"][0]
 
     async def is_down() -> bool:
         """What is shown is at most a second old."""

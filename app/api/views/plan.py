@@ -87,6 +87,8 @@ class OperationRequest:
         plan: Plan = await operation.plan()
         if operation.needs_catalog and not self.catalog.available:
             plan += Plan(warnings=(_CATALOG_UNREACHABLE,))
+        elif operation.needs_catalog and self.catalog.write_problem is not None:
+            plan += Plan(warnings=(self.catalog.write_problem,))
         return show_plan(plan, self.response)
 
 
