@@ -212,7 +212,6 @@ REFUSED: list[tuple[str, str, dict[str, Any] | None, dict[str, str]]] = [
     ("PUT", f"{ACME}/pool", {}, {"If-Match": '"9"'}),
     ("PUT", "/v1/tenants/common/pool", {"max_size": 3}, {}),
     ("POST", "/v1/tenants/common/pool/pause", None, {}),
-    ("POST", f"{OTHER}/pool/pause", None, {}),
     ("POST", f"{OTHER}/pool/drain", None, {}),
     ("POST", f"{OTHER}/pool/recycle", None, {}),
     ("POST", f"{OTHER}/pool/check", None, {}),
