@@ -211,7 +211,7 @@ class Settings(BaseSettings):
 
     acquire_timeout_seconds: float = Field(default=5.0, gt=0, le=300)
     """Maximum time that a borrower waits for a connection; 5 s, about as long as a user waits.
-    While connections are scarce, tenants take turns within about 70 % of this time."""
+    While connections are scarce, tenants take turns within about 65 % of this time."""
 
     max_waiting: int = Field(default=1000, ge=0, le=100_000)
     """Maximum number of borrowers that wait for one pool; beyond 1000, waiting helps no one."""

@@ -25,8 +25,8 @@ def test_a_slice_is_the_fair_share_of_a_round_and_no_more_than_one_round() -> No
 
 
 def test_a_slice_lasts_several_moves_where_many_wait() -> None:
-    assert of(0.05, 0.02) == pytest.approx(SLICE_MOVES * 0.02)
-    assert of(0.05, 0.02, 0.8) == pytest.approx(0.8 * SLICE_MOVES * 0.02)
+    assert of(0.05, 0.015) == pytest.approx(SLICE_MOVES * 0.015)
+    assert of(0.05, 0.015, 0.8) == pytest.approx(0.8 * SLICE_MOVES * 0.015)
 
 
 def test_no_slice_is_made_longer_than_the_share_of_the_longest_round() -> None:
