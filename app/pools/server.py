@@ -141,9 +141,16 @@ class Server:
         self._others = self._kept_by_others = 0
         self._most: int | None = None
         self.nodes_lack = False
-        # Connections of the budget that pools may not use.
-        self._withheld = 0
-        self.limit = 0
+        # Connections of the whole budget that pools may not use: those of nodes, and lost ones.
+        self._withheld = self._lost_within = 0
+
+    @property
+    def limit(self) -> int:
+        """The whole connection budget.
+
+        `budget` is this without lost connections and those of nodes.
+        """
+        return self.divisible + self._lost_within
 
     @property
     def divisible(self) -> int:
@@ -465,11 +472,11 @@ class Server:
         if self.limits is None:
             return
         computed = self.limits.max_connections - self.limits.reserved - self._kept_free
-        self.limit = max(0, self._fixed_budget or computed - ADMIN_CONNECTIONS)
-        left = max(0, self.limit - self.lost)
+        limit = max(0, self._fixed_budget or computed - ADMIN_CONNECTIONS)
+        left = max(0, limit - self.lost)
         ours = max(0, left - self._others)
         self.budget.set_limit(ours if self._most is None else min(ours, self._most))
-        self._withheld = left - self.budget.limit
+        self._withheld, self._lost_within = left - self.budget.limit, limit - left
         self.policy_executor.run()
 
     async def _log_in(self, login: Login, *, most: int) -> asyncpg.Connection:
