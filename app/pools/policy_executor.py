@@ -94,7 +94,8 @@ class PolicyExecutor(Generic[P]):
         """Let *pools*, all of this server, keep their min_size, or let others have it by need."""
         self.budget.keep_min_size(keeps=keeps)
         for pool in pools:
-            self.run(pool)
+            if pool.size.min_size:
+                self.run(pool)
 
     def _carry_out(self, actions: Actions[P], pool: P | None) -> P | None:
         """Carry out *actions*; return the pool that they change."""
