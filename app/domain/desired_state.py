@@ -50,14 +50,22 @@ class Tenant:
         """Whether its database objects exist and it is not being deleted."""
         return self.provisioned_at is not None and not self.deleting
 
+    def check_not_deleting(self) -> None:
+        """Refuse a change to it while it is being deleted.
+
+        Raises:
+            TenantDeleting
+        """
+        if self.deleting:
+            raise TenantDeleting
+
     def check_usable(self) -> None:
         """Refuse work on its pool unless `is_usable`.
 
         Raises:
             TenantDeleting, NotProvisioned
         """
-        if self.deleting:
-            raise TenantDeleting
+        self.check_not_deleting()
         if self.provisioned_at is None:
             raise NotProvisioned(f"Tenant {self.spec.id} has not been provisioned.")
 

@@ -168,8 +168,7 @@ class BudgetDivision:
 
     def _room(self, server: Server) -> int:
         """The most connections that pools can keep beside those that nodes keep."""
-        kept = sum(self._kept_by(node, server.name) for node in self._nodes.values())
-        return max(0, self._budget(server) - kept)
+        return max(0, self._budget(server) - self._kept_by_nodes(server.name))
 
     def _holders(self, server: Server) -> list[Holder]:
         demand = self._own_demand[server.name]
@@ -230,16 +229,18 @@ class BudgetDivision:
         if not own.generation:
             most = max(0, server.divisible - others)
             own = own.send(Allotment(generation=1, connections=most))
-        kept = sum(self._kept_by(node, server.name) for node in self._nodes.values())
         lack = any(self._lacks(node, server.name) for node in self._nodes.values())
         server.share(
             others=others,
             most=own.current,
-            kept=kept,
+            kept=self._kept_by_nodes(server.name),
             lack=lack,
             keeps_min_size=self._own_kept.get(server.name, 0) <= self._room(server),
         )
         self._own[server.name] = own.acknowledge(own.generation, server.budget.used)
+
+    def _kept_by_nodes(self, server: str) -> int:
+        return sum(self._kept_by(node, server) for node in self._nodes.values())
 
     def _kept_by(self, node: TrackedNode, server: str) -> int:
         """The connections that a node does not give up: one if it has tenants there.

@@ -19,7 +19,7 @@ from app.control.pools.convergence import PoolConvergence
 from app.control.pools.desired_state import DesiredPoolState, Transition
 from app.domain.audit import POLLER, Actor
 from app.domain.desired_state import DesiredPool, PoolChange
-from app.domain.errors import PoolDraining, PoolNotFound, TenantDeleting
+from app.domain.errors import PoolDraining, PoolNotFound
 from app.domain.eviction import Eviction, EvictionReason
 from app.domain.plan import Plan, PlanAction, plan_close, plan_recycle, plan_step, warn_if_shared
 from app.pools.manager import TenantPoolManager
@@ -133,8 +133,7 @@ class PoolOperations:
 
         async def plan() -> PlanFor[Transition]:
             spec.check_scope(whole_pool=whole_pool)
-            if state.tenant.deleting:
-                raise TenantDeleting
+            state.tenant.check_not_deleting()
             return self._desired.plan(
                 state, PoolChange(paused=paused), actor, whole_pool=whole_pool
             )

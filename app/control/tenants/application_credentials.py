@@ -25,7 +25,6 @@ from app.domain.errors import (
     CredentialExists,
     CredentialNotFound,
     StrategyNotOnNodes,
-    TenantDeleting,
     TooManyCredentials,
 )
 from app.domain.plan import PlanAction, plan_record, plan_step
@@ -138,8 +137,7 @@ class ApplicationCredentials:
         async def plan() -> PlanFor[AuditEvent]:
             tenant = self._manager.tenant_state(spec.id).tenant
             known = self._known.get(spec.id, {})
-            if tenant.deleting:
-                raise TenantDeleting
+            tenant.check_not_deleting()
             if spec.is_shared:
                 raise StrategyNotOnNodes(
                     f"Tenant {spec.id} is shared: an application that connects with the role of "

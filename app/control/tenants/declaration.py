@@ -10,7 +10,7 @@ from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.control.time_slices import in_slices
 from app.domain.audit import Actor, AuditEvent
 from app.domain.desired_state import Tenant
-from app.domain.errors import ImmutableField, ServerNotFound, TenantDeleting
+from app.domain.errors import ImmutableField, ServerNotFound
 from app.domain.plan import plan_record
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
@@ -65,8 +65,7 @@ class TenantDeclarations:
 
 
 def _refuse_immutable_change(before: Tenant, spec: TenantSpec) -> None:
-    if before.deleting:
-        raise TenantDeleting
+    before.check_not_deleting()
     if (before.spec.server, before.spec.strategy) != (spec.server, spec.strategy):
         raise ImmutableField(
             f"Tenant {spec.id} is on server {before.spec.server} with strategy "

@@ -21,7 +21,6 @@ from app.domain.errors import (
     ProvisioningFailed,
     ServerFull,
     ServerUnavailable,
-    TenantDeleting,
     TenantLoginFailed,
 )
 from app.domain.plan import PlanAction, plan_step
@@ -71,8 +70,7 @@ class TenantProvisioning:
         async def plan() -> PlanFor[TenantState]:
             current = self._manager.tenant_state(spec.id)
             tenant = current.tenant
-            if tenant.deleting:
-                raise TenantDeleting
+            tenant.check_not_deleting()
             server = self._manager.server(spec.server)
             isolation = self._manager.isolations[spec.strategy]
             try:
