@@ -258,7 +258,7 @@ def _failure(error: ServerError, timeout: float, elapsed: float) -> Exception:
     # DDL ran between preparation and execution.
     if error.sqlstate == "0A000" and error.routine == "RevalidateCachedQuery":
         return SchemaChanged()
-    if error.sqlstate == "XX000" and error.message.startswith("cache lookup failed"):
+    if _is_of_dropped_object(error):
         return SchemaChanged()
     position = error.fields.get("P", "")
     return driver.failure_of(
@@ -268,6 +268,12 @@ def _failure(error: ServerError, timeout: float, elapsed: float) -> Exception:
         position=int(position) if position.isdigit() else None,
         fields=error.fields,
     )
+
+
+def _is_of_dropped_object(error: ServerError) -> bool:
+    """Whether Postgres itself missed an object that it has just seen, rather than a `RAISE`."""
+    is_internal = error.sqlstate == "XX000" and error.routine != "exec_stmt_raise"
+    return is_internal and error.message.startswith("cache lookup failed")
 
 
 def _hint(error: ServerError) -> str | None:

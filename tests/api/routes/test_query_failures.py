@@ -40,7 +40,8 @@ async def test_a_statement_that_somebody_cancels_did_not_time_out(
 async def test_errors_raised_by_tenants_code_are_passed_on(
     standing_api: Api, acme: str, sqlstate: str, when: str
 ) -> None:
-    raising = f"raise exception 'my own' using errcode = '{sqlstate}'"
+    message = "cache lookup failed in my own code"
+    raising = f"raise exception '{message}' using errcode = '{sqlstate}'"
     sql = f"do $$ begin {raising}; end $$"
     if when == "at the commit":
         body = f"$$ begin {raising}; end $$"
@@ -54,7 +55,7 @@ async def test_errors_raised_by_tenants_code_are_passed_on(
             ok(await standing_api.query(acme, statement, read_only=False))
         sql = "insert into deferred values (1)"
     details = problem(await standing_api.query(acme, sql, read_only=False), 422, "statement-failed")
-    assert (details["sqlstate"], details["detail"]) == (sqlstate, "my own")
+    assert (details["sqlstate"], details["detail"]) == (sqlstate, message)
     assert await standing_api.value(acme, "select 1") == 1
 
 
