@@ -18,7 +18,12 @@ from app.catalog.database import CatalogAddress
 from app.catalog.leadership_lock import Leadership
 from app.catalog.migrate import check_revision, migrate
 from app.control.leadership.trust import Trust
-from app.domain.errors import CatalogInUse, CatalogUnavailable, PoolkeeperError
+from app.domain.errors import (
+    CatalogInUse,
+    CatalogUnavailable,
+    CatalogUnusable,
+    PoolkeeperError,
+)
 from app.domain.leadership import (
     ABANDONED_AFTER,
     RENEWAL_INTERVAL,
@@ -355,7 +360,7 @@ class Election:
     async def follow(self) -> None:
         """Keep track of the active instance, without end; this instance is not active."""
         while True:
-            with suppress(CatalogUnavailable):
+            with suppress(CatalogUnavailable, CatalogUnusable):
                 await self._read()
             await asyncio.sleep(_FOLLOW_INTERVAL)
 

@@ -16,7 +16,7 @@ from app.catalog.leadership_lock import Leadership
 from app.control.leadership.election import Election
 from app.control.leadership.trust import Trust
 from app.domain.errors import CatalogInUse, CatalogUnavailable, CatalogUnusable
-from app.domain.leadership import Instance, InstanceState
+from app.domain.leadership import Instance, InstanceState, LeadershipRecord
 from tests.fixtures.clock import Clock
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -134,6 +134,30 @@ async def test_who_stops_hands_over_and_knows_its_successor(
         assert await second.election.contend() is not None
         await eventually(lambda: first.election.active_url == "http://second")
         assert first.election.state is InstanceState.STOPPING
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_who_follows_goes_on_after_the_catalog_was_restored(
+    catalog_address: CatalogAddress, catalog_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    read = Leadership.read
+
+    async def counted(leadership: Leadership) -> LeadershipRecord | None:
+        nonlocal looks
+        looks += 1
+        return await read(leadership)
+
+    async with rivals(catalog_address) as (first, second):
+        assert await second.election.contend() is not None
+        await execute(catalog_database, "CREATE TABLE dump AS SELECT * FROM leadership")
+        await execute(catalog_database, "DELETE FROM leadership")
+        monkeypatch.setattr(Leadership, "read", counted)
+        following = asyncio.create_task(first.election.follow())
+        await eventually(lambda: looks > 1)
+        await execute(catalog_database, "INSERT INTO leadership SELECT * FROM dump")
+        await eventually(lambda: first.election.active_url == "http://second")
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
