@@ -1,7 +1,6 @@
 """Read the settings at start, and report all problems in one error.
 
-Checks what pydantic-settings does not: unknown variables, libpq's variables, and unreadable secret
-files.
+Checks what pydantic-settings does not: unknown variables, and unreadable secret files.
 """
 
 from __future__ import annotations
@@ -29,14 +28,6 @@ _NESTED = frozenset({"catalog", "servers"})
 _NOT_SETTINGS = frozenset(
     {CONFIG_FILE_VARIABLE, "POOLKEEPER_URL", "POOLKEEPER_API_KEY", "POOLKEEPER_API_KEY_FILE"}
 )
-_LIBPQ_VARIABLES = (
-    "PGPASSFILE",
-    "PGPASSWORD",
-    "PGSERVICE",
-    "PGSERVICEFILE",
-    "PGSSLCERT",
-    "PGSSLKEY",
-)
 
 
 def load_settings(*, to_serve: bool = True) -> Settings:
@@ -48,7 +39,7 @@ def load_settings(*, to_serve: bool = True) -> Settings:
     Raises:
         SettingsError: with one sentence per problem, which names the key and never its value.
     """
-    problems = [*_unknown_variables(), *_libpq_variables()]
+    problems = list(_unknown_variables())
     try:
         settings = Settings()
     except ValidationError as error:
@@ -80,15 +71,6 @@ def _unknown_variables() -> Iterator[str]:
         if top not in fields or (delimiter and top not in _NESTED):
             known = [field.upper() for field in fields]
             yield unknown_key(variable, top.upper(), known, prefix=ENV_PREFIX)
-
-
-def _libpq_variables() -> Iterator[str]:
-    for variable in _LIBPQ_VARIABLES:
-        if variable in os.environ:
-            yield (
-                f"{variable} must not be set: the driver would use it."
-                " Credentials are declared per server."
-            )
 
 
 def _missing_keys(settings: Settings) -> Iterator[str]:
