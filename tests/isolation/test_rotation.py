@@ -62,6 +62,25 @@ async def test_borrowers_go_on_while_the_password_changes_and_the_old_one_is_dea
     assert (await control.actions()).count("tenant.credentials_rotated") == 6
 
 
+async def test_a_server_that_does_not_answer_ends_a_rotation_before_it_changes_anything(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+
+    async def silent(*_: Any, **__: Any) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
+    monkeypatch.setattr(isolation, "marked_password_version", silent)
+    monkeypatch.setattr("app.control.tenants.password_rotation._LOOK_UP_DEADLINE", 0.05)
+    async with asyncio.timeout(60):
+        with pytest.raises(ServerUnavailable, match="too long to answer"):
+            await control.rotation.rotate(control.state("acme"), PERSON)
+    assert await control.catalog.password_versions.load() == ()
+    assert await works(control)
+
+
 async def test_a_pool_opened_just_then_fails_no_borrower(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:

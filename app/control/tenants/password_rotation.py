@@ -19,7 +19,7 @@ from app.control import audit_events
 from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.control.tenants.provisioning import check_login, lock_of_role
 from app.domain.audit import Actor
-from app.domain.desired_state import PasswordVersion
+from app.domain.desired_state import PasswordVersion, Tenant
 from app.domain.errors import CatalogUnavailable, Conflict, ServerUnavailable, Unavailable
 from app.domain.plan import PlanAction, plan_recycle, plan_step, warn_if_shared
 from app.domain.tenant import OBJECT_PREFIX, TenantSpec, shared_pool_id
@@ -28,6 +28,7 @@ from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 
+_LOOK_UP_DEADLINE = 10.0
 _ROTATE_DEADLINE = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -113,11 +114,8 @@ class PasswordRotation:
             return PlanFor.of(role, plan, warning)
 
         async def execute(plan: PlanFor[str]) -> Rotation:
-            isolation = self._manager.isolations[spec.strategy]
             # A restored catalog has an earlier version: the next ones were rotated away already.
-            marked = await isolation.marked_password_version(
-                self._manager.server(spec.server), state.tenant
-            )
+            marked = await self._marked_version(state.tenant)
             event = audit_events.credentials_rotated(state.tenant, plan.subject, actor)
             wanted = await self._catalog.password_versions.advance(
                 spec.server, plan.subject, beyond=max(1, marked), event=event
@@ -131,6 +129,16 @@ class PasswordRotation:
 
         lock = partial(self._locks.hold, spec.pool_id)
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
+
+    async def _marked_version(self, tenant: Tenant) -> int:
+        """The version of the password that its role has by its mark; 0 if there is none."""
+        server = self._manager.server(tenant.spec.server)
+        isolation = self._manager.isolations[tenant.spec.strategy]
+        try:
+            async with asyncio.timeout(_LOOK_UP_DEADLINE):
+                return await isolation.marked_password_version(server, tenant)
+        except TimeoutError as error:
+            raise ServerUnavailable("The server took too long to answer.") from error
 
     def _begin(self, wanted: PasswordVersion) -> None:
         self._unapplied[wanted.server, wanted.role] = wanted
