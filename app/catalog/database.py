@@ -190,11 +190,13 @@ class Database:
 
     @asynccontextmanager
     async def _begin(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        is_committing = False
         try:
             with translate_outages():
                 async with asyncio.timeout(self._deadline), engine.begin() as connection:
                     self._available = True
                     yield connection
+                    is_committing = True
             if engine is self._writer:
                 self._write_problem = None
         except CatalogUnavailable as error:
@@ -205,8 +207,10 @@ class Database:
             if is_write and not isinstance(error, LeadershipLost):
                 if refuses:
                     self._write_problem = error.detail
+                is_unknown = is_committing and not refuses
+                outcome = "it is unknown if anything was" if is_unknown else "nothing was"
                 reason = error.detail.removesuffix(".")
-                raise CatalogUnavailable(f"{reason}; nothing was changed.") from error.__cause__
+                raise CatalogUnavailable(f"{reason}; {outcome} changed.") from error.__cause__
             raise
 
     async def load(self, statement: Executable, make: Callable[[RowMapping], T]) -> tuple[T, ...]:

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
 from app.catalog.catalog import Catalog
 from app.catalog.database import CONNECTIONS, CatalogAddress, translate_outages
@@ -126,6 +127,22 @@ async def test_refused_and_cut_connections_heal(
         assert catalog.available
         assert [tenant.spec.weight for tenant in await catalog.tenants.load()] == [3]
         assert checked_out(catalog) == 0
+
+
+async def test_a_change_whose_commit_got_no_answer_is_not_called_undone(
+    catalog_address: CatalogAddress, catalog_database: Database, fault_proxy: FaultProxy
+) -> None:
+    async def change() -> None:
+        async with catalog._database.transaction() as connection:
+            await connection.execute(text("CREATE TABLE kept ()"))
+            fault_proxy.black_hole(up=False)
+
+    async with opened(replace(catalog_address, port=fault_proxy.port), deadline=3.0) as catalog:
+        with pytest.raises(CatalogUnavailable, match=r"; it is unknown if anything was changed\.$"):
+            await change()
+        await fault_proxy.pass_through()
+    async with catalog_database.connected() as connection:
+        await connection.fetch("SELECT FROM kept")
 
 
 async def test_a_silent_catalog_is_given_up_at_the_deadline(
