@@ -14,7 +14,7 @@ import structlog
 from app.catalog.audit_log import log
 from app.catalog.catalog import Catalog
 from app.domain.application_credential import ApplicationCredential
-from app.domain.audit import LEADERSHIP, Actor, AuditEvent
+from app.domain.audit import LEADERSHIP, POLLER, Actor, AuditEvent
 from app.domain.desired_state import AdvisorSettings, DesiredPool, Tenant
 from app.domain.errors import CatalogUnavailable
 from app.domain.eviction import Eviction
@@ -195,6 +195,15 @@ def node_switched(
 
 def node_deleted(node: DeclaredNode, actor: Actor) -> AuditEvent:
     return _event("node.deleted", actor, before=node.spec.as_dict())
+
+
+def server_lost(name: str, reason: str | None) -> AuditEvent:
+    """A server became unavailable to all its pools; *reason* is None if it is back already."""
+    return _event("server.unavailable", POLLER, reason=reason, after={"name": name})
+
+
+def server_back(name: str) -> AuditEvent:
+    return _event("server.available", POLLER, after={"name": name})
 
 
 def leadership_acquired(instance: Instance, takeover: Takeover) -> AuditEvent:

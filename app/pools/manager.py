@@ -334,10 +334,14 @@ class TenantPoolManager:
         return 2 * max(most, nodes + 1) if nodes else most
 
     def pool_state(self, pool_id: str) -> PoolState:
-        """The state of a pool, open or not; a paused pool is paused in both cases."""
+        """The state of a pool, open or not; a paused pool is paused in both cases.
+
+        An open one that would serve is unavailable while its server is.
+        """
         pool, desired = self.find(pool_id), self._desired.get(pool_id)
         if pool is not None:
-            return pool.state
+            is_refused = pool.state.serves and not pool.server.is_available
+            return PoolState.UNAVAILABLE if is_refused else pool.state
         return PoolState.PAUSED if desired and desired.paused else PoolState.CLOSED
 
     def config(self, strategy: PoolStrategy) -> PoolConfig:

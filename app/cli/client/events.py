@@ -18,6 +18,7 @@ from app.cli.client.table import (
     ALWAYS,
     VERY_WIDE,
     WIDE,
+    Item,
     age,
     changes,
     identifier,
@@ -27,11 +28,18 @@ from app.cli.client.table import (
 from app.cli.client.times import TIMES, point_in_time
 
 PATH = "/v1/events"
+
+
+def _name(item: Item) -> object:
+    """The name of a node or a server."""
+    return (item["after"] or item["before"] or {}).get("name")
+
+
 COLUMNS = (
     text("ID", "id", ALWAYS),
     age("AGE", "at", ALWAYS),
     text("ACTION", "action", ALWAYS),
-    text("SUBJECT", lambda item: item["tenant"] or item["pool"], ALWAYS),
+    text("SUBJECT", lambda item: item["tenant"] or item["pool"] or _name(item), ALWAYS),
     text("ACTOR", "actor"),
     prose("CHANGE", lambda item: changes(item["before"], item["after"])),
     prose("REASON", "reason", WIDE),

@@ -409,7 +409,7 @@ def snapshot_pool(
         server, strategy = spec.server, spec.strategy
     metrics, desired = manager.pool_metrics(pool_id), manager.desired.get(pool_id)
     wanted = manager.desired_size(pool_id, strategy)
-    state = pool.state if pool else manager.pool_state(pool_id)
+    state = manager.pool_state(pool_id)
     size = pool.size if pool else wanted
     tenants = manager.tenant_count(pool_id)
     access_count = manager.access_count(pool) if pool else 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 from playwright.async_api import expect
 
+from app.control import audit_events
 from tests.fixtures.app import Api, ok
 from tests.fixtures.browser import Tab
 from tests.fixtures.postgres import Database
@@ -66,6 +68,19 @@ async def test_events_name_the_credential_and_the_node(service: Api, tab: Tab) -
         await expect(lines.filter(has_text=f"{action} {name} by api")).to_have_count(1)
     await lines.get_by_role("link", name="acme.web").first.click()
     await expect(page.locator("#timeline")).to_contain_text("credential.revoked acme.web")
+
+
+async def test_an_event_shows_what_changed_inside_of_objects(service: Api, tab: Tab) -> None:
+    url = await service.tenant("acme", labels={"plan": "gold", "team": "a"})
+    body = {"strategy": "per_tenant", "labels": {"plan": "free", "team": "a"}}
+    ok(await service.client.put(url, json=body))
+    service.service.audit_outbox.enqueue(audit_events.server_lost("local", "It is away."))
+    await service.service.audit_outbox.flush()
+    page, lines = tab.page, tab.page.locator(".lines li")
+    await page.goto("/#/events")
+    await expect(lines.nth(1).locator(".change")).to_have_text("labels.plan gold → free")
+    await lines.first.get_by_role("link", name="local").click()
+    await expect(page).to_have_url(re.compile("#/servers/local"))
 
 
 async def test_a_tenant_with_many_events_says_that_there_are_more(service: Api, tab: Tab) -> None:

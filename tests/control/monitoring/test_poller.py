@@ -5,20 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
+from unittest.mock import AsyncMock
 
 import pytest
 
 from app.control import time_slices
 from app.control.monitoring import poller
+from app.domain.errors import ServerUnavailable
 from app.domain.eviction import EvictionReason
 from app.domain.history import SERVICE, on_nodes
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.report import EntryReport
+from app.domain.pool import PoolState
 from app.domain.tenant import PoolStrategy
 from app.domain.usage_report import Grouping
 from tests.fixtures.control import Control
 from tests.fixtures.pools import pool_of
 from tests.fixtures.reporting import entry
+from tests.fixtures.waiting import eventually
 
 
 @pytest.mark.parametrize("at_once", [50, 1])
@@ -141,6 +145,39 @@ async def test_an_idle_pool_is_closed_and_its_end_is_recorded(control: Control) 
     assert control.manager.evictions[EvictionReason.IDLE] == 1
     [event, *_] = await control.catalog.audit_log.page()
     assert (event.action, event.reason, event.pool) == ("pool.evicted", "idle", "acme")
+
+
+async def test_an_outage_of_a_server_is_two_events_and_its_pools_are_unavailable_in_between(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    async with control.manager.lease("acme"):
+        pass
+    server = control.manager.servers["local"]
+    away = ServerUnavailable("It is away.")
+    with monkeypatch.context() as patch:
+        patch.setattr(server.admins, "open", AsyncMock(side_effect=away))
+        server.mark_lost(away)
+        await control.poller.run_once()
+        await control.poller.run_once()
+        snapshot = await control.snapshots.current()
+        assert snapshot.pools["acme"].state is PoolState.UNAVAILABLE
+        assert snapshot.tenants["acme"].pool_state is PoolState.UNAVAILABLE
+    await eventually(lambda: server.is_available)
+    await control.poller.run_once()
+    assert control.manager.pool_state("acme") is PoolState.READY
+    back, lost, *_ = await control.catalog.audit_log.page()
+    assert (lost.action, lost.reason) == ("server.unavailable", "It is away.")
+    assert (back.action, back.reason) == ("server.available", None)
+    assert back.after == lost.after == {"name": "local"}
+
+
+async def test_an_outage_between_two_polls_is_recorded(control: Control) -> None:
+    server = control.manager.servers["local"]
+    server.mark_lost(ServerUnavailable("It is away."))
+    await eventually(lambda: server.is_available)
+    await control.poller.run_once()
+    assert await control.actions() == ["server.unavailable", "server.available"]
 
 
 async def test_a_poll_goes_on_without_the_catalog(control: Control) -> None:

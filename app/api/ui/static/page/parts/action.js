@@ -62,7 +62,7 @@ function Question({ action }) {
   const [typed, setTyped] = useState("");
   const [failure, setFailure] = useState(null);
   const [isRunning, setRunning] = useState(false);
-  const plan = usePlan(action, values);
+  const plan = usePlan(action, values, isRunning);
   useEffect(() => {
     const opener = document.activeElement;
     dialog.current.showModal();
@@ -108,10 +108,11 @@ function Question({ action }) {
     </dialog>`;
 }
 
-// What the service says the action would do, asked again when the values change.
-function usePlan(action, values) {
+// What the service says the action would do, asked again when the values change, but not while it is done.
+function usePlan(action, values, isRunning) {
   const [state, setState] = useState({ plan: null, problem: null });
   useEffect(() => {
+    if (isRunning) return undefined;
     let isCurrent = true;
     const show = (next) => isCurrent && setState(next);
     const timer = setTimeout(() => {
@@ -125,7 +126,7 @@ function usePlan(action, values) {
       isCurrent = false;
       clearTimeout(timer);
     };
-  }, [JSON.stringify(values)]);
+  }, [JSON.stringify(values), isRunning]);
   return state;
 }
 

@@ -37,7 +37,7 @@ export function Events({ query }) {
 function Event({ event }) {
   const { at, actor, action, tenant, pool, reason, request_id, before, after } = event;
   const thing = thingOf(event);
-  const [view, id] = (tenant && ["tenants", tenant]) || (pool && ["pools", pool]) || ["nodes", thing];
+  const [view, id] = (tenant && ["tenants", tenant]) || (pool && ["pools", pool]) || [action.startsWith("server.") ? "servers" : "nodes", thing];
   return html`
     <li>
       <time title=${dateTime(at)}>${ago(at)}</time>
@@ -49,11 +49,21 @@ function Event({ event }) {
     </li>`;
 }
 
-// What differs; of a thing that was created or deleted, nothing.
+// What differs, also inside of objects; of a thing that was created or deleted, nothing.
 function Change({ before, after }) {
   if (!before || !after) return null;
-  const names = Object.keys({ ...before, ...after }).filter((name) => JSON.stringify(before[name]) !== JSON.stringify(after[name]));
   const shown = (value) => (value === undefined || value === null ? "none" : typeof value === "object" ? JSON.stringify(value) : String(value));
-  const change = (name) => html`<code key=${name}>${name} ${shown(before[name])} → ${shown(after[name])}</code>`;
-  return names.length > 0 && html`<div class="change">${names.map(change)}</div>`;
+  const change = ([name, old, now]) => html`<code key=${name}>${name} ${shown(old)} → ${shown(now)}</code>`;
+  const changes = differences(before, after);
+  return changes.length > 0 && html`<div class="change">${changes.map(change)}</div>`;
 }
+
+function differences(before, after, path = "") {
+  return Object.keys({ ...before, ...after }).flatMap((key) => {
+    const [name, old, now] = [path + key, before[key], after[key]];
+    if (isObject(old) && isObject(now)) return differences(old, now, `${name}.`);
+    return JSON.stringify(old) === JSON.stringify(now) ? [] : [[name, old, now]];
+  });
+}
+
+const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);

@@ -28,10 +28,10 @@ function textOf(event) {
   return [action, thingOf(event), reason && `(${reason})`].filter(Boolean).join(" ");
 }
 
-// What an event is about, if that is a credential of its tenant, or a node.
+// What an event is about, if that is a credential of its tenant, a node, or a server.
 export function thingOf({ action, before, after }) {
   const { user, name } = after ?? before ?? {};
-  return action.startsWith("node.") ? name : user;
+  return /^(node|server)\./.test(action) ? name : user;
 }
 
 export function Timeline({ entries }) {
