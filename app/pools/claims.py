@@ -45,12 +45,13 @@ class Claims(Generic[P]):
         wanted: number of connections that they want together.
         unserved: number of these pools that have no connection at all.
         turns: number of claims that got their connection so far.
+        changes: number of times that claims came, went, or changed their order.
     """
 
     def __init__(self) -> None:
         """Start without claims."""
         self.by_pool: dict[P, Claim[P]] = {}
-        self.wanted = self.unserved = self.turns = 0
+        self.wanted = self.unserved = self.turns = self.changes = 0
         self._by_rank: _Order[P] = _Order(self.by_pool)
         self._by_time: _Order[P] = _Order(self.by_pool)
 
@@ -61,6 +62,7 @@ class Claims(Generic[P]):
         if old is not None and old.rank == claim.rank:
             old.wanted, old.key = claim.wanted, claim.key
             return
+        self.changes += 1
         self.by_pool[claim.pool] = claim
         self._by_rank.add(claim, claim.rank)
         self.unserved -= old is not None and old.since is not None
@@ -73,6 +75,7 @@ class Claims(Generic[P]):
         """Remove the claim of *pool*."""
         claim = self.by_pool.pop(pool, None)
         if claim is not None:
+            self.changes += 1
             self.wanted -= claim.wanted
             self.unserved -= claim.since is not None
             self._clean()

@@ -53,6 +53,8 @@ class PooledConnection:
         "__weakref__",
         "_end_listeners",
         "_is_begun_unseen",
+        "_kept_for",
+        "_kept_until",
         "_open_transaction",
         "_protocol",
         "_proxy",
@@ -108,6 +110,7 @@ class PooledConnection:
         self.expires_at = now + max_lifetime * (1 - jitter)
         self.opened_at = self.leased_at = self.idle_since = self.checked_at = now
         self.prefetched_at = now
+        self._kept_until, self._kept_for = 0.0, -1
 
     def begin_lease(self, tenant_state: TenantState, borrower: Borrower | None, now: float) -> None:
         """Start a lease of a tenant at *now*, for *borrower* if known."""
@@ -130,6 +133,14 @@ class PooledConnection:
     def mark_checked(self, now: float) -> None:
         """Mark it as tested at *now*; a test does not count as a use."""
         self.checked_at = now
+
+    def mark_kept(self, until: float, changes: int) -> None:
+        """Note that its pool keeps it *until* then, while claims have seen so many *changes*."""
+        self._kept_until, self._kept_for = until, changes
+
+    def is_kept(self, now: float, changes: int) -> bool:
+        """Whether its pool keeps it at *now*, as far as was decided for the same claims."""
+        return changes == self._kept_for and now < self._kept_until
 
     def mark_prepared(self) -> None:
         """Note that it ran its strategy's session setup."""

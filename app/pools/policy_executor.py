@@ -25,8 +25,8 @@ from app.pools.scheduling_policy import (
     decide,
     first_claim,
     has_spare,
-    keeps,
     kept_seconds,
+    kept_until,
     lends,
     shortfall,
     slice_of,
@@ -36,6 +36,9 @@ from app.pools.waiters import Waiter
 
 # More than the rounding error of a time.
 _TICK = 0.001
+# A kept connection is looked at again no sooner than after this part of a move: usually its pool
+# uses it before, so that most timers of single connections would be in vain.
+_LOOK_AGAIN = 0.25
 
 
 class ScheduledConnections(PoolConnections, Protocol):
@@ -88,7 +91,7 @@ class PolicyExecutor(Generic[P]):
             if not actions:
                 break
             changed = self._carry_out(actions, pool)
-        self._recheck_at(None, actions.recheck_at)
+        self._recheck_at(None, max(actions.recheck_at, now + self._look_again))
 
     def keep_min_size(self, pools: Iterable[P], *, keeps: bool) -> None:
         """Let *pools*, all of this server, keep their min_size, or let others have it by need."""
@@ -135,24 +138,30 @@ class PolicyExecutor(Generic[P]):
         """Note that *pool* kept a connection as idle: others may get it when its time is over."""
         kept = kept_seconds(pool, self.budget)
         if kept and pool not in self.budget.unsatisfied:
-            at = self._clock.time() + kept
-            self.budget.spare.bring_forward(pool, at)
-            self._recheck_at(None, at)
+            now = self._clock.time()
+            self.budget.spare.bring_forward(pool, now + kept)
+            self._recheck_at(None, now + max(kept, self._look_again))
         else:
             self.run(pool)
 
     def keeps(self, pool: P, connection: PooledConnection) -> bool:
         """Whether *pool* keeps a *connection* that has just come back."""
-        now = self._clock.time()
-        budget = self.budget
-        if not (budget.unsatisfied or budget.is_over):
+        now, budget = self._clock.time(), self.budget
+        is_over = budget.is_over
+        if not (budget.unsatisfied or is_over):
+            return True
+        if connection.is_kept(now, budget.claims.changes) and not is_over:
             return True
         # The first claim may be out of date, but it only gets weaker with time.
-        if keeps(pool, connection, budget, now):
-            return True
-        self._note(pool, now)
-        self._refresh(now, noted=pool)
-        if keeps(pool, connection, self.budget, now):
+        until = kept_until(pool, connection, budget, now)
+        if until <= now:
+            self._note(pool, now)
+            self._refresh(now, noted=pool)
+            until = kept_until(pool, connection, budget, now)
+        if until > now:
+            # Without a limit in time, it is kept for a reason that may end before a claim changes.
+            if until < inf:
+                connection.mark_kept(until, budget.claims.changes)
             return True
         if (user := connection.last_user) is not None:
             late = now - connection.opened_at - slice_of(user, self.budget)
@@ -180,9 +189,11 @@ class PolicyExecutor(Generic[P]):
     def _refresh(self, now: float, *, noted: P | None) -> None:
         """Bring the first claim, and the first pool to take from, up to date.
 
-        Those of the pool just *noted* already are.
+        Those of the pool just *noted* already are. Without a free connect slot nobody gets any.
         """
         budget = self.budget
+        if budget.connect_slots.free <= 0 and not budget.is_over:
+            return
         while (claim := first_claim(budget, now)) is not None and claim.pool is not noted:
             wanted = claim.wanted
             self._note(claim.pool, now)
@@ -197,6 +208,10 @@ class PolicyExecutor(Generic[P]):
                 spare.postpone(donor, until)
             else:
                 break
+
+    @property
+    def _look_again(self) -> float:
+        return self.budget.move_seconds * _LOOK_AGAIN
 
     # -- later ---------------------------------------------------------------------------------
 

@@ -466,7 +466,8 @@ class Pool:
             own.begin_close(connection, cut=True)
         self.state = PoolState.CLOSED
         self.backoff.stop()
-        self.dispatch()
+        if cut:
+            self.dispatch()
         await self._until(lambda: not own.checking, _SETTLE_DEADLINE)
         await own.settle(_SETTLE_DEADLINE)
         self.statement_deadlines.stop()

@@ -1,8 +1,8 @@
 """Decides who is served next, even without free budget, and which connections open or close.
 
-`decide` and `keeps` are pure. They read a pool and its server's budget, change nothing, and return
-what to do next. `PolicyExecutor` does that, and asks again until nothing is left to do. Nothing
-here awaits, reads a clock or calls a pool.
+`decide` and `kept_until` are pure. They read a pool and its server's budget, change nothing, and
+return what to do next. `PolicyExecutor` does that, and asks again until nothing is left to do.
+Nothing here awaits, reads a clock or calls a pool.
 
 All pools of a server share its budget. If they want more connections than there are, they take
 turns by time, see `app.domain.time_sharing`; the tenant with the least recent use comes first. An
@@ -154,7 +154,7 @@ def decide(pool: P | None, budget: ConnectionBudget[P], now: float) -> Actions[P
        closes. It is the one whose time for its own tenant ended first; none is taken below a
        min_size, see `floor_of`.
 
-    A connection that comes back while its pool has work is the sixth case: see `keeps`.
+    A connection that comes back while its pool has work is the sixth case: see `kept_until`.
     """
     if pool is not None and (actions := _within(pool, now)):
         return actions
@@ -218,8 +218,10 @@ def _is_large(claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
     return claim.key < inf and claim.pool.connections.in_use >= max(2.0, budget.fair_share)
 
 
-def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], now: float) -> bool:
-    """Decide whether *pool* keeps a *connection* that has just come back, or closes it for a claim.
+def kept_until(
+    pool: P, connection: PooledConnection, budget: ConnectionBudget[P], now: float
+) -> float:
+    """Decide until when *pool* keeps a *connection* that has just come back; not after *now*: no.
 
     It closes if more connections are open than allowed, unless the pool has too few. Otherwise a
     pool without work for it keeps it idle, and case 5 applies. Work means a caller that waits, or
@@ -229,18 +231,21 @@ def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], no
     * the claim's pool has no connection, or its tenant has used less for its weight;
     * the slice is over: the tenant's fair share of a round. A small claim, of a tenant that has
       used less than half as much, waits only for the end of the shortest slice.
+
+    Returns monotonic seconds, as long as claims stay the same; inf without a limit.
     """
     if budget.is_over:
-        return budget.is_frozen or pool.connections.live < floor_of(pool, budget)
+        is_kept = budget.is_frozen or pool.connections.live < floor_of(pool, budget)
+        return inf if is_kept else -inf
     claim, waiter = first_claim(budget, now), pool.waiters.next()
     user = connection.last_user if waiter is None else waiter.tenant_state
     if claim is None or user is None or not _may_lose(pool, claim, budget):
-        return True
+        return inf
     if waiter is None and not kept_seconds(pool, budget):
-        return True
+        return inf
     key = user.key(now)
     if claim.since is None and claim.key >= key:
-        return True
+        return inf
     slice_ = (
         _shortest_slice(budget, user) if uses_much_less(claim.key, key) else slice_of(user, budget)
     )
@@ -248,7 +253,7 @@ def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], no
     # ends earlier by the recent mean of that time; otherwise small slices would grow by a larger
     # part than large ones.
     early = min(budget.overrun, slice_ - budget.move_seconds)
-    return now < connection.opened_at + slice_ - max(0.0, early)
+    return connection.opened_at + slice_ - max(0.0, early)
 
 
 def _may_lose(pool: P, claim: Claim[P], budget: ConnectionBudget[P]) -> bool:

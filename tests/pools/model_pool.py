@@ -44,6 +44,13 @@ class ModelConnection:
     idle_since: float = 0.0
     leased_at: float = 0.0
     last_user: TenantState | None = None
+    kept: tuple[float, int] = (0.0, -1)
+
+    def mark_kept(self, until: float, changes: int) -> None:
+        self.kept = until, changes
+
+    def is_kept(self, now: float, changes: int) -> bool:
+        return changes == self.kept[1] and now < self.kept[0]
 
 
 @dataclass(eq=False)

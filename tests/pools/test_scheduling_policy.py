@@ -386,6 +386,15 @@ def test_a_small_claim_need_not_wait_for_the_end_of_a_slice() -> None:
     assert not holder.release()
 
 
+def test_a_newcomer_need_not_wait_for_what_was_decided_before_it_came() -> None:
+    holder, _ = two_at_work()
+    holder.server.clock.let_pass(MOVE_SECONDS / MOVING * 1.1)
+    assert holder.release()
+    assert holder.release(), "nothing has changed"
+    ModelPool("newcomer", holder.server).ask()
+    assert not holder.release()
+
+
 def test_a_slice_is_long_enough_for_moves_to_take_no_more_than_their_share() -> None:
     server = ModelServer(1)
     holder = ModelPool("holder", server)
