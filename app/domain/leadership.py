@@ -61,7 +61,8 @@ class LeadershipRecord:
         age: seconds since its last renewal, by the catalog's clock, which may jump.
         renewal: the time of that renewal, as a text that differs after each one.
         released: whether it stopped cleanly.
-        secret_key, servers, keys: its fingerprints; None if it has registered none.
+        secret_key, servers, keys: its fingerprints; None if it has registered none. That of the
+            keys begins with its form and a colon.
         schema: the revision of the catalog's tables.
     """
 
@@ -191,11 +192,19 @@ def _difference(instance: Instance, who: str, other: Instance | LeadershipRecord
 def key_refusal(record: LeadershipRecord | None, keys: str) -> str | None:
     """Say why an instance whose API keys have the fingerprint *keys* is not ready; None if it is.
 
-    After a takeover it would accept other callers than the active one does.
+    After a takeover it would accept other callers than the active one does. Fingerprints of another
+    form, as another version makes them, say nothing: both may have the same keys.
     """
     if record is None or not record.is_held or record.keys in (None, keys):
+        return None
+    if _form(record.keys) != _form(keys):
         return None
     return (
         f"The API keys of this instance and of the active one, {record.url}, differ."
         " All instances need the same keys file."
     )
+
+
+def _form(keys: str) -> str:
+    form, colon, _ = keys.partition(":")
+    return form if colon else ""

@@ -77,3 +77,8 @@ def test_an_instance_with_other_api_keys_is_not_ready() -> None:
     assert "http://b" in said
     for same in (None, HELD, replace(record, keys="y"), replace(RELEASED, keys="x")):
         assert key_refusal(same, "y") is None
+
+
+def test_fingerprints_of_api_keys_are_compared_only_in_the_same_form() -> None:
+    for theirs, ours, is_same in [("x", "2:y", True), ("3:x", "2:y", True), ("2:x", "2:y", False)]:
+        assert (key_refusal(replace(HELD, keys=theirs), ours) is None) is is_same

@@ -23,6 +23,8 @@ from app.text.validation_messages import validation_message
 _CHECK_INTERVAL = 1.0
 # Hexadecimal digits.
 _FINGERPRINT = 16
+# Change this with whatever else goes into a fingerprint.
+_FINGERPRINT_FORM = "2"
 _MAX_BYTES = 4 * 1024 * 1024
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -91,10 +93,13 @@ class KeyFile:
 
     @property
     def fingerprint(self) -> str:
-        """A fingerprint that identifies this set of keys, and reveals none of them."""
+        """A fingerprint that identifies this set of keys, and reveals none of them.
+
+        A version whose keys have more fields finds the same one, unless a key uses them.
+        """
         self._refresh()
-        keys = "\n".join(key.model_dump_json() for key in self.all())
-        return sha256(keys.encode()).hexdigest()[:_FINGERPRINT]
+        keys = "\n".join(key.model_dump_json(exclude_defaults=True) for key in self.all())
+        return f"{_FINGERPRINT_FORM}:{sha256(keys.encode()).hexdigest()[:_FINGERPRINT]}"
 
     def _refresh(self) -> None:
         """Read the file again if it changed; checks at most once a second."""

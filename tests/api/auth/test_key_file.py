@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from app import control, settings
+from app.api.auth import key_file
 from app.api.auth.api_key import ApiKey, KeyScope, api_key_for, key_id_of, new_token, token_digest
 from app.api.auth.key_file import InvalidKeyFile, KeyFile, KeyList, read_keys
 from app.cli.main import cli
@@ -339,6 +340,21 @@ def test_two_keys_of_one_name_are_refused_without_quoting_the_file(tmp_path: Pat
     with pytest.raises(InvalidKeyFile) as caught:
         KeyFile(keys.path, required=False).load()
     assert keys.tokens["twin"] not in str(caught.value)
+
+
+def test_a_version_whose_keys_have_more_fields_finds_the_same_fingerprint(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NewerKey(ApiKey):
+        networks: tuple[str, ...] | None = None
+
+    class NewerList(KeyList):
+        keys: tuple[NewerKey, ...] = ()
+
+    new(path, "first")
+    before = KeyFile(path, required=True).fingerprint
+    monkeypatch.setattr(key_file, "KeyList", NewerList)
+    assert KeyFile(path, required=True).fingerprint == before
 
 
 def test_a_fingerprint_tells_keys_apart_whatever_their_order(path: Path, tmp_path: Path) -> None:
