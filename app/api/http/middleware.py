@@ -17,12 +17,19 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
+from app.api.auth.principal import ANONYMOUS, UNRESTRICTED
 from app.api.http.authentication import authenticate
 from app.api.http.body_limits import check_body
 from app.api.http.compression import accepts_gzip
 from app.api.http.exchange import Exchange
 from app.api.http.idempotency import KeyReservation, ResponseStore, reservation_for
-from app.api.http.request_checks import HeaderValues, TrustedHosts, check_framing, check_origin
+from app.api.http.request_checks import (
+    HeaderValues,
+    TrustedHosts,
+    check_framing,
+    check_origin,
+    refuse_host,
+)
 from app.api.http.response_cache import send_cached
 from app.api.http.sql_protocol import AllowedOrigins
 from app.api.http.strict_request import StrictRequest
@@ -73,12 +80,16 @@ class HttpLayer:
         cors = self._sql_origins.headers(scope, given)
         exchange = Exchange(scope, receive, send, request_id, accepts_gzip=gzips, more_headers=cors)
         state["exchange"] = exchange
+        is_trusted = self._hosts.include(given)
         principal = (
             check_framing(scope, given)
-            or self._hosts.check(scope, given)
+            or (None if is_trusted else refuse_host(scope))
             or (None if cors else check_origin(scope, given))
             or authenticate(scope, given)
         )
+        if principal is UNRESTRICTED and not is_trusted:
+            # It may come from a page of any site.
+            principal = ANONYMOUS
         if isinstance(principal, Response):
             await principal(scope, receive, exchange.send)
             return

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from app.api.http.error_responses import problem_response
+from app.api.http.load_shedding import PROBES
 
 # The values of a request's headers, by lower-case name.
 HeaderValues = Mapping[bytes, Sequence[str]]
@@ -55,7 +56,7 @@ def check_framing(scope: Scope, given: HeaderValues) -> Response | None:
 
 
 class TrustedHosts:
-    """Refuses with 400 a Host header that is not among *names*.
+    """The names that a Host header may have.
 
     A name stands for itself, `*.example.com` for every name below it, `*` for all.
     """
@@ -65,16 +66,26 @@ class TrustedHosts:
         self._names = frozenset(name.lower() for name in names)
         self._suffixes = tuple(name[1:].lower() for name in names if name.startswith("*."))
 
-    def check(self, scope: Scope, given: HeaderValues) -> Response | None:
-        if self._allows_all or self._is_trusted(given.get(b"host", ())):
-            return None
-        return problem_response(Request(scope), 400, "untrusted-host", _UNTRUSTED_HOST)
-
-    def _is_trusted(self, hosts: Sequence[str]) -> bool:
+    def include(self, given: HeaderValues) -> bool:
+        """Whether these headers have one Host, and its name is among the trusted ones."""
+        if self._allows_all:
+            return True
+        hosts = given.get(b"host", ())
         host = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
         return host is not None and (
             host["name"] in self._names or host["name"].endswith(self._suffixes)
         )
+
+
+def refuse_host(scope: Scope) -> Response | None:
+    """Return 400 for a request under a host name that is not trusted, unless it is a probe.
+
+    Orchestrators and proxies probe an address, and the response tells nothing to those without a
+    key.
+    """
+    if scope["path"] in PROBES:
+        return None
+    return problem_response(Request(scope), 400, "untrusted-host", _UNTRUSTED_HOST)
 
 
 def check_origin(scope: Scope, given: HeaderValues) -> Response | None:

@@ -108,7 +108,7 @@ async def test_an_unhandled_error_has_them_too() -> None:
     ],
 )
 async def test_loopback_names_are_trusted(unstarted: httpx.AsyncClient, host: str) -> None:
-    assert (await unstarted.get("/livez", headers={"Host": host})).status_code == 200
+    assert (await unstarted.get("/openapi.json", headers={"Host": host})).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ async def test_loopback_names_are_trusted(unstarted: httpx.AsyncClient, host: st
 )
 async def test_a_foreign_host_name_is_refused(unstarted: httpx.AsyncClient, host: str) -> None:
     """A page of another site can give our address its own name (DNS rebinding)."""
-    answer = await unstarted.get("/livez", headers={"Host": host})
+    answer = await unstarted.get("/openapi.json", headers={"Host": host})
     problem(answer, 400, "untrusted-host")
 
 
@@ -154,8 +154,18 @@ async def test_the_operator_names_the_hosts(
     app = create_app(Settings.model_construct(data_dir=tmp_path, trusted_hosts=names))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-        answer = await client.get("/livez", headers={"Host": host})
-    assert answer.status_code == status
+        answer = await client.get("/openapi.json", headers={"Host": host})
+        assert answer.status_code == status
+        # Orchestrators and proxies name an address.
+        assert (await client.get("/livez", headers={"Host": host})).status_code == 200
+
+
+async def test_a_probe_is_answered_whatever_its_host_and_gets_no_details(api: Api) -> None:
+    for path in ("/livez", "/readyz"):
+        ok(await api.client.get(path, headers={"Host": "10.244.0.7:8080"}))
+    foreign = ok(await api.client.get("/readyz", headers={"Host": "evil.example"}))
+    assert {check["detail"] for check in foreign["checks"]} == {None}
+    assert None not in {check["detail"] for check in ok(await api.client.get("/readyz"))["checks"]}
 
 
 @pytest.mark.parametrize(
@@ -282,5 +292,5 @@ async def test_one_byte_at_a_time_over_a_real_socket_ends_in_408(serve: Serve) -
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"request-timeout" in answer
         assert await service.is_ready()
-        other = await service.client.get("/livez", headers={"Host": "evil.example"})
+        other = await service.client.get("/openapi.json", headers={"Host": "evil.example"})
         problem(other, 400, "untrusted-host")
