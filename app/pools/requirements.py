@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
+from app.domain.errors import ServerUnavailable
 from app.pools.server import Server
 
+_DEADLINE = 10.0
 _OLDEST_VERSION = 14
 # See docs/operations.md: one tenant's locks must not fill the server's lock table unnoticed.
 _MIN_LOCKS = 1024
@@ -94,8 +97,11 @@ async def requirements_of(server: Server, *, catalog: str | None) -> list[Requir
     Raises:
         Unavailable, ProvisioningFailed: the server does not answer, or refuses.
     """
-    async with server.admin() as connection:
-        facts = await AdminFacts.read(connection, catalog=catalog)
+    try:
+        async with asyncio.timeout(_DEADLINE), server.admin() as connection:
+            facts = await AdminFacts.read(connection, catalog=catalog)
+    except TimeoutError as error:
+        raise ServerUnavailable("The server took too long to answer.") from error
     return [*judge(facts), _of_budget(server)]
 
 

@@ -1,5 +1,6 @@
 """The findings of `poolkeeper doctor`; the SQL that it prints is sufficient."""
 
+import asyncio
 import os
 import re
 import subprocess
@@ -230,3 +231,18 @@ def test_a_way_that_is_not_safe_names_the_setting_that_makes_it_so() -> None:
         "require to db.example.com:5432; set POOLKEEPER_CATALOG__TLS=verify-full, and "
         "POOLKEEPER_CATALOG__TLS_CA_FILE if the certificate is your own"
     )
+
+
+async def test_a_server_that_stops_answering_is_a_finding(
+    admin: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_: Any, **__: Any) -> AdminFacts:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(AdminFacts, "read", silent)
+    monkeypatch.setattr("app.pools.requirements._DEADLINE", 0.05)
+    async with asyncio.timeout(60):
+        found = await examine(settings(tmp_path, admin))
+    [refused] = [each for each in found["server main"] if each.name == "connection"]
+    assert (refused.is_met, refused.detail) == (False, "The server took too long to answer.")
