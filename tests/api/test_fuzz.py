@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.auth.api_key import KeyScope, api_key_for, new_token
 from app.api.auth.key_file import KeyList
 from tests.fixtures.canary import watch
+from tests.fixtures.processes import completed
 from tests.fixtures.served import Serve
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
@@ -29,21 +30,14 @@ TENANTS = {"acme": "per_tenant", "shared-one": "shared", "own-database": "per_da
 
 async def fuzzed(url: str, directory: Path, *options: str) -> tuple[int, str]:
     """Fuzz what is served at *url*; returns the exit status, and the findings."""
-    process = await asyncio.create_subprocess_exec(
+    done = await completed(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)),
         *("run", f"{url}/openapi.json", "--no-color", "--report", "har"),
         *("--report-har-path", str(directory / ANSWERS), *options),
+        seconds=1800.0,
         cwd=directory,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
     )
-    try:
-        output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process.returncode or 0, output.decode()
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.long(120)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ from pydantic import AnyHttpUrl
 
 from app.settings import Settings, SettingsError
 from poolkeeper import embedding
+from tests.fixtures.processes import completed
 from tests.fixtures.served import Serve
 
 ROOT = Path(__file__).parents[2]
@@ -54,12 +54,9 @@ def test_an_application_is_no_standby(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def run(program: str, url: str) -> str:
     """The output of a program."""
-    process = await asyncio.create_subprocess_exec(
+    done = await completed(
         *(sys.executable, "-c", program),
         env={**os.environ, "POOLKEEPER_URL": url, "PYTHONPATH": str(ROOT)},
-        stdout=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(120):
-        out, _ = await process.communicate()
-    assert process.returncode == 0
-    return out.decode()
+    assert done.returncode == 0, done.stderr
+    return done.stdout

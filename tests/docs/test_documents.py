@@ -13,7 +13,6 @@ numbers may differ, and … stands for anything.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -30,7 +29,7 @@ from app.cli.main import cli
 from tests.docs.settings_reference import reference
 from tests.fixtures.missing import missing
 from tests.fixtures.preloaded import preloaded_program
-from tests.fixtures.processes import kill
+from tests.fixtures.processes import completed
 from tests.fixtures.served import Serve, Served
 
 ROOT = Path(__file__).parents[2]
@@ -179,20 +178,11 @@ async def _run(script: str, folder: Path, address: str, path: str) -> list[tuple
         "POOLKEEPER_URL": address,
         "POOLKEEPER_DATA_DIR": str(folder / "data"),
     }
-    shell = await asyncio.create_subprocess_exec(
-        *("bash", "-c", script),
-        cwd=folder,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+    done = await completed(
+        "bash", "-c", script, seconds=TIMEOUT_SECONDS, cwd=folder, env=environment
     )
-    try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            out, errors = await shell.communicate()
-    finally:
-        await kill(shell)
-    parts = out.decode().split(f"{_MARK}\n")
-    assert shell.returncode == 0, f"after {parts[-1]}\n{errors.decode()}\n{statuses.read_text()}"
+    parts = done.stdout.split(f"{_MARK}\n")
+    assert done.returncode == 0, f"after {parts[-1]}\n{done.stderr}\n{statuses.read_text()}"
     return list(zip(parts[::2], parts[1::2], strict=False))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 import pytest
@@ -12,6 +11,7 @@ from app.control import audit_events
 from tests.fixtures.app import Api, ok
 from tests.fixtures.browser import Tab
 from tests.fixtures.postgres import Database
+from tests.fixtures.processes import completed
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -132,11 +132,8 @@ async def test_a_copied_request_is_the_one_that_the_page_sends(service: Api, tab
     await dialog.get_by_role("button", name="Copy as curl").click()
     await expect(dialog.get_by_role("button", name="Copied")).to_be_visible()
     command = await page.evaluate("navigator.clipboard.readText()")
-    curl = await asyncio.create_subprocess_exec(
-        *("sh", "-c", f"{command} --silent --noproxy '*'"), stdout=asyncio.subprocess.PIPE
-    )
-    await curl.communicate()
-    assert curl.returncode == 0
+    curl = await completed("sh", "-c", f"{command} --silent --noproxy '*'")
+    assert curl.returncode == 0, curl.stderr
     tenant = (await service.client.get("/v1/tenants/acme")).json()
     assert tenant["labels"] == {"owner": "O'Hara; $(touch x) `y`"}
 
