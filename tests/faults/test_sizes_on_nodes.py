@@ -24,7 +24,9 @@ BACKENDS = """
 SELECT application_name, client_port, backend_start, state, state_change
 FROM pg_stat_activity WHERE usename = 'tenant_acme'
 """
-STATEMENT = "SELECT pg_sleep(0.02)"
+# So long that clients wait for a connection most of the time, even if the machine is busy: once a
+# second, the service counts those that do.
+STATEMENT = "SELECT pg_sleep(0.2)"
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("scrub_roles")]
 
@@ -127,7 +129,13 @@ async def site_of(
 ) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(
-            served(directory, tenants_in=database, catalog_in=catalog_database, rate_limit=0)
+            served(
+                directory,
+                tenants_in=database,
+                catalog_in=catalog_database,
+                rate_limit=0,
+                acquire_timeout_seconds=60,
+            )
         )
         nodes = {}
         for name in ("east", "west"):
