@@ -17,10 +17,11 @@ from app.domain.nodes.node import is_fenced
 from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
 from app.domain.nodes.rollout import is_urgent, revoked, without_delay
 from app.node.census import Census
-from app.node.engine import NOTHING, Engine, EntryMeasure
+from app.node.engine import NOTHING, Backend, Engine, EntryMeasure
 from app.node.errors import CannotRender, NodeError, NotInForce
 from app.node.tracked_entries import TrackedEntries
 from app.node.tracked_entry import TrackedEntry
+from app.node.under_way import TransactionsUnderWay
 
 # In seconds. A RELOAD stalls all clients of PgBouncer: for 28 ms with 1,000 entries, shorter with
 # fewer. So the interval depends on that time: clients stall for at most 0.3 % of it, and a node
@@ -81,7 +82,8 @@ class Agent:
         self._is_known = False
         self._measures: Mapping[str, EntryMeasure] = {}
         self._totals: Mapping[str, EntryTotals] = {}
-        self._backends: Mapping[str, Collection[int]] = {}
+        self._backends: Mapping[str, Collection[Backend]] = {}
+        self._under_way = TransactionsUnderWay(clock())
         self._census = Census()
         # Servers whose allotment has shrunk; others wait for a report of that.
         self._shrinking: set[str] = set()
@@ -375,6 +377,7 @@ class Agent:
             try:
                 self._totals = await self._engine.totals()
                 self._backends = await self._engine.backends()
+                self._under_way.saw(self._backends, self._clock())
             except NodeError as error:
                 problem = str(error)
         # If thousands have changed together, their reports are made one by one, and kept.
@@ -404,7 +407,12 @@ class Agent:
 
     def _entry_report(self, entry: NodeEntry, tracked: TrackedEntry) -> EntryReport:
         measured = self._measures.get(entry.name, NOTHING)
-        return tracked.report(measured, self._totals.get(entry.name), paused=entry.paused)
+        return tracked.report(
+            measured,
+            self._totals.get(entry.name),
+            held_seconds=self._under_way.seconds(entry.name),
+            paused=entry.paused,
+        )
 
     @property
     def is_report_due(self) -> bool:
@@ -440,10 +448,10 @@ class Agent:
     def _backends_of(self, server: str) -> frozenset[int]:
         """Includes entries that will be removed."""
         return frozenset(
-            pid
-            for name, pids in self._backends.items()
+            each.pid
+            for name, backends in self._backends.items()
             if self._server_of.get(name) == server
-            for pid in pids
+            for each in backends
         )
 
 

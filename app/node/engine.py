@@ -55,6 +55,19 @@ class EntryMeasure:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A connection to Postgres.
+
+    Attributes:
+        pid: process id of Postgres' back-end.
+        client: the client in whose transaction it is; empty if it is in none.
+    """
+
+    pid: int
+    client: str
+
+
 NOTHING = EntryMeasure()
 """The measurement of an entry that has had no client."""
 
@@ -117,8 +130,8 @@ class Engine(Protocol):
     async def totals(self) -> Mapping[str, EntryTotals]:
         """The totals of each entry so far."""
 
-    async def backends(self) -> Mapping[str, Collection[int]]:
-        """Process ids of Postgres' back-ends, by entry."""
+    async def backends(self) -> Mapping[str, Collection[Backend]]:
+        """The connections to Postgres, by entry."""
 
     async def clients(self) -> Mapping[str, Collection[str]]:
         """The logged-in users, by entry; expensive with many clients."""

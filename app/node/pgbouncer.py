@@ -24,7 +24,7 @@ from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.weaknesses import vulnerabilities
 from app.node.console import Console, quoted
-from app.node.engine import EntryInForce, EntryMeasure
+from app.node.engine import Backend, EntryInForce, EntryMeasure
 from app.node.errors import (
     CannotStart,
     CommandRefused,
@@ -370,7 +370,7 @@ class PgBouncer:
         self._log.keep_short()
         return dict(await self._shown("SHOW STATS", shown_totals))
 
-    async def backends(self) -> Mapping[str, Collection[int]]:
+    async def backends(self) -> Mapping[str, Collection[Backend]]:
         return _grouped(await self._shown("SHOW SERVERS", shown_backend))
 
     async def clients(self) -> Mapping[str, Collection[str]]:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.domain.nodes.estimates import EntryTotals
-from app.node.engine import EntryInForce, EntryMeasure
+from app.node.engine import Backend, EntryInForce, EntryMeasure
 from app.node.errors import ConsoleLost
 from app.node.messages import Row
 
 _MICROSECOND = 1e-6
+# PgBouncer's sums have 64 bits and no sign.
+_BELOW_ZERO = 1 << 63
 _NO_USER = "(nouser)"
 _CONNECTED = ("sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "sv_being_canceled")
 _BEGUN = "total_server_assignment_count"  # since 1.23
@@ -67,7 +69,7 @@ def shown_measure(row: Row) -> tuple[str, EntryMeasure]:
         in_use=_number(row, "sv_active"),
         clients=_number(row, "cl_active") + _number(row, "cl_waiting"),
         waiting=_number(row, "cl_waiting"),
-        longest_wait=_number(row, "maxwait") + _number(row, "maxwait_us") * _MICROSECOND,
+        longest_wait=max(0.0, _number(row, "maxwait") + _number(row, "maxwait_us") * _MICROSECOND),
     )
 
 
@@ -75,13 +77,19 @@ def shown_totals(row: Row) -> tuple[str, EntryTotals]:
     return _entry(row, "database"), EntryTotals(
         transactions=_number(row, "total_xact_count"),
         begun=_number(row, _BEGUN) if _BEGUN in row else None,
-        transaction_seconds=_number(row, "total_xact_time") * _MICROSECOND,
-        wait_seconds=_number(row, "total_wait_time") * _MICROSECOND,
+        transaction_seconds=_seconds(row, "total_xact_time"),
+        wait_seconds=_seconds(row, "total_wait_time"),
     )
 
 
-def shown_backend(row: Row) -> tuple[str, int]:
-    return _entry(row, "database"), _number(row, "remote_pid")
+def _seconds(row: Row, column: str) -> float:
+    """A sum of microseconds; 0 if it fell below, because the machine's clock was set back."""
+    microseconds = _number(row, column)
+    return microseconds * _MICROSECOND if microseconds < _BELOW_ZERO else 0.0
+
+
+def shown_backend(row: Row) -> tuple[str, Backend]:
+    return _entry(row, "database"), Backend(_number(row, "remote_pid"), row["link"] or "")
 
 
 def shown_client(row: Row) -> tuple[str, str]:

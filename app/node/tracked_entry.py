@@ -28,6 +28,7 @@ class TrackedEntry:
 
     # Slots, because there are thousands.
     __slots__ = (
+        "_busy_seconds",
         "_idle_since",
         "_let_in_since",
         "_looked_at",
@@ -57,6 +58,7 @@ class TrackedEntry:
         # Since when clients wait for their login.
         self._let_in_since: float | None = None
         self._oldest_waits: list[float] = []
+        self._busy_seconds = 0.0
         # The latest report, and its inputs.
         self._reported: tuple[tuple[object, ...], EntryReport] | None = None
 
@@ -102,6 +104,7 @@ class TrackedEntry:
         self._looked_at = now
         if was_at_rest and self.is_at_rest:
             return
+        self._busy_seconds += measured.in_use * elapsed
         # Connections that the last look showed may have existed until now.
         recent = [look for look in self._looks if look[0] >= now - SETTLE_SECONDS]
         self._looks = (*recent, (now, before))
@@ -155,20 +158,27 @@ class TrackedEntry:
         )
 
     def report(
-        self, measured: EntryMeasure, totals: EntryTotals | None, *, paused: bool
+        self,
+        measured: EntryMeasure,
+        totals: EntryTotals | None,
+        *,
+        held_seconds: float,
+        paused: bool,
     ) -> EntryReport:
         """The entry for the service, as of the latest measurement."""
-        waits = sum(self._oldest_waits)
-        basis = (measured, totals, paused, self.state, self.size, self.connections, waits)
+        seen = sum(self._oldest_waits) + self._busy_seconds
+        gauges = (self.state, self.size, self.connections, held_seconds, seen)
+        basis = (measured, totals, paused, *gauges)
         if self._reported is None or self._reported[0] != basis:
-            self._reported = basis, self._as_report(measured, totals or _NO_TOTALS, paused=paused)
+            made = self._as_report(measured, totals or _NO_TOTALS, held_seconds, paused=paused)
+            self._reported = basis, made
         return self._reported[1]
 
     def _as_report(
-        self, measured: EntryMeasure, totals: EntryTotals, *, paused: bool
+        self, measured: EntryMeasure, totals: EntryTotals, held_seconds: float, *, paused: bool
     ) -> EntryReport:
         is_paused = paused and self.state is EntryState.CLOSED
-        waits = self.oldest_waits
+        busy, waits = round(self._busy_seconds, 3), self.oldest_waits
         return EntryReport(
             name=self.name,
             state=EntryState.PAUSED if is_paused else self.state,
@@ -178,5 +188,8 @@ class TrackedEntry:
             clients=measured.clients,
             waiting=measured.waiting,
             longest_wait=measured.longest_wait,
-            totals=replace(totals, oldest_waits=waits) if waits else totals,
+            totals=replace(totals, busy_seconds=busy, oldest_waits=waits)
+            if busy or waits
+            else totals,
+            held_seconds=round(held_seconds, 3),
         )

@@ -15,7 +15,7 @@ import pytest
 
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
-from app.node.engine import Engine, EntryInForce
+from app.node.engine import Backend, Engine, EntryInForce
 from app.node.errors import NodeError
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -287,10 +287,13 @@ async def test_connections_clients_and_waits_are_seen(site: Place) -> None:
             assert (seen.connections, seen.in_use, seen.clients, seen.waiting) == (1, 1, 2, 1)
             async with site.database.connected() as connection:
                 pids = {row["pid"] for row in await connection.fetch(PIDS)}
-            assert await engine.backends() == {"acme": pids}
+            [held] = (await engine.backends())["acme"]
+            assert held.client
+            assert {held.pid} == pids
             assert await engine.clients() == {"acme": {"acme.web", "acme.jobs"}}
             await one.execute("COMMIT")
             await waiter
+            assert (await engine.backends())["acme"] == {Backend(held.pid, client="")}
         totals = await engine.totals()
         assert totals["acme"].transactions == 2
         # The first client waited, too: for the login.

@@ -104,7 +104,7 @@ class HeardReports:
             return None
         before = first.entries[entry]
         seconds = latest.at - first.at
-        _, added = EndedTransactions.since(before).updated(before, latest.entries[entry], seconds)
+        _, added = EndedTransactions.since(before).updated(before, latest.entries[entry])
         return EstimatedLoad.during(seconds, added)
 
     def _first_kept(self, entry: str) -> HeardReport | None:

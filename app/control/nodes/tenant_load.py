@@ -24,13 +24,12 @@ class _Place:
     """The tenant on one node.
 
     Attributes:
-        heard_at: since when *entry* is its latest report, or its node reports again.
+        entry: its latest report.
         counted_until: the time until which its gauges have been counted.
     """
 
     entry: EntryReport
     ended: EndedTransactions
-    heard_at: float
     counted_until: float
 
 
@@ -52,20 +51,20 @@ class NodeTenantLoad:
         self.changed_at = at
         place = self._places.get(node)
         if place is None:
-            self._places[node] = _Place(entry, EndedTransactions.since(entry), at, at)
+            self._places[node] = _Place(entry, EndedTransactions.since(entry), at)
             return _NO_TOTALS
         self._count(place, at)
-        place.ended, added = place.ended.updated(place.entry, entry, at - place.heard_at)
+        place.ended, added = place.ended.updated(place.entry, entry)
         if not self._marks or self._marks[-1][0] <= at - _MARK_EVERY:
             self._marks.append((since, self.totals))
         self.totals = self.totals.plus(added)
-        place.entry, place.heard_at = entry, at
+        place.entry = entry
         return added
 
     def skip(self, node: str, until: float) -> None:
         """Skip the time up to *until*: *node* was silent, so its use is unknown."""
         if (place := self._places.get(node)) is not None:
-            place.heard_at = place.counted_until = until
+            place.counted_until = until
 
     def drop(self, node: str) -> bool:
         """Note that it is no longer on *node*; return whether it is on no node at all."""

@@ -5,16 +5,25 @@ its duration when it ends (`xact_count`, `wait_time`, `xact_time`). So while tra
 way, the three sums cover different transactions. The gauges show how many are under way: clients
 that wait, and connections in use. Since 1.23 PgBouncer also counts those that got a connection
 (`server_assignment_count`).
+
+PgBouncer does not notice that a waiting client hangs up. Once it is that client's turn, the client
+gets a connection, and its wait is counted, but not its duration, which includes the wait. So
+durations are less than connections were in use, and the difference is added. Transactions under way
+explain some of it, until they end.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.report import EntryReport
-from app.domain.nodes.shortfall import Shortfall
+
+# Connection-seconds. The agent sees connections in use only when it looks, so by chance durations
+# are sometimes ahead of them. What is ahead by more is forgotten: it must not hide much later what
+# is not counted.
+_AHEAD = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +39,8 @@ class EndedTransactions:
         recent_wait: mean wait of the latest of them, as many as there are connections in use.
         ended: transactions that ended.
         ended_wait_seconds: the sum of their waits.
-        shortfall: how far their durations are behind their waits.
+        behind: connection-seconds by which their durations are behind connections in use; below 0
+            if they are ahead.
     """
 
     begun: int
@@ -38,7 +48,7 @@ class EndedTransactions:
     recent_wait: float = 0.0
     ended: int = 0
     ended_wait_seconds: float = 0.0
-    shortfall: Shortfall = field(default_factory=Shortfall)
+    behind: float = 0.0
 
     @classmethod
     def since(cls, first: EntryReport) -> Self:
@@ -49,10 +59,8 @@ class EndedTransactions:
             recent_wait=first.longest_wait,
         )
 
-    def updated(
-        self, before: EntryReport, now: EntryReport, seconds: float
-    ) -> tuple[Self, EntryTotals]:
-        """Add the report that is *seconds* after *before*.
+    def updated(self, before: EntryReport, now: EntryReport) -> tuple[Self, EntryTotals]:
+        """Add the report *now* that follows *before*.
 
         Also return the totals of what ended between the two.
         """
@@ -60,7 +68,9 @@ class EndedTransactions:
         if not now.totals.continues(before.totals):
             # The pooler restarted, and the transactions under way are lost.
             waiting = 0
-            known = replace(self, begun=self.ended, begun_wait_seconds=self.ended_wait_seconds)
+            known = replace(
+                self, begun=self.ended, begun_wait_seconds=self.ended_wait_seconds, behind=0.0
+            )
         newly = added.begun
         if newly is None:
             newly = added.transactions - (now.waiting - waiting)
@@ -81,13 +91,13 @@ class EndedTransactions:
             ended_wait_seconds=max(known.ended_wait_seconds, waited - running_waited),
         )
         wait = after.ended_wait_seconds - known.ended_wait_seconds
-        shortfall, uncounted = self.shortfall.updated(
-            wait - added.transaction_seconds,
-            seconds * (before.in_use + now.in_use) / 2.0,
-            under_way=max(before.size, now.size)
-            * max(recent, before.longest_wait, now.longest_wait),
-        )
-        return replace(after, shortfall=shortfall), replace(
+        behind = uncounted = 0.0
+        if added.busy_seconds is not None:
+            longest_wait = max(recent, before.longest_wait, now.longest_wait)
+            under_way = now.held_seconds + max(before.size, now.size) * longest_wait
+            behind = known.behind + added.busy_seconds + wait - added.transaction_seconds
+            uncounted = max(0.0, behind - under_way)
+        return replace(after, behind=max(-_AHEAD, behind - uncounted)), replace(
             added,
             transactions=after.ended - known.ended,
             transaction_seconds=added.transaction_seconds + uncounted,

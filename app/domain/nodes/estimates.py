@@ -42,12 +42,16 @@ def class_of(wait: float) -> int:
 class EntryTotals:
     """Sums of one entry. They restart from zero when the pooler frees its pool, or restarts.
 
+    Those of seconds also fall when the clock of the pooler's machine is set back.
+
     Attributes:
         transactions: those that clients asked for; in sums of `EndedTransactions` those that ended.
         begun: those of them that got a connection; None if the pooler does not count them, or its
             agent does not report them.
         transaction_seconds: durations of those that ended, with the wait for a connection.
         wait_seconds: waits of those that got a connection, or likewise of those that ended.
+        busy_seconds: connections in use, integrated over time as the agent saw them; restarts from
+            zero with each agent. None if its agent does not report it.
         oldest_waits: as the agent saw them; they restart from zero with each agent.
     """
 
@@ -55,32 +59,31 @@ class EntryTotals:
     begun: int | None = None
     transaction_seconds: float = 0.0
     wait_seconds: float = 0.0
+    busy_seconds: float | None = None
     oldest_waits: WaitClasses = ()
 
     def since(self, earlier: EntryTotals) -> EntryTotals:
         """Return what was added after *earlier*, at least.
 
-        A sum that fell has restarted in between.
+        All sums have restarted if a count fell in between.
         """
         waits = _difference(self.oldest_waits, earlier.oldest_waits)
+        busy = self._busy_since(earlier)
         if not self.continues(earlier):
             earlier = _NOTHING
         return EntryTotals(
             transactions=self.transactions - earlier.transactions,
             begun=self._begun_since(earlier),
-            transaction_seconds=self.transaction_seconds - earlier.transaction_seconds,
-            wait_seconds=self.wait_seconds - earlier.wait_seconds,
+            transaction_seconds=max(0.0, self.transaction_seconds - earlier.transaction_seconds),
+            wait_seconds=max(0.0, self.wait_seconds - earlier.wait_seconds),
+            busy_seconds=busy,
             oldest_waits=waits,
         )
 
     def continues(self, earlier: EntryTotals) -> bool:
-        """Whether no sum has restarted since *earlier*."""
-        return (
-            (self._begun_since(earlier) or 0) >= 0
-            and self.transactions >= earlier.transactions
-            and self.transaction_seconds >= earlier.transaction_seconds
-            and self.wait_seconds >= earlier.wait_seconds
-        )
+        """Whether the sums have not restarted since *earlier*."""
+        begun = self._begun_since(earlier) or 0
+        return begun >= 0 and self.transactions >= earlier.transactions
 
     def _begun_since(self, earlier: EntryTotals) -> int | None:
         """What began after *earlier*; unknown if one agent reported it, and the other did not."""
@@ -89,6 +92,12 @@ class EntryTotals:
         if self.begun is None or earlier.begun is None:
             return None
         return self.begun - earlier.begun
+
+    def _busy_since(self, earlier: EntryTotals) -> float | None:
+        if self.busy_seconds is None:
+            return None
+        before = earlier.busy_seconds or 0.0
+        return self.busy_seconds - (before if before <= self.busy_seconds else 0.0)
 
     def plus(self, added: EntryTotals) -> EntryTotals:
         """Add what was *added* after these."""

@@ -44,6 +44,8 @@ class EntryReport:
         connections, in_use: open connections, and those in a transaction.
         clients, waiting: connections of applications, and those of them that wait for Postgres.
         longest_wait: seconds that the first of these has waited.
+        held_seconds: for how long the transactions under way have had their connections, summed, at
+            most.
     """
 
     name: str
@@ -55,6 +57,7 @@ class EntryReport:
     waiting: int
     longest_wait: float
     totals: EntryTotals
+    held_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         # Samples are stored under this name.

@@ -47,7 +47,7 @@ CONFIGURATION = NodeConfiguration(
         ),
     ),
 )
-OPTIONAL = {"begun"}
+OPTIONAL = {"begun", "busy_seconds"}
 REPORT = NodeReport(
     session=2,
     sequence=40,
@@ -64,7 +64,13 @@ REPORT = NodeReport(
             clients=20,
             waiting=2,
             longest_wait=0.25,
-            totals=EntryTotals(transactions=9, begun=8, transaction_seconds=1.5, wait_seconds=0.5),
+            totals=EntryTotals(
+                transactions=9,
+                begun=8,
+                transaction_seconds=1.5,
+                wait_seconds=0.5,
+                busy_seconds=2.5,
+            ),
         ),
     ),
     backends={"eu": frozenset({101, 102})},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -42,7 +43,14 @@ def test_sums_that_fell_started_again() -> None:
     assert totals(10, 5.0, 1.0).since(totals(4, 2.0, 0.5)) == totals(6, 3.0, 0.5)
     # A freed pool: only its first transactions are known to be new.
     assert totals(3, 0.2, 0.1).since(totals(4, 2.0, 0.5)) == totals(3, 0.2, 0.1)
-    assert totals(9, 0.2, 0.1).since(totals(4, 2.0, 0.5)) == totals(9, 0.2, 0.1)
+    restarted = replace(totals(9, 0.2, 0.1), begun=1).since(replace(totals(4, 2.0, 0.5), begun=4))
+    assert restarted == replace(totals(9, 0.2, 0.1), begun=1)
+
+
+def test_a_clock_that_is_set_back_does_not_count_old_transactions_again() -> None:
+    assert totals(1009, 85.0, 9.5).since(totals(1004, 90.0, 9.0)) == totals(5, 0.0, 0.5)
+    # PgBouncer may also have freed the pool: its first four transactions are not seen.
+    assert totals(9, 0.2, 0.1).since(totals(4, 2.0, 0.5)) == totals(5, 0.0, 0.0)
 
 
 def test_an_agent_and_its_pooler_start_again_independently() -> None:
