@@ -297,6 +297,16 @@ class Agent:
         if actions.open:
             await self._engine.open(*actions.open)
 
+    async def close(self) -> None:
+        """Close all entries, whatever the configuration says, until the next agent opens them.
+
+        Raises:
+            NodeError: the pooler is away, or refuses.
+        """
+        await self._read_back()
+        open_ = [each.name for each in self._entries.values() if each.state is EntryState.OPEN]
+        await self._engine.close(*open_)
+
     async def _cut_strangers(self) -> None:
         """Cut clients that may no longer be connected.
 

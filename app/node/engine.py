@@ -136,6 +136,9 @@ class Engine(Protocol):
     async def clients(self) -> Mapping[str, Collection[str]]:
         """The logged-in users, by entry; expensive with many clients."""
 
+    async def has_another_agent(self) -> bool:
+        """Whether another agent has taken it over, too."""
+
     def leave(self) -> None:
         """Let the pooler continue without the agent. Safe to call twice."""
 

@@ -377,6 +377,11 @@ class PgBouncer:
         shown = await self._shown("SHOW CLIENTS", shown_client)
         return _grouped((entry, user) for entry, user in shown if user)
 
+    async def has_another_agent(self) -> bool:
+        console = await self._connected()
+        clients = await console.rows("SHOW CLIENTS", shown_client)
+        return sum(entry == _CONSOLE for entry, _ in clients) > 1
+
     async def _shown(
         self, command: str, make: Callable[[Row], tuple[str, T]], *, is_polled: bool = True
     ) -> list[tuple[str, T]]:

@@ -106,7 +106,21 @@ class NodeRunner:
                 group.create_task(self._keep_reporting(agent), name="node: report")
                 group.create_task(self._keep_polling(agent), name="node: poll")
         except BaseExceptionGroup as failures:
+            if failures.subgroup(AgentReplaced):
+                await self._give_way(agent)
             raise failures.exceptions[0] from failures
+
+    async def _give_way(self, agent: Agent) -> None:
+        """Leave the pooler to its next agent; if that has another pooler, serve nobody here.
+
+        The connections are the other one's now, and nobody would revoke credentials here.
+        """
+        try:
+            if not await self._engine.has_another_agent():
+                _log.warning("this node runs on another machine now, applications wait here")
+                await agent.close()
+        except NodeError as error:
+            _log.warning("pooler left as it is", reason=str(error))
 
     async def _begin(self) -> Agent:
         """Create an agent with the service's configuration, or with the previous agent's."""

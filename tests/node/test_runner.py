@@ -334,7 +334,28 @@ async def test_what_runs_with_clients_is_taken_over_however_long_the_service_is_
         await first.stop(patience=0.0)
 
 
-async def test_an_agent_that_was_replaced_ends_and_leaves_the_pooler_alone(
+async def test_an_agent_that_was_replaced_ends_and_leaves_the_pooler_to_the_next_one(
+    site: Site, node: NodeConfiguration
+) -> None:
+    service = ScriptedService(node)
+    engine, next_engine = site.engine(), site.engine()
+    task = asyncio.create_task(NodeRunner(engine, service, store_of(site)).run())
+    try:
+        await eventually(lambda: listens(engine))
+        async with busy(site, ["acme"], clients=1) as load:
+            await eventually(lambda: load.served)
+            assert await next_engine.start(node)
+            service.session += 1
+            with pytest.raises(AgentReplaced):
+                await task
+            served = load.served["acme"]
+            await eventually(lambda: load.served["acme"] > served)
+    finally:
+        next_engine.leave()
+        await engine.stop(patience=0.0)
+
+
+async def test_a_pooler_whose_node_another_machine_runs_has_no_connections_until_its_next_agent(
     site: Site, node: NodeConfiguration
 ) -> None:
     service = ScriptedService(node)
@@ -342,13 +363,16 @@ async def test_an_agent_that_was_replaced_ends_and_leaves_the_pooler_alone(
     task = asyncio.create_task(NodeRunner(engine, service, store_of(site)).run())
     try:
         await eventually(lambda: listens(engine))
-        async with busy(site, ["acme"], clients=1) as load:
+        async with busy(site, ["acme"]) as load:
             await eventually(lambda: load.served)
             service.session += 1
             with pytest.raises(AgentReplaced):
                 await task
-            served = load.served["acme"]
-            await eventually(lambda: load.served["acme"] > served)
+            await eventually(lambda: has_backends(site, 0))
+            engine.leave()
+            load.served.clear()
+            async with running(site, service, stops=False):
+                await eventually(lambda: load.served)
     finally:
         await engine.stop(patience=0.0)
 
