@@ -37,6 +37,7 @@ from app.node.errors import (
     ServiceRefuses,
     SessionUnknown,
 )
+from app.node.threads import in_thread
 
 # In seconds. Another server may answer in the meantime.
 _CONNECT_SECONDS = 3.0
@@ -116,7 +117,7 @@ class HttpControlPlane:
         if answer.status == HTTPStatus.NOT_MODIFIED:
             return None
         # Reading thousands of entries takes long; in a thread, other tasks run meanwhile.
-        return await asyncio.to_thread(_read, NodeConfiguration, answer)
+        return await in_thread(_read, NodeConfiguration, answer)
 
     async def report(self, report: NodeReport) -> ReportAnswer:
         return _read(

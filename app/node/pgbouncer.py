@@ -49,6 +49,7 @@ from app.node.shown_rows import (
     shown_user,
     shown_version,
 )
+from app.node.threads import in_thread
 
 LEAST_VERSION = (1, 18)
 _SINGLE_CLIENTS_SINCE = (1, 24)
@@ -262,7 +263,7 @@ class PgBouncer:
 
     async def _rendered(self, configuration: NodeConfiguration) -> RenderedFiles:
         # Thousands of entries take long, and the event loop may be the service's.
-        return await asyncio.to_thread(
+        return await in_thread(
             render,
             configuration,
             self._settings,

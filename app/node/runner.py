@@ -35,6 +35,7 @@ from app.node.errors import (
     SessionUnknown,
 )
 from app.node.stored_node import NodeStore, StoredNode
+from app.node.threads import in_thread
 
 # In seconds.
 LOOK_INTERVAL = 0.1
@@ -125,7 +126,7 @@ class NodeRunner:
     async def _begin(self) -> Agent:
         """Create an agent with the service's configuration, or with the previous agent's."""
         # Thousands of entries take long, and the event loop may be the service's.
-        stored = await asyncio.to_thread(self._store.load)
+        stored = await in_thread(self._store.load)
         accepted_at = float("-inf") if stored is None else stored.accepted_at
         pauses = _Pauses()
         while True:
@@ -133,7 +134,7 @@ class NodeRunner:
                 async with asyncio.timeout(_FIRST_ANSWER if stored else None):
                     configuration = await self._service.configuration(None)
                 assert configuration is not None  # noqa: S101 - none is known
-                await asyncio.to_thread(self._store.store, configuration)
+                await in_thread(self._store.store, configuration)
                 break
             except (ServiceError, TimeoutError) as error:
                 self._complain("configuration", error)
@@ -282,7 +283,7 @@ class NodeRunner:
                 await asyncio.sleep(_SHORTEST_PAUSE)  # a stopping service answers at once
                 continue
             # Writing thousands of entries takes long; a thread leaves the event loop free.
-            await asyncio.to_thread(self._store.store, configuration)
+            await in_thread(self._store.store, configuration)
             if agent.configure(configuration):
                 self._news.set()
 

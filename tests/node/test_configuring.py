@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -112,3 +114,16 @@ async def test_an_agent_that_is_cancelled_while_files_are_made_writes_none(
 
 def files_of(site: Site) -> list[Path]:
     return [path for path in site.directory.iterdir() if path.suffix in {".ini", ".txt", ".conf"}]
+
+
+async def test_a_pooler_starts_although_all_lookups_of_names_hang(site: Site) -> None:
+    """They use the event loop's threads, and a silent name server can hold them for minutes."""
+    loop, answers = asyncio.get_running_loop(), Event()
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=1))
+    lookup = loop.run_in_executor(None, answers.wait)
+    try:
+        async with asyncio.timeout(60), site.started(site.configuration(site.entry("acme"))):
+            assert not lookup.done()
+    finally:
+        answers.set()
+        await lookup

@@ -1,0 +1,24 @@
+"""Threads for an agent's own work: making, writing and reading files of thousands of entries.
+
+The event loop's threads look up names of hosts, and all of them may hang while a name server is
+silent. A pooler that has ended must be started meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="node")
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call *function* in a thread, while the event loop goes on."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_threads, partial(function, *args, **kwargs))
