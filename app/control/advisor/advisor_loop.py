@@ -189,6 +189,7 @@ class AdvisorLoop:
         for server, advisor in list(self._advisors.items()):
             budget = self._budget(server)
             share = None if budget is None else self._used_up_share(server, advisor, budget)
+            await slices.end_step()
             for pool_id, advice in advisor.allocate(budget):
                 advised = self._pools.find(pool_id)
                 if advised is not None:

@@ -123,14 +123,14 @@ class Poller:
         try:
             stored += await self._save()
             held = await self._running_seconds(slices)
-            # With 10,000 pools this takes 10 ms.
             service = snapshot.service
-            await slices.end()
             held += service.counters.hold_seconds
             size = service.metrics.total_connections
             self._unsaved += self._sampler.sample(SERVICE, at, size, service, held)
-            for subject, size, stats, held in self._subjects(snapshot):
-                self._unsaved += self._sampler.sample(subject, at, size, stats, held)
+            for found in self._subjects(snapshot):
+                if found is not None:
+                    subject, size, stats, held = found
+                    self._unsaved += self._sampler.sample(subject, at, size, stats, held)
                 if len(self._unsaved) >= _BATCH:
                     stored += await self._save()
                 await slices.end_step()
@@ -158,8 +158,11 @@ class Poller:
             raise
         return len(unsaved)
 
-    def _subjects(self, snapshot: Snapshot) -> Iterator[tuple[str, int, PoolStats, float]]:
-        """The subjects to sample: id, size, statistics, and connection-seconds so far."""
+    def _subjects(self, snapshot: Snapshot) -> Iterator[tuple[str, int, PoolStats, float] | None]:
+        """The subjects to sample: id, size, statistics, and connection-seconds so far.
+
+        None for each tenant that is none, so that no step takes long.
+        """
         held = self._manager.connection_seconds
         for pool in snapshot.pools.values():
             size = pool.stats.metrics.total_connections
@@ -167,7 +170,9 @@ class Poller:
         # Tenants of shared pools, and those whose own pool was closed in the meantime.
         for state in self._manager.recently_active_tenants():
             tenant = snapshot.tenants.get(state.tenant.spec.id)
-            if tenant is not None and tenant.spec.id not in snapshot.pools:
+            if tenant is None or tenant.spec.id in snapshot.pools:
+                yield None
+            else:
                 yield tenant.spec.id, 0, tenant.stats, held(tenant.spec.id, monotonic())
         for subject, stats, seconds in self._nodes.measure():
             yield subject, stats.metrics.total_connections, stats, seconds

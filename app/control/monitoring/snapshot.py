@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
@@ -40,6 +40,8 @@ _REST_FACTOR = 4
 # Percentiles forget in steps of a tenth of their window; they are reused until half of a step is
 # over.
 _REUSE_WINDOW_RATIO = 0.05
+# Pools that are added up in one step.
+_TOGETHER = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,7 @@ class Snapshot:
         tenants: tenants by id; sorted likewise.
         waiting_on_nodes: clients that wait on nodes, by tenant.
         totals: by server and strategy since the service started; they never fall.
+        service: all pools together; the percentiles are the worst pool's.
         findings: number of failed isolation checks.
         loop_lag: event loop lag at the last measurement, and its recent maximum, in seconds.
         catalog_available: whether the catalog was reachable when it was last used.
@@ -143,25 +146,12 @@ class Snapshot:
     tenants: Mapping[str, TenantSnapshot]
     waiting_on_nodes: Mapping[str, int]
     totals: Totals
+    service: PoolStats
     servers: tuple[ServerSnapshot, ...]
     evictions: Mapping[EvictionReason, int]
     findings: Mapping[tuple[str, PoolStrategy, Severity], int]
     loop_lag: tuple[float, float]
     catalog_available: bool
-
-    @property
-    def service(self) -> PoolStats:
-        """All pools together; the percentiles are the worst pool's."""
-        pools = [pool.stats for pool in self.pools.values()]
-        return PoolStats(
-            counters=sum(self.totals.counters.values(), start=Counters()),
-            metrics=PoolMetrics.total(each.stats.metrics for each in self.pools_of(None)),
-            max_wait_time_ms=max((each.max_wait_time_ms for each in pools), default=0.0),
-            window_seconds=max((each.window_seconds for each in pools), default=0.0),
-            wait=Percentiles.worst(each.wait for each in pools),
-            hold=Percentiles.worst(each.hold for each in pools),
-            connect=Percentiles.worst(each.connect for each in pools),
-        )
 
     @property
     def is_fresh(self) -> bool:
@@ -282,6 +272,7 @@ class _SnapshotBuilder:
         self._pools: dict[str, PoolSnapshot] = {}
         self._closed: dict[str, PoolSnapshot] = {}
         self._tenants: dict[str, TenantSnapshot] = {}
+        self._parts: list[PoolStats] = []
         self._active: Counter[str] = Counter()  # connections on lease, by server
         # All at once: a tenant that is deleted while the rest is built is counted exactly once.
         self._totals = manager.counter_totals.totals()
@@ -308,6 +299,11 @@ class _SnapshotBuilder:
                     self._manager, state, at=self._at, before=closed.get(pool_id)
                 )
             yield
+        stats = [pool.stats for pool in self._pools.values()]
+        for first in range(0, len(stats), _TOGETHER):
+            together = stats[first : first + _TOGETHER]
+            self._parts.append(_as_one(together, Counters()))
+            yield
         tenants = self._before.tenants if self._before else {}
         for state in self._states:
             name = state.tenant.spec.id
@@ -322,6 +318,9 @@ class _SnapshotBuilder:
     def snapshot(self, lag: EventLoopLag, *, catalog_available: bool) -> Snapshot:
         manager, before = self._manager, self._before
         self._totals.complete(before.totals if before else None)
+        counters = sum(self._totals.counters.values(), start=Counters())
+        closed = PoolMetrics.total(each.stats.metrics for each in self._closed.values())
+        parts = [*self._parts, PoolStats(counters=counters, metrics=closed)]
         return Snapshot(
             sequence=1 if before is None else before.sequence + 1,
             at=self._at,
@@ -331,6 +330,7 @@ class _SnapshotBuilder:
             tenants=self._tenants,
             waiting_on_nodes=self._waiting_on_nodes,
             totals=self._totals,
+            service=_as_one(parts, counters),
             servers=tuple(
                 ServerSnapshot(
                     name=name,
@@ -436,6 +436,18 @@ def snapshot_pool(
         stats=recorder.stats(metrics, monotonic()),
         access_count=access_count,
         leak_suspects=suspects,
+    )
+
+
+def _as_one(pools: Sequence[PoolStats], counters: Counters) -> PoolStats:
+    return PoolStats(
+        counters=counters,
+        metrics=PoolMetrics.total(each.metrics for each in pools),
+        max_wait_time_ms=max((each.max_wait_time_ms for each in pools), default=0.0),
+        window_seconds=max((each.window_seconds for each in pools), default=0.0),
+        wait=Percentiles.worst(each.wait for each in pools),
+        hold=Percentiles.worst(each.hold for each in pools),
+        connect=Percentiles.worst(each.connect for each in pools),
     )
 
 

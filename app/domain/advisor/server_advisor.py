@@ -125,12 +125,12 @@ class ServerAdvisor(Generic[Memory]):
         tenant close before those of the next one open.
         """
         evaluated = self._evaluated.values()
-        busy = sum([each.seen.mean_active for each in evaluated])
+        full = _USED_UP * budget
+        is_used_up = nodes_lack or sum([each.seen.mean_active for each in evaluated]) >= full
         # Connections on the move between pools are not busy, but no other pool can have them.
-        lacking = sum([each.lacking for each in evaluated])
-        if lacking >= 1.0:
-            busy = max(busy, sum([each.seen.mean_open for each in evaluated]))
-        if busy < _USED_UP * budget and not nodes_lack:
+        if not is_used_up and sum([each.seen.mean_open for each in evaluated]) >= full:
+            is_used_up = sum([each.lacking for each in evaluated]) >= 1.0
+        if not is_used_up:
             return None
         return fair_level(budget, [(each.wanted, each.seen.weight) for each in evaluated])
 
