@@ -154,8 +154,12 @@ def find_violations(
     if facts is None:
         found = [_critical(AuditCheck.ROLE, f"Role {role} does not exist. Provision the tenant.")]
     else:
-        found = [*_of_role(role, facts), *_of_password(role, facts, password_versions)]
-        found += _of_databases(role, facts, home)
+        found = list(_of_role(role, facts))
+        if strategy is PoolStrategy.SHARED and facts.shared_in not in (None, home):
+            found.append(_taken_over(role, facts, home))
+        else:
+            found += _of_password(role, facts, password_versions)
+            found += _of_databases(role, facts, home)
         if strategy is PoolStrategy.SHARED:
             found += _of_shared_role(role, facts, home)
             found += _of_relations(role, inspection)
@@ -235,16 +239,29 @@ def _of_password(role: str, facts: RoleFacts, versions: Collection[int]) -> Iter
         )
 
 
+def _taken_over(role: str, facts: RoleFacts, home: str) -> Finding:
+    """Not the symptoms: to repair these would break what the other installation needs."""
+    return _critical(
+        AuditCheck.ROLE,
+        f"Role {role} serves the shared tenants of database {facts.shared_in}, not of {home}: "
+        "another installation on this server has taken it over, and only one can have shared "
+        f"tenants. If {home} was renamed, provision a shared tenant with adopt=true.",
+    )
+
+
 def _of_databases(role: str, facts: RoleFacts, home: str) -> Iterator[Finding]:
     others = sorted({name for name in facts.databases if name != home})
     if others:
         is_harmless = _MAINTENANCE_DATABASES.issuperset(others)
         databases = ", ".join(map(quoted, others[:_MAX_NAMES]))
+        # Its tenants are in one database, unless an earlier version let two installations use it.
+        is_own = role.startswith(OBJECT_PREFIX)
+        run = "Run" if is_own else "Unless another installation has shared tenants there, run"
         yield Finding(
             check=AuditCheck.OTHER_DATABASES,
             severity=Severity.WARNING if is_harmless else Severity.CRITICAL,
             detail=f"Role {role} can connect to database {_listed(others)}. "
-            f"Run: REVOKE CONNECT ON DATABASE {databases} FROM PUBLIC, {quoted(role)};",
+            f"{run}: REVOKE CONNECT ON DATABASE {databases} FROM PUBLIC, {quoted(role)};",
             cause=databases,
         )
 

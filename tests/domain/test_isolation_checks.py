@@ -6,7 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from app.domain.isolation_checks import AuditCheck, Inspection, Severity, find_violations
+from app.domain.isolation_checks import (
+    AuditCheck,
+    Finding,
+    Inspection,
+    Severity,
+    find_violations,
+)
 from app.domain.isolation_facts import RoleFacts
 from app.domain.tenant import PoolStrategy
 
@@ -91,3 +97,27 @@ def test_another_thing_under_the_same_check_is_another_cause(
     check: AuditCheck, other: RoleFacts
 ) -> None:
     assert {each for each, _, _ in causes(FACTS) ^ causes(other)} == {check}
+
+
+def of_shared(facts: RoleFacts) -> tuple[Finding, ...]:
+    return find_violations(
+        Inspection(roles={"poolkeeper_shared": facts}),
+        PoolStrategy.SHARED,
+        "poolkeeper_shared",
+        home="tenants",
+        connection_limit=-1,
+        password_versions={1},
+    )
+
+
+def test_no_finding_says_to_take_from_another_installation_what_it_needs() -> None:
+    theirs = of_shared(replace(FACTS, shared_in="crm", password_version=3))
+    assert AuditCheck.ROLE in {each.check for each in theirs}
+    assert "crm" in "".join(each.detail for each in theirs)
+    assert not {AuditCheck.OTHER_DATABASES, AuditCheck.PASSWORD} & {each.check for each in theirs}
+    [databases] = [
+        each
+        for each in of_shared(replace(FACTS, shared_in="tenants"))
+        if each.check is AuditCheck.OTHER_DATABASES
+    ]
+    assert "Unless another installation has shared tenants there, run: REVOKE" in databases.detail

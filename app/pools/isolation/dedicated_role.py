@@ -50,7 +50,7 @@ class DedicatedRoleIsolation(IsolationStrategy):
     ) -> None:
         name = self.role(tenant.spec)
         async with server.admin() as connection:
-            facts = await ObjectFacts.read(connection, name, self.mark(tenant))
+            facts = await ObjectFacts.read(connection, name, self.marks(server, tenant))
             if facts.role:
                 disable = sql("ALTER ROLE %I NOLOGIN", name)
                 await execute(connection, [disable], fail_soon=fail_soon)

@@ -20,7 +20,7 @@ from app.domain.isolation_facts import ExcessGrant, RelationFacts, RoleFacts
 from app.domain.nodes.node import CHECK_INTERVAL_MS
 from app.domain.tenant import OBJECT_PREFIX
 from app.pools import driver
-from app.pools.isolation.objects import VERSION_MARK
+from app.pools.isolation.objects import OF_DATABASE, SHARED_MARK, VERSION_MARK
 from app.pools.raw_text import as_hex, decode, starts_with
 
 # Attributes that no tenant may have, with their columns.
@@ -36,6 +36,7 @@ _PUBLIC = 0
 _ROLES_AT_ONCE = 250
 _LONGEST_MARK = 200
 _password_version = re.compile(rf"poolkeeper .*{VERSION_MARK}([0-9]{{1,9}})").fullmatch
+_shared_in = re.compile(rf"{SHARED_MARK}{OF_DATABASE}(.+){VERSION_MARK}[0-9]{{1,9}}").fullmatch
 # Per role, because a role can have settings for every database of the cluster.
 _MAX_SETTINGS = 100
 # A query may wait for a locked table, or count unlimited objects that somebody created. It then
@@ -269,6 +270,8 @@ async def inspect(
             by_itself = grants.get(row["oid"], DatabaseGrants())
             owner = None if row["owner"] is None else decode(row["owner"])
             others = set(_decoded(row["grantees"])) - {name, owner}
+            mark = "" if row["mark"] is None else decode(row["mark"])
+            version, shared_in = _password_version(mark), _shared_in(mark)
             roles[name] = RoleFacts(
                 can_login=row["can_login"],
                 attributes=tuple(row["attributes"]),
@@ -282,7 +285,8 @@ async def inspect(
                 owned_objects=owned,
                 can_create_temporary=by_public.temporary or by_itself.temporary,
                 public_can_create=any(can for [can] in public),
-                password_version=_version_in(row["mark"]),
+                password_version=int(version[1]) if version else None,
+                shared_in=shared_in[1] if shared_in else None,
                 **usable.get(name, {}),
             )
     return Inspection(
@@ -376,11 +380,6 @@ async def _relations(queries: _Queries, role: int) -> list[RelationFacts]:
         )
         for row in await queries.fetch(checks, _RELATIONS, role)
     ]
-
-
-def _version_in(mark: str | None) -> int | None:
-    found = None if mark is None else _password_version(decode(mark))
-    return int(found[1]) if found else None
 
 
 def _decoded(texts: Iterable[str]) -> tuple[str, ...]:

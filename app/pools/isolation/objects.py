@@ -21,6 +21,12 @@ from app.domain.nodes.node import CHECK_INTERVAL_MS
 TENANT_MARK = "poolkeeper tenant "
 """How the mark of a tenant begins; its uid follows."""
 
+SHARED_MARK = "poolkeeper shared role"
+"""How the mark of the role of shared tenants begins."""
+
+OF_DATABASE = " of database "
+"""After that mark; the name of the database follows."""
+
 VERSION_MARK = ", password "
 """After the mark of a role; the version of its password follows."""
 
@@ -28,8 +34,10 @@ VERSION_MARK = ", password "
 # part of a transaction: a database that a crash left unmarked is recognised by its owner, the role
 # that was marked before. 'public' as a role means everyone.
 _IS_ROLE_MARKED = f"""
-coalesce(shobj_description(role.oid, 'pg_authid') = $2
-    or shobj_description(role.oid, 'pg_authid') like $2 || '{VERSION_MARK}%', false)
+coalesce((
+    select bool_or(said = mark or starts_with(said, mark || '{VERSION_MARK}'))
+    from unnest($2::text[]) as mark, shobj_description(role.oid, 'pg_authid') as said
+), false)
 """
 _FACTS = f"""
 select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
@@ -48,14 +56,15 @@ select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
                 from pg_database where datname = $1))
         ) as found(kind, mark) where starts_with(mark, $3)
     ) as of_tenants,
+    coalesce(starts_with(shobj_description(role.oid, 'pg_authid'), $4), false) as is_shared,
     coalesce(role.rolsuper or role.rolcreatedb or role.rolcreaterole or role.rolreplication
         or role.rolbypassrls, false) as has_attributes,
     (
-        select coalesce(obj_description(oid, 'pg_namespace') = $2, false)
+        select coalesce(obj_description(oid, 'pg_namespace') = any($2), false)
         from pg_namespace where nspname = $1
     ) as schema,
     (
-        select coalesce(shobj_description(oid, 'pg_database') = $2, false) or (
+        select coalesce(shobj_description(oid, 'pg_database') = any($2), false) or (
             datdba is not distinct from role.oid and {_IS_ROLE_MARKED})
         from pg_database where datname = $1
     ) as database,
@@ -122,6 +131,7 @@ class ObjectFacts:
         role, schema, database: whether it has the tenant's mark; None if it does not exist.
         password_version: the version of the role's password; None if it has no mark that says it.
         of_tenants: the kinds of objects that have the mark of any tenant.
+        is_shared: whether the role has the mark of any installation's shared tenants.
         is_open_to_public: whether everyone can use the connection's database, and the admin can
             revoke that; *is_public_schema_open*: the same for its schema public.
     """
@@ -132,6 +142,7 @@ class ObjectFacts:
     role: bool | None
     password_version: int | None
     of_tenants: Sequence[str]
+    is_shared: bool
     has_attributes: bool
     schema: bool | None
     database: bool | None
@@ -140,8 +151,10 @@ class ObjectFacts:
     can_grant_public_schema: bool
 
     @classmethod
-    async def read(cls, connection: asyncpg.Connection, name: str, mark: str) -> ObjectFacts:
-        [row] = await connection.fetch(_FACTS, name, mark, TENANT_MARK)
+    async def read(
+        cls, connection: asyncpg.Connection, name: str, marks: Sequence[str]
+    ) -> ObjectFacts:
+        [row] = await connection.fetch(_FACTS, name, marks, TENANT_MARK, SHARED_MARK)
         return cls(**row)
 
     def check(self, kinds: Iterable[str], name: str, *, adopt: bool) -> None:
@@ -156,6 +169,11 @@ class ObjectFacts:
                 # A tenant that was deleted, or is in another catalog.
                 if kind.lower() in self.of_tenants:
                     origin = "was created for an earlier tenant of the same id"
+                elif kind == "ROLE" and self.is_shared:
+                    origin = (
+                        "serves the shared tenants of another installation on this server, which "
+                        "could no longer log in"
+                    )
                 raise ObjectsExist(
                     f"The {kind.lower()} {name} exists already and {origin}; "
                     "adopt=true takes it over."

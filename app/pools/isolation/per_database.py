@@ -32,9 +32,9 @@ class PerDatabaseIsolation(DedicatedRoleIsolation):
         self, server: Server, tenant: Tenant, *, adopt: bool, max_size: int | None = None
     ) -> list[str]:
         """Create role and database; the database opens only once nobody else can enter."""
-        name, mark = self.role(tenant.spec), self.mark(tenant)
+        name, mark = self.role(tenant.spec), self.marks(server, tenant)[0]
         async with server.admin() as connection:
-            facts = await self._read_facts(connection, tenant, adopt=adopt)
+            facts = await self._read_facts(connection, server, tenant, adopt=adopt)
             await execute(connection, self._put_role(facts, server, tenant, max_size=max_size))
             if facts.database is None:
                 await connection.execute(
@@ -53,7 +53,7 @@ class PerDatabaseIsolation(DedicatedRoleIsolation):
             await execute(connection, [*statements, *self._restore_access(server, name)])
         # The owner may grant access to its own database again; but nobody else gets in to use it.
         async with server.admin(name) as connection:
-            facts = await ObjectFacts.read(connection, name, mark)
+            facts = await ObjectFacts.read(connection, name, [mark])
             await execute(
                 connection,
                 [*revoke_from_public(facts, name), *revoke_default_privileges(name)],

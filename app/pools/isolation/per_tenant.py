@@ -48,10 +48,10 @@ class PerTenantIsolation(DedicatedRoleIsolation):
         self, server: Server, tenant: Tenant, *, adopt: bool, max_size: int | None = None
     ) -> list[str]:
         """Create role and schema, and close the database to everyone else, in one transaction."""
-        name, mark = self.role(tenant.spec), self.mark(tenant)
+        name, mark = self.role(tenant.spec), self.marks(server, tenant)[0]
         database = server.admins.login.database
         async with server.admin() as connection:
-            facts = await self._read_facts(connection, tenant, adopt=adopt)
+            facts = await self._read_facts(connection, server, tenant, adopt=adopt)
             usage = await grant_schema_usage(connection, name, self._extension_schemas)
             if facts.schema is None:
                 put_schema = "CREATE SCHEMA %I AUTHORIZATION %I"

@@ -6,16 +6,21 @@ WHERE. It does not protect against hostile SQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
-from app.pools.isolation.objects import execute, revoke_from_public, sql
+from app.pools.isolation.objects import (
+    OF_DATABASE,
+    SHARED_MARK,
+    execute,
+    revoke_from_public,
+    sql,
+)
 from app.pools.isolation.strategy import ADVISORY_UNLOCK, IsolationStrategy
 from app.pools.server import Server
 
 SHARED_ROLE = "poolkeeper_shared"
-_MARK = "poolkeeper shared role"
 _DEFAULT_SEARCH_PATH = '"$user", public'
 
 # All names are qualified, because the search_path may be the borrower's.
@@ -75,7 +80,7 @@ class SharedIsolation(IsolationStrategy):
     ) -> list[str]:
         """Create the shared role, and close the database to everyone else."""
         async with server.admin() as connection:
-            facts = await self._read_facts(connection, tenant, adopt=adopt)
+            facts = await self._read_facts(connection, server, tenant, adopt=adopt)
             statements = [
                 *self._put_role(facts, server, tenant),
                 *self._restore_access(server, SHARED_ROLE),
@@ -94,5 +99,6 @@ class SharedIsolation(IsolationStrategy):
     def _restore_access(self, server: Server, role: str) -> Iterator[str]:
         yield sql("GRANT CONNECT ON DATABASE %I TO %I", server.admins.login.database, role)
 
-    def mark(self, tenant: Tenant) -> str:  # noqa: ARG002 - every tenant shares one role
-        return _MARK
+    def marks(self, server: Server, tenant: Tenant) -> Sequence[str]:  # noqa: ARG002 - one role
+        """By the database: another installation on this server has another one."""
+        return [f"{SHARED_MARK}{OF_DATABASE}{server.admins.login.database}", SHARED_MARK]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -152,7 +152,7 @@ class IsolationStrategy(ABC):
         """
         name = self.role(tenant.spec)
         async with server.admin() as connection:
-            await self._read_facts(connection, tenant, adopt=adopt)
+            await self._read_facts(connection, server, tenant, adopt=adopt)
         return [f"{kind.lower()} {name}" for kind in self.object_kinds]
 
     @abstractmethod
@@ -169,7 +169,7 @@ class IsolationStrategy(ABC):
     ) -> int:
         """The version of the role's password by its mark; 0 if there is none."""
         async with server.admin() as connection:
-            facts = await self._read_facts(connection, tenant, adopt=adopt, kinds=("ROLE",))
+            facts = await self._read_facts(connection, server, tenant, adopt=adopt, kinds=("ROLE",))
         return facts.password_version or 0
 
     async def rotate_password(
@@ -181,7 +181,7 @@ class IsolationStrategy(ABC):
         After ServerUnavailable or ProvisioningFailed it may have either password.
         """
         async with server.admin() as connection:
-            facts = await self._read_facts(connection, tenant, adopt=False, kinds=("ROLE",))
+            facts = await self._read_facts(connection, server, tenant, adopt=False, kinds=("ROLE",))
             statements = [
                 *self._put_role(facts, server, tenant, version=version),
                 *self._restore_access(server, self.role(tenant.spec)),
@@ -197,13 +197,17 @@ class IsolationStrategy(ABC):
         *fail_soon*: as in `rotate_password`.
         """
 
-    def mark(self, tenant: Tenant) -> str:
-        """The comment on every object created for the tenant, or its beginning."""
-        return f"{TENANT_MARK}{tenant.uid}"
+    def marks(self, server: Server, tenant: Tenant) -> Sequence[str]:  # noqa: ARG002 - see shared
+        """The comments on objects created for the tenant, or their beginnings.
+
+        The first one is for new objects, others are those of earlier versions.
+        """
+        return [f"{TENANT_MARK}{tenant.uid}"]
 
     async def _read_facts(
         self,
         connection: asyncpg.Connection,
+        server: Server,
         tenant: Tenant,
         *,
         adopt: bool,
@@ -214,7 +218,7 @@ class IsolationStrategy(ABC):
         See `check`.
         """
         name = self.role(tenant.spec)
-        facts = await ObjectFacts.read(connection, name, self.mark(tenant))
+        facts = await ObjectFacts.read(connection, name, self.marks(server, tenant))
         facts.check(kinds or reversed(self.object_kinds), name, adopt=adopt)
         return facts
 
@@ -230,7 +234,7 @@ class IsolationStrategy(ABC):
         role = self.role(tenant.spec)
         version = version or self._role_passwords.password_version(server.name, role)
         verifier = self._role_passwords.verifier(server.name, role, version)
-        mark = f"{self.mark(tenant)}{VERSION_MARK}{version}"
+        mark = f"{self.marks(server, tenant)[0]}{VERSION_MARK}{version}"
         limit = None if max_size is None else self.connection_limit(max_size)
         return put_login_role(facts, role, verifier, mark, connection_limit=limit)
 

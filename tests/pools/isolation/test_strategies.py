@@ -207,6 +207,41 @@ async def test_an_existing_object_is_adopted_only_on_request(
         assert await connection.fetchval("SELECT 42") == 42
 
 
+async def test_the_shared_role_of_another_installation_is_not_taken_over_silently(
+    manager: TenantPoolManager, database: Database, postgres_server: Database
+) -> None:
+    await provisioned(manager, "acme", PoolStrategy.SHARED)
+    await postgres_server.administer("CREATE DATABASE elsewhere")
+    try:
+        async with manager_on(replace(database, database="elsewhere")) as other:
+            with pytest.raises(ObjectsExist, match="shared tenants of another installation"):
+                await provision(other, "beta", PoolStrategy.SHARED)
+            strategy = other.isolations[PoolStrategy.SHARED]
+            beta = tenant("beta", PoolStrategy.SHARED)
+            with pytest.raises(ObjectsExist, match="shared tenants of another installation"):
+                await strategy.rotate_password(other.servers["local"], beta, 2)
+            await provision(other, "beta", PoolStrategy.SHARED, adopt=True)
+            with pytest.raises(ObjectsExist, match="shared tenants of another installation"):
+                await provision(manager, "acme", PoolStrategy.SHARED)
+    finally:
+        await postgres_server.administer("DROP DATABASE elsewhere WITH (FORCE)")
+
+
+async def test_a_shared_role_that_an_earlier_version_marked_belongs_to_who_needs_it_first(
+    manager: TenantPoolManager, database: Database
+) -> None:
+    async with database.connected() as admin:
+        await admin.execute(f"""
+            CREATE ROLE {SHARED_ROLE};
+            COMMENT ON ROLE {SHARED_ROLE} IS 'poolkeeper shared role, password 1'
+        """)
+        await provisioned(manager, "acme", PoolStrategy.SHARED)
+        mark = await admin.fetchval(
+            "SELECT shobj_description($1::regrole, 'pg_authid')", SHARED_ROLE
+        )
+    assert mark == f"poolkeeper shared role of database {database.database}, password 1"
+
+
 async def test_a_database_left_unmarked_by_a_crash_is_known_as_the_tenants(
     manager: TenantPoolManager, database: Database
 ) -> None:
