@@ -1,7 +1,5 @@
 """Entry point of `python -m app` and of the script `poolkeeper`."""
 
-from __future__ import annotations
-
 import errno
 import gc
 import os

@@ -3,8 +3,6 @@
 `create_app(settings)` builds everything and starts nothing; the application's lifespan does.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """The HTTP application: its layers, its routes, its errors and its OpenAPI document."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ A model has its own example, or one composed of its fields' examples. Problems l
 everywhere, so their examples are here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The advisor's settings; each change is stored with its audit event."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 
 from sqlalchemy import RowMapping, select

@@ -1,7 +1,5 @@
 """Credentials of applications; each change is stored with its audit event, uses without one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 

@@ -3,8 +3,6 @@
 An event is logged, too, once its change is committed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime

@@ -4,8 +4,6 @@ Rows in, domain values out; one file per noun. Other packages decide what should
 follows from a change.
 """
 
-from __future__ import annotations
-
 from sqlalchemy import select
 
 from app.catalog.advisor_settings import StoredAdvisorSettings

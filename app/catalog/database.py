@@ -4,8 +4,6 @@ Only this file classifies errors of SQLAlchemy, asyncpg and the operating system
 CatalogUnavailable; every other error is a bug and propagates.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager

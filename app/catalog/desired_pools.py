@@ -1,7 +1,5 @@
 """Desired state of pools; each change is stored with its audit event."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, fields
 from functools import partial
 

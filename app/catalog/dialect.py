@@ -1,7 +1,5 @@
 """SQLAlchemy's dialect for the catalog: that of any Postgres, with fewer round trips."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import asyncpg

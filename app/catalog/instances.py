@@ -1,7 +1,5 @@
 """The instances of the service, as each of them registers itself."""
 
-from __future__ import annotations
-
 from sqlalchemy import func, select, text
 
 from app.catalog.database import Store

@@ -4,8 +4,6 @@ The lock belongs to one connection and is released when it ends. The record has 
 epoch and the last renewal. Other packages decide what follows from them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

@@ -4,8 +4,6 @@ The alembic scripts are in `alembic/` at the top of a checkout, and beside this 
 package. Nothing here configures logging.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from functools import cache

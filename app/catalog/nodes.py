@@ -1,7 +1,5 @@
 """Declared nodes, and the most connections that each can have."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from sqlalchemy import RowMapping, delete, select

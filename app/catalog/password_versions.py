@@ -4,8 +4,6 @@ A row stays after its tenant is deleted, so a later tenant of the same name neve
 that was rotated away.
 """
 
-from __future__ import annotations
-
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 

@@ -1,7 +1,5 @@
 """Stored recommendations; each subject has at most one open recommendation."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from datetime import datetime

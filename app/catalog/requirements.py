@@ -4,8 +4,6 @@ Each problem is a sentence for the operator. After the login the server is trust
 are quoted; before that, only its codes are used.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 

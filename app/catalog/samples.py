@@ -3,8 +3,6 @@
 There are four tables, one for each resolution; SQL alone builds each one from the next finer one.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict

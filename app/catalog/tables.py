@@ -4,8 +4,6 @@ Only their definitions: the other files of this package write them, and the migr
 create them. A test fails if the two disagree.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 from sqlalchemy import (

@@ -1,7 +1,5 @@
 """Declared tenants; each change is stored with its audit event."""
 
-from __future__ import annotations
-
 from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, not_, select, update
 
 from app.catalog.audit_log import record

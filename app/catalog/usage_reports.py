@@ -1,7 +1,5 @@
 """Usage reports: who held connections, and for how long, summed up from stored samples."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any

@@ -3,8 +3,6 @@
 One class writes all of them, so that If-Match, repetitions and races work the same everywhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass

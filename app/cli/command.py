@@ -4,8 +4,6 @@ Options that all commands of a group have may also precede the command's name: t
 the command. Help is plain text, because rendering it would cost more than everything else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path

@@ -3,8 +3,6 @@
 It is an HTTP client of that service, and knows no pools or settings.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 

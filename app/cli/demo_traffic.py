@@ -4,8 +4,6 @@ It is an HTTP client of the public API. Every caller has its own random generato
 the same requests each time, regardless of response times.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ It changes nothing. It reads the same settings as `poolkeeper serve`, and connec
 servers and to the catalog.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import Iterator, Mapping, Sequence

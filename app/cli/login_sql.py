@@ -3,8 +3,6 @@
 The password is a placeholder: the one in the settings is never printed.
 """
 
-from __future__ import annotations
-
 from app.domain.identifier import quoted
 
 _PASSWORD = "PASSWORD '<password>'"  # noqa: S105 - a placeholder

@@ -3,8 +3,6 @@
 Nothing else is imported until a command is used, so that help and completion take no time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import partial

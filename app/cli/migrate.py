@@ -1,7 +1,5 @@
 """`poolkeeper migrate`: upgrades the catalog's schema without serving."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import AsyncExitStack
 

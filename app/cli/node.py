@@ -4,8 +4,6 @@ It starts PgBouncer, or takes over a running one, and does what the service says
 Ctrl-C.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

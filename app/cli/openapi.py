@@ -1,7 +1,5 @@
 """`poolkeeper openapi`: prints the OpenAPI document."""
 
-from __future__ import annotations
-
 import json
 import sys
 

@@ -3,8 +3,6 @@
 It only prints SQL; the owner of the tables reviews and runs it.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated
 

@@ -4,8 +4,6 @@ This file is imported only when one of them runs, because that takes seconds. A 
 one sentence and exits with a non-zero status.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

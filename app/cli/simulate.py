@@ -3,8 +3,6 @@
 Reads the trace, checks the options, and prints the simulator's result.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Audit events: the event of each change, and the outbox of events not yet stored."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace

@@ -4,8 +4,6 @@ The supervisor ends the service if a loop dies. The only broad `except` of the p
 failed tick is logged and tried again.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine

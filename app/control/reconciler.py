@@ -5,8 +5,6 @@ deletions and rotations, and stores what could not be stored. It also stores whe
 used, and renews verifiers of an earlier version.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import structlog

@@ -1,7 +1,5 @@
 """Long work in slices: other tasks run between two of them."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterable

@@ -1,7 +1,5 @@
 """Credentials of applications: a name and a password with which to connect as a tenant."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import datetime
 

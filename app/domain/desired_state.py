@@ -4,8 +4,6 @@ A generation counts the changes of a row. It only grows, and a write that change
 The API shows it as the ETag.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum

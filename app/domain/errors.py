@@ -43,8 +43,6 @@ Its HTTP status is in one table at the edge (`api/http/error_responses.py`). Mes
 for a person and hold no secret. This file must not know HTTP, SQL or a driver.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import ClassVar

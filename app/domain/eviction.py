@@ -1,7 +1,5 @@
 """Evictions: why and how pools were closed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

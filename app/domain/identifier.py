@@ -1,7 +1,5 @@
 """Postgres identifiers in SQL that people are asked to run."""
 
-from __future__ import annotations
-
 import re
 
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")

@@ -4,8 +4,6 @@ Pure: `app.pools.isolation.inspection` reads the facts from Postgres; the same f
 same findings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime

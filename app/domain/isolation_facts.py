@@ -1,7 +1,5 @@
 """The facts that the isolation audit reads from Postgres: about roles, tables and grants."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Transactions, as Postgres has them."""
 
-from __future__ import annotations
-
 from enum import StrEnum, auto
 
 

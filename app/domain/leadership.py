@@ -5,8 +5,6 @@ starts an epoch that was never used before, not even before a restore of the cat
 the catalog names its writer's epoch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime

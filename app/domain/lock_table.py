@@ -4,8 +4,6 @@ Postgres keeps the locks of all its sessions in one table of fixed size. Once th
 session gets another lock: no write and no login succeeds. Pure: facts in, signals out.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass

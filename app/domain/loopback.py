@@ -1,7 +1,5 @@
 """Whether traffic stays on this machine."""
 
-from __future__ import annotations
-
 from ipaddress import ip_address
 
 

@@ -1,7 +1,5 @@
 """How many connections a pool should open for its waiting callers."""
 
-from __future__ import annotations
-
 # Seconds of waiting for which no connection is opened: a quarter of the default limit of lateness.
 SOON = 0.025
 # If every connection was in use for this many seconds without a break, callers will wait again.

@@ -4,8 +4,6 @@ Sums over a period are built from whole rows: days in its middle, hours, minutes
 its ends. An end inside a row moves to the row's start, so adjacent periods never overlap.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta

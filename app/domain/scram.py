@@ -1,7 +1,5 @@
 """SCRAM-SHA-256 (RFC 5803): password verifiers as Postgres stores them."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

@@ -3,8 +3,6 @@
 Values only. This file does not know whether a pool or a database object exists.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields

@@ -7,8 +7,6 @@ No slice is so short that moves take too much of the time. The pools and the sim
 by these numbers.
 """
 
-from __future__ import annotations
-
 from math import ceil
 
 # In a round of so many seconds, each tenant that wants a connection should get one once.

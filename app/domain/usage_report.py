@@ -1,7 +1,5 @@
 """Usage reports: who held connections, and for how long, over a period."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

@@ -1,7 +1,5 @@
 """What the callers of a tenant wait for: the first limit that binds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple

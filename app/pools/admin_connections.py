@@ -5,8 +5,6 @@ open for a short time: a login costs more than most of its uses, and in a batch 
 already waiting.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

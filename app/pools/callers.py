@@ -1,7 +1,5 @@
 """The callers that hold a connection or wait for one now, like PgBouncer's `SHOW CLIENTS`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum

@@ -4,8 +4,6 @@ A failure concerns only this pool until its server says otherwise. So each pool 
 with full jitter.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import Callable

@@ -4,8 +4,6 @@ While a role's password changes, a login with either password may be refused. An
 time is repeated afterwards; its waiters do not notice.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager

@@ -5,8 +5,6 @@ statement caused it. A server's message in a refused login is not quoted: nothin
 that the server is ours.
 """
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ When the loop is blocked for seconds, every deadline expires although the server
 timeout counts only if the loop was not late.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from time import monotonic

@@ -1,7 +1,5 @@
 """When an idle connection closes: it is stale, unused for too long, or not worth keeping."""
 
-from __future__ import annotations
-
 from app.pools.connection import PooledConnection
 from app.pools.connections import Connections
 

@@ -1,7 +1,5 @@
 """Liveness: whether working connections still work, although the admin connection failed."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Set as AbstractSet
 from time import monotonic

@@ -5,8 +5,6 @@ it. `app.control` tells it what operators want (tenants, sizes); it stores nothi
 survive.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping

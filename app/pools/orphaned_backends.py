@@ -1,7 +1,5 @@
 """Back-ends that still run although their connection broke or their service has ended."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ No Postgres function that looks at characters may touch them: in a database with
 encoding, such a function refuses bytes that are invalid in that encoding.
 """
 
-from __future__ import annotations
-
 
 def as_bytea(expression: str) -> str:
     """SQL for *expression* as the bytes of a literal, which nothing converts or checks.

@@ -10,8 +10,6 @@ slot too, and once its present leases have ended, its slot is free. No lease is 
 take longer than a turn, its callers are served again, and the next pool yields.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterator

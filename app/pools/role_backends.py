@@ -1,7 +1,5 @@
 """Which back-ends of tenants' roles a server has, and which of them are ours."""
 
-from __future__ import annotations
-
 import asyncio
 
 from app.domain.errors import PoolkeeperError

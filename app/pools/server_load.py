@@ -3,8 +3,6 @@
 Read-only. If a server does not answer, or shows only our own back-ends, its load is unknown.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ PREPARE, which only a new connection forgets. In the shared strategy SQL is trus
 it is the tenant's own.
 """
 
-from __future__ import annotations
-
 import asyncpg
 
 from app.domain.errors import LeaseLost, PoolkeeperError, StatementEndedLease, StatementFailed

@@ -1,7 +1,5 @@
 """Running means of durations: of single values, or of the growth of counters."""
 
-from __future__ import annotations
-
 from math import inf
 
 # Event loop timers are no finer.

@@ -1,7 +1,5 @@
 """The pools with idle connections, ordered by when others may get one."""
 
-from __future__ import annotations
-
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf

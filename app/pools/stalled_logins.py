@@ -6,8 +6,6 @@ each new attempt would add another. So such a login is kept: it counts against t
 is over, and each role has only a few at a time in one database.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 One timer for each round trip would cost a lease as much as the rest of the pool.
 """
 
-from __future__ import annotations
-
 import asyncio
 from time import monotonic
 from typing import Protocol

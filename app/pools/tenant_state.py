@@ -3,8 +3,6 @@
 It exists for every known tenant, with or without a pool, so it is small.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from app.domain.desired_state import Tenant

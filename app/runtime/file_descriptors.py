@@ -1,7 +1,5 @@
 """File descriptors: uses as many as the system allows, and limits those of HTTP clients."""
 
-from __future__ import annotations
-
 import resource
 
 # More is useless for one process, and some systems allow a billion.

@@ -12,8 +12,6 @@ ten thousand pools. The allocated blocks are known at once; counting frozen obje
 (`gc.get_freeze_count`) walks over all of them, which takes 50 ms for a million objects.
 """
 
-from __future__ import annotations
-
 import gc
 import sys
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The handover between instances: one stands by, takes over, and hands over when it stops."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack

@@ -4,8 +4,6 @@ It stops in reverse order: background tasks, then pools, then their dependencies
 Postgres last. `app.control.leadership` decides which instance is active.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager

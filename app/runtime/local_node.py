@@ -3,8 +3,6 @@
 Its agent calls the service's objects instead of HTTP. The service also works without it.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager

@@ -4,8 +4,6 @@ That is one JSON event per line, or text for a person at a terminal. Local varia
 function are never written: they could hold a password.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Then it accepts no new work, requests in progress have until the deadline, and the exit status is 0.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -3,8 +3,6 @@
 After that it owns nothing: `app.runtime.lifecycle` starts and stops everything.
 """
 
-from __future__ import annotations
-
 import os
 import ssl
 from collections.abc import Callable, Mapping

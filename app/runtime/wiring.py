@@ -1,7 +1,5 @@
 """The service of the active instance: creates and connects all objects; starts nothing."""
 
-from __future__ import annotations
-
 from app.api.routes.stats_stream import StatsStreams
 from app.api.telemetry.pool_metrics import Exposition
 from app.catalog.catalog import Catalog

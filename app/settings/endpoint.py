@@ -3,8 +3,6 @@
 Passwords come from the environment or a secret file and stay inside SecretStr.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal, Self
 

@@ -1,7 +1,5 @@
 """Errors in the settings: one sentence per problem, which names its key and never its value."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Sequence
 

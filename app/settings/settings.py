@@ -4,8 +4,6 @@
 says otherwise.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal, Self
 

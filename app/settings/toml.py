@@ -3,8 +3,6 @@
 Such files are copied, mailed and committed; secrets belong in the environment or in separate files.
 """
 
-from __future__ import annotations
-
 import os
 import tomllib
 from pathlib import Path

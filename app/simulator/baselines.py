@@ -3,8 +3,6 @@
 The service offers none of them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import ceil
 

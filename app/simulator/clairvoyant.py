@@ -4,8 +4,6 @@ The other rules are measured against it. It knows rates, not single requests, so
 luckier.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 

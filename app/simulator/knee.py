@@ -1,7 +1,5 @@
 """The knee: how much longer leases take, the more of them a server runs at the same time."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from app.domain.errors import InvalidInput

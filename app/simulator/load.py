@@ -1,7 +1,5 @@
 """A load: how many requests per second each tenant sends, bin by bin."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The result of a simulation: how long callers waited, and the cost in connections."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

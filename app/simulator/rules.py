@@ -1,7 +1,5 @@
 """Runs rules by name on a load, and compares their costs with the clairvoyant's."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum

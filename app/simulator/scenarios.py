@@ -1,7 +1,5 @@
 """Synthetic loads, each with one purpose. Rules may be tuned on these, never on traces."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum

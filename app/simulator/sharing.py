@@ -5,8 +5,6 @@ simulation of millions of requests. So this has the same rules and numbers, not 
 simulator-live` compares both.
 """
 
-from __future__ import annotations
-
 from math import inf, log2
 
 from app.domain.time_sharing import ROUND, longest_kept, shortest_slice, slice_seconds

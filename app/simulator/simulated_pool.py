@@ -1,7 +1,5 @@
 """A simulated pool: its connections, its queue and its counts. `simulated_server` decides."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field

@@ -8,8 +8,6 @@ the real policy (`sharing`). A login takes processor time: it slows down other l
 server has a knee, the leases. The model has no maximum lifetime of connections.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush

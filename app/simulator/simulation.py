@@ -3,8 +3,6 @@
 It does what the service does in `apply` mode, with the shipped advisor and simulated pools.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Counts of one tenant's requests and of its pool's sizes over a whole simulation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from app.domain.histogram import Histogram

@@ -3,8 +3,6 @@
 It is parsed from lines of text; the caller opens the file.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Sequence
 from math import isfinite

@@ -4,8 +4,6 @@ Each tenant has its own random generators, seeded by its name and independent of
 rule meets the same requests (common random numbers).
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Everything that reaches a terminal or a log for people passes through this: labe
 of a server.
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 import sys

@@ -1,7 +1,5 @@
 """Translates pydantic's errors into words for people who do not write Python."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

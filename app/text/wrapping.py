@@ -1,7 +1,5 @@
 """Fits text to a terminal. It imports nothing of the project, so that the client may use it."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import TextIO

@@ -3,8 +3,6 @@
 See "Message Formats" in Postgres' manual, section 55.7.
 """
 
-from __future__ import annotations
-
 from struct import Struct, unpack_from
 from typing import NamedTuple
 

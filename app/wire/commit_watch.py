@@ -3,8 +3,6 @@
 If one of several statements fails, asyncpg does not tell which of them succeeded before.
 """
 
-from __future__ import annotations
-
 from struct import Struct
 from types import TracebackType
 from typing import Self

@@ -8,8 +8,6 @@ server. This file uses asyncpg's private names. asyncpg's version is pinned;
 # mypy: disable-error-code="attr-defined,no-untyped-call,arg-type,misc"
 # ruff: noqa: SLF001 - see above
 
-from __future__ import annotations
-
 import asyncio
 from abc import abstractmethod
 from contextlib import suppress

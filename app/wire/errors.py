@@ -3,8 +3,6 @@
 Each text is our own, says why, and quotes nothing from the server.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

@@ -10,8 +10,6 @@ does not judge what a statement or its failure means for callers.
 # mypy: disable-error-code="attr-defined"
 # ruff: noqa: SLF001 - asyncpg has no public name for its transport; `tests/pools/test_connection.py`
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from functools import lru_cache

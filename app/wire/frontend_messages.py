@@ -3,8 +3,6 @@
 See "Message Formats" in Postgres' manual, section 55.7.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from struct import Struct, pack
 

@@ -6,8 +6,6 @@ through here first. Bytes that are not UTF-8 are replaced: before a server knows
 reports errors in its own. Pure: bytes in, bytes out.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 

@@ -5,8 +5,6 @@ raced: a listener may accept connections and never answer, and a standby answers
 While a server that has answered is at work, no further address is tried.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """A login: where a Postgres server is, and who logs in."""
 
-from __future__ import annotations
-
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """A server's reply to messages of the extended query protocol."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 

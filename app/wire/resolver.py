@@ -5,8 +5,6 @@ thread, one at a time for each name. There are never more threads than names, a 
 no other, and the end of the process waits for no thread.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import socket

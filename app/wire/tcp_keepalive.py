@@ -1,7 +1,5 @@
 """TCP keepalive: the kernel closes a connection whose peer is gone."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 

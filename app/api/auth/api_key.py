@@ -4,8 +4,6 @@ The key itself is shown once, when it is created, and is not stored. It has 256 
 password hash would protect it no better than SHA-256, and would cost time in every request.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import secrets

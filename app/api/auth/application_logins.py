@@ -9,8 +9,6 @@ address that guesses delays each other one by one check. A turn lasts as long as
 when nobody waits for it any more.
 """
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 from collections import OrderedDict

@@ -4,8 +4,6 @@ A key never reaches a log. Every caller without a valid key gets the same respon
 operator's log and metrics have the reason.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime

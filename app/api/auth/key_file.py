@@ -4,8 +4,6 @@ If the file is unusable, the earlier keys stay in force. Once there was a file, 
 a key, whatever happens to the file. This only reads; `poolkeeper keys` writes.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Callable, Mapping

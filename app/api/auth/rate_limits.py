@@ -5,8 +5,6 @@ They use GCRA, a leaky bucket that keeps one number per key (ATM Forum, Traffic 
 is dropped first.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
 from time import monotonic

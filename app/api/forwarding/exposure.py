@@ -3,8 +3,6 @@
 If a client's connection to the standby is private, the connection behind it must be private too.
 """
 
-from __future__ import annotations
-
 import re
 from urllib.parse import urlsplit
 

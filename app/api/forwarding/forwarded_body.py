@@ -1,7 +1,5 @@
 """The body of a forwarded request: passed on as it arrives, and kept if it is small."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import suppress
 

@@ -5,8 +5,6 @@ between. Nobody can write this header without the secret key, and a signature is
 request with one API key only.
 """
 
-from __future__ import annotations
-
 import hmac
 
 from starlette.types import Scope

@@ -4,8 +4,6 @@ A request is held while no instance is active. If an instance dies after a reque
 the request is sent again only if that does no harm.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress

@@ -3,8 +3,6 @@
 Only what a slow reader leaves unread is buffered, and that only up to a limit.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from collections import deque

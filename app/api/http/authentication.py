@@ -3,8 +3,6 @@
 Requests without a valid key are refused before their body is read.
 """
 
-from __future__ import annotations
-
 import math
 
 from fastapi import Depends, Request, Security

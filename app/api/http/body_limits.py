@@ -5,8 +5,6 @@ JSON. Neon's drivers send no media type, so POST /sql takes any body as JSON. A 
 announced length is counted while it is received, see `exchange`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from email.message import Message as MediaType
 

@@ -6,8 +6,6 @@ connection with a request in progress, streams included, is never replaced. Unre
 bounded amount of memory: beyond it, the connections with most unread bytes are closed.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass

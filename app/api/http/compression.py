@@ -6,8 +6,6 @@ of tenants, so nothing can be guessed from their length (breachattack.com). A re
 of its resource, with its own strong ETag: the plain one with the suffix `-gzip`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import zlib
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Dependencies of routes: objects of the service, the principal, and common parameters."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 

@@ -4,8 +4,6 @@ A statement, and its wait for a connection, end with the client; a change of the
 end. A half-closed connection counts as closed.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from types import TracebackType

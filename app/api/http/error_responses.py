@@ -4,8 +4,6 @@ Problem codes are those of `app/domain/errors.py`. Responses never echo the inpu
 text or a connection's data; they contain only the sentences of our own errors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Self

@@ -5,8 +5,6 @@ again, in the transaction that changes it. An ETag covers stored fields, not the
 beside them.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from datetime import datetime

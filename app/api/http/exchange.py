@@ -5,8 +5,6 @@ a change aborted half-way would leave catalog and pools inconsistent, and all wo
 deadlines. A response that has begun, such as a stream, has no deadline here.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Postgres cannot store NUL in text, and half a surrogate pair cannot be encoded a
 refused here, with their place.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime

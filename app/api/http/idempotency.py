@@ -7,8 +7,6 @@ not processed (400, 401, 422 …), should be retried (429) or failed (5xx): then
 again. For a response with a password, only the fact that it was sent is stored.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

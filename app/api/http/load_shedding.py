@@ -1,7 +1,5 @@
 """Answers 503 to requests beyond the connection limit, except to an orchestrator's probes."""
 
-from __future__ import annotations
-
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 

@@ -4,8 +4,6 @@ The first failing check refuses the request; a refusal has a request ID. Without
 nothing of the body is read. A stored response is exactly what its caller gets.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ The order may change while a client reads page by page. A cursor continues after
 number; an offset jumps to a part, as a scrolling screen needs it.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A cursor is opaque to callers: base64url of a JSON array with the sort key of th
 stays valid while items come and go between two pages.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Callable, Iterable, Sequence

@@ -4,8 +4,6 @@ The parser, httptools, has no limits, and would start every request that a clien
 gets one request at a time, and each head only once it is complete.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import socket

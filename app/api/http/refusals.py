@@ -3,8 +3,6 @@
 A flood from one tenant neither hides other tenants' refusals nor fills the log.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator

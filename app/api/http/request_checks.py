@@ -11,8 +11,6 @@ They refuse ambiguous lengths, huge headers, foreign hosts and changes from page
   the browser: they are refused by their Sec-Fetch-Site or Origin header.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from itertools import chain

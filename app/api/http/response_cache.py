@@ -5,8 +5,6 @@ its response here. When many dashboards wait for a new snapshot, the first of ea
 has it rendered.
 """
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from time import monotonic

@@ -4,8 +4,6 @@ A response's own headers win: the documentation page has its own policy. Only re
 have a CORS header, so pages of other sites cannot read any other response.
 """
 
-from __future__ import annotations
-
 # Responses are data, never pages, except Swagger UI and the page at `/`.
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",

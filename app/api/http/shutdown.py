@@ -1,7 +1,5 @@
 """Tells clients of a stopping server to close their connections, or that they were cut off."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, MutableMapping
 from typing import Any

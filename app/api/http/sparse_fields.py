@@ -3,8 +3,6 @@
 Every list has it, by `StrictRoute`; a route with cached responses selects the fields itself.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps

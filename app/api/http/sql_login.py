@@ -1,7 +1,5 @@
 """The login of POST /sql: the application credential in the connection string of a header."""
 
-from __future__ import annotations
-
 import re
 from urllib.parse import unquote
 

@@ -5,8 +5,6 @@ responses as they are. It uses a password instead of an API key, and pages of ot
 it if the operator lists them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 

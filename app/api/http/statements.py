@@ -4,8 +4,6 @@ A megabyte of JSON has room for half a million parameters, or a hundred thousand
 are not checked one by one, which would block all callers for a second.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from time import monotonic
 from typing import Annotated, TypeVar

@@ -3,8 +3,6 @@
 UTF-8, each key once, no NaN, no lone surrogates, bounded numbers and nesting; parsed only once.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from typing import Any, Literal

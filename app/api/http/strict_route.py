@@ -3,8 +3,6 @@
 An unknown or repeated parameter is refused, not ignored: `?dryrun=true` must not delete.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from inspect import get_annotations

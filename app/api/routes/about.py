@@ -1,7 +1,5 @@
 """About the service: its version, and where its documents and dashboards are."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import APIRouter

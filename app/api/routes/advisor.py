@@ -1,7 +1,5 @@
 """The advisor: its rule, mode and configuration, and what-if."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Annotated
 

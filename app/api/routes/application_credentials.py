@@ -1,7 +1,5 @@
 """Credentials of applications: list, show, create and revoke. A password is shown once."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Findings by cause, of the isolation audit and on nodes: one cause often affects many tenants."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Literal

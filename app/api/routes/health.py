@@ -1,7 +1,5 @@
 """Liveness without I/O; readiness of this instance, and of the active one."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response

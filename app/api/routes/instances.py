@@ -1,7 +1,5 @@
 """The instances of the service: which one is active, and which ones stand by."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """Leases and waiting callers: who holds what now, since when, and who waits for it."""
 
-from __future__ import annotations
-
 import asyncio
 import heapq
 from collections import Counter

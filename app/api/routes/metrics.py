@@ -1,7 +1,5 @@
 """Metrics in Prometheus' text format."""
 
-from __future__ import annotations
-
 from time import monotonic
 from typing import Annotated
 

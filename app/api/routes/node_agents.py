@@ -4,8 +4,6 @@ They connect an agent and a service of the same package, and are not part of the
 configuration has passwords: it is sent over TLS only, except to this machine, and never stored.
 """
 
-from __future__ import annotations
-
 import asyncio
 from typing import Annotated, Any
 

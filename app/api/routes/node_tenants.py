@@ -1,7 +1,5 @@
 """The tenants of one node: which of them may have connections there now, and who waits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Nodes: declare, show, list, pause, resume, drain, delete."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated
 

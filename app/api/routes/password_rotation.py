@@ -1,7 +1,5 @@
 """The password of a tenant's login role: rotate it. It is never shown and never accepted."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import APIRouter

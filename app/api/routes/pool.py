@@ -4,8 +4,6 @@ A shared pool serves other tenants too. Changing it through one of them needs `s
 that is not bound to tenants; each response says how many tenants were affected.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property

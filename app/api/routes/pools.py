@@ -1,7 +1,5 @@
 """All open and paused pools: the list, and the eviction of idle ones."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime

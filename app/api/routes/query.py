@@ -1,7 +1,5 @@
 """SQL statements, run as a tenant: one, or several in one transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Recent refusals: why a request was refused."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from itertools import islice
 from typing import Annotated

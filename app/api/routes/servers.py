@@ -1,7 +1,5 @@
 """The declared servers: their state, and where their connections are."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Annotated
 

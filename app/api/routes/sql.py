@@ -4,8 +4,6 @@ The driver `@neondatabase/serverless` sends one statement, or several for one tr
 connection string in a header names who asks: an application credential of the tenant.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any
 

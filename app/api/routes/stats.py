@@ -1,7 +1,5 @@
 """Current statistics of the service and of one tenant, read from memory."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum

@@ -4,8 +4,6 @@ The catalog keeps single polls for a while, then minutes, hours and days; `app/d
 chooses the one that answers a request.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated

@@ -4,8 +4,6 @@ There is no queue: slow readers skip events and get the latest one. An event is 
 all followers that can access the same tenants.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections import Counter

@@ -1,7 +1,5 @@
 """Tenants: declare, show, list, provision, delete."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Annotated
 

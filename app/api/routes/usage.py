@@ -1,7 +1,5 @@
 """Usage: which tenants held connections, and for how long, over any stored period."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated

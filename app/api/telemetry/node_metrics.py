@@ -4,8 +4,6 @@ Labels are names of nodes and servers and our own words, never tenants. Only the
 of tenants on nodes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from prometheus_client.core import Metric

@@ -5,8 +5,6 @@ imported only when used. The instruments are OpenTelemetry's for database client
 means all pools of one strategy on one server.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence

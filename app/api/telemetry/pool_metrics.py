@@ -4,8 +4,6 @@ Everything that grows with the number of pools and tenants is here; metrics that
 scrape are in `service_metrics.py`. To add a counter, edit only `app/domain/counters.py`.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping

@@ -4,8 +4,6 @@ Metrics of pools and tenants, as of the last poll, are in `pool_metrics.py`, tho
 `node_metrics.py`. Scrapes query no server.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from time import monotonic
 

@@ -7,8 +7,6 @@ The counters of `_other` count what tenants do while they are part of it. So the
 tenants come and go, and everything is counted in exactly one series.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Collection, Iterator, Sequence
 

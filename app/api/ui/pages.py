@@ -4,8 +4,6 @@ Both use the public API like any other client. They need no request to other hos
 content security policies forbid any.
 """
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The configuration of both rules in requests and responses, generated from their declarations."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """A node in the API: its declaration, its report, and its allotments."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any, Self
 

@@ -1,7 +1,5 @@
 """`?dry_run=true`: shows the plan of an operation instead of executing it."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeVar

@@ -3,8 +3,6 @@
 An unreachable tenant server does not make the service unready: it serves the others.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable

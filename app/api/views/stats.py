@@ -1,7 +1,5 @@
 """Statistics in the API: those of a tenant, and of the whole service."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import fields
 from datetime import datetime

@@ -3,8 +3,6 @@
 It is read from memory only, so that it can be shown while the catalog is unreachable.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """`poolkeeper advisor`: its rule, mode and limits, and what it would recommend."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Container
 from typing import Annotated, Any, Literal

@@ -3,8 +3,6 @@
 It translates every `PoolkeeperError` into `ApiError`, and prints nothing.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """`poolkeeper apply -f tenants.yaml`: its options; the rest is imported when it runs."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

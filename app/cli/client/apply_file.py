@@ -1,7 +1,5 @@
 """Makes a service match a file of tenants: reads, plans, asks, executes, reports."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict

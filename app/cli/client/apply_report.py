@@ -1,7 +1,5 @@
 """The output of `apply`: its plan and its result."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ If the service is away, slow, or refuses the key, it offers nothing and prints n
 would appear in the line that is being typed.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Asks the service about each step of a plan, by a dry run; nothing is changed."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """`poolkeeper events`: the audit trail."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import typer

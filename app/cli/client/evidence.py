@@ -1,7 +1,5 @@
 """The numbers behind a recommendation, in words."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from app.cli.client.table import Item, percent, plain

@@ -1,7 +1,5 @@
 """Executes a plan: tenants in parallel, the steps of each tenant in order."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """`poolkeeper findings`: findings of the isolation audit and on nodes, with SQL that fixes them."""
 
-from __future__ import annotations
-
 import typer
 
 from app.cli.client.service_command import ShowCommand, resource

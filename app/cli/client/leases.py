@@ -1,7 +1,5 @@
 """`poolkeeper leases`: who holds a connection now, and who waits for one."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -3,8 +3,6 @@
 Pure: the file's text and the service's documents in, steps out. `apply.py` executes them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

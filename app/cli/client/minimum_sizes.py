@@ -3,8 +3,6 @@
 Pure. What pools outside the file keep is not counted, so more of them may be refused.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 

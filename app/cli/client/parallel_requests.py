@@ -1,7 +1,5 @@
 """Requests in parallel: a few threads, each with one request at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from http.client import TOO_MANY_REQUESTS
 from multiprocessing.pool import ThreadPool

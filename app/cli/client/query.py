@@ -1,7 +1,5 @@
 """`poolkeeper query`: run one statement as a tenant."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

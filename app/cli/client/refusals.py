@@ -1,7 +1,5 @@
 """`poolkeeper refusals`: why recent requests were refused."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """`poolkeeper servers`: the Postgres servers and their connection budgets."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -3,8 +3,6 @@
 Each has the options of its kind, and finds its session in `context.obj`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path

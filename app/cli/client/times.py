@@ -1,7 +1,5 @@
 """Time options: a number and a unit, such as 90d, or RFC 3339."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated

@@ -4,8 +4,6 @@ A tenant has one size for all places. So a pool that is open here and also has l
 pool.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ A tenant has one size for this process and all nodes.
 The rules are in `app.domain.advisor`. Nothing here waits for a tenant's server.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 It must not resize too often, or overrule a size that a person set recently.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict, deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

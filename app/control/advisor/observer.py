@@ -3,8 +3,6 @@
 It also keeps the last minutes of each pool for what-if questions.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace

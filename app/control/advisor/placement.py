@@ -3,8 +3,6 @@
 It measures; `app.domain.advisor.placement` decides. A person carries out the recommendation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from uuid import uuid4

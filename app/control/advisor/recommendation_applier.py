@@ -3,8 +3,6 @@
 The change of the pool and the applied recommendation are one transaction.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace

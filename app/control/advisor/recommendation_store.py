@@ -4,8 +4,6 @@ The memory keeps the advisor from repeating itself, and is available while the c
 unreachable.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace

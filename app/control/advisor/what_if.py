@@ -3,8 +3,6 @@
 It changes nothing: a new advisor evaluates the pool's last minutes.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from time import monotonic
 

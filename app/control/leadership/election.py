@@ -4,8 +4,6 @@ The rules are in `app.domain.leadership`. Renewal has its own loop: nothing else
 delay it, except a blocked event loop.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress

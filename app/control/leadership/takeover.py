@@ -1,7 +1,5 @@
 """What a newly active instance does on the servers before it opens a connection there."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 

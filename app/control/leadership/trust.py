@@ -4,8 +4,6 @@ The clock also runs while the machine is suspended, so a process that wakes up n
 last renewal.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from math import inf

@@ -3,8 +3,6 @@
 Each check has its own deadline, so a hanging server does not delay the pools of other servers.
 """
 
-from __future__ import annotations
-
 import asyncio
 from time import monotonic
 

@@ -6,8 +6,6 @@ server, however many tenants it has. It undoes what a role did to itself; it rep
 else, and leaves it to people.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ It reads the table a few times a second, because filling it takes less than a se
 connection that was opened before.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from time import monotonic

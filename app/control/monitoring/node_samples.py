@@ -4,8 +4,6 @@ Poolers keep sums and no histograms: percentiles of waits are estimated, and tho
 unknown.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict
 

@@ -4,8 +4,6 @@ Nothing here waits for a tenant's server, so a hanging server does not delay the
 others.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress

@@ -4,8 +4,6 @@ It runs beside the poller, so that no measurement waits for it. While samples ca
 does nothing. Each step is one short transaction that may be repeated.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

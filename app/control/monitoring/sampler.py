@@ -4,8 +4,6 @@ It is synchronous and does no I/O. Polls of a subject with the same values becom
 minute: an idle pool costs one row a minute, and its averages stay exact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime

@@ -5,8 +5,6 @@ polls, a request takes a new one if the latest is older than a second or somethi
 since: clients read their own writes.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ sent, so that the next leader of the service counts it, too. A back-end of a ten
 neither ours nor reported by a node counts as used.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping

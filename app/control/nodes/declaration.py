@@ -1,7 +1,5 @@
 """Declarations of nodes: created, changed, paused, drained and deleted in the catalog."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial

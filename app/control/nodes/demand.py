@@ -1,7 +1,5 @@
 """The connections of a server that a holder could use: the maximum of the last seconds."""
 
-from __future__ import annotations
-
 from collections import deque
 from dataclasses import dataclass, field
 

@@ -3,8 +3,6 @@
 Configurations contain passwords of tenants' roles. Nothing here logs or stores them.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping

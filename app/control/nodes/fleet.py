@@ -4,8 +4,6 @@ Each server's budget, and the size of each tenant, is divided again once a secon
 report.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress

@@ -1,7 +1,5 @@
 """The reports of a node's agents: each has what changed since the one before."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

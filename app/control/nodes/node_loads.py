@@ -3,8 +3,6 @@
 The advisor, samples and the API read them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Iterator
 from time import monotonic
 

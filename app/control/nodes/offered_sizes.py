@@ -4,8 +4,6 @@ A node applies versions of its configuration late, and not each of them. So an e
 largest size that was offered since the version that the node last reported.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 

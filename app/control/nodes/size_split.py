@@ -4,8 +4,6 @@ Tenants without a credential for nodes are not part of it: their pools have thei
 node's share is in its next configuration. This process applies its share at once.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 

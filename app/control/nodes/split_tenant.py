@@ -1,7 +1,5 @@
 """A tenant whose size is split over places."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from app.domain.nodes.split import Place, is_settled, most_of_all

@@ -1,7 +1,5 @@
 """The nodes' liabilities in the catalog, which the next leader of the service counts, too."""
 
-from __future__ import annotations
-
 import structlog
 
 from app.catalog.catalog import Catalog

@@ -1,7 +1,5 @@
 """The load of one tenant as reported by nodes, summed over nodes and over time."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Container, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The service's view of a node: its reports, and its allotments."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping

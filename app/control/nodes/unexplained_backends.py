@@ -3,8 +3,6 @@
 A killed pooler leaves some, and so does a node that is no longer heard.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from math import inf

@@ -4,8 +4,6 @@ This happens at once after a change; if a crash or an outage interrupts it, the 
 it.
 """
 
-from __future__ import annotations
-
 import asyncio
 
 import structlog

@@ -4,8 +4,6 @@ A change and its event are one transaction; then `PoolConvergence` brings the po
 pause also works while the catalog is unreachable, see `UnsavedChanges`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ All but open and resize work while the catalog is unreachable: `UnsavedChanges` 
 the outbox keeps events, until the catalog is back.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 If a limit cannot be set now, the isolation audit sets it in its next round.
 """
 
-from __future__ import annotations
-
 import asyncio
 from functools import partial
 

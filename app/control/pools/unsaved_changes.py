@@ -5,8 +5,6 @@ Reconciler stores it. Until then its audit event waits in the outbox. If the pro
 that, the change is lost.
 """
 
-from __future__ import annotations
-
 from app.catalog.catalog import Catalog
 from app.control.audit_events import AuditOutbox
 from app.control.operation import KeyedLocks

@@ -4,8 +4,6 @@ All of them are in memory: they work while the catalog is away, and a revoked on
 once.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections import defaultdict
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Declarations of tenants: creates or changes them in the catalog, then tells the manager."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from app.catalog.catalog import Catalog

@@ -4,8 +4,6 @@ The catalog first marks the tenant as being deleted; from then on, applications 
 the tenant. If the deletion is interrupted, the Reconciler finishes it.
 """
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from functools import partial

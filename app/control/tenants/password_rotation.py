@@ -4,8 +4,6 @@ The catalog first stores the wanted version; until Postgres is known to have it,
 it again.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager

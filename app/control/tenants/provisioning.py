@@ -3,8 +3,6 @@
 Objects come first, then the catalog: repeating the call finishes an interrupted one.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial

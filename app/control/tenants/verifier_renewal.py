@@ -4,8 +4,6 @@ The password stays the same, so sessions, leases and logins continue. Logins sho
 it; see `Connectors.stretched` and `app/pools/isolation/role_passwords.py`.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from contextlib import AsyncExitStack

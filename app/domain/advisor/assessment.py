@@ -3,8 +3,6 @@
 This part of the demand rule estimates; `demand` decides.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from math import ceil, sqrt
 

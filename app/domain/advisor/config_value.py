@@ -1,7 +1,5 @@
 """Configuration values: each field declares its default, meaning and range in one place."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import field, fields
 from typing import NamedTuple, TypeVar

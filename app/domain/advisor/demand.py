@@ -6,8 +6,6 @@ window needed (`window`); no growth where it would not help (`growth_blockers`) 
 (`trial`).
 """
 
-from __future__ import annotations
-
 from math import ceil
 from typing import ClassVar
 

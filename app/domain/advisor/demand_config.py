@@ -1,7 +1,5 @@
 """Configuration of the demand rule and its trials: each value with unit, default and source."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from app.domain.advisor.config_value import (

@@ -12,8 +12,6 @@ for exponential holds (cs2 = 1); else the correction of Allen and Cunneen (Allen
 "Probability, Statistics, and Queueing Theory", 2nd ed., 5.6).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import exp
 

@@ -4,8 +4,6 @@ Water filling: nobody gets more while another with less per weight wants more (B
 Gallager, "Data Networks", 6.5).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

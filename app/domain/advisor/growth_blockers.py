@@ -5,8 +5,6 @@ may shrink but growth would not help, because the limit is the database or the a
 first that applies is reported.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from app.domain.advisor.demand_config import DemandConfig

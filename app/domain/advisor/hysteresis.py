@@ -5,8 +5,6 @@ difference: it starts from the pool's actual size, never from its own last advic
 nobody resizes gets the same advice again, not ever larger sizes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """The demand rule's reasons, one sentence each, with the numbers behind them."""
 
-from __future__ import annotations
-
 from app.domain.advisor.assessment import Assessment
 from app.domain.advisor.demand_config import DemandConfig, TrialConfig
 from app.domain.advisor.growth_blockers import GrowthBlocker, counted, growth_blocker

@@ -4,8 +4,6 @@ It has integrals and histograms of the interval, not only gauges at its end: so 
 ticks is seen.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from app.domain.histogram import Histogram

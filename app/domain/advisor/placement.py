@@ -5,8 +5,6 @@ Own connections are wasteful for a tenant that hardly uses them: 200 tenants of 
 others. A placement is only suggested, never applied, because it moves the tenant's data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum

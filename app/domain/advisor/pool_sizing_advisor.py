@@ -1,7 +1,5 @@
 """The hysteresis rule for one pool, with what it remembers between samples."""
 
-from __future__ import annotations
-
 from app.domain.advisor.hysteresis import PoolPressureMonitorConfig, Streaks, advise_by_thresholds
 from app.domain.advisor.sizing_recommendation import PoolSizingRecommendation, ScalingAction
 from app.domain.pool import PoolMetrics

@@ -1,7 +1,5 @@
 """A sizing rule: a pure function of an observation and the rule's memory."""
 
-from __future__ import annotations
-
 from typing import Protocol, TypeVar
 
 from app.domain.advisor.observation import PoolObservation

@@ -4,8 +4,6 @@ The service and the simulator drive the same ServerAdvisor. It decides each pool
 resizes nothing and reads no clock.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic

@@ -6,8 +6,6 @@ allotment. It counts for its *liability*: the largest of the allotments sent sin
 last reported as applied (included), and of the connections that it reports as open.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Self
 

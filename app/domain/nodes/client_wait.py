@@ -1,7 +1,5 @@
 """What the clients of a tenant on a node wait for: the first limit that binds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from app.domain.nodes.gate import WITHOUT_TURN, EntryState

@@ -1,7 +1,5 @@
 """A node as an operator declares it: its address, the tenants it serves, and its limits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime

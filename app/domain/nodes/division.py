@@ -6,8 +6,6 @@ only while the sum of all liabilities stays inside the budget. So the budget hol
 are lost, late or repeated.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace

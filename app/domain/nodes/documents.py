@@ -36,8 +36,6 @@ fields are ignored, because the other side may be newer. Everything else is stri
 a default is required, and `true` is not a number.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass

@@ -1,7 +1,5 @@
 """Sums over the entries of a node: computed once per report, read by many."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

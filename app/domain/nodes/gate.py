@@ -12,8 +12,6 @@ none: its clients can log in, and wait. Open entries together never exceed the a
 `decide` is pure: the agent observes, decides, acts, and observes again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum

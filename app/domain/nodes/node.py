@@ -6,8 +6,6 @@ been silent for so long. Both sides measure from the last accepted report: the a
 sent it, the service from when it accepted it, which is later.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

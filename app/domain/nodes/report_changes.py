@@ -1,7 +1,5 @@
 """Which of a node's entries the service does not know yet: most of thousands do not change."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

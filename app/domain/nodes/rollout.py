@@ -5,8 +5,6 @@ credential must be refused at once; and a change that could exceed the allotment
 transaction, must wait.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

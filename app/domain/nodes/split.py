@@ -11,8 +11,6 @@ A place is this process or a node. Together they may have `max_size` connections
 3. A place gets more only once others are known to have that many less, as in `division`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -22,8 +22,6 @@ The longer waiters were seen, the more weight the seen shape has. No single wait
 all waits, which matters if few waited.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from itertools import accumulate
 from math import exp, log, sqrt

@@ -1,7 +1,5 @@
 """Known weaknesses of pooler versions that nodes run."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

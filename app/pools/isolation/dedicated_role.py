@@ -3,8 +3,6 @@
 The session belongs to the tenant, and a lease is one transaction in it.
 """
 
-from __future__ import annotations
-
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools.isolation.objects import ObjectFacts, execute, sql

@@ -7,8 +7,6 @@ as bytes, and no Postgres function that looks at characters touches them.
 
 # ruff: noqa: S608 - what is put into queries are expressions of this file
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The per_database strategy: a login role and a database of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from app.domain.desired_state import Tenant

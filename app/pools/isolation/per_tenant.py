@@ -1,7 +1,5 @@
 """The per_tenant strategy: a login role and a schema of its own in the server's database."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from app.domain.desired_state import Tenant

@@ -1,7 +1,5 @@
 """Repairs what a role did to itself or to its objects, or what an earlier version left undone."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar

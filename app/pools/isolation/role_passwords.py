@@ -9,8 +9,6 @@ have one iteration and a login costs half. Passwords of applications or people g
 default number; pgjdbc refuses fewer.
 """
 
-from __future__ import annotations
-
 import base64
 import hmac
 

@@ -4,8 +4,6 @@ Row-level security on `current_setting('app.tenant_id', true)` protects trusted 
 WHERE. It does not protect against hostile SQL.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from app.domain.desired_state import Tenant

@@ -1,7 +1,5 @@
 """The interface of a strategy: a tenant's login, its objects, and what surrounds a lease."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace

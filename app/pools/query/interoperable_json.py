@@ -1,7 +1,5 @@
 """Whether JSON from Postgres is JSON that every parser accepts (RFC 7493, I-JSON)."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Generator

@@ -1,7 +1,5 @@
 """A statement from JSON to JSON: its parameters and its results are JSON values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

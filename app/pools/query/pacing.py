@@ -1,7 +1,5 @@
 """Long work in short steps: between two steps the event loop runs other tasks."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence

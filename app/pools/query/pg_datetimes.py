@@ -4,8 +4,6 @@ They stay text, because Python's types are limited to the years 1 to 9999, and h
 24:00 and no infinity. Values outside the standards stay as Postgres writes and reads them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 

@@ -5,8 +5,6 @@ so that the joiner can pause between them; an empty piece also allows a pause. T
 output of Postgres' types with `statement.OUTPUT_SETTINGS`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from json.encoder import encode_basestring

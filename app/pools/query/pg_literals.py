@@ -3,8 +3,6 @@
 Postgres refuses values that do not fit, such as 7.5 for an integer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from json.encoder import encode_basestring
 from typing import NoReturn

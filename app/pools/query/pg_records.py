@@ -4,8 +4,6 @@ Postgres itself formats the fields' values: we send its binary values back as pa
 returns them as text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator
 from typing import TypeAlias
 

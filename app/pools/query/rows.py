@@ -1,7 +1,5 @@
 """The rows of a statement as JSON: fetched in batches, never more than fit into a response."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 It does not know HTTP.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ It is prepared, so it is exactly one statement. Parameters and results travel as
 Postgres reads and writes them; no setting of the connection is changed for it.
 """
 
-from __future__ import annotations
-
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """A statement whose values are Postgres' own text, as drivers in other languages read it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Results that do not fit into a response; nearly always, their statement is rolled back."""
 
-from __future__ import annotations
-
 from app.domain.errors import StatementFailed
 
 PROGRAM_LIMIT_EXCEEDED = "54000"

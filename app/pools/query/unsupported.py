@@ -5,8 +5,6 @@ semicolons come before them, and the grammar has no other use for these words th
 hidden behind pages of comments runs, and fails because of its command tag.
 """
 
-from __future__ import annotations
-
 import re
 
 from app.domain.errors import PoolkeeperError, StatementEndedLease, StatementFailed
