@@ -1,7 +1,5 @@
 """Encodes the body of a request as JSON; values that only Python has become text."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from datetime import date, datetime, time

@@ -13,8 +13,6 @@ key in flight) is sent again after the requested time. A request whose connectio
 again once, if that is safe; idempotency keys make actions safe to repeat.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator

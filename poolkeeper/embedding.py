@@ -10,8 +10,6 @@ The settings are those of `poolkeeper serve`, and the same tasks run in the back
 the API, which the application may mount. A second process on the same catalog refuses to start.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 

@@ -1,7 +1,5 @@
 """Exceptions of the clients."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

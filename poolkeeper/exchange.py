@@ -3,8 +3,6 @@
 A client sends the request of an `Exchange`, and gives it the response or the failure.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,13 +1,11 @@
 """`poolkeeper credentials`: users and passwords with which applications connect as a tenant."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from app.cli.client.api_client import ApiError, path_segment
+from app.cli.client.api_client import ApiClient, ApiError, Document, path_segment
 from app.cli.client.completion import credential_names
 from app.cli.client.exit_status import ExitStatus
 from app.cli.client.output import print_note
@@ -21,9 +19,6 @@ from app.cli.client.service_command import (
 from app.cli.client.session import Session
 from app.cli.client.table import ALWAYS, WIDE, age, text
 from app.cli.client.times import ExpiresOption, expiry
-
-if TYPE_CHECKING:
-    from app.cli.client.api_client import ApiClient, Document
 
 COLUMNS = (
     text("NAME", "name", ALWAYS),

@@ -1,14 +1,12 @@
 """`poolkeeper nodes`: PgBouncer nodes, through which applications connect."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from app.cli.client.api_client import path_segment
+from app.cli.client.api_client import Document, path_segment
 from app.cli.client.completion import node_names
 from app.cli.client.service_command import (
     ChangeCommand,
@@ -20,9 +18,6 @@ from app.cli.client.service_command import (
 )
 from app.cli.client.session import Session
 from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Details, Item, age, number, prose, text
-
-if TYPE_CHECKING:
-    from app.cli.client.api_client import Document
 
 
 def _state(node: Item) -> str:

@@ -1,14 +1,12 @@
 """`poolkeeper pools`: list, show, resize, and the operations on one pool."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from app.cli.client.api_client import ApiError, path_segment
+from app.cli.client.api_client import ApiClient, ApiError, Document, path_segment
 from app.cli.client.completion import pool_names
 from app.cli.client.exit_status import ExitStatus
 from app.cli.client.output import print_note
@@ -36,9 +34,6 @@ from app.cli.client.table import (
     wait_of,
     waiting,
 )
-
-if TYPE_CHECKING:
-    from app.cli.client.api_client import ApiClient, Document
 
 Order = Literal["pool_id", "-waiting", "-wait_p99_ms", "-active", "-size"]
 PoolArgument = Annotated[

@@ -1,12 +1,10 @@
 """`poolkeeper recommendations`: list, show, apply or dismiss recommendations."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from app.cli.client.api_client import path_segment
+from app.cli.client.api_client import ApiClient, Document, path_segment
 from app.cli.client.completion import recommendation_ids
 from app.cli.client.evidence import evidence_of
 from app.cli.client.service_command import (
@@ -29,9 +27,6 @@ from app.cli.client.table import (
     prose,
     text,
 )
-
-if TYPE_CHECKING:
-    from app.cli.client.api_client import ApiClient, Document
 
 PATH = "/v1/recommendations"
 Status = Literal["open", "applied", "dismissed", "superseded", "expired", "undone", "all"]

@@ -1,12 +1,10 @@
 """`poolkeeper stats`: statistics of all tenants, of one, and its history."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from app.cli.client.api_client import path_segment
+from app.cli.client.api_client import Document, path_segment
 from app.cli.client.service_command import ListCommand, ShowCommand, TenantArgument, resource
 from app.cli.client.table import (
     ALWAYS,
@@ -22,9 +20,6 @@ from app.cli.client.table import (
     waiting,
 )
 from app.cli.client.times import TIMES, point_in_time
-
-if TYPE_CHECKING:
-    from app.cli.client.api_client import Document
 
 COLUMNS = (
     text("TENANT", "tenant", ALWAYS),

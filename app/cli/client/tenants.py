@@ -1,14 +1,12 @@
 """`poolkeeper tenants`: list, show, create, change, provision, rotate, delete."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from app.cli.client.api_client import ApiError, path_segment
+from app.cli.client.api_client import ApiClient, ApiError, Document, path_segment
 from app.cli.client.completion import server_names
 from app.cli.client.exit_status import confirm
 from app.cli.client.service_command import (
@@ -36,9 +34,6 @@ from app.cli.client.table import (
     text,
     waiting,
 )
-
-if TYPE_CHECKING:
-    from app.cli.client.api_client import ApiClient, Document
 
 Mode = Literal["off", "recommend", "apply"]
 Strategy = Literal["shared", "per_tenant", "per_database"]

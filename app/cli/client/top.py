@@ -1,21 +1,17 @@
 """`poolkeeper top`: a live screen of servers, pools and tenants."""
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from app.cli.client.api_client import ApiClient
 from app.cli.client.live.drawing import Line, draw_list, draw_tenant, footer
 from app.cli.client.live.feed import Feed, News
 from app.cli.client.live.screens import ListScreen, Screens, TenantScreen
 from app.cli.client.live.terminal import Terminal
 from app.cli.client.session import Session
 from app.text.wrapping import terminal_width
-
-if TYPE_CHECKING:
-    from app.cli.client.api_client import ApiClient
 
 # Rows with `--once`, and lines around the rows of a list.
 _ROWS = 50

@@ -1,20 +1,16 @@
 """`poolkeeper usage`: which tenants held connections, and for how long."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from app.cli.client.api_client import ApiClient, Document
 from app.cli.client.output import print_note
 from app.cli.client.service_command import ListCommand, resource
 from app.cli.client.session import Session
 from app.cli.client.table import ALWAYS, USUALLY, WIDE, Table, counted, number, text
 from app.cli.client.times import TIMES, point_in_time
-
-if TYPE_CHECKING:
-    from app.cli.client.api_client import ApiClient, Document
 
 PATH = "/v1/usage"
 # The most groups in one response.

@@ -1,12 +1,11 @@
 """Draws a screen as lines that fit the terminal: service, servers, and a list or a tenant."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from app.cli.client.api_client import Document
+from app.cli.client.live.feed import Found, News
 from app.cli.client.live.queries import Listing, TenantReport
 from app.cli.client.live.screens import ListScreen, TenantScreen
 from app.cli.client.table import (
@@ -22,10 +21,6 @@ from app.cli.client.table import (
 )
 from app.text.printable import printable
 from app.text.wrapping import shortened, wrapped
-
-if TYPE_CHECKING:
-    from app.cli.client.api_client import Document
-    from app.cli.client.live.feed import Found, News
 
 _NARROW = 100
 _WELL = frozenset({"joining", "ready", "draining"})

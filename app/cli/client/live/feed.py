@@ -1,21 +1,15 @@
 """Fetches the screen's data in the background, so that a slow service never blocks the keys."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Condition, Thread
 from time import monotonic
-from typing import TYPE_CHECKING
 
-from app.cli.client.api_client import ApiError
+from app.cli.client.api_client import ApiClient, ApiError
+from app.cli.client.live.queries import Listing, ListQuery, TenantQuery, TenantReport
 
-if TYPE_CHECKING:
-    from app.cli.client.api_client import ApiClient
-    from app.cli.client.live.queries import Listing, ListQuery, TenantQuery, TenantReport
-
-    Query = ListQuery | TenantQuery
-    Found = Listing | TenantReport
+Query = ListQuery | TenantQuery
+Found = Listing | TenantReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-from app.cli.client.api_client import path_segment
+from app.cli.client.api_client import ApiClient, Document, path_segment
 from app.cli.client.nodes import COLUMNS as NODE_COLUMNS
 from app.cli.client.nodes import TENANT_COLUMNS as NODE_TENANT_COLUMNS
 from app.cli.client.nodes import sum_of
@@ -23,9 +23,6 @@ from app.cli.client.table import (
     wait_cause,
     waiting,
 )
-
-if TYPE_CHECKING:
-    from app.cli.client.api_client import ApiClient, Document
 
 _POOL_FIELDS = (
     "pool_id,tenant,shared,server,state,pause,desired,size,active,waiting,waiting_on_nodes,wait_p99_ms,tenants,"

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import NOT_FOUND, SERVICE_UNAVAILABLE
-from typing import TYPE_CHECKING
 
-from app.cli.client.api_client import ApiError, path_segment
-
-if TYPE_CHECKING:
-    from app.cli.client.api_client import ApiClient, Document
-    from app.cli.client.live.lists import LiveRows
+from app.cli.client.api_client import ApiClient, ApiError, Document, path_segment
+from app.cli.client.live.lists import LiveRows
 
 _MOST_ROWS = 500
 _REFUSALS = 5

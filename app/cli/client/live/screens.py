@@ -1,15 +1,10 @@
 """The state of what the screen shows, and how keys change it; pure."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from app.cli.client.live.feed import Found, Query
 from app.cli.client.live.lists import LiveRows, NodeRows, PoolRows
 from app.cli.client.live.queries import Listing, ListQuery, TenantQuery
-
-if TYPE_CHECKING:
-    from app.cli.client.live.feed import Found, Query
 
 _LONGEST_SEARCH = 48
 

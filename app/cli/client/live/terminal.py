@@ -1,7 +1,5 @@
 """The terminal while `top` uses it: reads keys, draws screens, and restores it at the end."""
 
-from __future__ import annotations
-
 import os
 import re
 import select
@@ -11,10 +9,8 @@ import termios
 import tty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from app.cli.client.live.drawing import Line
+from app.cli.client.live.drawing import Line
 
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"  # other screen, no cursor, no wrapping
 _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
