@@ -1,7 +1,5 @@
 """Nobody writes another object's attributes: classes have methods for what others may do."""
 
-from __future__ import annotations
-
 import ast
 from collections import defaultdict
 from collections.abc import Iterator

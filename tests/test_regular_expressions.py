@@ -6,8 +6,6 @@ that match the same characters follow each other, a short text takes for ever.
 
 # mypy: disable-error-code="import-untyped,attr-defined"
 
-from __future__ import annotations
-
 import ast
 import builtins
 import importlib

@@ -1,12 +1,10 @@
 """An operation is a plan and its execution, under a lock; a dry run returns the plan."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from app.domain.errors import Unavailable
@@ -25,7 +23,7 @@ class PlanFor(Plan, Generic[T]):
     subject: T
 
     @classmethod
-    def of(cls, subject: T, *parts: Plan) -> PlanFor[T]:
+    def of(cls, subject: T, *parts: Plan) -> Self:
         """Join all *parts* into one plan, in their order."""
         whole = sum(parts, Plan())
         return cls(

@@ -33,7 +33,6 @@ class TimeSlices:
     """
 
     def __init__(self) -> None:
-        """Start the first slice."""
         self.worked = 0.0
         self._began = monotonic()
 

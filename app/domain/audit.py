@@ -1,12 +1,10 @@
 """Audit events: who changed what, when, why, from what to what."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +49,7 @@ class Origin(StrEnum):
     """The service itself: it evicted a pool, or applied a recommendation."""
 
     @classmethod
-    def of(cls, actor: Actor) -> Origin:
+    def of(cls, actor: Actor) -> Self:
         return cls.SERVICE if actor.name in _SERVICE_NAMES else cls.REQUEST
 
 

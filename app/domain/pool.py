@@ -4,8 +4,6 @@ Values only, in psycopg_pool's vocabulary (min_size, max_size, waiting). Nothing
 closes or measures anything.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -165,12 +163,12 @@ class PoolMetrics:
     active_connections: int
     waiting_requests: int
 
-    def with_waiting(self, more: int) -> PoolMetrics:
+    def with_waiting(self, more: int) -> Self:
         """The same with *more* waiting callers."""
         return replace(self, waiting_requests=self.waiting_requests + more) if more else self
 
     @classmethod
-    def total(cls, pools: Iterable[PoolMetrics]) -> PoolMetrics:
+    def total(cls, pools: Iterable[Self]) -> Self:
         """The sum over several pools."""
         known = list(pools)
         return cls(
@@ -195,7 +193,7 @@ class Percentiles:
     p99_ms: float | None = None
 
     @classmethod
-    def worst(cls, pools: Iterable[Percentiles]) -> Percentiles:
+    def worst(cls, pools: Iterable[Self]) -> Self:
         known = list(pools)
         return cls(
             p50_ms=max((each.p50_ms for each in known if each.p50_ms is not None), default=None),

@@ -1,11 +1,9 @@
 """A stored recommendation and its lifecycle."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 from uuid import UUID
 
 from app.domain.advisor import Placement, PoolSizingRecommendation
@@ -79,7 +77,7 @@ class Recommendation:
         """
         return self.pool_id if self.placement is None else f"placement:{self.tenant}"
 
-    def closed(self, status: RecommendationStatus, by: str, at: datetime) -> Recommendation:
+    def closed(self, status: RecommendationStatus, by: str, at: datetime) -> Self:
         """The same recommendation, closed by the actor named *by*."""
         return replace(self, status=status, closed_by=by, closed_at=at)
 

@@ -53,7 +53,6 @@ class ConnectLimiter:
     """
 
     def __init__(self, limit: int = 4, clock: Clock | None = None, *, long: float = _LONG) -> None:
-        """Start with all slots free."""
         self.limit = limit
         self.busy = 0
         self._clock = clock or LoopClock()

@@ -375,13 +375,8 @@ class TenantPoolManager:
 
         It continues if the caller is cancelled: a half drained pool would refuse callers for ever.
         """
-        return await asyncio.shield(self._evict_later(pool, reason, deadline))
-
-    def _evict_later(
-        self, pool: Pool, reason: EvictionReason, deadline: float
-    ) -> asyncio.Task[Eviction]:
         name = f"pool {pool.pool_id}: evict, {reason}"
-        return self._in_background(self._evict(pool, reason, deadline), name)
+        return await asyncio.shield(self._in_background(self._evict(pool, reason, deadline), name))
 
     async def _evict(self, pool: Pool, reason: EvictionReason, deadline: float) -> Eviction:
         registry = self._registries[pool.config.strategy]

@@ -1,10 +1,9 @@
 """The rights that the service's role needs on a declared server, with the SQL that grants them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import asyncpg
 
@@ -83,7 +82,7 @@ class AdminFacts:
     other_open_databases: Sequence[str]
 
     @classmethod
-    async def read(cls, connection: asyncpg.Connection, *, catalog: str | None) -> AdminFacts:
+    async def read(cls, connection: asyncpg.Connection, *, catalog: str | None) -> Self:
         """Ask the server.
 
         *catalog* is the catalog's database there, which the service closes to others.

@@ -1,8 +1,7 @@
 """The limits that a Postgres server reports."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import asyncpg
 
@@ -50,7 +49,7 @@ class ServerLimits:
     search_path: str | None = None
 
     @classmethod
-    async def read(cls, connection: asyncpg.Connection) -> ServerLimits:
+    async def read(cls, connection: asyncpg.Connection) -> Self:
         """Read them from the server.
 
         Raises:

@@ -21,7 +21,6 @@ class Smoothed:
     __slots__ = ("deviation", "mean")
 
     def __init__(self) -> None:
-        """Start without history."""
         self.mean = self.deviation = 0.0
 
     def note(self, seconds: float) -> None:

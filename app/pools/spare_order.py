@@ -20,7 +20,6 @@ class SpareOrder(Generic[P]):
     """
 
     def __init__(self) -> None:
-        """Start empty."""
         self._at: dict[P, float] = {}
         self._heap: list[tuple[float, int, P]] = []
         self._number = count()

@@ -1,7 +1,5 @@
 """A creation whose commit was not confirmed can be repeated, and still only one caller wins."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 

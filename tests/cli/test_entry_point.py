@@ -1,7 +1,5 @@
 """The entry point: imports, full disks, closed streams; options before a command."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """`poolkeeper simulate` prints figures, or an error in one sentence with status 2."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The clients of the API with a running service, and how they report failures."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import json

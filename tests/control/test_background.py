@@ -1,7 +1,5 @@
 """Background loops: a failed tick ends none, a dead loop is reported; no test waits for real."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 

@@ -1,7 +1,5 @@
 """An operation: its plan changes nothing, and its execution follows a plan made under the lock."""
 
-from __future__ import annotations
-
 import asyncio
 from functools import partial
 

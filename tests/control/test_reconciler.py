@@ -1,7 +1,5 @@
 """The reconciler finishes what a crash or an outage interrupted."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace

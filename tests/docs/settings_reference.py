@@ -1,7 +1,5 @@
 """Prints docs/settings.md from the fields of the settings."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from enum import Enum

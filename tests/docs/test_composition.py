@@ -1,7 +1,5 @@
 """The files for containers: docker-compose.yml and deploy/, checked without running them."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The isolation policy: a thing has the same cause for all tenants, another thing another."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

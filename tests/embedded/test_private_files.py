@@ -1,7 +1,5 @@
 """A file with a secret is complete or absent: on a full disk, and after a crash of the machine."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The catalog is restored from a backup: agents of nodes go on, whatever it has of them."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A tenant's database is locked, as while it is copied: its new logins hang, and no others."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -1,7 +1,5 @@
 """This process cannot open another descriptor: open ones work, and Postgres is not blamed."""
 
-from __future__ import annotations
-
 import os
 import resource
 from collections.abc import Iterator

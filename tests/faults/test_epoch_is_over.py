@@ -1,7 +1,5 @@
 """Another epoch has begun: whatever an instance still does, it writes nothing to the catalog."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import pytest

@@ -3,8 +3,6 @@
 `make chaos` injects many in random order and prints what it sees.
 """
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """Postgres' lock table is full, so nobody can log in: open connections work."""
 
-from __future__ import annotations
-
 import asyncpg
 import pytest
 

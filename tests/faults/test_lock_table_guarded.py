@@ -1,7 +1,5 @@
 """One tenant takes locks by the hundred: the others go on, and it is stopped and told why."""
 
-from __future__ import annotations
-
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator

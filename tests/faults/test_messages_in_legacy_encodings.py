@@ -1,7 +1,5 @@
 """A server reports errors in ISO-8859-1, as it does until it knows the client's encoding."""
 
-from __future__ import annotations
-
 import pytest
 
 from app.domain.errors import TenantLoginFailed

@@ -1,7 +1,5 @@
 """The server's name cannot be resolved for a while: open connections work."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator

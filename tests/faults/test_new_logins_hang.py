@@ -1,7 +1,5 @@
 """New logins hang, open connections work: who has one is served, who needs one gets an error."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack

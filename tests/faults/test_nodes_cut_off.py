@@ -1,7 +1,5 @@
 """The network between a node's agent and the service drops everything, both ways or one way."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path

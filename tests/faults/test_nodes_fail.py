@@ -1,7 +1,5 @@
 """A node's parts fail one after the other: applications go on, within the budget."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A declared server, or the catalog's, is a PgBouncer: it is refused in a sentence."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The primary comes back as a standby: it is recognized, left, and used again when promoted."""
 
-from __future__ import annotations
-
 import pytest
 
 from app.domain.errors import ReadOnly, ServerUnavailable

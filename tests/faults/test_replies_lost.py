@@ -1,7 +1,5 @@
 """Replies that are lost on the way: what a request writes is stored at most once."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path

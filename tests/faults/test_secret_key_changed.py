@@ -1,7 +1,5 @@
 """Another secret key, as docs/operations.md says: no tenant can log in until it is rotated."""
 
-from __future__ import annotations
-
 from tests.fixtures.app import ApiWith, ok, problem
 
 

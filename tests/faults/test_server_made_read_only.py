@@ -1,7 +1,5 @@
 """A provider makes the server read-only, as while a disk is full: no lease writes."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The server's name has several addresses, and the first of them does not work."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable

@@ -1,7 +1,5 @@
 """One size for this service and two nodes: Postgres never sees more while load moves."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping

@@ -1,7 +1,5 @@
 """The server's host is the directory of a Unix socket."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

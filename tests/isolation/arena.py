@@ -1,7 +1,5 @@
 """Two tenants of each strategy on one database: mallory attacks, alice has a secret."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Schemas for extensions: every per_tenant tenant can use them, and creates nothing there."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What tenants see of each other besides rows, as docs/guarantees.md says."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 

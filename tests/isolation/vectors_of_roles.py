@@ -1,7 +1,5 @@
 """Attacks on roles: becoming another one, keeping one, getting more of one."""
 
-from __future__ import annotations
-
 from contextlib import AsyncExitStack
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Attacks on others' data: rows, large objects, statistics, functions, triggers."""
 
-from __future__ import annotations
-
 from tests.isolation.arena import PER_DATABASE, PER_TENANT, SECRET, SHARED, Arena
 from tests.isolation.vector import (
     OWN_HELD,

@@ -1,7 +1,5 @@
 """Attacks through a session: leaving the lease, and leaving something to the next borrower."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace

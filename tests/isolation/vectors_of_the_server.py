@@ -1,7 +1,5 @@
 """Attacks on what all tenants of a server share: sessions, databases, files, the server itself."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.fixtures.waiting import eventually

@@ -1,7 +1,5 @@
 """The shipped alerts and dashboards: each expression parses, and reads what the service has."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -1,7 +1,5 @@
 """An instance that stops hands over: long requests do not delay short ones."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field

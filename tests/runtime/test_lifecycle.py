@@ -1,7 +1,5 @@
 """An instance becomes active, and ends, whatever it waits for."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress

@@ -1,7 +1,5 @@
 """The PgBouncer node in the service's own process, if a PgBouncer is installed."""
 
-from __future__ import annotations
-
 import socket
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The log: one event per line from every source, and never a local variable."""
 
-from __future__ import annotations
-
 import json
 import logging
 import warnings

@@ -1,7 +1,5 @@
 """A start that cannot succeed: one sentence that says why, exit status 1, no traceback."""
 
-from __future__ import annotations
-
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator

@@ -1,7 +1,5 @@
 """The settings: defaults, precedence of sources, and errors."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import httpx

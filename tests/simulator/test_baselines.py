@@ -1,7 +1,5 @@
 """Other rules are modelled as their authors describe them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The simulated server does what queueing theory and the real pools' rules say."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from random import Random
 

@@ -1,7 +1,5 @@
 """A simulation adds up, repeats itself, and drives the shipped advisor."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

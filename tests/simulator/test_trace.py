@@ -1,7 +1,5 @@
 """A trace is read literally, or refused in a sentence."""
 
-from __future__ import annotations
-
 import pytest
 
 from app.domain.errors import InvalidInput

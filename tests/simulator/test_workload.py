@@ -1,7 +1,5 @@
 """Requests follow their rates, and nothing else."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from math import sqrt
 from statistics import fmean, pvariance

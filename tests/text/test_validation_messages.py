@@ -1,7 +1,5 @@
 """pydantic's messages in words for people who do not write Python."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime
 from enum import StrEnum

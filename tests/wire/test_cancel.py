@@ -1,7 +1,5 @@
 """A statement is cancelled where it runs, wherever its host's name leads by then."""
 
-from __future__ import annotations
-
 import socket
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """One of several ways is taken, and nothing is left of the others."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import cast
 

@@ -1,7 +1,5 @@
 """Names are resolved outside of the event loop, and independently of each other."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from threading import Event, active_count

@@ -1,8 +1,7 @@
 """The principal of a request: who sent it, and what they may access."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 from app.api.auth.api_key import ApiKey, KeyScope
 
@@ -28,7 +27,7 @@ class Principal:
     requests_per_second: int | None = None
 
     @classmethod
-    def of_key(cls, key: ApiKey) -> Principal:
+    def of_key(cls, key: ApiKey) -> Self:
         return cls(
             name=key.name,
             scopes=key.all_scopes,

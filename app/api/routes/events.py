@@ -1,12 +1,10 @@
 """The audit trail, newest first. Events that are not stored yet are served from memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
@@ -70,7 +68,7 @@ class EventView(BaseModel):
     )
 
     @classmethod
-    def of(cls, event: AuditEvent) -> EventView:
+    def of(cls, event: AuditEvent) -> Self:
         actor = {"actor": event.actor.name, "request_id": event.actor.request_id}
         return cls(**asdict(event) | actor)
 

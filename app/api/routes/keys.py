@@ -1,8 +1,7 @@
 """The API keys: their names and what they permit. A key itself is stored nowhere."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
+from typing import Self
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -36,7 +35,7 @@ class KeyView(BaseModel):
     )
 
     @classmethod
-    def of(cls, key: ApiKey) -> KeyView:
+    def of(cls, key: ApiKey) -> Self:
         expired = key.expires_at is not None and key.expires_at <= datetime.now(UTC)
         return cls(**key.model_dump(exclude={"id", "sha256"}), expired=expired)
 

@@ -1,10 +1,8 @@
 """The advisor's recommendations: list, apply and dismiss them."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -136,7 +134,7 @@ class RecommendationView(BaseModel):
     )
 
     @classmethod
-    def of(cls, recommendation: Recommendation) -> RecommendationView:
+    def of(cls, recommendation: Recommendation) -> Self:
         values = asdict(recommendation) | advice_fields(recommendation.advice)
         return cls(pool=values.pop("pool_id"), kind=recommendation.kind, **values)
 

@@ -1,10 +1,8 @@
 """The advisor's advice as the API shows it, with its evidence."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field
 
@@ -116,7 +114,7 @@ class AdviceView(BaseModel):
     )
 
     @classmethod
-    def of(cls, latest: PoolAdvice, principal: Principal) -> AdviceView:
+    def of(cls, latest: PoolAdvice, principal: Principal) -> Self:
         """Show it without names of pools that the principal cannot access."""
         advice = latest.advice
         is_of_others = advice.reason_code is ReasonCode.HELD_FOR_TRIAL and principal.tenants

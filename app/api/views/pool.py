@@ -3,12 +3,10 @@
 It is read from memory only, so that it can be shown while the catalog is unreachable.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from datetime import datetime
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -60,7 +58,7 @@ class PauseView(BaseModel):
     by: str = Field(description="The actor that paused it, as in its event.", examples=["ops"])
 
     @classmethod
-    def of(cls, pause: Pause | None) -> PauseView | None:
+    def of(cls, pause: Pause | None) -> Self | None:
         return cls(since=pause.since, by=pause.by) if pause else None
 
 
@@ -78,7 +76,7 @@ class PoolRecommendation(BaseModel):
     )
 
     @classmethod
-    def of(cls, found: Recommendation | None, principal: Principal) -> PoolRecommendation | None:
+    def of(cls, found: Recommendation | None, principal: Principal) -> Self | None:
         """None if there is none that the principal can access."""
         if found is None or not principal.can_access(found.tenant):
             return None
@@ -108,7 +106,7 @@ class PoolSummary(_PoolNow):
     """A summary of a pool that is open, paused, or awaited by callers."""
 
     @classmethod
-    def of(cls, manager: TenantPoolManager, pool_id: str) -> PoolSummary | None:
+    def of(cls, manager: TenantPoolManager, pool_id: str) -> Self | None:
         """The pool with that id; None if it has just closed."""
         desired, metrics = manager.desired.get(pool_id), manager.pool_metrics(pool_id)
         pause, state = desired.pause if desired else None, manager.pool_state(pool_id)
@@ -185,7 +183,7 @@ class PoolView(_PoolNow):
         waiting_on_nodes: int,
         recommendation: Recommendation | None,
         stale: bool,
-    ) -> PoolView:
+    ) -> Self:
         """*tenants*: how many of its tenants the principal can access."""
         is_shared = pool.strategy is PoolStrategy.SHARED
         return cls(

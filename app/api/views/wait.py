@@ -1,6 +1,6 @@
 """What callers wait for, in the API."""
 
-from __future__ import annotations
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +30,6 @@ class WaitView(BaseModel):
     )
 
     @classmethod
-    def of(cls, wait: Wait | None) -> WaitView | None:
+    def of(cls, wait: Wait | None) -> Self | None:
         """None if nobody waits."""
         return None if wait is None else cls.model_validate(wait)

@@ -59,8 +59,6 @@ class AdvisedPool:
 
 
 class AdvisedPools:
-    """All advised pools."""
-
     def __init__(
         self, manager: TenantPoolManager, loads: NodeLoads, *, idle_places: Callable[[str], int]
     ) -> None:

@@ -38,8 +38,6 @@ class _MadeEntry:
 
 
 class NodeFeed:
-    """The configurations of all nodes."""
-
     def __init__(
         self,
         fleet: Fleet,

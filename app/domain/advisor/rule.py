@@ -14,14 +14,11 @@ class SizingRule(Protocol[Memory]):
     @property
     def name(self) -> str:
         """Its name in the API and the catalog."""
-        ...
 
     def initial_memory(self) -> Memory:
         """The memory of a pool never seen before."""
-        ...
 
     def advise(
         self, memory: Memory, seen: PoolObservation
     ) -> tuple[PoolSizingRecommendation, Memory]:
         """Recommend a size, and return the new memory; deterministic."""
-        ...

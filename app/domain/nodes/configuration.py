@@ -3,10 +3,9 @@
 The agent pulls it from the service. It contains passwords of roles: never log or cache it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from app.domain.nodes.allotment import Allotment
 
@@ -95,7 +94,7 @@ class NodeConfiguration:
         """
         return max(1, min(entry.size, self.servers[entry.server].allotment.connections))
 
-    def with_allotments(self, allotments: Mapping[str, Allotment]) -> NodeConfiguration:
+    def with_allotments(self, allotments: Mapping[str, Allotment]) -> Self:
         """Take the later allotment for each server; ignore unknown servers."""
         servers = {
             name: replace(server, allotment=allotments[name])

@@ -1,8 +1,7 @@
 """A tenant's load on nodes, at one moment and between two moments."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 from app.domain.histogram import Histogram
 from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
@@ -53,7 +52,7 @@ class LoadOnNodes:
     hold: Histogram
 
     @classmethod
-    def between(cls, before: LoadReading, after: LoadReading) -> LoadOnNodes:
+    def between(cls, before: LoadReading, after: LoadReading) -> Self:
         """The load between two readings, oldest first."""
         seconds = after.at - before.at
         added = after.totals.since(before.totals)

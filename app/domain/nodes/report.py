@@ -1,9 +1,8 @@
 """What an agent reports every second: the configuration in force on its node, and measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from app.domain.nodes.estimates import WAIT_CLASSES, EntryTotals
 from app.domain.nodes.gate import EntryState
@@ -110,7 +109,7 @@ class NodeReport:
     def __post_init__(self) -> None:
         _check_connections(sum(map(len, self.backends.values())))
 
-    def is_newer_than(self, other: NodeReport) -> bool:
+    def is_newer_than(self, other: Self) -> bool:
         """Whether it was made later. A report that arrives late must change nothing."""
         return (self.session, self.sequence) > (other.session, other.sequence)
 

@@ -7,11 +7,10 @@ for a tenant has a comment with the tenant's uid, its mark; an object without it
 
 # ruff: noqa: S608 - what is put into queries is of this file
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import asyncpg
 
@@ -151,9 +150,7 @@ class ObjectFacts:
     can_grant_public_schema: bool
 
     @classmethod
-    async def read(
-        cls, connection: asyncpg.Connection, name: str, marks: Sequence[str]
-    ) -> ObjectFacts:
+    async def read(cls, connection: asyncpg.Connection, name: str, marks: Sequence[str]) -> Self:
         [row] = await connection.fetch(_FACTS, name, marks, TENANT_MARK, SHARED_MARK)
         return cls(**row)
 

@@ -7,12 +7,11 @@ itself. If the statement only reads, and returned few rows last time, its lease 
 round trip; if there are more rows now, it is run again too.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from sys import getsizeof
+from typing import Self
 
 from pydantic_core import to_json
 
@@ -56,7 +55,7 @@ class Description:
     _source: tuple[bytes, bytes | None]
 
     @classmethod
-    def of(cls, reply: Reply, types: Mapping[int, PgType]) -> Description:
+    def of(cls, reply: Reply, types: Mapping[int, PgType]) -> Self:
         """Read it from the *reply* to a statement's opening.
 
         *types* has all types that it names.

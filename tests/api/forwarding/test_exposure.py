@@ -1,7 +1,5 @@
 """No standby forwards passwords in clear if the client's own connection is private."""
 
-from __future__ import annotations
-
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute

@@ -1,7 +1,5 @@
 """A standby between a client and the active instance changes nothing that either of them sees."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

@@ -1,7 +1,5 @@
 """A standby answers an orchestrator's probes itself, and takes over."""
 
-from __future__ import annotations
-
 import socket
 from contextlib import AsyncExitStack
 from pathlib import Path

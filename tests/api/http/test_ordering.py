@@ -1,7 +1,5 @@
 """Lists sorted by a number: each page begins after the previous one, or at an offset from there."""
 
-from __future__ import annotations
-
 import pytest
 
 from app.api.http.ordering import Order

@@ -1,7 +1,5 @@
 """The tenants of a node over HTTP: sorted, searched, page by page."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from app.domain.nodes.documents import as_document

@@ -1,7 +1,5 @@
 """Nodes over HTTP: declared, shown, paused, drained, deleted; and the requests of agents."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """POST /sql as Neon's driver uses it: values, transactions, errors, and who may use it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """POST /sql with anything in its body and its headers: a result or Postgres' error, never a 500."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

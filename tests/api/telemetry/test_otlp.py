@@ -1,7 +1,5 @@
 """Pushing to OpenTelemetry: what a collector gets, and what happens if there is none."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """Requests and their errors go to no OpenTelemetry provider of the process."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 from fastapi import FastAPI

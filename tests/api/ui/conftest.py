@@ -1,7 +1,5 @@
 """One browser for all tests, on the session's event loop; each test has its service and its tab."""
 
-from __future__ import annotations
-
 import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator

@@ -1,7 +1,5 @@
 """Recommendations in a browser: they change all the time, and a click never hits the wrong one."""
 
-from __future__ import annotations
-
 import json
 import re
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Credentials of applications in a browser: created, shown once, revoked."""
 
-from __future__ import annotations
-
 import pytest
 from playwright.async_api import expect
 

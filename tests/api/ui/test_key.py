@@ -1,7 +1,5 @@
 """API keys in a browser: requested, rejected, accepted, and stored in the tab only."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from pathlib import Path
 

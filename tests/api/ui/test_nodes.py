@@ -1,7 +1,5 @@
 """Nodes in a browser: what they show, their operations, and their tenants."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The page's frame in a browser: navigation, outages, keyboard, phone, accessibility."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Periods in the page's addresses, also in a browser of another time zone; and their rates."""
 
-from __future__ import annotations
-
 import re
 
 import httpx

@@ -1,7 +1,5 @@
 """Pools in a browser: each operation, and which tenants it affects."""
 
-from __future__ import annotations
-
 import pytest
 from playwright.async_api import Route, expect
 

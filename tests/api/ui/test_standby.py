@@ -1,7 +1,5 @@
 """The page of a standby, which forwards every request, in a browser."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack

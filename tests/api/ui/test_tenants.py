@@ -1,7 +1,5 @@
 """Tenants in a browser: found, created, changed, deleted."""
 
-from __future__ import annotations
-
 import pytest
 from playwright.async_api import Route, expect
 

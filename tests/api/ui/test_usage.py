@@ -1,7 +1,5 @@
 """Usage and current leases in a browser."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 from playwright.async_api import Route, expect

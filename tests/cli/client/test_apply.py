@@ -1,7 +1,5 @@
 """`poolkeeper apply` against a service: dry runs, order, interruption."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What TAB offers of a running service, and that it offers nothing without one."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Mapping
 from pathlib import Path

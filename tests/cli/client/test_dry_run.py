@@ -1,7 +1,5 @@
 """A dry run of steps that depend on others: judged as if applied, or reported as unknown."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

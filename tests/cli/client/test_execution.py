@@ -1,7 +1,5 @@
 """A plan in progress: concurrency, order, and what is known when it stops."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence

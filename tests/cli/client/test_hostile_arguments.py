@@ -1,7 +1,5 @@
 """Hostile arguments: taken literally, or refused in one sentence."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

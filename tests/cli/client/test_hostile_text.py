@@ -1,7 +1,5 @@
 """Hostile text from a service, and terminals with few characters: commands print plain text."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty

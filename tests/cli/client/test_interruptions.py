@@ -1,7 +1,5 @@
 """Commands that run until Ctrl-C, that ask before a deletion, and that stop half-way."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping, Sequence

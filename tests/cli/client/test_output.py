@@ -1,7 +1,5 @@
 """The formats of every list and every resource, exit statuses, and prefixes of IDs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """What `poolkeeper query` prints at a terminal's width, and about a failed statement."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import pytest

@@ -1,7 +1,5 @@
 """Tables at 80, 120 and 200 columns: numbers and names are whole, columns appear by priority."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import pty

@@ -1,7 +1,5 @@
 """`poolkeeper top` in a real terminal: its screens, keys, sizes, and a service that goes away."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta

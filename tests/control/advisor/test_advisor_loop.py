@@ -1,7 +1,5 @@
 """Recommendations: made, stored, applied by a person or by the advisor itself."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

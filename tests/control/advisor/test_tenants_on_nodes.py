@@ -1,7 +1,5 @@
 """The advisor sizes tenants by their load on nodes and in this process together."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import pytest

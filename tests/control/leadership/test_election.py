@@ -1,7 +1,5 @@
 """Elections on a real catalog: how leadership passes on, and what its loss means."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

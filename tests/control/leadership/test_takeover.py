@@ -1,7 +1,5 @@
 """What a new active instance ends on the servers: its predecessor's connections, and no others."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from math import inf

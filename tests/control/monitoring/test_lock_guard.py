@@ -1,7 +1,5 @@
 """What the lock guard logs of a server whose lock table it cannot read."""
 
-from __future__ import annotations
-
 import pytest
 from structlog.testing import capture_logs
 

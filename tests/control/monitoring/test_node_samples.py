@@ -1,7 +1,5 @@
 """Samples of tenants on nodes can be stored, whatever agents report."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from app.catalog.catalog import Catalog

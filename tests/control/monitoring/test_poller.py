@@ -1,7 +1,5 @@
 """The poller: one report per poll, samples stored, idle pools closed, outages survived."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic

@@ -1,7 +1,5 @@
 """Retention follows the poller: samples become minutes and hours, and old ones are deleted."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 

@@ -1,7 +1,5 @@
 """Declarations of nodes, and what they mean for the tenants that a node serves."""
 
-from __future__ import annotations
-
 from unittest.mock import AsyncMock
 
 import pytest

@@ -1,7 +1,5 @@
 """The configurations of nodes: only their own tenants, and a new version with each change."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Nodes' reports of a tenant are summed over nodes and time, whatever restarts."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

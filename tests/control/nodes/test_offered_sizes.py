@@ -1,7 +1,5 @@
 """Sizes that a node may have in force: many entries change together, each with its own past."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,5 @@
 """One size for this process and all nodes: never exceeded while it moves to the load."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack

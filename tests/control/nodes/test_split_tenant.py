@@ -1,7 +1,5 @@
 """The load of a place: the maximum of the last ten seconds."""
 
-from __future__ import annotations
-
 from app.control.nodes.split_tenant import RecentLoad
 
 

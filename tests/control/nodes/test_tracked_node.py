@@ -1,7 +1,5 @@
 """What the service knows of one node: its tenants' load, from totals of the last minute."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 import pytest

@@ -1,7 +1,5 @@
 """Evict, drain, recycle, check: executed at once and recorded, with or without the catalog."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """Changes of pools: recorded with their event, then carried out."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A pause while the catalog is down: it holds, and is stored and recorded afterwards."""
 
-from __future__ import annotations
-
 from app.domain.desired_state import PoolChange
 from tests.fixtures.control import PERSON, Control
 

@@ -1,7 +1,5 @@
 """Credentials of applications: created, found, used and revoked, also without the catalog."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

@@ -1,7 +1,5 @@
 """Declarations: stored with their event, then known to the manager."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """Deletions: the pool is closed, the login disabled, the record deleted; data stays."""
 
-from __future__ import annotations
-
 import pytest
 
 from app.domain.desired_state import PoolChange

@@ -1,7 +1,5 @@
 """Provisioning: idempotent, repeatable, recorded."""
 
-from __future__ import annotations
-
 import pytest
 
 from app.control.tenants import provisioning

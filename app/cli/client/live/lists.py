@@ -43,7 +43,6 @@ class LiveRows(Protocol):
     @property
     def orders(self) -> Sequence[str]:
         """Sort keys with the API's names; the first is the default."""
-        ...
 
     @property
     def columns(self) -> Sequence[TableColumn]: ...
@@ -52,11 +51,9 @@ class LiveRows(Protocol):
         self, client: ApiClient, *, sort: str, search: str, offset: int, limit: int
     ) -> Document:
         """A part of it: `items`, and the number of all matching items."""
-        ...
 
     def opened(self, item: Document) -> LiveRows | str:
         """What opens with an item: a list, or a tenant."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
