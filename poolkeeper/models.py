@@ -64,7 +64,6 @@ class ActiveInstance(TypedDict):
 class AdviceView(TypedDict):
     """The advisor's latest advice for a pool, its reason included, also for `stable`."""
 
-    at: str
     action: str
     current_size: int
     new_size: int
@@ -75,6 +74,7 @@ class AdviceView(TypedDict):
     estimated: bool
     evidence: dict[str, Any]
     expected: EffectView | None
+    at: str
     idle_seconds: float | None
     warm_size: int
     blocked_by: str | None
@@ -257,9 +257,9 @@ class Evaluation(TypedDict):
     action: str
     current_size: int
     new_size: int
+    wanted: int | None
     reason_code: str
     reason: str
-    wanted: int | None
     confidence: str
     estimated: bool
     evidence: dict[str, Any]

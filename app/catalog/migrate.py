@@ -34,6 +34,7 @@ from app.catalog.requirements import (
 )
 from app.domain.errors import CatalogUnusable, LeadershipLost
 
+_CHECK_DEADLINE = 10.0
 _MIGRATION_LOCK = 1
 _ANOTHER_VERSION = (
     "The catalog's tables were made by another version of Poolkeeper, newer than this one or"
@@ -77,7 +78,7 @@ def check_revision(revision: str | None) -> None:
         raise CatalogUnusable(_ANOTHER_VERSION.format(f"revision {revision} is unknown"))
 
 
-async def check_database(address: CatalogAddress, *, deadline: float = 10.0) -> ServerFacts:
+async def check_database(address: CatalogAddress) -> ServerFacts:
     """Check that a catalog can live there, without changing anything; raises like `migrate`."""
 
     def check(connection: Connection) -> ServerFacts:
@@ -85,9 +86,9 @@ async def check_database(address: CatalogAddress, *, deadline: float = 10.0) -> 
         check_rights(connection, facts)
         return facts
 
-    engine = address.engine(timeout=deadline, poolclass=NullPool)
+    engine = address.engine(timeout=_CHECK_DEADLINE, poolclass=NullPool)
     with translate_outages():
-        async with asyncio.timeout(deadline), engine.connect() as connection:
+        async with asyncio.timeout(_CHECK_DEADLINE), engine.connect() as connection:
             return await connection.run_sync(check)
 
 

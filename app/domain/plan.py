@@ -163,11 +163,11 @@ def plan_close(pool_id: str, metrics: PoolMetrics, deadline: float) -> Plan:
     warnings = []
     if metrics.active_connections and deadline:
         warnings.append(
-            f"{metrics.active_connections} active leases get {deadline:g} s to end; "
-            "after that they are cut."
+            f"Active leases ({metrics.active_connections}) get {deadline:g} s to end; after that "
+            "they are cut."
         )
     if metrics.waiting_requests:
-        warnings.append(f"{metrics.waiting_requests} waiting callers would be refused.")
+        warnings.append(f"Waiting callers ({metrics.waiting_requests}) would be refused.")
     effects = Effects(
         connections_closed=metrics.total_connections, leases_cut=metrics.active_connections
     )

@@ -290,7 +290,7 @@ async def test_a_plan_has_steps_and_effects(api: Api) -> None:
             assert evicting["warnings"] == []
             graceful = ok(await api.client.delete(f"{pool}?dry_run=true"))
             assert graceful["warnings"] == [
-                "1 active leases get 5 s to end; after that they are cut."
+                "Active leases (1) get 5 s to end; after that they are cut."
             ]
             done = ok(await api.client.delete(f"{pool}?mode=force"))
             assert (done["closed"], done["cut"]) == (2, 1)

@@ -3,6 +3,8 @@
 `python -m tests.client.generate` writes them; with `--check` it fails if they are out of date.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import subprocess
@@ -44,6 +46,8 @@ _MODELS = '''"""What the API takes and returns: plain dictionaries, with types.
 Generated from openapi/openapi.json by `make openapi`.
 """
 
+from __future__ import annotations
+
 from typing import Any, Literal, NotRequired, TypedDict
 
 '''
@@ -51,6 +55,8 @@ _REQUESTS = '''"""The requests of the API, for a client to send.
 
 Generated from openapi/openapi.json by `make openapi`.
 """
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack
 

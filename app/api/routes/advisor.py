@@ -12,14 +12,7 @@ from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import Name, RequestBody, examples
 from app.api.http.strict_route import StrictRoute
-from app.api.views.advice import (
-    ConfidenceField,
-    Estimated,
-    Evidence,
-    Expected,
-    Wanted,
-    advice_fields,
-)
+from app.api.views.advice import Advice, advice_fields
 from app.api.views.advisor_config import (
     AdvisorConfigBody,
     DemandConfigView,
@@ -36,8 +29,6 @@ from app.domain.advisor import (
     PoolPressureMonitorConfig,
     PoolSizingAdvisor,
     PoolSizingRecommendation,
-    ReasonCode,
-    ScalingAction,
 )
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.errors import TenantNotFound
@@ -163,19 +154,8 @@ class EvaluateBody(RequestBody):
     )
 
 
-class Evaluation(BaseModel):
+class Evaluation(Advice):
     """The rule's advice for the last sample."""
-
-    action: ScalingAction = Field(examples=["scale_up"])
-    current_size: int = Field(examples=[10])
-    new_size: int = Field(examples=[15])
-    reason_code: ReasonCode = Field(examples=["queue_above_target"])
-    reason: str = Field(examples=["8 requests waiting (threshold 3); grown by 5"])
-    wanted: Wanted
-    confidence: ConfidenceField
-    estimated: Estimated
-    evidence: Evidence
-    expected: Expected
 
 
 @router.get("", dependencies=[REQUIRE_READ], summary="Get the advisor")

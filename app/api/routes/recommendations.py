@@ -22,19 +22,12 @@ from app.api.http.field_types import Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
-from app.api.views.advice import (
-    ConfidenceField,
-    Estimated,
-    Evidence,
-    Expected,
-    Wanted,
-    advice_fields,
-)
+from app.api.views.advice import Advice, advice_fields
 from app.api.views.plan import OperationDep, PlanView
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.advisor.recommendation_applier import RecommendationApplier
-from app.domain.advisor import Placement, ReasonCode, ScalingAction
+from app.domain.advisor import Placement, ScalingAction
 from app.domain.errors import CatalogUnavailable, RecommendationNotFound
 from app.domain.recommendation import (
     Recommendation,
@@ -87,9 +80,7 @@ class PoolMetricsView(BaseModel):
     waiting_requests: int = Field(examples=[8])
 
 
-class RecommendationView(BaseModel):
-    """A recommended size of a pool, or placement of a tenant, with its reason and status."""
-
+class _Identity(BaseModel):
     id: UUID = Field(examples=["3f2b8c1e-9d47-4c5e-8a70-6a1f0b2c3d4e"])
     pool: str = Field(examples=["acme"])
     tenant: str | None = Field(
@@ -104,6 +95,11 @@ class RecommendationView(BaseModel):
         description="The kind of pool that suits the tenant; null for a resize.", examples=[None]
     )
     rule: str = Field(examples=["demand"])
+
+
+class RecommendationView(Advice, _Identity):
+    """A recommended size of a pool, or placement of a tenant, with its reason and status."""
+
     action: ScalingAction = Field(description="`stable` for a placement.", examples=["scale_up"])
     current_size: int = Field(
         description="The size the rule started from: the open connections (hysteresis) or "
@@ -111,15 +107,6 @@ class RecommendationView(BaseModel):
         examples=[5],
     )
     new_size: int = Field(description="The recommended max_size.", examples=[12])
-    wanted: Wanted
-    reason_code: ReasonCode = Field(examples=["demand_above_size"])
-    reason: str = Field(
-        examples=["At 41 leases/s × 150 ms, 5 connections cannot keep up; 12 make under 1 % wait"]
-    )
-    confidence: ConfidenceField
-    estimated: Estimated
-    evidence: Evidence
-    expected: Expected
     max_size: int = Field(description="max_size at the time of the recommendation.", examples=[5])
     metrics: PoolMetricsView = Field(description="The sample behind it.")
     status: RecommendationStatus = Field(examples=["open"])

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, Field
 
@@ -26,46 +26,6 @@ _NAMES: dict[str, Any] = {
     },
 }
 
-Evidence = Annotated[
-    dict[str, int | float | None],
-    Field(
-        description="The numbers behind it; which ones depends on the rule and the reason.",
-        json_schema_extra=_NAMES,
-        examples=[{"offered_load": 6.2, "late_share": 0.08, "events": 412, "needed_size": 12}],
-    ),
-]
-ConfidenceField = Annotated[
-    Confidence, Field(description="How much evidence there is.", examples=["high"])
-]
-Wanted = Annotated[
-    int | None,
-    Field(
-        description="The size that the load requires, before any limit; null when the rule does "
-        "not distinguish it from new_size.",
-        examples=[14],
-    ),
-]
-
-
-Estimated = Annotated[
-    bool,
-    Field(
-        description="Whether part of the load is on nodes, where waits are estimated; `evidence` "
-        "says how much.",
-        examples=[False],
-    ),
-]
-
-
-IdleSeconds = Annotated[
-    float | None,
-    Field(
-        description="Age in seconds from which an idle connection beyond `warm_size` is not worth "
-        "keeping; mode `apply` closes it. Null: as in the settings.",
-        examples=[10.0],
-    ),
-]
-
 
 class EffectView(BaseModel):
     """The expected effect of the advice."""
@@ -82,28 +42,44 @@ class EffectView(BaseModel):
     connections_after: int = Field(examples=[12])
 
 
-Expected = Annotated[
-    EffectView | None, Field(description="Its expected effect; null for `stable`.")
-]
+class Advice(BaseModel):
+    """The size that a rule advises, and why."""
 
-
-class AdviceView(BaseModel):
-    """The advisor's latest advice for a pool, its reason included, also for `stable`."""
-
-    at: datetime = Field(examples=["2026-11-20T09:00:05Z"])
     action: ScalingAction = Field(examples=["stable"])
     current_size: int = Field(examples=[12])
     new_size: int = Field(examples=[12])
-    wanted: Wanted
+    wanted: int | None = Field(
+        description="The size that the load requires, before any limit; null when the rule does "
+        "not distinguish it from new_size.",
+        examples=[14],
+    )
     reason_code: ReasonCode = Field(examples=["size_fits"])
     reason: str = Field(
         examples=["12 connections fit the load, which needs 7, and leave 5 for bursts"]
     )
-    confidence: ConfidenceField
-    estimated: Estimated
-    evidence: Evidence
-    expected: Expected
-    idle_seconds: IdleSeconds
+    confidence: Confidence = Field(description="How much evidence there is.", examples=["high"])
+    estimated: bool = Field(
+        description="Whether part of the load is on nodes, where waits are estimated; `evidence` "
+        "says how much.",
+        examples=[False],
+    )
+    evidence: dict[str, int | float | None] = Field(
+        description="The numbers behind it; which ones depends on the rule and the reason.",
+        json_schema_extra=_NAMES,
+        examples=[{"offered_load": 6.2, "late_share": 0.08, "events": 412, "needed_size": 12}],
+    )
+    expected: EffectView | None = Field(description="Its expected effect; null for `stable`.")
+
+
+class AdviceView(Advice):
+    """The advisor's latest advice for a pool, its reason included, also for `stable`."""
+
+    at: datetime = Field(examples=["2026-11-20T09:00:05Z"])
+    idle_seconds: float | None = Field(
+        description="Age in seconds from which an idle connection beyond `warm_size` is not worth "
+        "keeping; mode `apply` closes it. Null: as in the settings.",
+        examples=[10.0],
+    )
     warm_size: int = Field(
         description="Connections worth keeping although unused: what the load needs.", examples=[7]
     )

@@ -56,7 +56,7 @@ class PlanView(BaseModel):
     plan: list[PlanStepView] = Field(description="In order; empty when nothing would change.")
     effects: PlanEffectsView
     warnings: list[str] = Field(
-        examples=[["1 active leases get 5 s to end; after that they are cut."]]
+        examples=[["Active leases (1) get 5 s to end; after that they are cut."]]
     )
 
 

@@ -12,8 +12,6 @@ durations are less than connections were in use, and the difference is added. Tr
 explain some of it, until they end.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Self
 
