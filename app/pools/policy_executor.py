@@ -36,9 +36,9 @@ from app.pools.waiters import Waiter
 
 # More than the rounding error of a time.
 _TICK = 0.001
-# A kept connection is looked at again no sooner than after this part of a move: usually its pool
-# uses it before, so that most timers of single connections would be in vain.
-_LOOK_AGAIN = 0.25
+# An idle connection that others want is looked at again no sooner than after so many seconds:
+# usually its pool uses it before, so that most timers of single connections would be in vain.
+_LOOK_AGAIN = 0.003
 
 
 class ScheduledConnections(PoolConnections, Protocol):
@@ -91,7 +91,7 @@ class PolicyExecutor(Generic[P]):
             if not actions:
                 break
             changed = self._carry_out(actions, pool)
-        self._recheck_at(None, max(actions.recheck_at, now + self._look_again))
+        self._recheck_at(None, max(actions.recheck_at, now + _LOOK_AGAIN))
 
     def keep_min_size(self, pools: Iterable[P], *, keeps: bool) -> None:
         """Let *pools*, all of this server, keep their min_size, or let others have it by need."""
@@ -140,7 +140,7 @@ class PolicyExecutor(Generic[P]):
         if kept and pool not in self.budget.unsatisfied:
             now = self._clock.time()
             self.budget.spare.bring_forward(pool, now + kept)
-            self._recheck_at(None, now + max(kept, self._look_again))
+            self._recheck_at(None, now + max(kept, _LOOK_AGAIN))
         else:
             self.run(pool)
 
@@ -208,10 +208,6 @@ class PolicyExecutor(Generic[P]):
                 spare.postpone(donor, until)
             else:
                 break
-
-    @property
-    def _look_again(self) -> float:
-        return self.budget.move_seconds * _LOOK_AGAIN
 
     # -- later ---------------------------------------------------------------------------------
 
