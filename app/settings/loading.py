@@ -3,8 +3,6 @@
 Checks what pydantic-settings does not: unknown variables, and unreadable secret files.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """The programs in docs/application.md, run as they are."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

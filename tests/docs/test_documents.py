@@ -11,8 +11,6 @@ A block of ```json or ```text right after it shows the output: names and words m
 numbers may differ, and … stands for anything.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Events, refusals and findings in a browser, and requests copied as curl."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
