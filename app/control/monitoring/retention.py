@@ -24,11 +24,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionReport:
-    """The result of a run: until when each resolution is complete, and the deleted rows."""
+    """The result of a run: until when minutes and hours are complete, and the deleted rows."""
 
     minutes_complete_until: datetime
     hours_complete_until: datetime
-    days_complete_until: datetime
     deleted: int
 
 
@@ -68,7 +67,6 @@ class SampleRetention:
         return RetentionReport(
             minutes_complete_until=minutes,
             hours_complete_until=hours,
-            days_complete_until=days,
             deleted=deleted,
         )
 

@@ -17,6 +17,7 @@ from app.domain.pool import PoolState
 _WAITING = 1.0
 # A stall cannot explain waits that are longer than so many times its own length.
 _OF_A_STALL = 10.0
+_TENTH_OF_A_PERCENT, _HALF_A_PERCENT = 0.001, 0.005
 
 
 class GrowthBlocker(NamedTuple):
@@ -90,7 +91,7 @@ def _of_server(config: DemandConfig, server: ServerLoad) -> GrowthBlocker | None
     if server.idle_in_transaction_share > config.idle_in_transaction_share:
         return GrowthBlocker(
             ReasonCode.IDLE_IN_TRANSACTION,
-            f"{_percent(server.idle_in_transaction_share)} of our connections are idle in "
+            f"{percent(server.idle_in_transaction_share)} of our connections are idle in "
             "transaction; the application holds them without using them",
         )
     if server.cores is not None and server.running >= config.running_per_core * server.cores:
@@ -102,12 +103,12 @@ def _of_server(config: DemandConfig, server: ServerLoad) -> GrowthBlocker | None
     if server.lock_share > config.lock_share:
         return GrowthBlocker(
             ReasonCode.LOCK_CONTENTION,
-            f"{_percent(server.lock_share)} of the database's active connections wait for locks",
+            f"{percent(server.lock_share)} of the database's active connections wait for locks",
         )
     if server.client_write_share > config.client_write_share:
         return GrowthBlocker(
             ReasonCode.SLOW_READER,
-            f"{_percent(server.client_write_share)} of the database's active connections wait for "
+            f"{percent(server.client_write_share)} of the database's active connections wait for "
             "callers to read their results",
         )
     return None
@@ -134,7 +135,12 @@ def is_io_bound(config: DemandConfig, seen: PoolObservation) -> bool:
     return server is not None and server.samples > 0 and server.io_share > config.io_share
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Format a share of 0 to 1; one too small to matter is not written out."""
+    if 0.0 < share < _TENTH_OF_A_PERCENT:
+        return "under 0.1 %"
+    if 0.0 < share < _HALF_A_PERCENT:
+        return f"{share * 100.0:.1g} %"
     return f"{share * 100.0:.0f} %"
 
 

@@ -2,9 +2,7 @@
 
 from app.domain.advisor.assessment import Assessment
 from app.domain.advisor.demand_config import DemandConfig, TrialConfig
-from app.domain.advisor.growth_blockers import GrowthBlocker, counted, growth_blocker
-
-_TENTH_OF_A_PERCENT, _HALF_A_PERCENT = 0.001, 0.005
+from app.domain.advisor.growth_blockers import GrowthBlocker, counted, growth_blocker, percent
 
 
 def with_late_callers(config: DemandConfig, found: Assessment, reason: str) -> str:
@@ -240,12 +238,3 @@ def _span(seconds: float) -> str:
 def _target(share: float) -> str:
     """Format a target share exactly as a person set it."""
     return f"{share * 100.0:.3g} %"
-
-
-def percent(share: float) -> str:
-    """Format a share of 0 to 1; one too small to matter is not written out."""
-    if 0.0 < share < _TENTH_OF_A_PERCENT:
-        return "under 0.1 %"
-    if 0.0 < share < _HALF_A_PERCENT:
-        return f"{share * 100.0:.1g} %"
-    return f"{share * 100.0:.0f} %"

@@ -20,8 +20,8 @@ from app.domain.advisor import (
     ScalingAction,
     ServerLoad,
     TrialPhase,
-    messages,
 )
+from app.domain.advisor.growth_blockers import percent
 from app.domain.advisor.lateness import Lateness
 from app.domain.errors import InvalidInput
 from app.domain.pool import PoolState
@@ -306,8 +306,8 @@ def test_a_share_too_small_to_matter_is_not_written_out() -> None:
     advice = last(*[seen(10, rate=20.0, hold=0.05, late=20)] * 2)
     assert advice.expected is not None
     assert 0.0 < (advice.expected.late_share_after or 0.0) < 1e-9
-    assert messages.percent(advice.expected.late_share_after or 0.0) == "under 0.1 %"
-    assert [messages.percent(share) for share in (0.0, 0.001, 0.004, 0.062)] == [
+    assert percent(advice.expected.late_share_after or 0.0) == "under 0.1 %"
+    assert [percent(share) for share in (0.0, 0.001, 0.004, 0.062)] == [
         *("0 %", "0.1 %", "0.4 %", "6 %"),
     ]
 
