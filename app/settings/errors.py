@@ -1,7 +1,7 @@
 """Errors in the settings: one sentence per problem, which names its key and never its value."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
 
@@ -29,25 +29,32 @@ def unknown_key(name: str, given: str, known: Iterable[str], *, prefix: str = ""
 
 
 def validation_messages(
-    error: ValidationError, known: Sequence[str], nested: Sequence[str]
+    error: ValidationError,
+    known: Sequence[str],
+    nested: Sequence[str],
+    forms: Mapping[str, str],
 ) -> list[str]:
     """Turn pydantic's errors into sentences.
 
     For suggestions: *known* are the top-level keys, *nested* those of a server or the catalog.
+    *forms* has a sentence for each known pattern.
     """
     found = error.errors(include_url=False, include_input=False)
     return [
         _sentence(
-            [str(part) for part in problem["loc"] if part != "[key]"],
+            [part for part in problem["loc"] if part != "[key]"],
             problem["type"],
-            validation_message(problem),
+            validation_message(problem, forms),
             known if len(problem["loc"]) == 1 else nested,
         )
         for problem in found
     ]
 
 
-def _sentence(path: list[str], kind: str, message: str, known: Sequence[str]) -> str:
+def _sentence(place: list[int | str], kind: str, message: str, known: Sequence[str]) -> str:
+    path = [part for part in place if isinstance(part, str)]
+    for index in (part for part in place if isinstance(part, int)):
+        message = f"Item {index + 1}: {message}"
     if kind == "extra_forbidden":
         return unknown_key(setting_name(*path), path[-1], known)
     if kind == "string_pattern_mismatch" and path[0] == "servers":

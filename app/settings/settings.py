@@ -4,6 +4,8 @@
 says otherwise.
 """
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -11,6 +13,7 @@ from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_valida
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -28,14 +31,26 @@ from app.settings.toml import read_toml
 
 EMBEDDED_SERVER = "local"
 _MIN_KEY_LENGTH = 32
+# What manifests have in place of secrets.
+_PLACEHOLDER = "CHANGE-ME"
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 TenantName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
 ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN)]
-SchemaName = Annotated[str, Field(pattern="^[a-z_][a-z0-9_$]{0,62}$")]
-HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])$")]
-Origin = Annotated[str, Field(pattern=r"^(\*|https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?)$")]
+_SCHEMA_NAME = "^[a-z_][a-z0-9_$]{0,62}$"
+SchemaName = Annotated[str, Field(pattern=_SCHEMA_NAME)]
+_HOST_NAME = r"^(\*|(\*\.)?[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])$"
+_ORIGIN = r"^(\*|https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?)$"
+HostName = Annotated[str, Field(pattern=_HOST_NAME)]
+Origin = Annotated[str, Field(pattern=_ORIGIN)]
 Size = Annotated[int, Field(ge=1, le=10_000)]
+FORMS = {
+    _HOST_NAME: "Must be a host name without a scheme or a port, `*.` and a name, or `*`.",
+    _ORIGIN: "Must be an origin such as https://app.example.com, without a path, or `*`.",
+    _SCHEMA_NAME: "Must be a schema's name: a-z, 0-9, `_` and `$`, at most 63 characters.",
+    TENANT_ID_PATTERN: "Must be a tenant's id: a-z, 0-9 and inner hyphens.",
+}
+"""What values must look like, by the pattern that they do not match."""
 
 
 class Settings(BaseSettings):
@@ -79,9 +94,11 @@ class Settings(BaseSettings):
     """Maximum requests per second of a key without a limit of its own; 0 means unlimited. 200
     leaves capacity for other keys on two cores."""
 
-    trusted_hosts: list[HostName] | None = None
-    """Host names that callers may use in the Host header; `*.example.com` and `*` are allowed. By
-    default loopback names when listening on loopback, which prevents DNS rebinding, else all."""
+    trusted_hosts: Annotated[list[HostName] | None, NoDecode] = None
+    """Host names that callers may use in the Host header, such as
+    `pools.example.com,poolkeeper.default.svc`; `*.example.com` and `*` are allowed. By default
+    loopback names when listening on loopback, which prevents DNS rebinding, else all. `/livez` and
+    `/readyz` answer under any name."""
 
     request_deadline_seconds: Seconds = 60.0
     """Maximum time for a request's body to arrive, and again for its response; 60 s, as long as
@@ -149,7 +166,7 @@ class Settings(BaseSettings):
     default_strategy: PoolStrategy = PoolStrategy.SHARED
     """Strategy of tenants that name none; shared, because it needs the fewest connections."""
 
-    extension_schemas: list[SchemaName] = []
+    extension_schemas: Annotated[list[SchemaName], NoDecode] = []
     """Schemas with extensions that every per_tenant tenant may use and finds after its own schema.
     Empty, because the operator must create the schemas and their extensions."""
 
@@ -166,7 +183,7 @@ class Settings(BaseSettings):
     200 leaves capacity for other applications on two cores. Functions start together: as many
     requests as may wait for a pool (max_waiting) may come at once, if fewer came before."""
 
-    sql_origins: list[Origin] = []
+    sql_origins: Annotated[list[Origin], NoDecode] = []
     """Sites whose pages may call `POST /sql` from a browser, such as `https://app.example.com`; `*`
     allows all. Empty, because everyone who opens a page can read the password that it
     sends."""
@@ -270,7 +287,7 @@ class Settings(BaseSettings):
     """Number of tenants with metrics of their own, those with the most demand; 200, because each
     has nine series. The rest is summed up as `_other`."""
 
-    metrics_tenants_always: list[TenantName] = []
+    metrics_tenants_always: Annotated[list[TenantName], NoDecode] = []
     """Tenants that always have metrics of their own."""
 
     otlp_endpoint: AnyHttpUrl | None = None
@@ -346,6 +363,22 @@ class Settings(BaseSettings):
         """
         return init_settings, env_settings, InitSettingsSource(settings_cls, read_toml())
 
+    @field_validator(
+        "trusted_hosts", "extension_schemas", "sql_origins", "metrics_tenants_always", mode="before"
+    )
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Take the items of a variable from JSON, or from between its commas."""
+        if not isinstance(value, str):
+            return value
+        with suppress(ValueError, RecursionError):
+            if isinstance(items := json.loads(value), list):
+                return items
+        items = [item.strip() for item in value.split(",")]
+        if not all(items):
+            raise ValueError("Must be a list without empty items, such as a,b; [] for none")
+        return items
+
     @field_validator("extension_schemas")
     @classmethod
     def _exclude_tenants_and_system_schemas(cls, schemas: list[str]) -> list[str]:
@@ -356,9 +389,10 @@ class Settings(BaseSettings):
 
     @field_validator("secret_key")
     @classmethod
-    def _check_length(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and len(key) < _MIN_KEY_LENGTH:
-            raise ValueError(f"At least {_MIN_KEY_LENGTH} characters are required")
+    def _check_strength(cls, key: SecretStr | None) -> SecretStr | None:
+        problem = None if key is None else _weakness(key)
+        if problem is not None:
+            raise ValueError(f"{problem[0].upper()}{problem[1:]}")
         return key
 
     @field_validator("advertise_url")
@@ -450,9 +484,19 @@ class Settings(BaseSettings):
         if self.secret_key_file is None:
             return self.secret_key
         key = read_secret(self.secret_key_file)
-        if len(key) < _MIN_KEY_LENGTH:
-            raise SettingsError(
-                f"Cannot use {self.secret_key_file}:"
-                f" at least {_MIN_KEY_LENGTH} characters are required."
-            )
+        problem = _weakness(key)
+        if problem is not None:
+            raise SettingsError(f"Cannot use {self.secret_key_file}: {problem}.")
         return key
+
+
+def _weakness(key: SecretStr) -> str | None:
+    """Say why a key for tenants' passwords is too weak; None if it seems not to be."""
+    if _PLACEHOLDER in key.get_secret_value().upper():
+        return (
+            f"everybody knows the placeholder {_PLACEHOLDER};"
+            " `openssl rand -hex 32` generates a secret key"
+        )
+    if len(key) < _MIN_KEY_LENGTH:
+        return f"at least {_MIN_KEY_LENGTH} characters are required"
+    return None

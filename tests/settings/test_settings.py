@@ -1,5 +1,6 @@
 """The settings: defaults, precedence of sources, and errors."""
 
+import json
 from pathlib import Path
 
 import httpx
@@ -148,6 +149,46 @@ def test_intervals_are_finite(monkeypatch: pytest.MonkeyPatch, value: str) -> No
     assert "poll_interval_seconds" in settings_error()
 
 
+LISTS = {
+    "trusted_hosts": ["a.example", "[::1]", "*.b.example"],
+    "extension_schemas": ["tools", "gis"],
+    "sql_origins": ["https://a.example", "http://b.example:8000"],
+    "metrics_tenants_always": ["acme", "b-1"],
+}
+
+
+def test_a_list_is_written_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = {
+        name for name, field in Settings.model_fields.items() if "list" in str(field.annotation)
+    }
+    assert lists == set(LISTS)
+    for name, items in LISTS.items():
+        variable = f"POOLKEEPER_{name.upper()}"
+        for value, expected in (
+            (",".join(items), items),
+            (" , ".join(items), items),
+            (items[0], items[:1]),
+            (items[1], items[1:2]),
+            (json.dumps(items), items),
+            ("[]", []),
+        ):
+            monkeypatch.setenv(variable, value)
+            assert getattr(load_settings(), name) == expected
+        for value in ("", "a,,b", "a,"):
+            monkeypatch.setenv(variable, value)
+            problem = "Must be a list without empty items, such as a,b; [] for none."
+            assert settings_error() == f"{variable} ({name}): {problem}"
+        monkeypatch.delenv(variable)
+
+
+def test_an_item_of_a_list_is_named_with_what_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POOLKEEPER_TRUSTED_HOSTS", "a.example,https://b.example")
+    assert settings_error() == (
+        "POOLKEEPER_TRUSTED_HOSTS (trusted_hosts): Item 2: Must be a host name without a scheme"
+        " or a port, `*.` and a name, or `*`."
+    )
+
+
 # --- servers, their credentials, the catalog -------------------------------------------------
 
 
@@ -241,6 +282,22 @@ def test_a_short_secret_key_is_refused_and_not_shown(
     monkeypatch.setenv("POOLKEEPER_SECRET_KEY_FILE", str(file))
     key = "POOLKEEPER_SECRET_KEY_FILE (secret_key_file)"
     assert settings_error() == f"{key}: Cannot use {file}: {needed}"
+
+
+@pytest.mark.parametrize("key", ["CHANGE-ME", "change-me-to-at-least-32-random-characters"])
+def test_a_placeholder_is_no_secret_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
+) -> None:
+    problem = (
+        "verybody knows the placeholder CHANGE-ME; `openssl rand -hex 32` generates a secret key."
+    )
+    monkeypatch.setenv("POOLKEEPER_SECRET_KEY", key)
+    assert settings_error() == f"POOLKEEPER_SECRET_KEY (secret_key): E{problem}"
+    monkeypatch.delenv("POOLKEEPER_SECRET_KEY")
+    file = tmp_path / "key"
+    file.write_text(f"{key}\n")
+    monkeypatch.setenv("POOLKEEPER_SECRET_KEY_FILE", str(file))
+    assert settings_error().endswith(f"Cannot use {file}: e{problem}")
 
 
 def test_instances_need_a_secret_key_and_learn_how_to_give_it(
