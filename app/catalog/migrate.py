@@ -38,7 +38,7 @@ _CHECK_DEADLINE = 10.0
 _MIGRATION_LOCK = 1
 _ANOTHER_VERSION = (
     "The catalog's tables were made by another version of Poolkeeper, newer than this one or"
-    " damaged: {}."
+    " damaged: {}. Start that version, or restore a backup of the catalog."
 )
 
 
@@ -63,8 +63,7 @@ async def migrate(
 
 def _upgrade(config: Config) -> None:
     """Run alembic's upgrade; at most starts nothing is needed, and the scripts are not loaded."""
-    context = MigrationContext.configure(config.attributes["connection"])
-    if context.get_current_revision() != max(_revisions()):
+    if _revision(config.attributes["connection"]) != newest_revision():
         command.upgrade(config, "head")
 
 
@@ -78,13 +77,23 @@ def check_revision(revision: str | None) -> None:
         raise CatalogUnusable(_ANOTHER_VERSION.format(f"revision {revision} is unknown"))
 
 
-async def check_database(address: CatalogAddress) -> ServerFacts:
-    """Check that a catalog can live there, without changing anything; raises like `migrate`."""
+async def check_database(address: CatalogAddress) -> tuple[ServerFacts, str | None]:
+    """Check that a catalog can live there, without changing anything; raises like `migrate`.
 
-    def check(connection: Connection) -> ServerFacts:
+    Return the revision of its schema, too; None if it has none yet.
+    """
+
+    def check(connection: Connection) -> tuple[ServerFacts, str | None]:
         facts = check_server(connection)
         check_rights(connection, facts)
-        return facts
+        try:
+            revision = _revision(connection)
+        except DBAPIError as error:
+            if is_outage(error):
+                raise
+            raise unusable_catalog(error, facts) from error
+        check_revision(revision)
+        return facts, revision
 
     engine = address.engine(timeout=_CHECK_DEADLINE, poolclass=NullPool)
     with translate_outages():
@@ -127,6 +136,15 @@ async def run_scripts(
     with translate_outages():
         async with asyncio.timeout(deadline), engine.begin() as connection:
             await connection.run_sync(run)
+
+
+def newest_revision() -> str:
+    """The revision of this version's schema."""
+    return max(_revisions())
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 @cache

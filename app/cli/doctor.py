@@ -141,7 +141,7 @@ async def _of_server(server: Server, catalog: str | None, tls: str) -> Sequence[
 async def _of_catalog(address: CatalogAddress, attributes: str) -> Requirement:
     """Whether *address* can hold a catalog; *attributes*: those that its role needs elsewhere."""
     try:
-        facts = await check_database(address)
+        facts, _ = await check_database(address)
     except PoolkeeperError as error:
         sql = login_sql(
             error,

@@ -42,7 +42,9 @@ class Account:
         Raises:
             CannotStart: there is no such user, or only root could become it.
         """
-        own = pwd.getpwuid(os.geteuid()).pw_name
+        own = f"uid {os.geteuid()}"
+        with suppress(KeyError):  # containers run with ids that have no account
+            own = pwd.getpwuid(os.geteuid()).pw_name
         if os.geteuid() != 0:
             if name not in (None, own):
                 raise CannotStart(f"Only root can run PgBouncer as {name}. This is {own}.")

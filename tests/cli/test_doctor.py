@@ -179,6 +179,19 @@ async def test_a_catalog_and_keys_that_cannot_be_used_are_found(
     assert missing(found, "this machine") == ["API keys"]
 
 
+async def test_a_catalog_of_a_newer_version_is_found(admin: Database, tmp_path: Path) -> None:
+    async with replace(admin, database="poolkeeper").connected() as connection:
+        await connection.execute("""
+            CREATE TABLE alembic_version (version_num text); GRANT ALL ON alembic_version TO PUBLIC;
+            INSERT INTO alembic_version VALUES ('9999')
+        """)
+    [newer] = [
+        each for each in (await examine(settings(tmp_path, admin)))["catalog"] if not each.is_met
+    ]
+    assert "revision 9999 is unknown. Start that version" in newer.detail
+    assert newer.sql is None
+
+
 async def test_it_prints_what_is_missing_and_exits_with_1(admin: Database, tmp_path: Path) -> None:
     program = preloaded_program(tmp_path)
     environment = {

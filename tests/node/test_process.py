@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import re
 import signal
 import socket
@@ -45,6 +46,19 @@ def test_root_is_never_the_user_that_it_runs_as() -> None:
         Account.choose("root" if is_root() else "nobody")
     with pytest.raises(CannotStart, match=r"nosuch|Only root can run"):
         Account.choose("nosuch")
+
+
+def test_a_user_needs_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers run with ids that no file of the image has."""
+    uid = 2_000_000_000
+    with pytest.raises(KeyError):
+        pwd.getpwuid(uid)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert Account.choose() == Account(name=f"uid {uid}")
+    with pytest.raises(
+        CannotStart, match=f"Only root can run PgBouncer as nobody. This is uid {uid}"
+    ):
+        Account.choose("nobody")
 
 
 def test_only_a_pgbouncer_is_taken(tmp_path: Path) -> None:
