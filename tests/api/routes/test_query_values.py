@@ -69,6 +69,7 @@ async def acme(standing_api: Api) -> str:
         ("(repeat('[', 3000) || repeat(']', 3000))::json", "[" * 3000 + "]" * 3000),
         ("repeat('9', 5000)::json", "9" * 5000),
         ("row(1, 'x')", [1, "x"]),
+        ("row(''::oidvector, ''::int2vector, '1 2'::int2vector)", [[], [], [1, 2]]),
         ("row(1, array['x'])::pair", {"number": 1, "names": ["x"]}),
         ("point(1, 'nan')", [1.0, "NaN"]),
         ("'happy'::mood", "happy"),
@@ -78,6 +79,19 @@ async def test_every_type_has_its_json(
     standing_api: Api, acme: str, sql: str, shown: object
 ) -> None:
     assert await standing_api.value(acme, f"select {sql}") == shown
+
+
+async def test_a_record_shows_a_value_that_its_domain_would_refuse_by_now(
+    standing_api: Api, acme: str
+) -> None:
+    for sql in (
+        "create domain positive as int",
+        "create table stored (n positive)",
+        "insert into stored values (-1)",
+        "alter domain positive add check (value > 0) not valid",
+    ):
+        ok(await standing_api.query(acme, sql, read_only=False))
+    assert await standing_api.value(acme, "select row(n) from stored") == [-1]
 
 
 @pytest.mark.parametrize(
