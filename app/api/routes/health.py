@@ -64,10 +64,10 @@ async def respond_alive(_: StrictRequest) -> Response:
     | {503: {"model": Readiness, "description": "Not ready; `checks` says why."}},
 )
 async def readyz(checks: ChecksDep, principal: PrincipalDep, response: Response) -> Readiness:
-    """Checks the catalog (once a second at most), the background tasks and the servers.
+    """Checks the background tasks, the catalog (once a second at most) and the servers.
 
-    While the catalog is unreachable, open pools keep serving but nothing can be changed: the
-    service is not ready. The checks of servers, isolation and keys are for information only.
+    The checks of catalog, servers, isolation and keys are for information only: without the
+    catalog, pools keep serving and nothing can be changed.
     A standby checks whether it can take over, and for information only whether the active
     instance answers it.
     """

@@ -31,6 +31,8 @@ _INTERVALS = 3
 _AUDIT_DEADLINE = 20.0
 # Anybody may ask, so expensive checks run at most this often, in seconds.
 _CACHE_SECONDS = 1.0
+# In seconds: an orchestrator's probe waits no longer than two.
+_PING_DEADLINE = 1.0
 # Maximum number of tenants with a critical finding that are named.
 _MAX_NAMES = 5
 # Other requests get a turn after this many findings.
@@ -169,14 +171,18 @@ class ServiceReadiness:
             return self._cached
 
     async def _check_catalog(self) -> ReadinessCheck:
+        """Not required: pools keep serving without it, and no other instance would serve better."""
+        problem = self._catalog.write_problem
         try:
-            await self._catalog.ping()
+            async with asyncio.timeout(_PING_DEADLINE):
+                await self._catalog.ping()
         except CatalogUnavailable as error:
-            return _required("catalog", ok=False, detail=error.detail)
-        if self._catalog.write_problem is not None:
-            # Pools work, and so do all instances or none: no other one would serve better.
-            return _informative("catalog", ok=False, detail=self._catalog.write_problem)
-        return _required("catalog", ok=True, detail="The catalog responds.")
+            problem = error.detail
+        except TimeoutError:
+            problem = f"The catalog did not respond within {_PING_DEADLINE:g} s."
+        return _informative(
+            "catalog", ok=problem is None, detail=problem or "The catalog responds."
+        )
 
     def _check_poller(self) -> ReadinessCheck:
         last_at = self._poller.last_at

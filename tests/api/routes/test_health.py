@@ -31,10 +31,6 @@ async def is_ready(api: Api) -> bool:
     return (await api.client.get("/readyz")).status_code == 200
 
 
-async def is_not_ready(api: Api) -> bool:
-    return not await is_ready(api)
-
-
 async def test_a_process_that_answers_is_alive_even_if_nothing_was_started(
     unstarted: httpx.AsyncClient,
 ) -> None:
@@ -97,16 +93,29 @@ async def test_an_isolation_check_that_could_not_run_is_reported(api: Api) -> No
     assert (failed["name"], failed["severity"]) == ("settings", "not_checked")
 
 
-async def test_without_its_catalog_it_is_not_ready_until_that_is_back(
+async def test_without_its_catalog_it_says_so_and_stays_ready_because_pools_serve(
     api_apart: Api, fault_proxy: FaultProxy
 ) -> None:
+    async def sees_its_catalog() -> bool:
+        check = (await checks(api_apart))["catalog"]
+        assert not check["required"]
+        return bool(check["ok"])
+
+    async def misses_its_catalog() -> bool:
+        return not await sees_its_catalog()
+
+    url = await api_apart.tenant("acme")
     await eventually(lambda: is_ready(api_apart))
     await fault_proxy.cut()
-    await eventually(lambda: is_not_ready(api_apart))
-    assert not (await checks(api_apart, 503))["catalog"]["ok"]
+    await eventually(misses_its_catalog)
+    assert await api_apart.value(url, "select 1") == 1
     await fault_proxy.pass_through()
-    await eventually(lambda: is_ready(api_apart))
-    assert (await checks(api_apart))["catalog"]["ok"]
+    await eventually(sees_its_catalog)
+    fault_proxy.black_hole()
+    await eventually(misses_its_catalog)
+    assert await api_apart.value(url, "select 1") == 1
+    await fault_proxy.pass_through()
+    await eventually(sees_its_catalog)
 
 
 async def test_the_catalog_is_checked_once_a_second_at_most(
