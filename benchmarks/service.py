@@ -17,8 +17,9 @@ from typing import Any
 import asyncpg
 import httpx
 
-from app.api.auth.api_key import KeyScope, api_key_for, new_token
+from app.api.auth.api_key import api_key_for, new_token
 from app.api.auth.key_file import KeyList
+from app.api.auth.key_scope import KeyScope
 from benchmarks.backends import OF_CLIENTS, MostBackends, most_backends
 from benchmarks.http_load import Target
 from benchmarks.testbed import free_port

@@ -11,12 +11,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from app.api.auth.key_scope import KeyScope
 from app.cli.client.exit_status import ExitStatus, fail
 from app.cli.client.output import print_document
 from app.cli.client.service_command import OutputCommand, output_options
@@ -49,16 +49,6 @@ COLUMNS = (
 )
 
 
-class Scope(StrEnum):
-    """A permission of a key."""
-
-    READ = "read"
-    OPERATE = "operate"
-    QUERY = "query"
-    ADMIN = "admin"
-    NODE = "node"
-
-
 class Keys(Group):
     """The commands of API keys."""
 
@@ -84,7 +74,7 @@ def create(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Key name, shown in the log and the audit trail.")
     ],
-    scope: Annotated[list[Scope], typer.Option(help="Scope; repeatable.")],
+    scope: Annotated[list[KeyScope], typer.Option(help="Scope; repeatable.")],
     *,
     tenant: Annotated[
         list[str] | None, typer.Option(help="Bind the key to this tenant; repeatable.")
@@ -102,9 +92,10 @@ def create(
     """Create a key and print it once. admin includes operate; operate includes read."""
     from pydantic import ValidationError
 
-    from app.api.auth.api_key import KeyScope, api_key_for, new_token
+    from app.api.auth.api_key import api_key_for, new_token
 
-    if (node is None) is (Scope.NODE in scope) or (node is not None and (len(scope) > 1 or tenant)):
+    is_of_node = KeyScope.NODE in scope
+    if is_of_node is (node is None) or (is_of_node and (len(scope) > 1 or tenant)):
         problem = "A key of a node has --scope node and --node NAME, and nothing else."
         fail(problem, ExitStatus.USAGE)
     token, now = new_token(), datetime.now(UTC).replace(microsecond=0)
@@ -115,7 +106,7 @@ def create(
             made = api_key_for(
                 token,
                 name=name,
-                scopes=tuple(map(KeyScope, scope)),
+                scopes=tuple(scope),
                 created_at=now,
                 tenants=tuple(tenant or ()),
                 node=node,

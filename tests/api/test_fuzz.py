@@ -17,8 +17,9 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.auth.api_key import KeyScope, api_key_for, new_token
+from app.api.auth.api_key import api_key_for, new_token
 from app.api.auth.key_file import KeyList
+from app.api.auth.key_scope import KeyScope
 from tests.fixtures.canary import watch
 from tests.fixtures.processes import completed
 from tests.fixtures.served import Serve

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app.api.auth.api_key import KeyScope, token_digest
+from app.api.auth.api_key import token_digest
 from app.api.auth.key_file import KeyList
+from app.api.auth.key_scope import KeyScope
 from benchmarks import contention
 from benchmarks.__main__ import chosen, main, measured
 from benchmarks.contention import Run

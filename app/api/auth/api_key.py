@@ -7,9 +7,7 @@ password hash would protect it no better than SHA-256, and would cost time in ev
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
 from datetime import datetime
-from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Self
 
@@ -22,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from app.api.auth.key_scope import INCLUDED_SCOPES, KeyScope
 from app.domain.audit import SERVICE_ACTORS
 from app.domain.tenant import TENANT_ID_PATTERN
 
@@ -29,27 +28,6 @@ _PREFIX = "poolkeeper"
 _TOKEN = re.compile(rf"{_PREFIX}_([0-9a-f]{{8}})_[0-9a-f]{{64}}")
 # In the audit trail, these names stand for the service itself and for callers without a key.
 _RESERVED_NAMES = frozenset({"anonymous", "api", *(actor.name for actor in SERVICE_ACTORS)})
-
-
-class KeyScope(StrEnum):
-    """A permission of an API key."""
-
-    READ = "read"
-    OPERATE = "operate"
-    QUERY = "query"
-    ADMIN = "admin"
-    NODE = "node"
-    """The agent of one node: it gets passwords of tenants' roles."""
-
-
-# The right to change something includes the right to read it. Only QUERY reads tenants' data.
-INCLUDED_SCOPES: Mapping[KeyScope, frozenset[KeyScope]] = {
-    KeyScope.READ: frozenset({KeyScope.READ}),
-    KeyScope.OPERATE: frozenset({KeyScope.OPERATE, KeyScope.READ}),
-    KeyScope.QUERY: frozenset({KeyScope.QUERY}),
-    KeyScope.ADMIN: frozenset({KeyScope.ADMIN, KeyScope.OPERATE, KeyScope.READ}),
-    KeyScope.NODE: frozenset({KeyScope.NODE}),
-}
 
 
 def _not_reserved(name: str) -> str:
@@ -103,7 +81,8 @@ class ApiKey(BaseModel):
     @cached_property
     def all_scopes(self) -> frozenset[KeyScope]:
         """Its scopes, and those that they include."""
-        return frozenset().union(*(INCLUDED_SCOPES[scope] for scope in self.scopes))
+        included = (INCLUDED_SCOPES.get(scope, ()) for scope in self.scopes)
+        return frozenset(self.scopes).union(*included)
 
     @cached_property
     def digest(self) -> bytes:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Self
 
-from app.api.auth.api_key import ApiKey, KeyScope
+from app.api.auth.api_key import ApiKey
+from app.api.auth.key_scope import KeyScope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

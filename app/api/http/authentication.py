@@ -12,8 +12,8 @@ from fastapi.security.base import SecurityBase
 from starlette.responses import Response
 from starlette.types import Scope
 
-from app.api.auth.api_key import KeyScope
 from app.api.auth.authenticator import Authenticator, AuthFailure
+from app.api.auth.key_scope import KeyScope
 from app.api.auth.principal import ANONYMOUS, Principal
 from app.api.http.error_responses import problem_response
 from app.api.http.request_checks import HeaderValues

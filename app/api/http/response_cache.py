@@ -14,7 +14,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 from starlette.types import Scope, Send
 
-from app.api.auth.api_key import KeyScope
+from app.api.auth.key_scope import KeyScope
 from app.api.auth.principal import Principal
 from app.api.http.compression import MIN_BYTES, accepts_gzip, compress, encoded_etag
 from app.api.http.etags import content_etag

@@ -6,7 +6,8 @@ from typing import Self
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.api.auth.api_key import ApiKey, KeyScope
+from app.api.auth.api_key import ApiKey
+from app.api.auth.key_scope import KeyScope
 from app.api.http.authentication import REQUIRE_ADMIN_ALL
 from app.api.http.dependencies import AuthenticatorDep
 from app.api.http.strict_route import StrictRoute

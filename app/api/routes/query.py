@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, to_json
 
-from app.api.auth.api_key import KeyScope
+from app.api.auth.key_scope import KeyScope
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_QUERY
 from app.api.http.dependencies import ManagerDep, TenantDep, provided

@@ -14,8 +14,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.api.auth.api_key import KeyScope
 from app.api.auth.authenticator import Authenticator
+from app.api.auth.key_scope import KeyScope
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import AuthenticatorDep, PrincipalDep, provided

@@ -17,8 +17,9 @@ from typer.testing import CliRunner, Result
 
 from app import control, settings
 from app.api.auth import key_file
-from app.api.auth.api_key import ApiKey, KeyScope, api_key_for, key_id_of, new_token, token_digest
+from app.api.auth.api_key import ApiKey, api_key_for, key_id_of, new_token, token_digest
 from app.api.auth.key_file import InvalidKeyFile, KeyFile, KeyList, read_keys
+from app.api.auth.key_scope import KeyScope
 from app.cli.main import cli
 from app.domain.audit import Actor
 from tests.fixtures.keys import Keyring

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from httpx import ASGITransport, AsyncClient, Response
 
-from app.api.auth.api_key import KeyScope
+from app.api.auth.key_scope import KeyScope
 from app.control.pools.role_limits import RoleLimits
 from app.domain.nodes import node as node_states
 from app.domain.nodes.configuration import NodeConfiguration

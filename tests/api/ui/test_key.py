@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from app.api.auth.api_key import KeyScope
+from app.api.auth.key_scope import KeyScope
 from tests.api.ui.conftest import SETTINGS
 from tests.api.ui.test_page import callers_of, violations
 from tests.fixtures.app import Api, ApiWith
