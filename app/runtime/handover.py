@@ -36,7 +36,7 @@ class Handover:
         self._standby: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         app.state.forwarder, app.state.election = forwarder, election
-        app.state.readiness = StandbyReadiness(election, forwarder.reaches_active)
+        app.state.readiness = StandbyReadiness(election, forwarder.find_trouble)
         app.state.hand_over = self.hand_over
 
     async def start(
@@ -81,7 +81,7 @@ class Handover:
             return
         _log.info("handing over")
         self._app.state.readiness = StandbyReadiness(
-            election, self._forwarder.reaches_active, is_stopping=True
+            election, self._forwarder.find_trouble, is_stopping=True
         )
         if self._app.state.service is not None:
             self._app.state.service.end_streams()

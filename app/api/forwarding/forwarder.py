@@ -58,7 +58,8 @@ _IN_CLEAR = (
     "TLS. Send the request to that instance, or use https in POOLKEEPER_ADVERTISE_URL."
 )
 _UNREACHED = (
-    " It cannot be reached from here. Check that it runs, and check its POOLKEEPER_ADVERTISE_URL."
+    " It cannot be reached from here: {}. Check that it runs, and check its"
+    " POOLKEEPER_ADVERTISE_URL."
 )
 _SILENT = "The active instance did not respond in time; the outcome of the request is unknown."
 
@@ -97,16 +98,19 @@ class Forwarder:
         """Close all connections to the active instance."""
         self._upstreams.close()
 
-    async def reaches_active(self) -> bool:
-        """Whether another instance is active and answers this one at once."""
+    async def find_trouble(self) -> str | None:
+        """Say why this instance could not forward now; None if the active one answers at once."""
         url = self._election.active_url
         if url is None:
-            return False
-        try:
+            return "It does not answer this instance."
+        with suppress(TimeoutError):
             async with asyncio.timeout(_REACH_DEADLINE):
-                return await self._upstreams.answers(url)
-        except TimeoutError:
-            return False
+                if await self._upstreams.answers(url):
+                    return None
+        trouble = self._upstreams.trouble
+        if trouble is None:
+            return "It does not answer this instance."
+        return f"It cannot be reached from here: {trouble}."
 
     async def drain(self, deadline: float) -> None:
         """Wait up to *deadline* seconds for the requests that are served here now."""
@@ -161,7 +165,8 @@ class Forwarder:
                 return
             start = await body.begin()
             upstream = None if url is None else await self._connect(url)
-            trouble = _UNREACHED if url is not None and upstream is None else ""
+            is_unreached = url is not None and upstream is None
+            trouble = _UNREACHED.format(self._upstreams.trouble) if is_unreached else ""
             if upstream is not None:
                 exchange = _Exchange(upstream, scope, body, send)
                 is_there = partial(self._upstreams.is_there, upstream.url)

@@ -4,6 +4,8 @@ Only what a slow reader leaves unread is buffered, and that only up to a limit.
 """
 
 import asyncio
+import os
+import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -11,6 +13,7 @@ from typing import cast
 from urllib.parse import SplitResult, urlsplit
 
 import httptools
+import structlog
 
 from app.wire.tcp_keepalive import notice_silence
 
@@ -32,6 +35,9 @@ _LOOK_INTERVAL = 10.0
 _LOOK_DEADLINE = 3.0
 _MISSES = 2
 _LOOK = b"GET /livez HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n"
+
+
+_log = structlog.get_logger(__name__)
 
 
 class UpstreamLost(Exception):
@@ -247,10 +253,15 @@ class Upstream(asyncio.Protocol):
 
 
 class Upstreams:
-    """The connections to the active instance, kept open between requests."""
+    """The connections to the active instance, kept open between requests.
+
+    Attributes:
+        trouble: why none could be opened at the last try; None if one was.
+    """
 
     def __init__(self, *, keep_alive: float) -> None:
         """Do not reuse a connection that was idle for *keep_alive* seconds."""
+        self.trouble: str | None = None
         self._keep_alive = keep_alive
         self._idle: deque[Upstream] = deque()
         self._open: set[Upstream] = set()
@@ -300,15 +311,27 @@ class Upstreams:
 
     async def _open_to(self, url: str) -> Upstream:
         loop, parts = asyncio.get_running_loop(), urlsplit(url)
-        async with asyncio.timeout(_CONNECT_DEADLINE):
-            _, upstream = await loop.create_connection(
-                lambda: Upstream(url),
-                parts.hostname or "",
-                parts.port or (443 if parts.scheme == "https" else 80),
-                ssl=self._tls_of(parts),
-            )
+        try:
+            async with asyncio.timeout(_CONNECT_DEADLINE):
+                _, upstream = await loop.create_connection(
+                    lambda: Upstream(url),
+                    parts.hostname or "",
+                    parts.port or (443 if parts.scheme == "https" else 80),
+                    ssl=self._tls_of(parts),
+                )
+        except OSError as error:
+            self._note(url, _reason(error))
+            raise
+        self._note(url, None)
         self._open.add(upstream)
         return upstream
+
+    def _note(self, url: str, trouble: str | None) -> None:
+        if trouble is not None and trouble != self.trouble:
+            _log.warning("active instance unreachable", url=url, reason=trouble)
+        elif trouble is None and self.trouble is not None:
+            _log.info("active instance reachable", url=url)
+        self.trouble = trouble
 
     def release(self, upstream: Upstream) -> None:
         """Keep a connection whose response has ended; close it if it cannot be reused."""
@@ -356,3 +379,17 @@ class Upstreams:
         if self._tls is None:
             self._tls = ssl.create_default_context()
         return self._tls
+
+
+def _reason(error: OSError) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not accepted here ({error.verify_message})"
+        case ssl.SSLError():
+            return f"TLS with it fails ({error.reason})"
+        case TimeoutError():
+            return f"it does not answer within {_CONNECT_DEADLINE:g} s"
+        case socket.gaierror():
+            return "its host name cannot be resolved"
+    # The loop itself words what several addresses answered.
+    return os.strerror(error.errno) if error.errno else "no address of it can be reached"

@@ -68,8 +68,7 @@ async def readyz(checks: ChecksDep, principal: PrincipalDep, response: Response)
 
     The checks of catalog, servers, isolation and keys are for information only: without the
     catalog, pools keep serving and nothing can be changed.
-    A standby checks whether it can take over, and for information only whether the active
-    instance answers it.
+    A standby checks whether it can take over, and whether an active instance that works answers it.
     """
     readiness = Readiness.of(await checks.run(), principal)
     response.headers["Cache-Control"] = "no-store"

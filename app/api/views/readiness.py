@@ -22,7 +22,7 @@ from app.control.monitoring.poller import Poller
 from app.control.time_slices import in_slices
 from app.domain.errors import CatalogUnavailable
 from app.domain.isolation_checks import Severity
-from app.domain.leadership import InstanceState, key_refusal
+from app.domain.leadership import RENEWAL_INTERVAL, InstanceState, key_refusal
 from app.pools.manager import TenantPoolManager
 
 # A poll or an audit may be skipped twice before it counts as late.
@@ -33,6 +33,10 @@ _AUDIT_DEADLINE = 20.0
 _CACHE_SECONDS = 1.0
 # In seconds: an orchestrator's probe waits no longer than two.
 _PING_DEADLINE = 1.0
+# In seconds: an active instance that works has renewed its leadership within this time. One that
+# cannot be reached may be slow, or be ending.
+_RENEWED_WITHIN = RENEWAL_INTERVAL + 1.0
+_UNREACHED_SECONDS = 3.0
 # Maximum number of tenants with a critical finding that are named.
 _MAX_NAMES = 5
 # Other requests get a turn after this many findings.
@@ -80,19 +84,20 @@ class StandbyReadiness:
     def __init__(
         self,
         election: Election,
-        reaches_active: Callable[[], Awaitable[bool]],
+        find_trouble: Callable[[], Awaitable[str | None]],
         *,
         is_stopping: bool = False,
     ) -> None:
-        """Ask *election*, and at most once a second whether this instance *reaches* the active one.
+        """Ask *election*, and at most once a second why this instance cannot forward.
 
         *is_stopping*: whether it should get no more requests, although it may still be active.
         """
         self._election = election
-        self._reaches_active = reaches_active
+        self._find_trouble = find_trouble
         self._is_stopping = is_stopping
         self._lock = asyncio.Lock()
-        self._is_reached, self._asked_at = False, float("-inf")
+        self._trouble: str | None = None
+        self._asked_at = self._reached_at = float("-inf")
 
     async def run(self) -> list[ReadinessCheck]:
         election = self._election
@@ -111,15 +116,34 @@ class StandbyReadiness:
         ]
 
     async def _check_active_instance(self) -> ReadinessCheck:
-        """Not required: an instance that cannot forward can still take over."""
+        """Required only while no failure of the active instance explains that it does not answer.
+
+        If it has failed, this instance can still take over, and holds requests until then.
+        """
         async with self._lock:
             if monotonic() - self._asked_at >= _CACHE_SECONDS:
-                self._is_reached = self._election.is_serving or await self._reaches_active()
+                is_serving = self._election.is_serving
+                self._trouble = None if is_serving else await self._find_trouble()
                 self._asked_at = monotonic()
-        detail = "It answers."
-        if not self._is_reached:
-            detail = f"{self._election.active_instance} It does not answer this instance."
-        return _informative("active_instance", ok=self._is_reached, detail=detail)
+                if self._trouble is None:
+                    self._reached_at = self._asked_at
+        if self._trouble is None:
+            return _informative("active_instance", ok=True, detail="It answers.")
+        detail = f"{self._election.active_instance} {self._trouble}"
+        return ReadinessCheck(
+            name="active_instance", ok=False, required=self._is_cut_off(), detail=detail
+        )
+
+    def _is_cut_off(self) -> bool:
+        """Whether the active instance works, and this one has not reached it for a while."""
+        election, record = self._election, self._election.record
+        works = (
+            election.trouble is None
+            and election.active_url is not None
+            and record is not None
+            and record.age <= _RENEWED_WITHIN
+        )
+        return works and monotonic() - self._reached_at >= _UNREACHED_SECONDS
 
 
 class ServiceReadiness:

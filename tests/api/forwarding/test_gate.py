@@ -43,19 +43,24 @@ async def test_a_standby_names_the_active_instance_and_takes_over_when_that_ends
                 assert (problem["code"], problem["retryable"]) == ("standby", True)
                 assert problem["detail"] == (
                     "This instance is a standby. The active instance is http://127.0.0.1:9."
-                    " It cannot be reached from here. Check that it runs, and check its"
-                    " POOLKEEPER_ADVERTISE_URL."
+                    " It cannot be reached from here: Connection refused. Check that it runs, and"
+                    " check its POOLKEEPER_ADVERTISE_URL."
                 )
-            check, keys, active = ok(await second.client.get("/readyz"))["checks"]
+
+            async def is_cut_off() -> bool:
+                return (await second.client.get("/readyz")).status_code == 503
+
+            await eventually(is_cut_off)
+            check, keys, active = (await second.client.get("/readyz")).json()["checks"]
             assert (keys["name"], keys["required"]) == ("keys", True)
             assert (check["name"], check["required"]) == ("leadership", True)
             assert check["detail"] == "State standby. The active instance is http://127.0.0.1:9."
             assert active == {
                 "name": "active_instance",
                 "ok": False,
-                "required": False,
-                "detail": "The active instance is http://127.0.0.1:9. It does not answer this"
-                " instance.",
+                "required": True,
+                "detail": "The active instance is http://127.0.0.1:9. It cannot be reached from"
+                " here: Connection refused.",
             }
             ok(await first.query(url, "SELECT 42"))
             instances = ok(await first.client.get("/v1/instances"))["items"]
@@ -70,7 +75,7 @@ async def test_a_standby_names_the_active_instance_and_takes_over_when_that_ends
             assert (second.service.election.epoch or 0) > epoch > 0
 
 
-async def test_a_standby_says_whether_the_active_instance_answers_and_is_ready_either_way(
+async def test_a_standby_that_cannot_reach_an_active_instance_that_works_is_not_ready(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:
     databases = database, catalog_database
@@ -85,22 +90,24 @@ async def test_a_standby_says_whether_the_active_instance_answers_and_is_ready_e
             serving(*databases, tmp_path / "b", advertise_url="http://b:8080") as standby,
         ):
 
-            async def reaches_it() -> bool:
-                *_, active = ok(await standby.client.get("/readyz"))["checks"]
+            async def is_ready() -> bool:
+                answer = await standby.client.get("/readyz")
+                *_, active = answer.json()["checks"]
                 assert active["name"] == "active_instance"
+                assert answer.status_code == (503 if active["required"] else 200)
                 return bool(active["ok"])
 
-            async def does_not_reach_it() -> bool:
-                return not await reaches_it()
+            async def is_not_ready() -> bool:
+                return (await standby.client.get("/readyz")).status_code == 503
 
-            await eventually(reaches_it)
+            await eventually(is_ready)
             between.black_hole()
-            await eventually(does_not_reach_it)
+            await eventually(is_not_ready)
             await between.reset()
             await between.pass_through()
-            await eventually(reaches_it)
+            await eventually(is_ready)
             between.refuse()
-            await eventually(does_not_reach_it)
+            await eventually(is_not_ready)
 
 
 async def test_an_instance_with_other_api_keys_is_not_ready_until_they_are_the_same(
@@ -109,34 +116,34 @@ async def test_an_instance_with_other_api_keys_is_not_ready_until_they_are_the_s
     databases = database, catalog_database
     first, second = (Keyring(tmp_path / f"{name}.json") for name in ("first", "second"))
     first.make("ops")
-    places = {"a": first, "b": second}
-    async with AsyncExitStack() as stack:
-        _, standby = [
-            await stack.enter_async_context(
-                serving(
-                    *databases,
-                    tmp_path / name,
-                    advertise_url=f"http://{name}:8080",
-                    keys_file=keys.path,
-                )
-            )
-            for name, keys in places.items()
-        ]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with (
+            serving(*databases, tmp_path / "a", advertise_url=url, keys_file=first.path) as active,
+            listening(active.app, listener=listener),
+            serving(
+                *databases, tmp_path / "b", advertise_url="http://b:8080", keys_file=second.path
+            ) as standby,
+        ):
+            await same_keys_are_needed(standby, first, second)
 
-        async def is_refused() -> bool:
-            answer = await standby.client.get("/readyz")
-            [keys] = [each for each in answer.json()["checks"] if each["name"] == "keys"]
-            assert answer.status_code == (200 if keys["ok"] else 503)
-            return not keys["ok"]
 
-        async def is_ready() -> bool:
-            return not await is_refused()
+async def same_keys_are_needed(standby: Api, first: Keyring, second: Keyring) -> None:
+    async def is_refused() -> bool:
+        answer = await standby.client.get("/readyz")
+        [keys] = [each for each in answer.json()["checks"] if each["name"] == "keys"]
+        assert answer.status_code == (200 if keys["ok"] else 503)
+        return not keys["ok"]
 
-        await eventually(is_refused)
-        second.path.write_text(first.path.read_text())
-        await eventually(is_ready)
-        checks = ok(await standby.client.get("/readyz", headers=first.headers("ops")))["checks"]
-        assert checks[1]["detail"] == "No active instance has others."
+    async def is_ready() -> bool:
+        return not await is_refused()
+
+    await eventually(is_refused)
+    second.path.write_text(first.path.read_text())
+    await eventually(is_ready)
+    checks = ok(await standby.client.get("/readyz", headers=first.headers("ops")))["checks"]
+    assert checks[1]["detail"] == "No active instance has others."
 
 
 async def test_a_service_without_a_url_is_refused_beside_another(
