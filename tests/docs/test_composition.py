@@ -13,6 +13,7 @@ import yaml
 from app.api.http.load_shedding import PROBES
 from app.cli.main import ENTRIES
 from app.settings import load_settings
+from tests.fixtures.canary import SECRET_KEY
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +94,8 @@ def test_the_settings_in_kubernetes_are_valid_and_fit_the_pod(
     monkeypatch.chdir(tmp_path)
     given = declared["ConfigMap", "poolkeeper"]["data"]
     given |= declared["Secret", "poolkeeper"]["stringData"]
+    assert "CHANGE-ME" in given["POOLKEEPER_SECRET_KEY"]  # the start is refused until it is changed
+    given["POOLKEEPER_SECRET_KEY"] = SECRET_KEY
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     settings = load_settings(to_serve=False)
