@@ -248,7 +248,10 @@ class NodeRunner:
             return False  # the service may have released this node in between
         changes.accepted(report, wants_all=answer.wants_all)
         committed = {name: server.committed for name, server in report.servers.items()}
-        self._store.accept(sent_at, answer.allotments, committed)
+        allotted = agent.configuration.with_allotments(answer.allotments).servers
+        self._store.accept(
+            sent_at, {name: server.allotment for name, server in allotted.items()}, committed
+        )
         if agent.allot(answer.allotments):
             self._news.set()
         agent.accepted(sent_at)

@@ -15,10 +15,15 @@ from tests.node.configurations import SERVER
 
 @dataclass(slots=True)
 class ScriptedService:
-    """A service that gives one node its configuration, and receives its reports."""
+    """A service that gives one node its configuration, and receives its reports.
+
+    Attributes:
+        divides: whether it answers with allotments; a new leader does not before it has divided.
+    """
 
     latest: NodeConfiguration
     is_away: bool = False
+    divides: bool = True
     reports: list[NodeReport] = field(default_factory=list)
     session: int = 0
     asked: int = 0
@@ -57,7 +62,7 @@ class ScriptedService:
 
     @property
     def allotments(self) -> dict[str, Allotment]:
-        return {SERVER: self.latest.servers[SERVER].allotment}
+        return {SERVER: self.latest.servers[SERVER].allotment} if self.divides else {}
 
     def _answer(self) -> None:
         self.asked += 1

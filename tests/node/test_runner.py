@@ -123,6 +123,23 @@ async def test_it_reports_obeys_answers_and_follows_the_configuration(
     assert service.reports[-1].engine == site.engine().name
 
 
+async def test_an_answer_without_an_allotment_leaves_the_present_one_here_and_for_the_next_agent(
+    site: Site, node: NodeConfiguration
+) -> None:
+    service = ScriptedService(allotted(node, 3, 5))
+    async with running(site, service):
+        await eventually(lambda: service.reports)
+        service.divides = False
+        service.change(replace(allotted(node, 0, 0), version=2))
+        await eventually(lambda: service.reports[-1].version == 2)
+        sent = len(service.reports)
+        await eventually(lambda: len(service.reports) > sent + 1)
+        assert service.reports[-1].servers[SERVER].generation == 5
+        stored = store_of(site).load()
+    assert stored is not None
+    assert stored.configuration.servers[SERVER].allotment == Allotment(generation=5, connections=3)
+
+
 async def test_it_reports_at_once_when_the_service_calls_it(
     site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
 ) -> None:

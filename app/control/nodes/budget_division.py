@@ -146,6 +146,7 @@ class BudgetDivision:
         """
         if server.limits is None or not self._nodes:
             return
+        reached = [node for node in self._nodes.values() if node.is_reachable]
         for _ in range(2):
             self._obey(server)
             changes = dict(divide(self._budget(server), self._holders(server)))
@@ -159,6 +160,8 @@ class BudgetDivision:
             free = self._budget(server) - own.liability - self._owed(server.name)
             if free > 0:
                 self._give_process(server, own.current + free)
+        for node in reached:
+            node.note_division(server.name)
         self._obey(server)
 
     def _budget(self, server: Server) -> int:

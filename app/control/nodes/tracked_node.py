@@ -60,6 +60,8 @@ class TrackedNode:
         self.last_session = 0
         self.absent_since: float | None = None
         self.failure = ""
+        # Servers where it has an earlier leader's allotment, and this one has not divided yet.
+        self._undivided: set[str] = set()
         self._called_at: float | None = None
         self._awaited_since: float | None = None
         # Since when a report is awaited that tells which sizes are in force.
@@ -74,6 +76,7 @@ class TrackedNode:
         It has returned them once it has reported an allotment of this *generation* or later.
         """
         self._awaited_since = self._clock()
+        self._undivided.update(liabilities)
         for server, connections in liabilities.items():
             sent = Allotment(generation=generation, connections=connections)
             self.commitments[server] = Commitment(sent=(sent,), observed=connections)
@@ -219,6 +222,10 @@ class TrackedNode:
             self.is_called = True
             self._wake()
 
+    def note_division(self, server: str) -> None:
+        """Note that its allotment of *server* is one that this leader of the service decided."""
+        self._undivided.discard(server)
+
     def release(self) -> int:
         """Take back everything, because it is gone.
 
@@ -226,6 +233,7 @@ class TrackedNode:
         """
         released = {server: each.release() for server, each in self.commitments.items()}
         self.commitments.update(released)
+        self._undivided.clear()
         self.forget_sizes()
         return max((each.generation for each in released.values()), default=0)
 
@@ -260,11 +268,21 @@ class TrackedNode:
             self._wake()
 
     def allotments(self) -> dict[str, Allotment]:
-        """Its latest allotments, by server."""
+        """Its latest allotments, by server.
+
+        What it may have from an earlier leader is not one of them: it can be more than it has, and
+        than the budget. Only an agent that knows no allotment gets it.
+        """
         return {
             server: Allotment(generation=each.generation, connections=each.current)
             for server, each in self.commitments.items()
+            if server not in self._undivided or self._knows_none(server)
         }
+
+    def _knows_none(self, server: str) -> bool:
+        """Whether its agent has reported that it has no allotment of *server*."""
+        reported = self.latest.report.servers.get(server) if self.latest else None
+        return reported is not None and reported.generation == 0
 
     # -- sizes of entries ------------------------------------------------------------------------
 

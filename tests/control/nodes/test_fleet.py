@@ -535,6 +535,33 @@ async def test_a_new_leader_counts_what_an_earlier_one_sent_until_it_no_longer_a
     assert await later.fleet.begin_session(known) > session
 
 
+async def test_a_new_leader_allots_nothing_before_it_has_divided_what_there_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored may be more than a node has, and more than a budget that was lowered since."""
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    await site.hear(node, busy=TENANTS)
+    given = node.allotments()["local"]
+    later = fleet_of(site.control, site.clock, epoch=2)
+    await later.fleet.load()
+    await later.feed.refresh()
+    known = later.fleet.node("edge")
+    offered = later.feed.latest(known)
+    assert offered is not None
+    assert offered.servers["local"].allotment == NO_ALLOTMENT
+    with monkeypatch.context() as patch:
+        patch.setattr(site.server, "limits", None)  # it has not answered yet
+        assert await later.hear(known, committed=3, generation=given.generation) == {}
+        assert known.liability == 9
+        # An agent that has just started knows none, and may go on with that.
+        answer = await later.hear(known, committed=0, generation=0)
+        assert answer["local"].connections == 9
+    answer = await later.hear(known, busy=TENANTS, committed=3, generation=given.generation)
+    assert answer["local"].generation > given.generation
+    assert answer["local"].connections == 9
+
+
 async def test_a_silent_node_holds_what_it_has_until_it_is_gone(site: Site) -> None:
     node = await site.node("edge")
     await site.fleet.begin_session(node)
