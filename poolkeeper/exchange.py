@@ -6,6 +6,7 @@ A client sends the request of an `Exchange`, and gives it the response or the fa
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from http.client import CONFLICT, SERVICE_UNAVAILABLE, TOO_MANY_REQUESTS
 from typing import Any, Generic, TypedDict, TypeVar
 from uuid import uuid4
@@ -138,7 +139,7 @@ class Exchange(Generic[T]):
 
     def _document(self, response: httpx.Response) -> Any:  # noqa: ANN401 - it has the request's type
         try:
-            document = response.json()
+            document = response.json(parse_float=_exact)
         except (ValueError, RecursionError) as error:
             raise _unexpected(self._url) from error
         if not isinstance(document, dict):
@@ -173,6 +174,13 @@ class Pages(Generic[Item]):
         size = _PAGE_SIZE if self._left is None else min(self._left, _PAGE_SIZE)
         query = {**self._request.query, "limit": size, "cursor": cursor}
         return ListRequest(self._request.method, self._request.path, query)
+
+
+def _exact(text: str) -> float | Decimal:
+    """A number of a response; a Decimal if a float has another value, as in a jsonb of a row."""
+    number = float(text)
+    digits = repr(number)
+    return number if digits == text or Decimal(digits) == Decimal(text) else Decimal(text)
 
 
 def failure(error: httpx.HTTPError, url: httpx.URL) -> InvalidRequest | Unreachable:

@@ -14,7 +14,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from typer.testing import CliRunner
 
+from app.cli.main import cli
 from poolkeeper import api
 from poolkeeper.client import AsyncClient, Client
 from poolkeeper.errors import (
@@ -76,6 +78,20 @@ async def test_both_clients_do_what_a_tenant_needs(service: Served) -> None:
         assert (await client.send(api.evict_pool("acme", mode="force")))["closed"] >= 1
         assert (await client.send(api.delete_tenant("acme")))["login_disabled"]
         assert [each async for each in client.items(api.list_tenants())] == []
+
+
+async def test_a_number_that_no_float_holds_keeps_its_digits(service: Served) -> None:
+    await service.tenant("acme")
+    url, digits = str(service.client.base_url), "12345678901234567890.123456789"
+    sql = f"""SELECT '{{"exact": {digits}, "usual": 0.10}}'::jsonb AS document, '{digits}'::jsonb"""
+    async with AsyncClient(url) as client:
+        [[document, alone]] = (await client.send(api.run_query("acme", sql=sql)))["rows"]
+    assert (document, alone) == ({"exact": Decimal(digits), "usual": 0.1}, Decimal(digits))
+    assert type(document["usual"]) is float
+    for output in ("wide", "json", "yaml"):
+        words = ["query", "acme", sql, "--output", output, "--url", url]
+        printed = await asyncio.to_thread(CliRunner().invoke, cli, words)
+        assert printed.stdout.count(digits) == 2, printed.output
 
 
 async def test_lists_are_read_page_by_page(

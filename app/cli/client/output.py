@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
@@ -88,13 +89,16 @@ def _print_names(document: Any, render: Render) -> None:
 
 
 def _json(document: object, *, indent: int | None) -> str:
-    text = json.dumps(document, indent=indent, ensure_ascii=not _is_unicode())
+    # A Decimal, which a float cannot hold, becomes a string.
+    ensure_ascii = not _is_unicode()
+    text = json.dumps(document, indent=indent, ensure_ascii=ensure_ascii, default=str)
     return printable_json(text)
 
 
 def _yaml(document: object) -> str:
     import yaml
 
+    yaml.SafeDumper.add_representer(Decimal, lambda dumper, each: dumper.represent_str(str(each)))
     text = yaml.safe_dump(document, allow_unicode=_is_unicode(), sort_keys=False, width=1000)
     if all(is_printable(line) for line in text.split("\n")):
         return text

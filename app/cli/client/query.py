@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated
 
 import typer
@@ -111,7 +112,9 @@ def _rows(result: Document, max_rows: int | None) -> Records | str:
 
 
 def _cell(value: object) -> str:
-    """A value exactly as the service returned it."""
+    """A value as the service returned it; inside of JSON, one that no float holds is a string."""
     if value is None:
         return "NULL"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str | Decimal):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
