@@ -30,7 +30,8 @@ def login_sql(
             return f"ALTER ROLE {role} LOGIN;\n-- or, if it does not exist: {create_role};"
         case "3D000":
             owner = ("CREATE DATABASE", database, "OWNER", role, "TEMPLATE template0", options)
-            return " ".join(filter(None, owner)) + ";"
+            create = " ".join(filter(None, owner))
+            return f"{create};\n-- without a superuser first: GRANT {role} TO CURRENT_USER;"
         case "42501":
             return f"GRANT CONNECT ON DATABASE {database} TO {role};"
     return None

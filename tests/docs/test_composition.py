@@ -104,6 +104,8 @@ def test_the_settings_in_kubernetes_are_valid_and_fit_the_pod(
     assert {settings.keys_path.parent, settings.data_dir} <= mounted
     stop = settings.shutdown_delay_seconds + 2 * settings.shutdown_seconds
     assert pod["terminationGracePeriodSeconds"] > stop
+    replica = services(COMPOSE[1])["poolkeeper"]
+    assert int(replica["stop_grace_period"].removesuffix("s")) > stop
     # The Service's own variables would be taken for settings.
     assert pod["enableServiceLinks"] is False
     for each in ("livenessProbe", "readinessProbe", "startupProbe"):
