@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from app.cli.client.exit_status import ExitStatus, fail
@@ -27,6 +28,8 @@ from app.runtime.logs import configure_logging
 
 # In seconds: the time for transactions of PgBouncer's clients before `--stop-pooler` cuts them off.
 _PATIENCE = 20.0
+
+_log = structlog.get_logger(__name__)
 
 
 def node(
@@ -162,8 +165,10 @@ async def _run(
     try:
         await NodeRunner(engine, service, store).run()
     except asyncio.CancelledError:
+        _log.info("node ends", pooler="ends, too" if stops else "keeps running")
         if stops:
             await engine.stop(patience=_PATIENCE)
+            _log.info("pooler ended")
     finally:
         engine.leave()
         await service.close()

@@ -185,7 +185,17 @@ class HttpControlPlane:
             return ServiceAway(message)
         if code == _IN_CLEAR:
             self._turn_from(current)
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            message = f"{self._urls[current]} {self._key_trouble()}"
         return ServiceRefuses(message)
+
+    def _key_trouble(self) -> str:
+        if self._key_file is None:
+            return "needs an API key: give --key-file."
+        return (
+            f"does not know the key in {self._key_file}, or it has expired: is it in the"
+            " service's own file of keys?"
+        )
 
     def _turn_from(self, current: int) -> None:
         """Use the next server, unless another request has already moved on from this one."""

@@ -114,6 +114,18 @@ async def test_it_asks_with_its_key_and_takes_what_it_understands(key_file: Path
     assert all(f"Bearer {KEY}\r\n" in head for head in scripted.heard)
 
 
+async def test_an_unknown_key_is_named_by_its_file(key_file: Path) -> None:
+    async with server((401, problem("unauthenticated")), (401, None)) as scripted:
+        for keys, said in [
+            (key_file, f"does not know the key in {key_file}"),
+            (None, "--key-file"),
+        ]:
+            service = HttpControlPlane([scripted.url], key_file=keys)
+            with pytest.raises(ServiceRefuses, match=said):
+                await service.open_session()
+            await service.close()
+
+
 async def test_the_next_server_is_used_when_one_does_not_answer(key_file: Path) -> None:
     async with (
         server((503, problem("starting")), (201, as_document(SESSION))) as first,
