@@ -53,6 +53,10 @@ _BYPASS_WINDOW = 0.5
 _TEST = "SELECT 1"
 # The longest timeout of a statement, in seconds: Postgres stores milliseconds in 31 bits.
 _LONGEST_TIMEOUT = 2_147_483
+_CUT = (
+    "The pool closed before the work had ended, because the service stops (shutdown_seconds), or"
+    " the pool was evicted. Whether the work was committed is unknown."
+)
 _UNKNOWN_STATEMENT = "26000"
 _CANCELLED = "57014"
 _FOUND_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, ReadOnly)
@@ -241,6 +245,8 @@ class Lease:
             self._pool.release(connection, reusable=clean)
         if self._is_locked and isinstance(error, _FOUND_READ_ONLY):
             raise ServerReadOnly from error
+        if isinstance(error, LeaseLost) and self._pool.is_closing and connection.was_terminated:
+            raise LeaseLost(_CUT) from error
         if ended and _is_postgres_own(error):
             raise TooManyLocks(f"The statement was ended. {ended}", sqlstate=_CANCELLED) from error
 

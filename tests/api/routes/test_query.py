@@ -100,6 +100,17 @@ async def test_a_connection_cut_under_a_statement_is_replaced_for_the_next(
     assert await api.value(acme, "select 1") == 1
 
 
+async def test_work_that_is_cut_with_its_pool_is_told_so(api: Api, acme: str) -> None:
+    slow = asyncio.create_task(api.query(acme, "select pg_sleep(30)"))
+    pool = api.service.manager.find
+    await eventually(
+        lambda: (found := pool("acme")) is not None and found.metrics.active_connections
+    )
+    assert ok(await api.client.delete(f"{acme}/pool?deadline_seconds=0"))["cut"] == 1
+    cut = problem(await slow, 503, "lease-lost")
+    assert cut["detail"].startswith("The pool closed before the work had ended")
+
+
 async def test_free_sql_on_a_shared_role_is_refused_where_it_is_not_allowed(
     api_with: ApiWith,
 ) -> None:
