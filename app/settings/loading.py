@@ -4,6 +4,7 @@ Checks what pydantic-settings does not: unknown variables, and unreadable secret
 """
 
 import os
+import re
 from collections.abc import Iterator
 
 import pydantic_settings
@@ -22,6 +23,10 @@ from app.settings.settings import FORMS, Settings
 from app.settings.toml import CONFIG_FILE_VARIABLE
 
 _NESTED = frozenset({"catalog", "servers"})
+# Of a Service called poolkeeper, or poolkeeper-…; POOLKEEPER_PORT alone is a setting, too.
+_is_service_link = re.compile(
+    r".*_SERVICE_(HOST|PORT(_\w+)?)|.*_PORT_\d+_(TCP|UDP)(_\w+)?"
+).fullmatch
 # The last three are for client commands.
 _NOT_SETTINGS = frozenset(
     {CONFIG_FILE_VARIABLE, "POOLKEEPER_URL", "POOLKEEPER_API_KEY", "POOLKEEPER_API_KEY_FILE"}
@@ -66,7 +71,12 @@ def _unknown_variables() -> Iterator[str]:
             continue
         name = variable[len(ENV_PREFIX) :].lower()
         top, delimiter, _ = name.partition(ENV_DELIMITER)
-        if top not in fields or (delimiter and top not in _NESTED):
+        if _is_service_link(variable):
+            yield (
+                f"{variable} is not a setting: Kubernetes sets it for a Service."
+                " Set enableServiceLinks: false for the pod."
+            )
+        elif top not in fields or (delimiter and top not in _NESTED):
             known = [field.upper() for field in fields]
             yield unknown_key(variable, top.upper(), known, prefix=ENV_PREFIX)
 

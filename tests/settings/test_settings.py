@@ -110,6 +110,24 @@ def test_an_unknown_variable_gets_a_suggestion(monkeypatch: pytest.MonkeyPatch) 
     assert settings_error() == "POOLKEEPER_PROT is not a setting; did you mean POOLKEEPER_PORT?"
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "POOLKEEPER_SERVICE_HOST",
+        "POOLKEEPER_INSTANCES_SERVICE_PORT_HTTPS",
+        "POOLKEEPER_PORT_8080_TCP_ADDR",
+        "POOLKEEPER_PORT_8080_TCP",
+    ],
+)
+def test_a_variable_of_a_service_of_kubernetes_is_named_with_its_switch(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "10.0.0.1")
+    [said] = settings_error().splitlines()
+    assert said.startswith(f"{variable} is not a setting: Kubernetes")
+    assert said.endswith("Set enableServiceLinks: false for the pod.")
+
+
 def test_an_unknown_variable_unlike_any_setting_gets_no_suggestion(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
