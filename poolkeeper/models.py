@@ -553,6 +553,7 @@ class NodeView(TypedDict):
     draining: bool
     state: str
     engine: str | None
+    agent: str | None
     problem: str | None
     warnings: list[str]
     vulnerable: bool

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from app import __version__
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, newest
 from app.domain.nodes.estimates import EntryTotals
@@ -413,6 +414,7 @@ class Agent:
             backends={server: self._backends_of(server) for server in servers},
             users=self._census.users,
             problem=problem or self.problem,
+            agent=__version__,
         )
 
     def _entry_report(self, entry: NodeEntry, tracked: TrackedEntry) -> EntryReport:

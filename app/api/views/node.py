@@ -60,6 +60,9 @@ class NodeView(BaseModel):
         description="Name and version of its pooler; null before a report.",
         examples=["PgBouncer 1.25.2"],
     )
+    agent: str | None = Field(
+        description="Version of its agent; null before a report.", examples=["0.1.0"]
+    )
     problem: str | None = Field(
         description="What its agent cannot do, why this service cannot run that of node `local`, "
         "for how long it has not applied its configuration, or which of its servers is unavailable "
@@ -94,6 +97,7 @@ class NodeView(BaseModel):
             draining=declared.draining,
             state=node.state,
             engine=report.engine[:_LONGEST_TEXT] if report else None,
+            agent=(report.agent[:_LONGEST_TEXT] or None) if report else None,
             problem=problem[:_LONGEST_TEXT] or None,
             warnings=list(weaknesses(report.engine)) if report else [],
             vulnerable=bool(node.vulnerabilities),

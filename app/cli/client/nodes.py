@@ -42,6 +42,7 @@ COLUMNS = (
     text("ENGINE", "engine", WIDE),
     text("ADDRESS", "address", WIDE),
     prose("SELECTOR", "selector", VERY_WIDE),
+    text("AGENT", "agent", VERY_WIDE),
     number("SILENT S", "silent_seconds", VERY_WIDE),
     age("AGE", "created_at", VERY_WIDE),
 )

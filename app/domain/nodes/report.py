@@ -92,6 +92,7 @@ class NodeReport:
         backends: process ids of its connections, by server.
         users: user names with which applications are connected.
         problem: one sentence about what an operator should fix; empty if all is well.
+        agent: version of the agent; empty from one that does not say.
     """
 
     session: int
@@ -105,6 +106,7 @@ class NodeReport:
     backends: Mapping[str, frozenset[int]] = field(default_factory=dict)
     users: frozenset[str] = frozenset()
     problem: str = ""
+    agent: str = ""
 
     def __post_init__(self) -> None:
         _check_connections(sum(map(len, self.backends.values())))

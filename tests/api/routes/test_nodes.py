@@ -129,6 +129,10 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
         "PgBouncer 1.18",
         "its disk is full",
     )
+    assert shown["agent"] is None  # an earlier version does not say it
+    newer = report(session, 3) | {"agent": "0.2.0", "unknown": 1}
+    ok(await api.client.post(f"{NODE}/reports", json=newer))
+    assert ok(await api.client.get(NODE))["agent"] == "0.2.0"
     assert (shown["clients"], shown["waiting"], shown["tenants"]) == (7, 1, 1)
     assert any("CVE" in warning for warning in shown["warnings"])
     assert shown["vulnerable"]
@@ -280,11 +284,15 @@ async def test_what_an_agent_reports_harms_nobody_who_reads_it(api: Api) -> None
     ):
         refused = await api.client.post(url, json=report(session) | wrong)
         problem(refused, 422, "validation-failed")
-    strange = {"engine": f"PgBouncer {'9' * 5000}.1", "problem": "x" * 100_000}
+    strange = {
+        "engine": f"PgBouncer {'9' * 5000}.1",
+        "agent": "9" * 5000,
+        "problem": "x" * 100_000,
+    }
     ok(await api.client.post(url, json=report(session) | strange))
     shown = ok(await api.client.get(NODE))
     assert shown["warnings"] == []
-    assert max(len(shown["engine"]), len(shown["problem"])) < 2000
+    assert max(len(shown[each]) for each in strange) < 2000
 
 
 async def test_agents_learn_at_once_of_a_tenant_that_is_paused_or_resumed(api: Api) -> None:
