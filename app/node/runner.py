@@ -134,6 +134,12 @@ class NodeRunner:
                 async with asyncio.timeout(_FIRST_ANSWER if stored else None):
                     configuration = await self._service.configuration(None)
                 assert configuration is not None  # noqa: S101 - none is known
+                if stored is not None and self._is_fresh(stored):
+                    # A new leader of the service has divided nothing yet.
+                    allotted = stored.configuration.servers.items()
+                    configuration = configuration.with_allotments(
+                        {name: server.allotment for name, server in allotted}
+                    )
                 await in_thread(self._store.store, configuration)
                 break
             except (ServiceError, TimeoutError) as error:
@@ -152,8 +158,10 @@ class NodeRunner:
 
     async def _may_use(self, stored: StoredNode) -> bool:
         """Whether the service cannot have given this node's connections to others by now."""
-        is_fresh = self._clock() - stored.accepted_at < FENCED_AFTER
-        return is_fresh or await self._engine.is_running()
+        return self._is_fresh(stored) or await self._engine.is_running()
+
+    def _is_fresh(self, stored: StoredNode) -> bool:
+        return self._clock() - stored.accepted_at < FENCED_AFTER
 
     # -- the pooler ----------------------------------------------------------------------------
 

@@ -140,6 +140,21 @@ async def test_an_answer_without_an_allotment_leaves_the_present_one_here_and_fo
     assert stored.configuration.servers[SERVER].allotment == Allotment(generation=5, connections=3)
 
 
+async def test_the_next_agent_keeps_an_allotment_while_a_new_leader_has_divided_nothing(
+    site: Site, node: NodeConfiguration
+) -> None:
+    service = ScriptedService(allotted(node, 3, 5))
+    async with running(site, service, stops=False) as first:
+        await eventually(lambda: len(service.reports) > 1)
+    service.divides = False
+    service.change(replace(allotted(node, 0, 0), version=2))
+    service.reports.clear()
+    async with running(site, service):
+        await eventually(lambda: len(service.reports) > 1)
+    await first.stop(patience=0.0)
+    assert {each.servers[SERVER].generation for each in service.reports} == {5}
+
+
 async def test_it_reports_at_once_when_the_service_calls_it(
     site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,7 +185,7 @@ class Fleet:
     async def begin_session(self, node: TrackedNode) -> int:
         """Start a session of *node*'s agent and return its number.
 
-        The node gets its allotments at once.
+        What it may have is divided at once.
         """
         node.begin_session(self._next_number())
         self._budgets.note_demand(node)

@@ -22,7 +22,8 @@ Beyond loopback the service answers over TLS only (403 `tls-required`). A key of
     since the last accepted report; if there are more, the next report follows at once. A report
     that is based on another than the last accepted one is accepted too, but the answer has
     `wants_all`: then the next report has base 0.
-    200 `ReportAnswer`: all allotments of the node, which apply at once, and the latest version.
+    200 `ReportAnswer`: the node's allotments, which apply at once, and the latest version. A server
+        that it lacks keeps its present allotment.
     409 `node-session-ended`: a later session has started; this agent was replaced and must end.
     409 `node-report-late`: a later report of this session was accepted. The agent starts another
         session: if the catalog was restored, an earlier agent may have had this one.
@@ -77,7 +78,7 @@ class ReportAnswer:
     """The answer to a report.
 
     Attributes:
-        allotments: by server.
+        allotments: by server; one that it lacks keeps its present allotment.
         version: the latest configuration's version; if it differs, fetch it at once.
         wants_all: whether the service does not have the report on which this one is based.
     """
