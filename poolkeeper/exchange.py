@@ -6,7 +6,7 @@ A client sends the request of an `Exchange`, and gives it the response or the fa
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from http.client import CONFLICT, SERVICE_UNAVAILABLE, TOO_MANY_REQUESTS
 from typing import Any, Generic, TypedDict, TypeVar
 from uuid import uuid4
@@ -179,8 +179,13 @@ class Pages(Generic[Item]):
 def _exact(text: str) -> float | Decimal:
     """A number of a response; a Decimal if a float has another value, as in a jsonb of a row."""
     number = float(text)
-    digits = repr(number)
-    return number if digits == text or Decimal(digits) == Decimal(text) else Decimal(text)
+    if (digits := repr(number)) == text:
+        return number
+    try:
+        exact = Decimal(text)
+    except InvalidOperation:  # an exponent of twenty digits
+        return number
+    return number if Decimal(digits) == exact else exact
 
 
 def failure(error: httpx.HTTPError, url: httpx.URL) -> InvalidRequest | Unreachable:

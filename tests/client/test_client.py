@@ -88,6 +88,11 @@ async def test_a_number_that_no_float_holds_keeps_its_digits(service: Served) ->
         [[document, alone]] = (await client.send(api.run_query("acme", sql=sql)))["rows"]
     assert (document, alone) == ({"exact": Decimal(digits), "usual": 0.1}, Decimal(digits))
     assert type(document["usual"]) is float
+    tiny = f"SELECT '0e-{'9' * 20}'::json, '1e-{'9' * 20}'::json"
+    async with AsyncClient(url) as client:
+        assert (await client.send(api.run_query("acme", sql=tiny)))["rows"] == [
+            [0.0, f"1e-{'9' * 20}"]
+        ]
     for output in ("wide", "json", "yaml"):
         words = ["query", "acme", sql, "--output", output, "--url", url]
         printed = await asyncio.to_thread(CliRunner().invoke, cli, words)

@@ -34,14 +34,18 @@ def is_interoperable(text: str) -> Generator[str, None, bool]:
                 return False
         elif mark in "]}":
             depth -= 1
-        elif len(mark) > _MAX_NUMBER or not math.isfinite(_float(mark)):
+        elif len(mark) > _MAX_NUMBER or not _has_usual_exponent(mark):
             return False
     return True
 
 
-def _float(number: str) -> float:
-    """Parse a number; without an exponent return zero, because it is finite anyway."""
-    return float(number) if "e" in number or "E" in number else 0.0
+def _has_usual_exponent(number: str) -> bool:
+    """Whether a double can have the exponent of *number*, if it has one."""
+    digits, exponent, _ = number.lower().partition("e")
+    if not exponent:
+        return True
+    value = float(number)
+    return math.isfinite(value) and (value != 0.0 or not digits.strip("-0."))
 
 
 def _end_of_string(text: str, at: int) -> Generator[str, None, int]:

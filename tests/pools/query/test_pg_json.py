@@ -133,6 +133,8 @@ def test_json_that_some_readers_refuse_is_recognized() -> None:
         r'["\"", "\\"]',
         "[" * 100 + "]" * 100,
         "[" + ",".join(["1"] * 5000) + "]",
+        "[-0.0, 0e5, 5e-324]",
+        f"-0.0E-{'9' * 20}",
         '"' + r"\n" * 5000 + '"',
     ]
     refused = [
@@ -143,6 +145,7 @@ def test_json_that_some_readers_refuse_is_recognized() -> None:
         "[" * 101 + "]" * 101,
         "1" * 4001,
         "1e400",
+        f"1e-{'9' * 20}",
     ]
     assert set(interoperable(taken).values()) == {True}
     assert set(interoperable(refused).values()) == {False}
