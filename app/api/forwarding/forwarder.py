@@ -103,11 +103,12 @@ class Forwarder:
         url = self._election.active_url
         if url is None:
             return "It does not answer this instance."
+        trouble = None
         with suppress(TimeoutError):
             async with asyncio.timeout(_REACH_DEADLINE):
                 if await self._upstreams.answers(url):
                     return None
-        trouble = self._upstreams.trouble
+                trouble = self._upstreams.trouble
         if trouble is None:
             return "It does not answer this instance."
         return f"It cannot be reached from here: {trouble}."

@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from heapq import nsmallest
+from math import inf
 from time import monotonic
 from typing import Annotated, Literal, Protocol, Self
 
@@ -31,8 +32,8 @@ _INTERVALS = 3
 _AUDIT_DEADLINE = 20.0
 # Anybody may ask, so expensive checks run at most this often, in seconds.
 _CACHE_SECONDS = 1.0
-# In seconds: an orchestrator's probe waits no longer than two.
-_PING_DEADLINE = 1.0
+# In seconds: a proxy that checks /readyz each second waits no longer than that.
+_PING_DEADLINE = 0.5
 # In seconds: an active instance that works has renewed its leadership within this time. One that
 # cannot be reached may be slow, or be ending.
 _RENEWED_WITHIN = RENEWAL_INTERVAL + 1.0
@@ -97,7 +98,7 @@ class StandbyReadiness:
         self._is_stopping = is_stopping
         self._lock = asyncio.Lock()
         self._trouble: str | None = None
-        self._asked_at = self._reached_at = float("-inf")
+        self._asked_at = self._missed_since = -inf
 
     async def run(self) -> list[ReadinessCheck]:
         election = self._election
@@ -124,9 +125,11 @@ class StandbyReadiness:
             if monotonic() - self._asked_at >= _CACHE_SECONDS:
                 is_serving = self._election.is_serving
                 self._trouble = None if is_serving else await self._find_trouble()
-                self._asked_at = monotonic()
+                was_reached, self._asked_at = self._missed_since == inf, monotonic()
                 if self._trouble is None:
-                    self._reached_at = self._asked_at
+                    self._missed_since = inf
+                elif was_reached:
+                    self._missed_since = self._asked_at
         if self._trouble is None:
             return _informative("active_instance", ok=True, detail="It answers.")
         detail = f"{self._election.active_instance} {self._trouble}"
@@ -143,7 +146,7 @@ class StandbyReadiness:
             and record is not None
             and record.age <= _RENEWED_WITHIN
         )
-        return works and monotonic() - self._reached_at >= _UNREACHED_SECONDS
+        return works and monotonic() - self._missed_since >= _UNREACHED_SECONDS
 
 
 class ServiceReadiness:
