@@ -72,7 +72,7 @@ _PROBLEMS = {
         "active-lost",
         "The active instance ended before it responded; the outcome of the request is unknown.",
     ),
-    503: ("catalog-unavailable", "The catalog cannot be reached; nothing was changed."),
+    503: ("catalog-unavailable", "The catalog cannot be reached."),
     504: (
         "deadline-exceeded",
         "The request exceeds its deadline. It continues; its result is unknown.",

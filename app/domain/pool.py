@@ -18,7 +18,7 @@ MAX_POOL_SIZE = 10_000
 
 
 class PoolState(StrEnum):
-    """A pool's state in its life cycle, and as others see it while its server is away."""
+    """A pool's state. `unavailable`: it is open, but its server is away."""
 
     INITIALIZING = "initializing"
     WARMING_UP = "warming_up"
@@ -27,14 +27,6 @@ class PoolState(StrEnum):
     PAUSED = "paused"
     DRAINING = "draining"
     CLOSED = "closed"
-
-    @property
-    def serves(self) -> bool:
-        """Whether a pool in this state hands out connections, if its server is available."""
-        return self in _SERVES
-
-
-_SERVES = frozenset({PoolState.INITIALIZING, PoolState.WARMING_UP, PoolState.READY})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ T = TypeVar("T")
 
 # Evictions kept for the audit trail between two polls; more than one poll can miss.
 _MOST_UNREPORTED = 10_000
+_OPEN = frozenset({PoolState.INITIALIZING, PoolState.WARMING_UP, PoolState.READY})
 
 
 class TenantPoolManager:
@@ -334,12 +335,12 @@ class TenantPoolManager:
     def pool_state(self, pool_id: str) -> PoolState:
         """The state of a pool, open or not; a paused pool is paused in both cases.
 
-        An open one that would serve is unavailable while its server is.
+        One that is open is unavailable while its server is.
         """
         pool, desired = self.find(pool_id), self._desired.get(pool_id)
         if pool is not None:
-            is_refused = pool.state.serves and not pool.server.is_available
-            return PoolState.UNAVAILABLE if is_refused else pool.state
+            is_away = pool.state in _OPEN and not pool.server.is_available
+            return PoolState.UNAVAILABLE if is_away else pool.state
         return PoolState.PAUSED if desired and desired.paused else PoolState.CLOSED
 
     def config(self, strategy: PoolStrategy) -> PoolConfig:

@@ -232,7 +232,8 @@ def kept_until(
     * the slice is over: the tenant's fair share of a round. A small claim, of a tenant that has
       used less than half as much, waits only for the end of the shortest slice.
 
-    Returns monotonic seconds, as long as claims stay the same; inf without a limit.
+    Returns monotonic seconds; inf without a limit in time. While claims stay the same, the end may
+    come a little earlier, by less than a slice.
     """
     if budget.is_over:
         is_kept = budget.is_frozen or pool.connections.live < floor_of(pool, budget)

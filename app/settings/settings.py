@@ -372,7 +372,8 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         with suppress(ValueError, RecursionError):
-            if isinstance(items := json.loads(value), list):
+            items = json.loads(value)
+            if items is None or isinstance(items, list):
                 return items
         items = [item.strip() for item in value.split(",")]
         if not all(items):

@@ -199,6 +199,12 @@ def test_a_list_is_written_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv(variable)
 
 
+def test_null_means_the_default_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = load_settings().trusted_hosts
+    monkeypatch.setenv("POOLKEEPER_TRUSTED_HOSTS", "null")
+    assert load_settings().trusted_hosts == usual
+
+
 def test_an_item_of_a_list_is_named_with_what_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_TRUSTED_HOSTS", "a.example,https://b.example")
     assert settings_error() == (

@@ -93,7 +93,9 @@ class _PoolNow(BaseModel):
         description="The tenant's ID, or `shared@` and the server's name.", examples=["acme"]
     )
     state: PoolState = Field(
-        description="`closed` while it is neither open nor paused.", examples=["ready"]
+        description="`closed` while it is neither open nor paused, `unavailable` while it is open "
+        "and its server is away.",
+        examples=["ready"],
     )
     pause: PauseView | None = Field(description="Null while it is not paused.", examples=[None])
     size: int = Field(description="Open connections.", examples=[3])

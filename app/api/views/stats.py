@@ -64,7 +64,10 @@ class _TenantPool(BaseModel):
     server: str = Field(examples=["local"])
     strategy: PoolStrategy = Field(examples=["per_tenant"])
     pool: str = Field(description="The pool that serves the tenant.", examples=["acme"])
-    pool_state: PoolState = Field(description="`closed` if it is not open.", examples=["ready"])
+    pool_state: PoolState = Field(
+        description="`closed` if it is not open, `unavailable` while its server is away.",
+        examples=["ready"],
+    )
 
 
 class TenantStats(ServiceTotals, _TenantPool):

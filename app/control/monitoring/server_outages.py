@@ -18,7 +18,7 @@ class ServerOutages:
         self._away: set[str] = set()
 
     def take_events(self) -> Iterator[AuditEvent]:
-        """Each outage that began, and each that ended, even if it did both since the last poll."""
+        """An outage that began or ended since the last poll; several of one server count as one."""
         for name, server in self._servers.items():
             # It grows whenever the server is lost.
             if self._generations[name] != server.generation:

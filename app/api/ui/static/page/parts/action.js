@@ -97,7 +97,7 @@ function Question({ action }) {
             <input id="retype" value=${typed} autocomplete="off" spellcheck=${false} onInput=${(event) => setTyped(event.target.value)} />
           </label>`}
         <${Plan} ...${plan} />
-        ${failure && !plan.problem && html`<p class="problem" role="alert">${failure}</p>`}
+        ${failure && failure !== plan.problem?.message && html`<p class="problem" role="alert">${failure}</p>`}
         <div class="buttons end">
           <${CopyAsCurl} request=${action.request(values)} />
           <span class="grow"></span>
