@@ -138,7 +138,7 @@ def test_a_refused_step_skips_its_tenant_and_a_refused_key_everything(
 def test_what_is_no_document_is_not_poolkeepers(
     service: EchoService, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    monkeypatch.setattr(httpx.Response, "json", lambda _: json.loads(body))
+    monkeypatch.setattr(httpx.Response, "json", lambda _, **options: json.loads(body, **options))
     result = call(service, "tenants", "show", "acme")
     assert result.exit_code == 3
     assert "does not respond like Poolkeeper" in result.stderr
