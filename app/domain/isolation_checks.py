@@ -260,7 +260,7 @@ def _of_databases(role: str, facts: RoleFacts, home: str) -> Iterator[Finding]:
             severity=Severity.WARNING if is_harmless else Severity.CRITICAL,
             detail=f"Role {role} can connect to database {_listed(others)}. "
             f"{run}: REVOKE CONNECT ON DATABASE {databases} FROM PUBLIC, {quoted(role)};"
-            + (" Where only a provider could: keep no data there." if is_harmless else ""),
+            + (" If only your provider can do that, keep no data there." if is_harmless else ""),
             cause=databases,
         )
 

@@ -4,8 +4,6 @@ The event loop's threads look up names of hosts, and all of them may hang while 
 silent. A pooler that has ended must be started meanwhile.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +13,12 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="node")
-
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call *function* in a thread, while the event loop goes on."""
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_threads, partial(function, *args, **kwargs))
+    """Call *function* in a thread of its own, while the event loop goes on."""
+    threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="node")
+    try:
+        work = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+    finally:
+        threads.shutdown(wait=False)
