@@ -4,8 +4,6 @@ It only counts and measures; the scheduling policy decides. The sum of open, con
 connections never exceeds the limit, except after the limit was lowered.
 """
 
-from __future__ import annotations
-
 from typing import Generic, TypeVar
 
 from app.pools.claims import Claims

@@ -3,8 +3,6 @@
 The scheduling policy sets the ranks and decides whose turn it is.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import inf

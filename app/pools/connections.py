@@ -4,8 +4,6 @@ They decide nothing. Each opening and closing is a named task. What a task holds
 is done, not inside it: a task cancelled before its first step runs none of its code.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine

@@ -11,8 +11,6 @@ another one, it rolls back that transaction and begins its own. The now() of a p
 the time when that round trip started, which is always after its borrower asked.
 """
 
-from __future__ import annotations
-
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from time import monotonic

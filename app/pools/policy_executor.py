@@ -4,8 +4,6 @@ Every change in a pool or a budget ends in a call of `run`. An action only start
 a caller, so `run` never re-enters itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from heapq import heappop, heappush
 from itertools import count

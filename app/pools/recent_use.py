@@ -10,8 +10,6 @@ practical time decay model for streaming systems", ICDE 2009); so the keys of te
 nothing keep their values, and a heap its order, while time passes. The logarithm never overflows.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import exp, inf, isfinite, log
 

@@ -9,8 +9,6 @@ turns by time, see `app.domain.time_sharing`; the tenant with the least recent u
 idle connection is kept only as long as its tenant usually takes to come back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice

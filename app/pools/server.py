@@ -9,8 +9,6 @@ back. Otherwise working connections keep working, `last_error` says what fails, 
 it works. Its admin connections (provisioning, checks) are few, and the budget is reduced by them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import Callable
