@@ -28,7 +28,7 @@ def migrate() -> None:
             stack.push_async_callback(leadership.release)
             return await upgrade(topology.catalog, leadership)
 
-    with exit_on_error():
+    with exit_on_error(settings.log_format, "cannot migrate"):
         said = asyncio.run(run())
     typer.echo(said)
 

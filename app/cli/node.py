@@ -13,7 +13,8 @@ from typing import Annotated
 import structlog
 import typer
 
-from app.cli.client.exit_status import ExitStatus, fail
+from app.cli.client.exit_status import ExitStatus
+from app.cli.log_failure import log_failure
 from app.node.errors import AgentReplaced, CannotRender, CannotStart, NodeError
 from app.node.files import NodeDirectory
 from app.node.http_control_plane import OWN, HttpControlPlane
@@ -24,10 +25,11 @@ from app.node.runner import NodeRunner
 from app.node.stored_node import NodeStore
 from app.runtime.file_descriptors import raise_descriptor_limit
 from app.runtime.gc_tuning import tuned_gc
-from app.runtime.logs import configure_logging
+from app.runtime.logs import LogFormat, configure_logging
 
 # In seconds: the time for transactions of PgBouncer's clients before `--stop-pooler` cuts them off.
 _PATIENCE = 20.0
+_LOG_FORMAT: LogFormat = "auto"
 
 _log = structlog.get_logger(__name__)
 
@@ -123,7 +125,7 @@ def node(
     ] = False,
 ) -> None:
     """Run a PgBouncer node until SIGTERM or Ctrl-C. PgBouncer keeps running after that."""
-    configure_logging("auto", "INFO")
+    configure_logging(_LOG_FORMAT, "INFO")
     try:
         account = Account.choose(user)
         host, port = _address(listen)
@@ -145,14 +147,15 @@ def node(
         service = HttpControlPlane(server, key_file=key_file, node=node_name, ca_file=ca_file)
         store = NodeStore(NodeDirectory(directory, uid=account.uid, gid=account.gid))
     except (CannotStart, CannotRender) as error:
-        fail(str(error), ExitStatus.USAGE)
+        log_failure(str(error), _LOG_FORMAT, status=ExitStatus.USAGE)
     try:
         with tuned_gc():
             asyncio.run(_run(engine, service, store, stops=stop_pooler))
     except NodeError as error:
-        fail(str(error))
+        log_failure(str(error), _LOG_FORMAT, event="node failed")
     except AgentReplaced as error:
-        fail(f"Another agent runs this node now. {error}", os.EX_TEMPFAIL)
+        reason = f"Another agent runs this node now. {error}"
+        log_failure(reason, _LOG_FORMAT, event="node replaced", status=os.EX_TEMPFAIL)
 
 
 async def _run(

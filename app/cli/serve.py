@@ -7,20 +7,22 @@ one sentence and exits with a non-zero status.
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import typer
 import uvicorn
 
 from app.api.http.client_connections import ClientLimits
-from app.cli.client.exit_status import ExitStatus, fail
+from app.cli.client.exit_status import ExitStatus
 from app.cli.demo import DemoError, serve_with_traffic
+from app.cli.log_failure import log_failure
 from app.embedded import EmbeddedPostgres
 from app.main import create_app
 from app.runtime.lifecycle import STARTUP_ERRORS, startup_error_message
-from app.runtime.logs import configure_logging
+from app.runtime.logs import LogFormat, configure_logging
 from app.runtime.server import ProcessStatus, ServeFunction, handle_stop_signals, run_server
-from app.settings import Settings, SettingsError, load_settings
+from app.settings import Settings, SettingsError, configured_log_format, load_settings
 
 
 def serve() -> None:
@@ -33,14 +35,15 @@ def serve() -> None:
 def demo() -> None:
     """Serve with sample tenants and traffic; everything is deleted at the end."""
     settings = settings_or_exit()
+    refuse = partial(log_failure, log_format=settings.log_format, status=ExitStatus.USAGE)
     if not settings.is_embedded:
-        fail("The demo only runs on the embedded server.", ExitStatus.USAGE)
+        refuse("The demo only runs on the embedded server.")
     if settings.requires_keys:
-        fail("The demo only runs on loopback and without API keys.", ExitStatus.USAGE)
+        refuse("The demo only runs on loopback and without API keys.")
     configure_logging(settings.log_format, settings.log_level)
     settings = _demo_settings(settings)
     with (
-        exit_on_error(),
+        exit_on_error(settings.log_format),
         handle_stop_signals() as is_stopping,
         _temporary_postgres(settings.data_dir),
     ):
@@ -54,7 +57,7 @@ def settings_or_exit() -> Settings:
     try:
         return load_settings()
     except SettingsError as error:
-        fail(str(error), ExitStatus.USAGE)
+        log_failure(str(error), configured_log_format(), status=ExitStatus.USAGE)
 
 
 def _demo_settings(settings: Settings) -> Settings:
@@ -97,9 +100,9 @@ def _run(settings: Settings, serve: ServeFunction) -> ProcessStatus:
 
 
 @contextmanager
-def exit_on_error() -> Iterator[None]:
+def exit_on_error(log_format: LogFormat, event: str = "cannot start") -> Iterator[None]:
     """End the command with one sentence if the service cannot start."""
     try:
         yield
     except (DemoError, *STARTUP_ERRORS) as error:
-        fail(startup_error_message(error))
+        log_failure(startup_error_message(error), log_format, event=event)

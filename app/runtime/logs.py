@@ -29,11 +29,7 @@ _VERBOSE = ("alembic", "asyncio", "httpcore", "httpx", "sqlalchemy", "uvicorn.ac
 
 
 def configure_logging(log_format: LogFormat, level: str) -> None:
-    """Send every event of this process to stderr; safe to call again.
-
-    *log_format* is `json`, `console`, or `auto`: console when stderr is a terminal.
-    """
-    is_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    """Send every event of this process to stderr; safe to call again."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         _add_request_id,
@@ -60,7 +56,7 @@ def configure_logging(log_format: LogFormat, level: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _without_colours,
-                *(_for_people() if is_console else _for_machines()),
+                *(_for_people() if is_for_people(log_format) else _for_machines()),
             ],
         )
     )
@@ -68,6 +64,11 @@ def configure_logging(log_format: LogFormat, level: str) -> None:
     root.handlers = [handler]
     root.setLevel(level)
     _route_libraries(level)
+
+
+def is_for_people(log_format: LogFormat) -> bool:
+    """Whether a log in *log_format* is text for people; `auto` is if stderr is a terminal."""
+    return log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
 
 
 def _route_libraries(level: str) -> None:

@@ -5,7 +5,7 @@ Read once at start: only `main`, `cli` and `runtime.topology` may import this; t
 
 from app.settings.endpoint import CatalogSettings, Endpoint, ServerSettings
 from app.settings.errors import SettingsError
-from app.settings.loading import load_settings
+from app.settings.loading import configured_log_format, load_settings
 from app.settings.settings import EMBEDDED_SERVER, Settings
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "SettingsError",
+    "configured_log_format",
     "load_settings",
 ]

@@ -6,6 +6,8 @@ Checks what pydantic-settings does not: unknown variables, and unreadable secret
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Literal, get_args
 
 import pydantic_settings
 from pydantic import ValidationError
@@ -20,7 +22,7 @@ from app.settings.errors import (
     validation_messages,
 )
 from app.settings.settings import FORMS, Settings
-from app.settings.toml import CONFIG_FILE_VARIABLE
+from app.settings.toml import CONFIG_FILE_VARIABLE, read_toml
 
 _NESTED = frozenset({"catalog", "servers"})
 # Of a Service called poolkeeper, or poolkeeper-…; POOLKEEPER_PORT alone is a setting, too.
@@ -61,6 +63,17 @@ def load_settings(*, to_serve: bool = True) -> Settings:
     if problems:
         raise SettingsError("\n".join(problems))
     return settings
+
+
+def configured_log_format() -> Literal["auto", "json", "console"]:
+    """The format of the log, for the problems of settings that are invalid."""
+    variables = {variable.upper(): value for variable, value in os.environ.items()}
+    given = variables.get(f"{ENV_PREFIX}LOG_FORMAT")
+    if given is None:
+        with suppress(SettingsError):
+            given = read_toml().get("log_format")
+    formats = get_args(Settings.model_fields["log_format"].annotation)
+    return next((each for each in formats if each == given), "auto")
 
 
 def _unknown_variables() -> Iterator[str]:

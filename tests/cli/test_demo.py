@@ -1,6 +1,7 @@
 """`poolkeeper demo`: waits and recommendations within a minute, and nothing is left."""
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -190,5 +191,5 @@ async def test_declared_servers_are_never_used(enterable_path: Path, tmp_path: P
     async with demo(enterable_path, tmp_path, data_dir=data_dir, **declared) as running:
         printed = await running.ended()
     assert running.process.returncode == 2
-    assert printed == "poolkeeper: The demo only runs on the embedded server.\n"
+    assert json.loads(printed)["reason"] == "The demo only runs on the embedded server."
     assert names_in(enterable_path) == ["secret"]

@@ -172,8 +172,9 @@ def test_what_cannot_start_says_why(
     assert ended.exit_code == 1
     # Nothing else, except for a warning of connections without TLS.
     [said] = [line for line in ended.stderr.splitlines() if "are not protected" not in line]
-    assert said.startswith("poolkeeper: ")
-    assert expected in said
+    event = json.loads(said)
+    assert event["event"] == "cannot migrate"
+    assert expected in event["reason"]
 
 
 @pytest.mark.parametrize(
