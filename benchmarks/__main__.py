@@ -1,7 +1,5 @@
 """Measure Poolkeeper and its peers side by side: prints a table, then one line of JSON."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import gc

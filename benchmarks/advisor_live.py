@@ -5,8 +5,6 @@ which a need is remembered is shorter than by default, and more may be given bac
 that giving back can be seen within minutes.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

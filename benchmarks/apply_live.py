@@ -6,8 +6,6 @@ real Postgres that applies what its advisor says, and simulates the same ones. I
 say, and fails unless connections agree within 20 %, and late callers within 20 % or one point.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

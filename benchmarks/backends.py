@@ -1,7 +1,5 @@
 """How many back-ends Postgres itself shows at most."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

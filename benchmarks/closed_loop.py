@@ -1,7 +1,5 @@
 """Clients in closed loops: what they got, and what it cost this process."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass

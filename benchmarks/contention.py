@@ -4,8 +4,6 @@ Every tenant is one client in a closed loop of `select 1`. A round measures all 
 ours and, in every other round, PgBouncer's by turns; a ratio is one of figures of the same round.
 """
 
-from __future__ import annotations
-
 import random
 import sys
 from collections.abc import AsyncIterator, Callable

@@ -3,8 +3,6 @@
 The service, and a bare FastAPI route that returns the same bytes, are processes of their own.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """The service that `benchmarks.dashboards` measures: idle pools, or one bare route."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import gc

@@ -1,7 +1,5 @@
 """What happens to those who lease while a pool is resized, and while Postgres restarts."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

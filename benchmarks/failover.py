@@ -4,8 +4,6 @@
 to the active instance, and the figures are printed at the end.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -1,12 +1,10 @@
 """A figure: what the rounds of one measure gave, as median, least and most."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +14,7 @@ class Figure:
     rounds: tuple[float, ...]
 
     @classmethod
-    def of(cls, rounds: Sequence[float]) -> Figure:
+    def of(cls, rounds: Sequence[float]) -> Self:
         """The figure of these rounds."""
         return cls(tuple(rounds))
 

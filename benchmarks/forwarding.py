@@ -4,8 +4,6 @@ Ten clients in closed loops ask the active instance and a standby by turns, for 
 resource and for a statement.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -4,8 +4,6 @@ The catalog is filled as a service leaves it whose tenants were all busy at ever
 polls, a day of minutes and of hours.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

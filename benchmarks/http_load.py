@@ -3,8 +3,6 @@
 Linux only.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re
@@ -14,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Self
 
 _DEADLINE = 240.0
 
@@ -77,7 +76,7 @@ class HttpConnection:
         self._writer = writer
 
     @classmethod
-    async def connect(cls, port: int) -> HttpConnection:
+    async def connect(cls, port: int) -> Self:
         """A connection to a port of this machine."""
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
 

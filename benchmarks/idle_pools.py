@@ -1,7 +1,5 @@
 """Many open pools without connections, and how long work over them keeps the event loop."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

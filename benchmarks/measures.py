@@ -1,7 +1,5 @@
 """What a lease costs and how long it waits, beside the peers, who take turns in every round."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import random

@@ -1,7 +1,5 @@
 """What a team would write itself: FastAPI and `asyncpg.Pool`, one statement as a tenant."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The peers as their own documentation says to use them, on the same server."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,7 +1,5 @@
 """PgBouncer in front of the embedded server, as a peer: `max_db_connections` is the budget."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

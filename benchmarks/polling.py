@@ -1,7 +1,5 @@
 """What the loops cost that look at every pool, with ten thousand open pools."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import AsyncIterator

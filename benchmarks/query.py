@@ -3,8 +3,6 @@
 Each service is a process of its own.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Two instances of the service on one Postgres, and HAProxy before them. Linux only."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

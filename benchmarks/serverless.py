@@ -1,7 +1,5 @@
 """`POST /sql` with Neon's driver beside a connection for each statement with node-postgres."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """The service as a process of its own: started, looked at from outside, ended. Linux only."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

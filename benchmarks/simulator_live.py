@@ -5,8 +5,6 @@ each of them to a real pool on an embedded server at its time (`select pg_sleep(
 simulates the same ones. It prints what both say, and fails if they differ by over 20 %.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import sys

@@ -1,7 +1,5 @@
 """The measures by name, with their rounds."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What all contenders share: one embedded server, its tenants, and a manager for each measure."""
 
-from __future__ import annotations
-
 import os
 import socket
 import tempfile

@@ -3,8 +3,6 @@
 A refused or misdirected request, a bad exit status or a process left behind fails the run.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable

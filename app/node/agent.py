@@ -3,8 +3,6 @@
 Its decisions are in `app.domain.nodes`. While the service is away, it keeps to the latest answer.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping

@@ -4,8 +4,6 @@ A revoked credential is refused from then on. But its clients may be logged in, 
 PgBouncer uses the verifier that it knew when the login began.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 from app.domain.nodes.configuration import NodeConfiguration

@@ -1,7 +1,5 @@
 """Seconds since the machine started; they also count while it is suspended, and across agents."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -5,8 +5,6 @@ socket, PgBouncer lets the user `pgbouncer` in without a password if the process
 user id. The kernel reports the *effective* user id at the time of connecting.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

@@ -1,7 +1,5 @@
 """The service as the agent uses it, by any transport: see `app.domain.nodes.documents`."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from app.domain.nodes.configuration import NodeConfiguration

@@ -1,7 +1,5 @@
 """Errors on a node; each message says what to do, and contains no password."""
 
-from __future__ import annotations
-
 
 class NodeError(Exception):
     """The node cannot do what was requested."""

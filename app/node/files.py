@@ -1,7 +1,5 @@
 """The files of a pooler: written completely or not at all, and readable by its user only."""
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

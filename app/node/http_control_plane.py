@@ -4,8 +4,6 @@ All instances give the same answers: a standby forwards to the active one. The a
 passwords: they need verified TLS, and are never logged.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import ssl

@@ -1,7 +1,5 @@
 """Messages of Postgres' protocol from PgBouncer's console: a kind, a length, a body."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 

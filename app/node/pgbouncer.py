@@ -9,8 +9,6 @@ What PgBouncer does unexpectedly (1.18 and later, unless stated otherwise):
   closed at once; the entry stays paused.
 """
 
-from __future__ import annotations
-
 import asyncio
 import shlex
 import socket

@@ -4,8 +4,6 @@ So an answer is compared with the previous one in blocks of rows, as bytes, and 
 parsed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 

@@ -1,7 +1,5 @@
 """PgBouncer's log: only the log says why PgBouncer does not do what it should."""
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress

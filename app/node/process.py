@@ -4,8 +4,6 @@ It outlives the agent, so that clients keep working while the agent restarts. Th
 over.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import pwd

@@ -8,8 +8,6 @@
   connected as that entry's role. Names are quoted: a tenant `all` would let everybody in.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

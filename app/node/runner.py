@@ -5,8 +5,6 @@ its clients in the meantime. Only another agent for the same node ends them. Rep
 second, and at once when an allotment shrinks and when it has shrunk: others wait for that.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time

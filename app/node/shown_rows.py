@@ -1,7 +1,5 @@
 """Rows of PgBouncer's SHOW commands: most are about an entry."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 

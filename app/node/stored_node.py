@@ -5,8 +5,6 @@ report, what it said, and the allotments in force. It is written before allotmen
 that a returning agent never uses larger ones. Both are valid for one start of the machine.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """All entries of a pooler. Most are at rest; a look costs time only for the others."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 
 from app.domain.nodes.gate import EntryState

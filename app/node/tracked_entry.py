@@ -1,7 +1,5 @@
 """An entry as the agent knows it between two looks."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from app.domain.nodes.estimates import EntryTotals, WaitClasses, class_of

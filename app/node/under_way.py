@@ -5,8 +5,6 @@ same client, it may have been the same transaction all the while; with another c
 transaction.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 from app.node.engine import Backend

@@ -4,8 +4,6 @@ Options choose seeds, traces (a folder of CSV files with `timestamp,value`), how
 spread over a bin, and where the report goes.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

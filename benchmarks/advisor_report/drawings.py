@@ -1,7 +1,5 @@
 """The report's drawings."""
 
-from __future__ import annotations
-
 from math import ceil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Out of many outcomes: means with their spread, regrets, and which targets are met."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
 

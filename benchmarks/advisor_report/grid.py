@@ -1,7 +1,5 @@
 """Every rule on every load with every seed, in as many processes as there are cores."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace

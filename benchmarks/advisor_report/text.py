@@ -1,7 +1,5 @@
 """The report's words and tables, in Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 
 from app.simulator.outcome import PRICES, SimulationResult

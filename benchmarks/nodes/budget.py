@@ -1,7 +1,5 @@
 """One budget for two nodes and the service's own pools, while connections move all the time."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

@@ -1,7 +1,5 @@
 """Applications in closed loops, on nodes and over HTTP: when each was served, and what failed."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections import defaultdict

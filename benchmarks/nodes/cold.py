@@ -1,7 +1,5 @@
 """More tenants on a node than it has connections: they take turns."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from time import perf_counter

@@ -1,7 +1,5 @@
 """What a node estimates of waits, beside those that its clients saw under loads of all kinds."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random

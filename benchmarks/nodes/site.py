@@ -1,7 +1,5 @@
 """A service and PgBouncer nodes before a Postgres, each a process of its own. Linux only."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

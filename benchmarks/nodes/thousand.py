@@ -1,7 +1,5 @@
 """A thousand tenants on one node: what a RELOAD stalls, and what the agent needs."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import suppress
 from time import perf_counter

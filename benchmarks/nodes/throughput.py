@@ -1,7 +1,5 @@
 """pgbench through a node beside PgBouncer alone, with the same files but no agent."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -3,8 +3,6 @@
 `python -m tests.client.generate` writes them; with `--check` it fails if they are out of date.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

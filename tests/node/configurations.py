@@ -1,7 +1,5 @@
 """Configurations of nodes, as the service gives them to an agent."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from app.domain.nodes.allotment import Allotment

@@ -1,7 +1,5 @@
 """PgBouncer in front of the test's own database."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

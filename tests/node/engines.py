@@ -4,8 +4,6 @@ Add yours: an `EngineSite` that makes it, and a line here. Then run `pytest
 tests/node/test_engine_conformance.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A login to Postgres or a pooler that stops in the middle, as no driver does."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

@@ -1,7 +1,5 @@
 """A service that does what a test says: an agent's `ControlPlane` without HTTP."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """A place for a node in front of the run's Postgres, and applications that connect to it."""
 
-from __future__ import annotations
-
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Iterable
@@ -183,6 +181,19 @@ async def look(agent: Agent) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
+@dataclass(slots=True)
+class Load:
+    """Transactions that succeeded so far, by tenant."""
+
+    served: dict[str, int] = field(default_factory=dict)
+
+    async def work(self, site: EngineSite[Any], tenant: str) -> None:
+        async with site.client(tenant) as connection:
+            while True:
+                await connection.execute("SELECT pg_sleep(0.005)")
+                self.served[tenant] = self.served.get(tenant, 0) + 1
+
+
 @asynccontextmanager
 async def busy(
     site: EngineSite[Any], tenants: Iterable[str], *, clients: int = 3
@@ -205,19 +216,6 @@ async def working(applications: Iterable[Coroutine[Any, Any, None]]) -> AsyncIte
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-
-
-@dataclass(slots=True)
-class Load:
-    """Transactions that succeeded so far, by tenant."""
-
-    served: dict[str, int] = field(default_factory=dict)
-
-    async def work(self, site: EngineSite[Any], tenant: str) -> None:
-        async with site.client(tenant) as connection:
-            while True:
-                await connection.execute("SELECT pg_sleep(0.005)")
-                self.served[tenant] = self.served.get(tenant, 0) + 1
 
 
 @asynccontextmanager

@@ -1,7 +1,5 @@
 """TLS between applications and a node."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

@@ -1,7 +1,5 @@
 """What a client may not take: all clients of a node, or a connection for ever."""
 
-from __future__ import annotations
-
 from contextlib import AsyncExitStack, suppress
 
 import psycopg

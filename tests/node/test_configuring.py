@@ -1,7 +1,5 @@
 """A node's files are made in a thread: what can happen in that time."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor

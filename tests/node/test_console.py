@@ -1,7 +1,5 @@
 """PgBouncer's console: who may use it, its answers, and hangs."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

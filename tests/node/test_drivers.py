@@ -1,7 +1,5 @@
 """Drivers work through a node, each with the settings in docs/nodes.md."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """What every `Engine` must do, as applications and Postgres see it: for each of `ENGINES`."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from functools import partial

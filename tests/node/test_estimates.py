@@ -1,7 +1,5 @@
 """Estimated waits, compared with those of clients of a real pooler."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """The files of a pooler: complete, private, in a directory of their own."""
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Entries that open and close on a running PgBouncer: never too many sessions, no errors."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

@@ -1,7 +1,5 @@
 """The agent's way to the service: verified TLS, and the server that answers."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

@@ -4,8 +4,6 @@ Two known attacks cannot be shown on PgBouncer 1.18: pass-through of a client's 
 after a wrong password only since 1.25, and a removed user keeps its old password.
 """
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import re

@@ -1,7 +1,5 @@
 """The agent's view of PgBouncer, compared with Postgres' and the applications'."""
 
-from __future__ import annotations
-
 import psycopg
 import pytest
 

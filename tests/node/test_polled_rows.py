@@ -1,7 +1,5 @@
 """Each answer's rows are read as if the answer were the first one."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

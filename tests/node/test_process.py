@@ -1,7 +1,5 @@
 """PgBouncer's process: started, taken over, killed, hanging, ended."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import pwd

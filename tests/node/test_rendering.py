@@ -1,7 +1,5 @@
 """PgBouncer's files say what the configuration says, whatever its texts contain."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The life of an agent: when it may start, how it goes on, and what ends it."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

@@ -1,7 +1,5 @@
 """A client's settings stay its own, although clients take turns with connections."""
 
-from __future__ import annotations
-
 import psycopg
 import pytest
 

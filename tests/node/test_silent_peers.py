@@ -1,7 +1,5 @@
 """PgBouncer's silent peers, an application or Postgres: the kernel probes them soon."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import suppress

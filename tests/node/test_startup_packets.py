@@ -1,7 +1,5 @@
 """How clients begin, before it is known who they are."""
 
-from __future__ import annotations
-
 import asyncio
 import struct
 

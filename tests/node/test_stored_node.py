@@ -1,7 +1,5 @@
 """The files that an agent leaves for the next one: used only if complete and of this boot."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -1,7 +1,5 @@
 """One entry between two looks: what its pooler closed counts until Postgres has ended it."""
 
-from __future__ import annotations
-
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
 from app.node.engine import EntryMeasure

@@ -1,7 +1,5 @@
 """How long transactions under way can have had connections, from looks at who uses which."""
 
-from __future__ import annotations
-
 from app.node.engine import Backend
 from app.node.under_way import TransactionsUnderWay
 

@@ -2,12 +2,10 @@
 
 # ruff: noqa: ANN401 - models stand in for connections
 
-from __future__ import annotations
-
 from collections import deque
 from dataclasses import dataclass
 from math import inf
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from app.domain.pool import PoolSize, PoolState
 from app.pools.budget import ConnectionBudget
@@ -124,11 +122,11 @@ class ModelPool:
         return self.size.max_size
 
     @property
-    def connections(self) -> ModelPool:
+    def connections(self) -> Self:
         return self
 
     @property
-    def waiters(self) -> ModelPool:
+    def waiters(self) -> Self:
         return self
 
     @property
@@ -302,14 +300,14 @@ class ModelPool:
 
     # -- situations ----------------------------------------------------------------------------
 
-    def with_idle(self, count: int) -> ModelPool:
+    def with_idle(self, count: int) -> Self:
         """This pool, after that many connections were opened and left idle."""
         for _ in range(count):
             self.server.budget.begin_open()
             self._put_idle(ModelConnection(self.server.clock.now))
         return self
 
-    def used(self, seconds: float) -> ModelPool:
+    def used(self, seconds: float) -> Self:
         """This pool, after its tenant held one connection more for that long in the past."""
         now = self.server.clock.now
         self.tenant.lease_begun(0.0, now - seconds)
@@ -325,7 +323,7 @@ class ModelPool:
         """Let its leases take that long."""
         self.holds.note(seconds)
 
-    def with_leased(self, count: int) -> ModelPool:
+    def with_leased(self, count: int) -> Self:
         """This pool, after that many connections were opened and leased."""
         for _ in range(count):
             self.server.budget.begin_open()

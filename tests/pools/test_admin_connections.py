@@ -1,7 +1,5 @@
 """Admin connections: few, reused, and as good as new for the next user."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The event loop's lag is measured, and reported where it explains something."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator

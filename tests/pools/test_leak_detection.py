@@ -1,7 +1,5 @@
 """Leases held too long: reported with who, where and how long, and again when returned."""
 
-from __future__ import annotations
-
 import asyncio
 from time import monotonic
 

@@ -1,7 +1,5 @@
 """The policy's laws under every sequence of events: the budget holds, and nobody is forgotten."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest

@@ -1,7 +1,5 @@
 """One server: it recovers from whatever Postgres answers, and counts what it could not end."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

@@ -1,7 +1,5 @@
 """Artificial loads on a pool of connections, with each wait known, and what an agent sees."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace

@@ -1,7 +1,5 @@
 """A node's configuration refuses what no agent could carry out, and shows no password."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Dividing a budget: each holder's share, what moves, and when it may."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,5 @@
 """The budget holds under every sequence of lost, late and repeated messages, deaths and returns."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from math import inf
 

@@ -1,7 +1,5 @@
 """What an agent and the service exchange survives JSON, and nothing else is accepted."""
 
-from __future__ import annotations
-
 import copy
 import json
 from dataclasses import replace

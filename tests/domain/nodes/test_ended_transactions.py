@@ -1,7 +1,5 @@
 """Rates, holds and waits are right while more transactions wait than run, not only afterwards."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The sums of a node's entries."""
 
-from __future__ import annotations
-
 from app.domain.nodes.entry_sums import EntrySums
 from app.domain.nodes.gate import EntryState
 from tests.fixtures.reporting import entry

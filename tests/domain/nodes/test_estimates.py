@@ -1,7 +1,5 @@
 """Estimates of a load from totals, compared with queues whose every wait is known."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from random import Random
 

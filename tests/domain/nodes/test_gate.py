@@ -1,7 +1,5 @@
 """Which entries may have connections now: single decisions."""
 
-from __future__ import annotations
-
 import pytest
 
 from app.domain.nodes.gate import (

@@ -1,7 +1,5 @@
 """The gate under every sequence of events, and for a minute with more work than connections."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from random import Random
 

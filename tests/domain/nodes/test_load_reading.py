@@ -1,7 +1,5 @@
 """What a sizing rule gets of a tenant on nodes, compared with what its callers saw."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from random import Random
 

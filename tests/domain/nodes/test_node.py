@@ -1,7 +1,5 @@
 """The states of a node, and when its agent opens nothing on its own."""
 
-from __future__ import annotations
-
 import pytest
 
 from app.domain.nodes.node import (

@@ -1,7 +1,5 @@
 """The contents of a report's entry, and what no node can have."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

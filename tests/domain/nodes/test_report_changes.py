@@ -1,7 +1,5 @@
 """Reports contain what has changed, and together everything; none is too long."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from app.api.http.body_limits import MAX_BODY_BYTES

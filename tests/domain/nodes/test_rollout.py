@@ -1,7 +1,5 @@
 """Which parts of a new configuration must not wait, and what they must not do in that time."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from app.domain.nodes.configuration import NodeConfiguration

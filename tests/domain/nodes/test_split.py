@@ -1,7 +1,5 @@
 """A tenant's size is split by its load; each place with callers has a connection."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

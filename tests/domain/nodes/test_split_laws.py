@@ -3,8 +3,6 @@
 And every place with callers gets one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import pytest

@@ -1,7 +1,5 @@
 """Statements about roles, schemas and databases: names are quoted, and a batch logs in once."""
 
-from __future__ import annotations
-
 import asyncio
 
 import asyncpg

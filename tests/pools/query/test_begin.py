@@ -4,8 +4,6 @@ A statement whose values are text is even executed, and its lease ended, before 
 arrived.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """A single statement of `POST /sql`: it is committed before its result is read."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator

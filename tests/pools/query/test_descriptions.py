@@ -1,7 +1,5 @@
 """A statement that runs again: its types are not looked up, and it is right in spite of DDL."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,7 +1,5 @@
 """A short read that runs again: its lease begins, works and ends in one round trip."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator

@@ -5,8 +5,6 @@ result was read. The test compares what they get, what they have stored, and wha
 session.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import AsyncIterator
 

@@ -1,7 +1,5 @@
 """Rows become JSON in steps, so that a long result does not block the event loop."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from hypothesis import given

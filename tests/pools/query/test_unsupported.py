@@ -1,7 +1,5 @@
 """Commands that do not fit a request, recognized by the first words of a statement."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
