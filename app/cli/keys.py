@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from app.api.auth.key_scope import KeyScope
-from app.cli.client.exit_status import ExitStatus, fail
+from app.cli.client.exit_status import ExitStatus, confirm, fail
 from app.cli.client.output import print_document
-from app.cli.client.service_command import OutputCommand, output_options
+from app.cli.client.service_command import OutputCommand, YesOption, output_options
 from app.cli.client.table import ALWAYS, WIDE, Table, number, text
 from app.cli.client.times import ExpiresOption, expiry
 from app.cli.command import Command, Declarations, Group
@@ -137,8 +137,11 @@ def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Key name.")],
     *,
     file: FileOption = None,
+    yes: YesOption = False,
 ) -> None:
     """Revoke a key; the service rejects it within a second."""
+    if not yes:
+        confirm(f"Revoke key {name}? Its holders can no longer use the service.")
     with _key_file(file) as (path, known):
         others = tuple(key for key in known if key.name != name)
         if len(others) == len(known):

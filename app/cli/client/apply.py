@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from app.cli.client.service_command import YesOption
+
 
 def apply(
     context: typer.Context,
@@ -18,9 +20,7 @@ def apply(
         bool,
         typer.Option("--dry-run", help="Show the plan and what would be refused; change nothing."),
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask for confirmation before deleting.")
-    ] = False,
+    yes: YesOption = False,
     parallel: Annotated[
         int, typer.Option("--parallel", min=1, max=64, help="Number of tenants at a time.")
     ] = 16,

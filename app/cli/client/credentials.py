@@ -11,6 +11,7 @@ from app.cli.client.exit_status import ExitStatus
 from app.cli.client.output import print_note
 from app.cli.client.service_command import (
     ChangeCommand,
+    FinalCommand,
     ListCommand,
     ShowCommand,
     TenantArgument,
@@ -86,12 +87,16 @@ def create(
     )
 
 
-@credentials.command(cls=ChangeCommand)
+@credentials.command(cls=FinalCommand)
 def revoke(context: typer.Context, tenant: TenantArgument, name: NameArgument) -> None:
     """Revoke a credential; the service rejects it at once."""
+    path = f"{_path(tenant)}/{path_segment(name)}"
+    context.obj.confirm(
+        f"Revoke credential {tenant}.{name}? Its applications can no longer connect."
+    )
     context.obj.send(
         "DELETE",
-        f"{_path(tenant)}/{path_segment(name)}",
+        path,
         lambda revoked: f"{revoked['user']}: revoked",
     )
 

@@ -1,5 +1,6 @@
 """How commands end: their exit statuses, for scripts, and what ends them early."""
 
+import sys
 from enum import IntEnum
 from typing import NoReturn
 
@@ -44,15 +45,18 @@ def fail(sentence: str, status: int = ExitStatus.REFUSED) -> NoReturn:
 
 
 def confirm(question: str) -> None:
-    """Ask before a deletion, and continue only after a yes; scripts use `--yes`.
+    """Ask before a change that cannot be undone, and continue only after a yes.
+
+    Without a terminal, nobody is asked: the input may be a list of what else a script deletes.
 
     Raises:
         typer.Exit: the answer is no, or there is none.
     """
-    try:
-        is_meant = typer.confirm(printable(question), err=True)
-    except typer.Abort:
-        typer.echo(err=True)
-        is_meant = False
+    is_meant = False
+    if sys.stdin.isatty():
+        try:
+            is_meant = typer.confirm(printable(question), err=True)
+        except typer.Abort:
+            typer.echo(err=True)
     if not is_meant:
-        fail("Nothing was deleted. To delete without a question, add --yes.")
+        fail("Nothing was changed: this cannot be undone. To do it without a question, add --yes.")

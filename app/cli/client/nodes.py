@@ -10,6 +10,7 @@ from app.cli.client.api_client import Document, path_segment
 from app.cli.client.completion import node_names
 from app.cli.client.service_command import (
     ChangeCommand,
+    FinalCommand,
     LabelOption,
     ListCommand,
     ShowCommand,
@@ -191,10 +192,12 @@ def drain(context: typer.Context, node: NodeArgument) -> None:
     _operate(context.obj, "drain", node)
 
 
-@nodes.command(cls=ChangeCommand)
+@nodes.command(cls=FinalCommand)
 def delete(context: typer.Context, node: NodeArgument) -> None:
     """Delete a node without connections: a drained or gone one."""
-    context.obj.send("DELETE", _path(node), lambda done: f"{done['name']}: deleted")
+    path = _path(node)
+    context.obj.confirm(f"Delete node {node}?")
+    context.obj.send("DELETE", path, lambda done: f"{done['name']}: deleted")
 
 
 def _operate(session: Session, operation: str, node: str) -> None:

@@ -64,6 +64,7 @@ TenantFilter = Annotated[
 PoolFilter = Annotated[
     str | None, typer.Option("--pool", help="Filter by pool.", autocompletion=pool_names)
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 LabelOption = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label; repeatable.")
 ]
@@ -100,6 +101,10 @@ def dry_run_option(
     ] = False,
 ) -> None:
     """The option of changes."""
+
+
+def yes_option(yes: YesOption = False) -> None:
+    """The option of changes that cannot be undone."""
 
 
 class OutputCommand(Command):
@@ -170,6 +175,12 @@ class ChangeCommand(ServiceCommand):
     """Changes one resource."""
 
     declares: ClassVar[Declarations] = (dry_run_option, output_options, service_options)
+
+
+class FinalCommand(ChangeCommand):
+    """Makes a change that cannot be undone."""
+
+    declares: ClassVar[Declarations] = (yes_option, *ChangeCommand.declares)
 
 
 class Resource(Group):

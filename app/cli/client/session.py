@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cli.client.api_client import ApiClient, ApiError, Document
-from app.cli.client.exit_status import ExitStatus
+from app.cli.client.exit_status import ExitStatus, confirm
 from app.cli.client.output import OutputFormat, print_document, print_note, screen
 from app.cli.client.table import Details, Table, TableColumn, counted, prose, text
 from app.cli.client.table import changes as changes_of
@@ -47,6 +47,7 @@ class Session:
         url: as given; None: where a service with this environment listens.
         watch: seconds between repetitions.
         limit: the most rows of a list.
+        yes: whether a change that cannot be undone needs no question.
     """
 
     url: str | None = None
@@ -55,6 +56,7 @@ class Session:
     watch: float | None = None
     limit: int = 200
     dry_run: bool = False
+    yes: bool = False
 
     @property
     def address(self) -> str:
@@ -118,6 +120,11 @@ class Session:
             lambda client: client.request(method, path, body, **params, **self.change_params),
             render,
         )
+
+    def confirm(self, question: str) -> None:
+        """Ask before a change that cannot be undone; `--yes` and `--dry-run` need no question."""
+        if not (self.yes or self.dry_run):
+            confirm(question)
 
     def change(
         self, send: Callable[[ApiClient], Document], render: Callable[[Document], View]

@@ -8,9 +8,9 @@ import typer
 
 from app.cli.client.api_client import ApiClient, ApiError, Document, path_segment
 from app.cli.client.completion import server_names
-from app.cli.client.exit_status import confirm
 from app.cli.client.service_command import (
     ChangeCommand,
+    FinalCommand,
     LabelOption,
     ListCommand,
     ServerFilter,
@@ -237,17 +237,11 @@ def rotate(
     )
 
 
-@tenants.command(cls=ChangeCommand)
-def delete(
-    context: typer.Context,
-    tenant: TenantArgument,
-    *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
-) -> None:
+@tenants.command(cls=FinalCommand)
+def delete(context: typer.Context, tenant: TenantArgument) -> None:
     """Delete a tenant: close its pool and disable its login. Its data is kept."""
     path = _path(tenant)
-    if not (yes or context.obj.dry_run):
-        confirm(f"Delete tenant {tenant}? Its data is kept.")
+    context.obj.confirm(f"Delete tenant {tenant}? Its data is kept.")
     context.obj.send(
         "DELETE",
         path,

@@ -120,7 +120,7 @@ def test_keys_are_listed_and_revoked_by_their_names(path: Path) -> None:
     new(path, "second", "--tenant", "acme")
     listed = run("list", "--file", path).stdout
     assert [line.split()[0] for line in listed.splitlines()] == ["NAME", "first", "second"]
-    assert run("revoke", "first", "--file", path).exit_code == 0
+    assert run("revoke", "first", "--yes", "--file", path).exit_code == 0
     assert "first" not in run("list", "--file", path).stdout
     assert "second" in run("list", "--file", path).stdout
 
@@ -164,7 +164,7 @@ def test_a_name_is_given_once(path: Path) -> None:
 
 def test_an_unknown_key_cannot_be_revoked(path: Path) -> None:
     new(path)
-    refused = run("revoke", "other", "--file", path)
+    refused = run("revoke", "other", "--yes", "--file", path)
     assert (refused.exit_code, refused.stderr) == (
         6,
         f"poolkeeper: {path} contains no key named other.\n",
@@ -374,6 +374,6 @@ def test_a_fingerprint_tells_keys_apart_whatever_their_order(path: Path, tmp_pat
     path.write_text(file.model_dump_json())
     clock[0] += 2.0
     assert keys.fingerprint == both
-    run("revoke", "second", "--file", path)
+    run("revoke", "second", "--yes", "--file", path)
     clock[0] += 2.0
     assert keys.fingerprint == before

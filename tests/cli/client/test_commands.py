@@ -71,7 +71,7 @@ async def test_what_is_named_is_deleted_although_versions_are_required(serve: Se
         await shell.run("tenants", "create", "acme", "--strategy", "per_tenant")
         await shell.run("query", "acme", "select 1")
         await shell.run("credentials", "create", "acme", "web")
-        await shell.run("credentials", "revoke", "acme", "web")
+        await shell.run("credentials", "revoke", "acme", "web", "--yes")
         await shell.run("pools", "evict", "acme")
         await shell.run("tenants", "delete", "acme", "--yes")
         assert await shell.json("tenants", "--json") == []
@@ -256,7 +256,7 @@ async def test_a_credential_is_created_listed_and_revoked(shell: Shell) -> None:
     )
     wrong = await shell.run("credentials", "create", "acme", "Web", status=2)
     assert "Must be 1 to 48 of a-z" in wrong.stderr
-    revoked = await shell.run("credentials", "revoke", "acme", "web")
+    revoked = await shell.run("credentials", "revoke", "acme", "web", "--yes")
     assert revoked.stdout == "acme.web: revoked\n"
     missing = await shell.run("credentials", "show", "acme", "web", status=6)
     assert missing.stderr == "poolkeeper: Tenant acme has no credential web.\n"
@@ -277,7 +277,7 @@ async def test_a_node_is_created_changed_paused_and_deleted(shell: Shell) -> Non
     assert (await shell.run("nodes", "resume", "edge")).stdout == "edge: joining\n"
     assert re.search(r"NODE +edge", (await shell.run("nodes", "show", "edge")).stdout)
     assert "EST P99 MS" in (await shell.run("nodes", "tenants", "edge")).stdout
-    assert (await shell.run("nodes", "delete", "edge")).stdout == "edge: deleted\n"
+    assert (await shell.run("nodes", "delete", "edge", "--yes")).stdout == "edge: deleted\n"
     await shell.run("nodes", "show", "edge", status=6)
 
 

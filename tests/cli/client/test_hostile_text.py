@@ -28,7 +28,7 @@ COMMANDS = [
     ["credentials", "list", "acme"],
     ["credentials", "show", "acme", "web"],
     ["credentials", "create", "acme", "web"],
-    ["credentials", "revoke", "acme", "web"],
+    ["credentials", "revoke", "acme", "web", "--yes"],
     ["pools"],
     ["pools", "show", "acme"],
     ["pools", "set", "acme", "--max-size", "3"],

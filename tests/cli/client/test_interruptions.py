@@ -1,9 +1,8 @@
-"""Commands that run until Ctrl-C, that ask before a deletion, and that stop half-way."""
+"""Commands that run until Ctrl-C, and commands that stop half-way."""
 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -55,25 +54,6 @@ def test_a_watched_list_in_json_is_one_document_a_line(
     documents = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(documents) == len(interrupted) == 3
     assert documents[0] == documents[1]
-
-
-@pytest.mark.parametrize(("answered", "deleted"), [("y", 1), ("n", 0), ("", 0)])
-def test_a_deletion_is_confirmed(service: EchoService, answered: str, deleted: int) -> None:
-    result = call(service, "tenants", "delete", "acme", stdin=answered)
-    assert result.exit_code == 1 - deleted
-    assert len(changes(service)) == deleted
-    assert ("add --yes" in result.stderr) == (not deleted)
-    assert "Aborted" not in result.stderr
-
-
-@pytest.mark.parametrize(("answered", "deleted"), [("y", 1), ("n", 0)])
-def test_a_deletion_by_a_file_is_confirmed(
-    service: EchoService, tmp_path: Path, answered: str, deleted: int
-) -> None:
-    (tmp_path / "tenants.yaml").write_text(_NONE)
-    file = str(tmp_path / "tenants.yaml")
-    result = call(service, "apply", "-f", file, "--prune", stdin=answered)
-    assert len(changes(service)) == deleted, result.output
 
 
 def test_a_plan_is_applied_and_reported_in_json(service: EchoService) -> None:
