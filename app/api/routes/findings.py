@@ -21,6 +21,7 @@ _SLICE = 500
 # Beyond this many causes, other causes of the same check and severity become one item.
 _MOST_CAUSES = 100
 
+NodeCheck = Literal["pooler_version", "agent_version"]
 _Cause = tuple[Severity, AuditCheck, str | None, str]
 
 router = APIRouter(prefix="/v1/findings", tags=["tenants"], route_class=StrictRoute)
@@ -29,9 +30,9 @@ router = APIRouter(prefix="/v1/findings", tags=["tenants"], route_class=StrictRo
 class FindingView(BaseModel):
     """A failed check with one cause, and the affected tenants."""
 
-    check: AuditCheck | Literal["pooler_version"] = Field(
-        description="A check of the isolation audit, or `pooler_version`: a node's PgBouncer is "
-        "vulnerable.",
+    check: AuditCheck | NodeCheck = Field(
+        description="A check of the isolation audit, or of a node: `pooler_version`, its PgBouncer "
+        "is vulnerable; `agent_version`, its agent and the service are of different versions.",
         examples=["other_databases"],
     )
     severity: Severity
@@ -76,8 +77,9 @@ async def list_findings(
     """Lists the checks that failed in the latest audits, and the tenants that each affects.
 
     There is one item for each cause on each server, with the number of tenants and the first of
-    them; beyond 100 items, the rest of a check is one item. A node whose PgBouncer has known
-    vulnerabilities is an item, too.
+    them; beyond 100 items, the rest of a check is one item. A node is an item, too, if its
+    PgBouncer has known vulnerabilities, or if its agent and the service differ in their minor
+    version.
     `GET /v1/tenants?finding=critical` lists all tenants with such a finding. Works while the
     catalog is unreachable.
     """
@@ -117,19 +119,24 @@ def _first(finding: Finding, key: _Cause, principal: Principal) -> FindingView:
 
 
 def _on_nodes(fleet: Fleet, principal: Principal, named: int) -> Iterator[FindingView]:
-    """The nodes with a vulnerable pooler; for a tenant-bound key, those that serve its tenants."""
+    """What to upgrade on nodes; for a tenant-bound key, on those that serve its tenants."""
     own = principal.tenants
     for name, node in sorted(fleet.nodes.items()):
-        if not node.vulnerabilities:
-            continue
         served = node.entries if own is None else sorted(own & node.entries.keys())
-        if served or own is None:
-            yield FindingView(
-                check="pooler_version",
-                severity=Severity.WARNING,
-                server=None,
-                node=name,
-                detail=" ".join(node.vulnerabilities) if own is None else None,
-                count=len(served),
-                tenants=list(islice(served, named)),
-            )
+        if not served and own is not None:
+            continue
+        details: dict[NodeCheck, str | None] = {
+            "pooler_version": " ".join(node.vulnerabilities),
+            "agent_version": node.version_warning,
+        }
+        for check, detail in details.items():
+            if detail:
+                yield FindingView(
+                    check=check,
+                    severity=Severity.WARNING,
+                    server=None,
+                    node=name,
+                    detail=detail if own is None else None,
+                    count=len(served),
+                    tenants=list(islice(served, named)),
+                )

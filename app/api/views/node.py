@@ -69,9 +69,13 @@ class NodeView(BaseModel):
         "to this service; null when all is well.",
         examples=[None],
     )
-    warnings: list[str] = Field(description="Known weaknesses of that version.", examples=[[]])
+    warnings: list[str] = Field(
+        description="Known weaknesses of the pooler's version, and what to upgrade if agent and "
+        "service differ in their minor version.",
+        examples=[[]],
+    )
     vulnerable: bool = Field(
-        description="Whether an attacker can use one of them.", examples=[False]
+        description="Whether an attacker can use one of the weaknesses.", examples=[False]
     )
     silent_seconds: float | None = Field(
         description="Time since the last report; null: none yet.", examples=[0.4]
@@ -99,7 +103,9 @@ class NodeView(BaseModel):
             engine=report.engine[:_LONGEST_TEXT] if report else None,
             agent=(report.agent[:_LONGEST_TEXT] or None) if report else None,
             problem=problem[:_LONGEST_TEXT] or None,
-            warnings=list(weaknesses(report.engine)) if report else [],
+            warnings=[*weaknesses(report.engine), *filter(None, [node.version_warning])]
+            if report
+            else [],
             vulnerable=bool(node.vulnerabilities),
             silent_seconds=None if node.silence is None else round(node.silence, 1),
             tenants=len(node.entries),

@@ -34,7 +34,7 @@ findings = resource("List what the isolation audit and nodes found.")
 
 @findings.command("list", cls=ShowCommand)
 def list_findings(context: typer.Context) -> None:
-    """List checks that failed, and nodes with a vulnerable PgBouncer; the worst first.
+    """List checks that failed, and what to upgrade on nodes; the worst first.
 
     The exit status is 0 even if there are findings, as for every list.
     """

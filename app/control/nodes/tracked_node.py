@@ -4,10 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from app import __version__
 from app.control.nodes.demand import Demand
 from app.control.nodes.heard_reports import HeardReport, HeardReports
 from app.control.nodes.offered_sizes import OfferedSizes
 from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded, NodeSessionUnknown
+from app.domain.nodes.agent_version import version_warning
 from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.domain.nodes.declaration import DeclaredNode
@@ -156,6 +158,13 @@ class TrackedNode:
     def vulnerabilities(self) -> tuple[str, ...]:
         """The vulnerabilities of its last reported pooler; a sentence for each."""
         return vulnerabilities(self.latest.report.engine) if self.latest is not None else ()
+
+    @property
+    def version_warning(self) -> str | None:
+        """What to upgrade if its agent and this service are not tested together."""
+        if self.latest is None:
+            return None
+        return version_warning(self.latest.report.agent, __version__)
 
     @property
     def is_drained(self) -> bool:

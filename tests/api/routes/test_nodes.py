@@ -132,7 +132,15 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
     assert shown["agent"] is None  # an earlier version does not say it
     newer = report(session, 3) | {"agent": "0.2.0", "unknown": 1}
     ok(await api.client.post(f"{NODE}/reports", json=newer))
-    assert ok(await api.client.get(NODE))["agent"] == "0.2.0"
+    other = ok(await api.client.get(NODE))
+    assert other["agent"] == "0.2.0"
+    *weaknesses, upgrade = other["warnings"]
+    assert weaknesses == shown["warnings"]
+    assert upgrade.startswith("Its agent is version 0.2.0, and the service is version 0.1.0: ")
+    found = ok(await api.client.get("/v1/findings"))["items"]
+    details = {each["check"]: each["detail"] for each in found}
+    assert details.keys() == {"pooler_version", "agent_version"}
+    assert details["agent_version"] == upgrade
     assert (shown["clients"], shown["waiting"], shown["tenants"]) == (7, 1, 1)
     assert any("CVE" in warning for warning in shown["warnings"])
     assert shown["vulnerable"]
