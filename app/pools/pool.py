@@ -34,6 +34,7 @@ _log = structlog.get_logger(__name__)
 
 # Looked up once: enum members are slow to find, and every lease needs these.
 _READY, _WARMING_UP = PoolState.READY, PoolState.WARMING_UP
+_DRAINING, _CLOSED = PoolState.DRAINING, PoolState.CLOSED
 _SETTLE_DEADLINE = 5.0
 
 
@@ -149,7 +150,7 @@ class Pool:
     @property
     def is_closing(self) -> bool:
         """Whether it takes no more leases."""
-        return self.state in (PoolState.DRAINING, PoolState.CLOSED)
+        return self.state is _DRAINING or self.state is _CLOSED
 
     @property
     def can_open(self) -> bool:
@@ -456,7 +457,7 @@ class Pool:
         """
         closed_before, own = self.recorder.connections_closed, self.connections
         if not self.is_closing:
-            self.state = PoolState.DRAINING
+            self.state = _DRAINING
         self._failures.fail_all(PoolDraining(f"The pool {self.pool_id} is being drained."))
         self.dispatch()
         await self._until(lambda: not own.leased, deadline)
@@ -464,7 +465,7 @@ class Pool:
         for connection in cut:
             self._end_lease(connection, monotonic())
             own.begin_close(connection, cut=True)
-        self.state = PoolState.CLOSED
+        self.state = _CLOSED
         self.backoff.stop()
         if cut:
             self.dispatch()

@@ -65,6 +65,10 @@ class ServerState(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
+# Looked up once: enum members are slow to find, and every waiting caller needs this one.
+_AVAILABLE = ServerState.AVAILABLE
+
+
 class Server:
     """Connections to one server; only a few are being opened at a time.
 
@@ -200,7 +204,7 @@ class Server:
     @property
     def is_available(self) -> bool:
         """Whether connections can be opened."""
-        return self.state is ServerState.AVAILABLE
+        return self.state is _AVAILABLE
 
     @property
     def is_degraded(self) -> bool:
