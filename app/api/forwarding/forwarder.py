@@ -58,7 +58,7 @@ _IN_CLEAR = (
     "TLS. Send the request to that instance, or use https in POOLKEEPER_ADVERTISE_URL."
 )
 _UNREACHED = (
-    " It cannot be reached from here: {}. Check that it runs, and check its"
+    "It cannot be reached from here: {}. Check that it runs, and check its"
     " POOLKEEPER_ADVERTISE_URL."
 )
 _SILENT = "The active instance did not respond in time; the outcome of the request is unknown."
@@ -100,18 +100,14 @@ class Forwarder:
 
     async def find_trouble(self) -> str | None:
         """Say why this instance could not forward now; None if the active one answers at once."""
-        url = self._election.active_url
-        if url is None:
-            return "It does not answer this instance."
-        trouble = None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_REACH_DEADLINE):
-                if await self._upstreams.answers(url):
-                    return None
-                trouble = self._upstreams.trouble
-        if trouble is None:
-            return "It does not answer this instance."
-        return f"It cannot be reached from here: {trouble}."
+        url, trouble = self._election.active_url, None
+        if url is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REACH_DEADLINE):
+                    if await self._upstreams.answers(url):
+                        return None
+                    trouble = self._upstreams.trouble
+        return _UNREACHED.format(trouble) if trouble else "It does not answer this instance."
 
     async def drain(self, deadline: float) -> None:
         """Wait up to *deadline* seconds for the requests that are served here now."""
@@ -167,7 +163,7 @@ class Forwarder:
             start = await body.begin()
             upstream = None if url is None else await self._connect(url)
             is_unreached = url is not None and upstream is None
-            trouble = _UNREACHED.format(self._upstreams.trouble) if is_unreached else ""
+            trouble = f" {_UNREACHED.format(self._upstreams.trouble)}" if is_unreached else ""
             if upstream is not None:
                 exchange = _Exchange(upstream, scope, body, send)
                 is_there = partial(self._upstreams.is_there, upstream.url)

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
@@ -98,11 +97,12 @@ def _json(document: object, *, indent: int | None) -> str:
 def _yaml(document: object) -> str:
     import yaml
 
-    yaml.SafeDumper.add_representer(Decimal, lambda dumper, each: dumper.represent_str(str(each)))
-    text = yaml.safe_dump(document, allow_unicode=_is_unicode(), sort_keys=False, width=1000)
+    # What JSON has no value for becomes the same string in both.
+    plain = json.loads(json.dumps(document, default=str))
+    text = yaml.safe_dump(plain, allow_unicode=_is_unicode(), sort_keys=False, width=1000)
     if all(is_printable(line) for line in text.split("\n")):
         return text
-    return yaml.safe_dump(document, sort_keys=False, width=1000)
+    return yaml.safe_dump(plain, sort_keys=False, width=1000)
 
 
 def _is_unicode() -> bool:

@@ -60,7 +60,8 @@ async def test_a_standby_names_the_active_instance_and_takes_over_when_that_ends
                 "ok": False,
                 "required": True,
                 "detail": "The active instance is http://127.0.0.1:9. It cannot be reached from"
-                " here: Connection refused.",
+                " here: Connection refused. Check that it runs, and check its"
+                " POOLKEEPER_ADVERTISE_URL.",
             }
             ok(await first.query(url, "SELECT 42"))
             instances = ok(await first.client.get("/v1/instances"))["items"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cli.client.shell import Shell
 from tests.fixtures.echo_service import EchoService, echo_service
@@ -70,6 +71,8 @@ async def test_a_dry_run_finds_what_the_service_would_refuse(service: Served) ->
         ("fresh", "create"),
         ("good", "create"),
     ]
+    as_yaml = await shell.run("apply", "-f", "-", "--dry-run", "-o", "yaml", stdin=asked, status=1)
+    assert yaml.safe_load(as_yaml.stdout) == planned
     shown = await shell.run("apply", "-f", "-", "--dry-run", stdin=asked, status=1)
     assert "! resize fresh: min_size - → 5, max_size - → 2" in shown.stdout
     assert "? provision good: role, schema or database" in shown.stdout
