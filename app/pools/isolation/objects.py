@@ -55,6 +55,17 @@ select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
                 from pg_database where datname = $1))
         ) as found(kind, mark) where starts_with(mark, $3)
     ) as of_tenants,
+    array(
+        select kind from (values
+            -- Since version 16 CREATEROLE alone does not suffice.
+            ('role', current_setting('server_version_num')::int < 160000
+                or pg_has_role(role.oid, 'USAGE WITH ADMIN OPTION')),
+            ('schema', (select pg_has_role(nspowner, 'USAGE')
+                from pg_namespace where nspname = $1)),
+            ('database', (select pg_has_role(datdba, 'USAGE')
+                from pg_database where datname = $1))
+        ) as found(kind, is_ours) where not is_ours
+    ) as out_of_reach,
     coalesce(starts_with(shobj_description(role.oid, 'pg_authid'), $4), false) as is_shared,
     coalesce(role.rolsuper or role.rolcreatedb or role.rolcreaterole or role.rolreplication
         or role.rolbypassrls, false) as has_attributes,
@@ -130,6 +141,7 @@ class ObjectFacts:
         role, schema, database: whether it has the tenant's mark; None if it does not exist.
         password_version: the version of the role's password; None if it has no mark that says it.
         of_tenants: the kinds of objects that have the mark of any tenant.
+        out_of_reach: the kinds of objects that exist and that the admin may not change.
         is_shared: whether the role has the mark of any installation's shared tenants.
         is_open_to_public: whether everyone can use the connection's database, and the admin can
             revoke that; *is_public_schema_open*: the same for its schema public.
@@ -141,6 +153,7 @@ class ObjectFacts:
     role: bool | None
     password_version: int | None
     of_tenants: Sequence[str]
+    out_of_reach: Sequence[str]
     is_shared: bool
     has_attributes: bool
     schema: bool | None
@@ -159,6 +172,7 @@ class ObjectFacts:
 
         Raises:
             ObjectsExist: an object has another mark or none, and *adopt* is not set.
+            ProvisioningFailed: the admin may not change it.
         """
         for kind in kinds:
             if getattr(self, kind.lower()) is False and not adopt:
@@ -175,6 +189,18 @@ class ObjectFacts:
                     f"The {kind.lower()} {name} exists already and {origin}; "
                     "adopt=true takes it over."
                 )
+            if kind.lower() in self.out_of_reach:
+                raise ProvisioningFailed(
+                    f"The {kind.lower()} {name} exists, and role {self.admin} may not change it. "
+                    f"Run as a superuser: {_hand_over(kind, name, self.admin)};"
+                )
+
+
+def _hand_over(kind: str, name: str, admin: str) -> str:
+    """SQL that lets *admin*, a quoted name, change an object of somebody else."""
+    if kind == "ROLE":
+        return sql(f"GRANT %I TO {admin} WITH ADMIN OPTION", name)
+    return sql(f"ALTER {kind} %I OWNER TO {admin}", name)
 
 
 def sql(template: str, *names: str) -> str:

@@ -311,6 +311,46 @@ async def test_a_role_that_may_create_roles_and_databases_is_admin_enough(
         await admin.execute(f"ALTER DATABASE {database.database} OWNER TO CURRENT_USER")
 
 
+@pytest.mark.parametrize(
+    ("strategy", "made"),
+    [
+        (PoolStrategy.PER_TENANT, "SCHEMA"),
+        (PoolStrategy.PER_DATABASE, "DATABASE"),
+        (PoolStrategy.PER_TENANT, "ROLE"),
+        (PoolStrategy.PER_DATABASE, "ROLE"),
+    ],
+)
+async def test_an_object_that_the_admin_may_not_change_is_named_before_anything_is_changed(
+    database: Database, scrub_roles: None, strategy: PoolStrategy, made: str
+) -> None:
+    async with database.connected() as admin:
+        if made == "ROLE" and admin.get_server_version() < (16,):
+            pytest.skip("CREATEROLE suffices before 16")
+        await admin.execute("CREATE ROLE tenant_admin LOGIN CREATEROLE CREATEDB PASSWORD 'modest'")
+        await admin.execute(f"ALTER DATABASE {database.database} OWNER TO tenant_admin")
+        await admin.execute(f"CREATE {made} tenant_acme")
+        modest = replace(database, user="tenant_admin", password="modest")
+        async with manager_on(modest) as manager:
+            server, isolation = manager.servers["local"], manager.isolations[strategy]
+            acme = tenant("acme", strategy)
+            with pytest.raises(ProvisioningFailed, match=f"{made.lower()} tenant_acme ") as planned:
+                await isolation.plan_provisioning(server, acme, adopt=True)
+            with pytest.raises(ProvisioningFailed) as refused:
+                await isolation.provision(server, acme, adopt=True)
+            assert refused.value.detail == planned.value.detail
+            roles = await admin.fetchval(
+                "SELECT count(*) FROM pg_roles WHERE rolname ~ '^tenant_a'"
+            )
+            assert roles == 1 + (made == "ROLE")  # the admin and what was there
+            _, _, remedy = refused.value.detail.partition("Run as a superuser: ")
+            await admin.execute(remedy)
+            adopted, _ = await provision(manager, "acme", strategy, adopt=True)
+            manager.put_tenant(adopted)
+            async with manager.lease("acme") as connection:
+                assert await connection.fetchval("SELECT 42") == 42
+        await admin.execute(f"ALTER DATABASE {database.database} OWNER TO CURRENT_USER")
+
+
 async def test_an_admin_that_inherits_nothing_gets_the_command_that_helps(
     database: Database, scrub_roles: None
 ) -> None:
