@@ -33,7 +33,11 @@ class PerDatabaseIsolation(DedicatedRoleIsolation):
         name, mark = self.role(tenant.spec), self.marks(server, tenant)[0]
         async with server.admin() as connection:
             facts = await self._read_facts(connection, server, tenant, adopt=adopt)
-            await execute(connection, self._put_role(facts, server, tenant, max_size=max_size))
+            role = [
+                *self._put_role(facts, server, tenant, max_size=max_size),
+                *revoke_from_public(facts, server.admins.login.database),
+            ]
+            await execute(connection, role)
             if facts.database is None:
                 await connection.execute(
                     sql(
