@@ -25,7 +25,7 @@ T = TypeVar("T")
 DEADLINE_SECONDS = 10.0
 
 _PROTOCOL = 196_608
-_STARTUP = b"user\0pgbouncer\0database\0pgbouncer\0\0"
+_STARTUP = b"user\0pgbouncer\0database\0pgbouncer\0application_name\0%s\0\0"
 _PEER_CREDENTIALS = struct.Struct("iII")
 _READ_BYTES = 1 << 18
 # Rows read between two turns of the event loop, which may be the service's.
@@ -56,8 +56,8 @@ class Console:
         self.pid: int = _PEER_CREDENTIALS.unpack(credentials)[0]
 
     @classmethod
-    async def connect(cls, path: Path, *, uid: int | None = None) -> Self:
-        """Connect as the user *uid*, our own if None, and log in.
+    async def connect(cls, path: Path, *, uid: int | None = None, name: str = "") -> Self:
+        """Connect as the user *uid*, our own if None, and log in as the application *name*.
 
         Raises:
             NothingListens: no process listens on the socket.
@@ -74,7 +74,8 @@ class Console:
             raise ConsoleLost(f"PgBouncer's console at {path} does not answer: {error}") from error
         console = cls(reader, writer)
         try:
-            writer.write(struct.pack("!II", len(_STARTUP) + 8, _PROTOCOL) + _STARTUP)
+            startup = _STARTUP % name.encode()
+            writer.write(struct.pack("!II", len(startup) + 8, _PROTOCOL) + startup)
             await console._completed(1)
         except CommandRefused as error:
             raise ConsoleLost(f"PgBouncer's console refuses the agent: {error}") from error

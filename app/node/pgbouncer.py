@@ -10,6 +10,7 @@ What PgBouncer does unexpectedly (1.18 and later, unless stated otherwise):
 """
 
 import asyncio
+import secrets
 import shlex
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -38,6 +39,7 @@ from app.node.rendering import HBA, INI, USERS, PoolerSettings, RenderedFiles, r
 from app.node.shown_rows import (
     ShownEntry,
     as_shown,
+    shown_application,
     shown_backend,
     shown_client,
     shown_client_id,
@@ -61,6 +63,8 @@ _CONSOLES = 32
 _LOG = "pgbouncer.log"
 # The console is an entry too, and its user is one of its users.
 _CONSOLE = "pgbouncer"
+# How the applications begin that agents are to PgBouncer.
+_AGENT = "poolkeeper-node-"
 
 T = TypeVar("T")
 
@@ -90,6 +94,8 @@ class PgBouncer:
         self._check_version()
         self.process: PoolerProcess | None = None
         self._console: Console | None = None
+        # Its own consoles have this name: PgBouncer shows a closed one for another moment.
+        self._agent = f"{_AGENT}{secrets.token_hex(4)}"
         # Digests of the files in force; the files themselves are large.
         self._digests: tuple[bytes, ...] | None = None
         self._entries: frozenset[str] = frozenset()
@@ -378,8 +384,9 @@ class PgBouncer:
 
     async def has_another_agent(self) -> bool:
         console = await self._connected()
-        clients = await console.rows("SHOW CLIENTS", shown_client)
-        return sum(entry == _CONSOLE for entry, _ in clients) > 1
+        found = await console.rows("SHOW CLIENTS", shown_application)
+        names = {name for entry, name in found if entry == _CONSOLE}
+        return any(name.startswith(_AGENT) for name in names - {self._agent})
 
     async def _shown(
         self, command: str, make: Callable[[Row], tuple[str, T]], *, is_polled: bool = True
@@ -401,7 +408,7 @@ class PgBouncer:
 
     async def _connect(self) -> Console:
         try:
-            return await Console.connect(self._socket, uid=self._account.uid)
+            return await Console.connect(self._socket, uid=self._account.uid, name=self._agent)
         except PermissionError as error:
             closed = self._directory.closed_parent() or self._directory.path
             raise CannotStart(

@@ -96,6 +96,10 @@ def shown_client(row: Row) -> tuple[str, str]:
     return _entry(row, "database"), "" if user == _NO_USER else user
 
 
+def shown_application(row: Row) -> tuple[str, str]:
+    return _entry(row, "database"), row["application_name"] or ""
+
+
 def shown_client_id(row: Row) -> tuple[str, tuple[str, int]]:
     """The row's user, and the number for `KILL_CLIENT`: since 1.24."""
     return _entry(row, "database"), (str(row["user"]), _number(row, "id"))

@@ -52,6 +52,14 @@ async def test_commands_are_answered_and_a_refused_one_changes_nothing(site: Sit
             await console.run("SHOW VERSION")
 
 
+async def test_a_person_at_the_console_is_no_other_agent(site: Site) -> None:
+    async with site.started(site.configuration()) as engine:
+        for name in ("", "psql"):
+            console = await Console.connect(engine._socket, uid=Account.choose().uid, name=name)
+            assert not await engine.has_another_agent()
+            console.close()
+
+
 async def test_an_answer_that_nobody_waits_for_is_not_taken_for_the_next_one(site: Site) -> None:
     async with site.started(site.configuration()) as engine:
         await engine.measure()

@@ -336,6 +336,10 @@ async def test_what_runs_is_taken_over_as_it_is(site: Place) -> None:
             first.leave()
             another = site.engine()
             assert await another.is_running()
+            # Only itself, from all connections that it has closed as well.
+            await another.close("acme", "bravo")
+            assert not await another.has_another_agent()
+            await another.open("acme")
             # With a configuration that it does not have yet.
             assert await another.start(site.configuration(site.entry("acme", size=9), version=2))
             try:
@@ -345,6 +349,8 @@ async def test_what_runs_is_taken_over_as_it_is(site: Place) -> None:
                 }
                 served = load.served["acme"]
                 await eventually(lambda: load.served["acme"] > served)
+                assert await first.has_another_agent()
+                assert await another.has_another_agent()
             finally:
                 another.leave()
 
