@@ -4,7 +4,7 @@ Values only, in psycopg_pool's vocabulary (min_size, max_size, waiting). Nothing
 closes or measures anything.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -224,3 +224,16 @@ class PoolStats:
     wait: Percentiles = UNMEASURED
     hold: Percentiles = UNMEASURED
     connect: Percentiles = UNMEASURED
+
+    @classmethod
+    def total(cls, pools: Collection[Self], counters: Counters) -> Self:
+        """All *pools* as one, with *counters* of its own: the percentiles are the worst pool's."""
+        return cls(
+            counters=counters,
+            metrics=PoolMetrics.total(each.metrics for each in pools),
+            max_wait_time_ms=max((each.max_wait_time_ms for each in pools), default=0.0),
+            window_seconds=max((each.window_seconds for each in pools), default=0.0),
+            wait=Percentiles.worst(each.wait for each in pools),
+            hold=Percentiles.worst(each.hold for each in pools),
+            connect=Percentiles.worst(each.connect for each in pools),
+        )

@@ -7,7 +7,7 @@ since: clients read their own writes.
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
@@ -21,7 +21,7 @@ from app.domain.counters import Counters
 from app.domain.desired_state import Pause
 from app.domain.eviction import EvictionReason
 from app.domain.isolation_checks import Severity
-from app.domain.pool import Percentiles, PoolMetrics, PoolSize, PoolState, PoolStats
+from app.domain.pool import PoolMetrics, PoolSize, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.domain.wait import Wait
 from app.pools.event_loop_lag import EventLoopLag
@@ -300,7 +300,7 @@ class _SnapshotBuilder:
         stats = [pool.stats for pool in self._pools.values()]
         for first in range(0, len(stats), _TOGETHER):
             together = stats[first : first + _TOGETHER]
-            self._parts.append(_as_one(together, Counters()))
+            self._parts.append(PoolStats.total(together, Counters()))
             yield
         tenants = self._before.tenants if self._before else {}
         for state in self._states:
@@ -328,7 +328,7 @@ class _SnapshotBuilder:
             tenants=self._tenants,
             waiting_on_nodes=self._waiting_on_nodes,
             totals=self._totals,
-            service=_as_one(parts, counters),
+            service=PoolStats.total(parts, counters),
             servers=tuple(
                 ServerSnapshot(
                     name=name,
@@ -434,18 +434,6 @@ def snapshot_pool(
         stats=recorder.stats(metrics, monotonic()),
         access_count=access_count,
         leak_suspects=suspects,
-    )
-
-
-def _as_one(pools: Sequence[PoolStats], counters: Counters) -> PoolStats:
-    return PoolStats(
-        counters=counters,
-        metrics=PoolMetrics.total(each.metrics for each in pools),
-        max_wait_time_ms=max((each.max_wait_time_ms for each in pools), default=0.0),
-        window_seconds=max((each.window_seconds for each in pools), default=0.0),
-        wait=Percentiles.worst(each.wait for each in pools),
-        hold=Percentiles.worst(each.hold for each in pools),
-        connect=Percentiles.worst(each.connect for each in pools),
     )
 
 
