@@ -153,7 +153,6 @@ class WaitQueue:
         self._placed = count()
         self._expectations = count()
         self._servable = 0
-        self._since = 0.0
         self._deadlines = WaitDeadlines(on_overdue, clock)
 
     def __iter__(self) -> Iterator[Waiter]:
@@ -180,7 +179,6 @@ class WaitQueue:
             line = self._lines[tenant] = _Line(tenant, self._stale)
         line.callers[waiter] = None
         self.count += 1
-        self._since += waiter.since
         tenant.wait_begun(line, waiter.since)
         line.note_change()
         self._deadlines.add(waiter)
@@ -200,7 +198,7 @@ class WaitQueue:
             line.note_change()
         else:
             self._drop(line)
-        self._count_out(1, waiter.since)
+        self.count -= 1
         waiter.tenant_state.wait_ended()
 
     def remove_tenant(self, tenant: TenantState) -> list[Waiter]:
@@ -210,7 +208,7 @@ class WaitQueue:
             return []
         removed = [*line.callers, *line.gone]
         self._drop(line)
-        self._count_out(len(removed), sum(each.since for each in removed))
+        self.count -= len(removed)
         tenant.wait_ended(len(removed))
         return removed
 
@@ -225,7 +223,7 @@ class WaitQueue:
 
     def waiting_seconds(self, now: float) -> float:
         """Sum of the present waits until *now*, in seconds."""
-        return max(0.0, self.count * now - self._since)
+        return sum([now - waiter.since for waiter in self])
 
     # -- who is next -------------------------------------------------------------------------
 
@@ -395,8 +393,3 @@ class WaitQueue:
         line.callers.clear()
         line.gone.clear()
         line.place = line.unexpected = None
-
-    def _count_out(self, callers: int, since: float) -> None:
-        self.count -= callers
-        # An empty queue drops rounding errors.
-        self._since = self._since - since if self.count else 0.0
