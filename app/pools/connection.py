@@ -46,7 +46,8 @@ class PooledConnection:
         leak_reported: whether this lease was reported as a possible leak.
         termination_reason: why we ended this lease's work; empty if we did not.
         opened_at: when it was opened.
-        leased_at, idle_since, checked_at, prefetched_at: when each of these last happened.
+        leased_at, idle_since, prefetched_at: when each of these last happened.
+        checked_at: when its last lease or its last test ended.
     """
 
     __slots__ = (
@@ -121,14 +122,10 @@ class PooledConnection:
         self.leased_at = now
 
     def end_lease(self, now: float) -> None:
-        self.idle_since = now
+        self.idle_since = self.checked_at = now
         self.last_user = self.tenant_state
         self.tenant_state = self.borrower = None
         self.leak_reported = False
-
-    def mark_idle(self, now: float) -> None:
-        """Mark it as idle and working from *now* on."""
-        self.idle_since = self.checked_at = now
 
     def mark_checked(self, now: float) -> None:
         """Mark it as tested at *now*; a test does not count as a use."""

@@ -208,9 +208,8 @@ class Connections:
             self.returns.note(min(away, _AWAY_MOVES * self._budget.move_seconds))
             self._measure_at = asked_at + _MEASURE_EVERY
 
-    def put_idle(self, connection: PooledConnection, now: float) -> None:
+    def put_idle(self, connection: PooledConnection) -> None:
         """Put *connection* among the idle ones; last in, first out."""
-        connection.mark_idle(now)
         if connection.prefetched:
             # The expected lease did not come; the connection must not stay idle in a transaction.
             self.checking.add(connection)

@@ -235,7 +235,7 @@ class Pool:
                 self.server.policy_executor.served(self)
         else:
             # The pool itself gains nothing by this.
-            own.put_idle(connection, now)
+            own.put_idle(connection)
             budget.spare.add(self, now)
             if budget.unsatisfied:
                 self.server.policy_executor.rested(self)
@@ -287,7 +287,7 @@ class Pool:
 
     def _keep_or_close(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
         if usable:
-            self.connections.put_idle(connection, now)
+            self.connections.put_idle(connection)
             self.server.budget.spare.add(self, now)
         else:
             self.connections.begin_close(connection)

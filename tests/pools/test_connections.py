@@ -186,7 +186,7 @@ async def test_it_measures_now_and_then_when_a_caller_comes_back(stage: Stage) -
         assert connection is not None
         own.lease(connection, tenant, None, wait, asked_at + wait)
         own.end_lease(connection, asked_at + wait + seconds)
-        own.put_idle(connection, asked_at + wait + seconds)
+        own.put_idle(connection)
 
     lease(began, 0.010)
     own.returns = Smoothed()
@@ -212,5 +212,5 @@ async def test_it_knows_how_long_leases_take(stage: Stage) -> None:
     assert connection is not None
     own.lease(connection, tenant, None, 0.0, began)
     own.end_lease(connection, began + 8.0)
-    own.put_idle(connection, began + 8.0)
+    own.put_idle(connection)
     assert own.hold == pytest.approx(before + (8.0 - before) / 8)
