@@ -23,6 +23,7 @@ OWN = {
         "REVOKE ALL ON DATABASE tenant_acme FROM tenant_acme, PUBLIC",
         "ALTER DATABASE tenant_acme CONNECTION LIMIT 0",
         "ALTER DATABASE tenant_acme SET role = 'pg_monitor'",
+        "ALTER DATABASE tenant_acme SET statement_timeout = 1",
         "ALTER ROLE CURRENT_USER PASSWORD NULL",
     ),
 }
@@ -74,6 +75,24 @@ async def test_what_says_that_it_repairs_a_lock_out_does(
             pool.recycle()
         async with control.manager.lease("acme") as connection:
             assert await connection.fetchval("SELECT 42") == 42
+
+
+@pytest.mark.parametrize("how", REPAIRS)
+async def test_what_a_tenant_sets_for_its_database_and_locks_nobody_out_stays(
+    control: Control, database: Database, how: str
+) -> None:
+    await control.tenant("acme", PER_DATABASE)
+    async with control.manager.lease("acme") as connection:
+        await connection.execute("ALTER DATABASE tenant_acme SET search_path = app, public")
+        await connection.execute("ALTER DATABASE tenant_acme SET work_mem = '32MB'")
+        await connection.execute("ALTER DATABASE tenant_acme SET row_security = off")
+    await repaired(control, how)
+    async with database.connected() as admin:
+        settings = await admin.fetchval(
+            "SELECT setconfig FROM pg_db_role_setting JOIN pg_database ON oid = setdatabase "
+            "WHERE datname = 'tenant_acme' AND setrole = 0"
+        )
+    assert settings == ["search_path=app, public", "work_mem=32MB"]
 
 
 @pytest.mark.parametrize("strategy", PoolStrategy)

@@ -122,6 +122,20 @@ BEGIN
     LOOP EXECUTE command; END LOOP;
 END $do$
 """
+# The same for some settings of a database. Values may be in any encoding, too.
+_RESET_DATABASE = r"""
+DO $do$
+DECLARE command text;
+BEGIN
+    FOR command IN
+        SELECT format('ALTER DATABASE %%I RESET %%I', datname, name)
+        FROM pg_db_role_setting
+        JOIN pg_database ON pg_database.oid = setdatabase,
+            unnest(setconfig) AS setting, unnest(%L::text[]) AS name
+        WHERE setrole = 0 AND datname = %L AND setting LIKE replace(name, '_', '\_') || '=%%'
+    LOOP EXECUTE command; END LOOP;
+END $do$
+"""
 # Postgres refuses any interval where its platform cannot check: on Windows, and before 15 on macOS.
 _CHECK_CLIENTS = f"""
 DO $do$
@@ -278,6 +292,11 @@ def reset_settings(name: str) -> Iterator[str]:
     """
     yield sql(_RESET_SETTINGS, name)
     yield sql(_CHECK_CLIENTS, name)
+
+
+def reset_database(name: str, settings: Iterable[str]) -> str:
+    """Reset these *settings* of a database; all others stay."""
+    return sql(_RESET_DATABASE, f"{{{','.join(settings)}}}", name)
 
 
 def set_search_path(name: str, database: str, schemas: Sequence[str]) -> str:

@@ -8,11 +8,17 @@ from app.pools.isolation.dedicated_role import DedicatedRoleIsolation
 from app.pools.isolation.objects import (
     ObjectFacts,
     execute,
+    reset_database,
     revoke_default_privileges,
     revoke_from_public,
     sql,
 )
+from app.pools.isolation.strategy import FIXED_SETTINGS
 from app.pools.server import Server
+
+# What is set for the database and could keep its role from logging in, or end each of its
+# statements. On nodes nothing overrides it.
+_LOCKING_SETTINGS = (*FIXED_SETTINGS, "statement_timeout", "transaction_timeout")
 
 
 class PerDatabaseIsolation(DedicatedRoleIsolation):
@@ -68,6 +74,6 @@ class PerDatabaseIsolation(DedicatedRoleIsolation):
         role: str,
     ) -> Iterator[str]:
         yield sql("GRANT ALL ON DATABASE %I TO %I", role, role)
-        yield sql("ALTER DATABASE %I RESET ALL", role)
+        yield reset_database(role, _LOCKING_SETTINGS)
         yield sql("ALTER DATABASE %I WITH CONNECTION LIMIT -1", role)
         yield sql("ALTER DATABASE %I ALLOW_CONNECTIONS true", role)

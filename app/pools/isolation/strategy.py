@@ -29,7 +29,7 @@ SCHEMA_MISSING = "poolkeeper.schema_missing"
 
 # Settings in the startup message override those that a role set for its own sessions (ALTER ROLE
 # CURRENT_USER SET …), and RESET ALL restores them.
-_FIXED_SETTINGS = {
+FIXED_SETTINGS = {
     "default_transaction_read_only": "off",
     "exit_on_error": "off",
     "idle_session_timeout": "0",
@@ -124,7 +124,7 @@ class IsolationStrategy(ABC):
             password=self._role_passwords.password(server.name, role),
             database=self.database(server, spec),
             settings={
-                **_FIXED_SETTINGS,
+                **FIXED_SETTINGS,
                 **(_CHECK_CLIENTS if can_check else {}),
                 "application_name": f"poolkeeper/{spec.pool_id}",
                 "search_path": self.search_path(server, spec),
