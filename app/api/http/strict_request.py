@@ -4,11 +4,13 @@ UTF-8, each key once, no NaN, no lone surrogates, bounded numbers and nesting; p
 """
 
 import asyncio
+import json
 import re
 from typing import Any, Literal
 
 import jiter
 from fastapi import Request
+from jiter import LosslessFloat
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
@@ -36,6 +38,9 @@ _REASONS = {
     "control character": "a string contains a control character that is not escaped",
     "invalid escape": "a string contains an unknown escape",
 }
+_NEGATIVE_ZERO = LosslessFloat(b"-0")
+# It may also be the end of a text or of an exponent, which does no harm.
+_has_negative_zero = re.compile(rb"-0\s*[,\]}]").search
 _EMPTY = "EOF while parsing a value at line 1 column 0"
 _PLACE = re.compile(r" at line (\d+) column (\d+)$")
 
@@ -76,7 +81,7 @@ class StrictRequest(Request):
         if not hasattr(self, "_json"):
             body = await self.body()
             if len(body) <= _LONG_BODY:
-                self._json = self._parse(body)
+                self._json = self._exact(body, self._parse(body))
                 return self._json
             # Counting, parsing and checking take some ten milliseconds each.
             async with self.app.state.long_bodies:
@@ -84,6 +89,8 @@ class StrictRequest(Request):
                     raise HTTPException(413, TOO_MANY_VALUES)
                 await asyncio.sleep(0)
                 self._json = self._parse(body)
+                await asyncio.sleep(0)
+                self._json = self._exact(body, self._json)
                 await asyncio.sleep(0)
         return self._json
 
@@ -98,6 +105,20 @@ class StrictRequest(Request):
             )
         except ValueError as error:
             raise HTTPException(400, _explained(str(error))) from error
+
+    def _exact(self, body: bytes, parsed: Any) -> Any:  # noqa: ANN401 - same
+        """Restore the sign of `-0`, which is 0 in *parsed*: to a float it is another number."""
+        if self._float_mode == "float" or not _has_negative_zero(body):
+            return parsed
+        return json.loads(body, parse_int=_integer, parse_float=_lossless)
+
+
+def _integer(digits: str) -> int | LosslessFloat:
+    return _NEGATIVE_ZERO if digits == "-0" else int(digits)
+
+
+def _lossless(digits: str) -> LosslessFloat:
+    return LosslessFloat(digits.encode())
 
 
 def _explained(message: str) -> str:

@@ -234,6 +234,35 @@ async def test_numbers_of_the_request_keep_their_digits(standing_api: Api, acme:
     assert problem(response, 422, "statement-failed")["sqlstate"] == "22P02"
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "shown"),
+    [
+        ("float8", "-0", "-0"),
+        ("float8", "-0.0", "-0"),
+        ("float4", "-0 ", "-0"),
+        ("float8[]", "[0, -0, 0.50, -0]", "{0,-0,0.5,-0}"),
+        ("point", "[-0, 1]", "(-0,1)"),
+        ("int", "-0", "0"),
+        ("xid8", "-0", "0"),
+        ("numeric", "-0", "0"),
+        ("jsonb", '{"a": -0}', '{"a": 0}'),
+        ("json", '{"a": -0, "b": [10, 1.50]}', '{"a":-0,"b":[10,1.50]}'),
+        ("text[]", '["-0, -0]", "1e-0"]', '{"-0, -0]",1e-0}'),
+    ],
+)
+async def test_a_negative_zero_keeps_its_sign_where_it_has_one(
+    standing_api: Api, acme: str, kind: str, given: str, shown: str
+) -> None:
+    # The second one makes the body a long one.
+    for more in ("", "-" * 70_000):
+        response = await standing_api.client.post(
+            f"{acme}/query",
+            content=f'{{"sql": "select $1::{kind}::text /*{more}*/", "params": [{given}]}}',
+            headers={"Content-Type": "application/json"},
+        )
+        assert ok(response)["rows"] == [[shown]]
+
+
 async def test_a_borrower_of_a_lease_gets_python_values_after_every_statement(
     standing_api: Api,
 ) -> None:

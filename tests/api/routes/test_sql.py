@@ -144,6 +144,8 @@ async def test_parameters_are_text_of_any_type(driver: Driver) -> None:
         ("$1::bytea", "\\x00ff", "\\x00ff"),
     ):
         assert await driver.rows(f"select {expression}", given) == [[text]], (expression, given)
+    zeros = b'{"query": "select $1::float8, $2::int, $3::float8[]", "params": [-0, -0, [-0]]}'
+    assert ok(await driver.send(zeros))["rows"] == [["-0", "0", "{-0}"]]
     digits = b'{"query": "select $1::numeric", "params": [1.10000000000000000000001e400]}'
     [[found]] = ok(await driver.send(digits))["rows"]
     assert found.startswith("110000000000000000000001")
