@@ -23,7 +23,7 @@ class PasswordVersions(Store):
         return await self._database.load(select(*_VERSION), lambda row: PasswordVersion(**row))
 
     async def advance(
-        self, server: str, role: str, *, beyond: int = 1, event: AuditEvent
+        self, server: str, role: str, *, beyond: int, event: AuditEvent
     ) -> PasswordVersion:
         """Set the next version for *role*, larger than *beyond*, as desired and not yet applied.
 

@@ -48,19 +48,13 @@ class Traffic:
     """Callers of many tenants, and the results of their requests."""
 
     def __init__(
-        self,
-        client: httpx.AsyncClient,
-        tenants: Sequence[str],
-        bursts: Sequence[Burst],
-        *,
-        seed: int = 1,
+        self, client: httpx.AsyncClient, tenants: Sequence[str], bursts: Sequence[Burst]
     ) -> None:
         """Steady callers choose the n-th of *tenants* with a weight of 1/n."""
         self._client = client
         self._tenants = tenants
         self._weights = [1 / rank for rank in range(1, len(tenants) + 1)]
         self._bursts = bursts
-        self._seed = seed
         self.succeeded = 0
         self.failed: Counter[str] = Counter()
 
@@ -69,13 +63,10 @@ class Traffic:
         async with asyncio.TaskGroup() as group:
             for number in range(_STEADY_CALLERS):
                 name = f"demo: steady caller {number}"
-                group.create_task(self._call_steadily(self._random(name)), name=name)
+                group.create_task(self._call_steadily(_random(name)), name=name)
             for number, burst in enumerate(self._bursts):
                 name = f"demo: burst {number}"
                 group.create_task(self._repeat(burst, name), name=name)
-
-    def _random(self, name: str) -> Random:
-        return Random(f"{self._seed} {name}")  # noqa: S311 - shapes a load, guards nothing
 
     async def _call_steadily(self, random: Random) -> None:
         while True:
@@ -87,8 +78,8 @@ class Traffic:
             await asyncio.sleep(random.expovariate(1 / _MEAN_PAUSE_SECONDS))
 
     async def _repeat(self, burst: Burst, name: str) -> None:
-        random = self._random(name)
-        callers = [self._random(f"{name}, {caller}") for caller in range(burst.callers)]
+        random = _random(name)
+        callers = [_random(f"{name}, {caller}") for caller in range(burst.callers)]
         await asyncio.sleep(burst.delay)
         while True:
             end = asyncio.get_running_loop().time() + burst.duration
@@ -120,3 +111,7 @@ class Traffic:
             failure = str(response.status_code)
         self.failed[failure] += 1
         await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
+
+
+def _random(name: str) -> Random:
+    return Random(name)  # noqa: S311 - shapes a load, guards nothing

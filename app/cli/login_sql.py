@@ -9,7 +9,7 @@ _PASSWORD = "PASSWORD '<password>'"  # noqa: S105 - a placeholder
 
 
 def login_sql(
-    error: BaseException, *, role: str, database: str, attributes: str = "", options: str = ""
+    error: BaseException, *, role: str, database: str, attributes: str, options: str = ""
 ) -> str | None:
     """Make SQL for a superuser, a statement or comment per line; None if no SQL helps.
 

@@ -63,8 +63,8 @@ def tenant_deleting(tenant: Tenant, actor: Actor) -> AuditEvent:
 def tenant_deleted(
     tenant: Tenant,
     actor: Actor,
-    eviction: Eviction | None = None,
-    credentials: Sequence[ApplicationCredential] = (),
+    eviction: Eviction | None,
+    credentials: Sequence[ApplicationCredential],
 ) -> AuditEvent:
     """Include its pool, if that was open, and its *credentials*."""
     after: dict[str, Any] = {}
@@ -113,7 +113,7 @@ def desired_pool_changed(
     actor: Actor,
     *,
     size_before: PoolSize,
-    reason: str | None = None,
+    reason: str | None,
 ) -> AuditEvent:
     """A change of a pool's desired state.
 

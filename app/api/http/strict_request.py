@@ -50,7 +50,7 @@ class StrictRequest(Request):
 
     _is_given_again = False
 
-    def __init__(self, scope: Scope, receive: Receive, float_mode: FloatMode = "float") -> None:
+    def __init__(self, scope: Scope, receive: Receive, float_mode: FloatMode) -> None:
         """*float_mode*: the type of numbers with a fraction, see `StrictRoute`."""
         super().__init__(scope, receive)
         self._float_mode = float_mode

@@ -241,7 +241,7 @@ class AdvisorLoop:
         return max(0, server.limit - self._unadvised[name])
 
     async def _conclude(
-        self, pool: AdvisedPool, advice: PoolSizingRecommendation, share: float | None = None
+        self, pool: AdvisedPool, advice: PoolSizingRecommendation, share: float | None
     ) -> int:
         """Recommend or apply the advice about a pool; return the number of new recommendations.
 

@@ -24,7 +24,7 @@ async def what_if(
     state: TenantState,
     settings: AdvisorSettings,
     *,
-    budget: int | None = None,
+    budget: int | None,
 ) -> PoolSizingRecommendation:
     """Recommend a size for the tenant's pool with *settings*, from its last minutes.
 

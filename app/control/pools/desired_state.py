@@ -106,7 +106,7 @@ class DesiredPoolState:
         return PlanFor.of(transition, *parts)
 
     def _transition(
-        self, state: TenantState, change: PoolChange, actor: Actor, reason: str | None = None
+        self, state: TenantState, change: PoolChange, actor: Actor, reason: str | None
     ) -> Transition:
         spec = state.tenant.spec
         before = self._manager.desired.get(spec.pool_id)

@@ -5,8 +5,9 @@ the outbox keeps events, until the catalog is back.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 from app.control import audit_events
@@ -152,11 +153,7 @@ class PoolOperations:
         The pool keeps its desired size, and opens again at its next use.
         """
         reason = EvictionReason.REQUESTED if deadline else EvictionReason.FORCED
-
-        async def plan() -> PlanFor[Pool]:
-            pool = self._open_pool(state, whole_pool=whole_pool)
-            closing = plan_close(pool.pool_id, pool.metrics, deadline)
-            return PlanFor.of(pool, closing, self._shared(state))
+        plan = self._plan_on_open_pool(state, partial(_closing, deadline), whole_pool=whole_pool)
 
         async def execute(plan: PlanFor[Pool]) -> Eviction:
             # Shielded: the eviction and its audit event continue if the caller gives up.
@@ -170,11 +167,7 @@ class PoolOperations:
         self, state: TenantState, actor: Actor, *, deadline: float, whole_pool: bool = False
     ) -> Operation[Pool, Pool]:
         """Start closing the pool and return at once; from now on it refuses new leases."""
-
-        async def plan() -> PlanFor[Pool]:
-            pool = self._open_pool(state, whole_pool=whole_pool)
-            closing = plan_close(pool.pool_id, pool.metrics, deadline)
-            return PlanFor.of(pool, closing, self._shared(state))
+        plan = self._plan_on_open_pool(state, partial(_closing, deadline), whole_pool=whole_pool)
 
         async def execute(plan: PlanFor[Pool]) -> Pool:
             pool = plan.subject
@@ -188,11 +181,7 @@ class PoolOperations:
         self, state: TenantState, actor: Actor, *, whole_pool: bool = False
     ) -> Operation[Pool, int]:
         """Replace every connection without failing a borrower; returns how many."""
-
-        async def plan() -> PlanFor[Pool]:
-            pool = self._open_pool(state, whole_pool=whole_pool)
-            recycling = plan_recycle(pool.pool_id, pool.size, pool.metrics)
-            return PlanFor.of(pool, recycling, self._shared(state))
+        plan = self._plan_on_open_pool(state, _recycling, whole_pool=whole_pool)
 
         async def execute(plan: PlanFor[Pool]) -> int:
             count = plan.subject.recycle()
@@ -205,12 +194,7 @@ class PoolOperations:
         self, state: TenantState, actor: Actor, *, whole_pool: bool = False
     ) -> Operation[Pool, CheckReport]:
         """Test every idle connection now; close those that fail."""
-
-        async def plan() -> PlanFor[Pool]:
-            pool = self._open_pool(state, whole_pool=whole_pool)
-            tested = {"connections": pool.metrics.idle_connections}
-            testing = plan_step(PlanAction.CHECK, f"pool {pool.pool_id}", after=tested)
-            return PlanFor.of(pool, testing, self._shared(state))
+        plan = self._plan_on_open_pool(state, _testing, whole_pool=whole_pool)
 
         async def execute(plan: PlanFor[Pool]) -> CheckReport:
             tested, failed = await plan.subject.connections.check(not_since=monotonic())
@@ -224,9 +208,7 @@ class PoolOperations:
 
         async def plan() -> PlanFor[None]:
             expired = self._manager.expired()
-            return PlanFor.of(
-                None, *(plan_close(pool.pool_id, pool.metrics, 0.0) for pool in expired)
-            )
+            return PlanFor.of(None, *(_closing(0.0, pool) for pool in expired))
 
         async def execute(_: PlanFor[None]) -> SweepReport:
             earlier = self._manager.take_evictions()
@@ -263,17 +245,20 @@ class PoolOperations:
         """
         await self._background.close(deadline)
 
-    def _open_pool(self, state: TenantState, *, whole_pool: bool) -> Pool:
+    def _plan_on_open_pool(
+        self, state: TenantState, step: Callable[[Pool], Plan], *, whole_pool: bool
+    ) -> Callable[[], Awaitable[PlanFor[Pool]]]:
         spec = state.tenant.spec
-        spec.check_scope(whole_pool=whole_pool)
-        pool = self._manager.find(spec.pool_id)
-        if pool is None:
-            raise PoolNotFound(f"The pool of tenant {spec.id} is not open.")
-        return pool
 
-    def _shared(self, state: TenantState) -> Plan:
-        spec = state.tenant.spec
-        return warn_if_shared(spec, self._manager.tenant_count(spec.pool_id))
+        async def plan() -> PlanFor[Pool]:
+            spec.check_scope(whole_pool=whole_pool)
+            pool = self._manager.find(spec.pool_id)
+            if pool is None:
+                raise PoolNotFound(f"The pool of tenant {spec.id} is not open.")
+            shared = warn_if_shared(spec, self._manager.tenant_count(spec.pool_id))
+            return PlanFor.of(pool, step(pool), shared)
+
+        return plan
 
     async def _record(self, action: str, pool: Pool, actor: Actor, **after: float) -> None:
         event = audit_events.pool_operated(action, pool.pool_id, actor, after)
@@ -290,6 +275,19 @@ class PoolOperations:
             return eviction
 
         return self._background.start(f"pool {pool.pool_id}: evict and record", close_and_record())
+
+
+def _closing(deadline: float, pool: Pool) -> Plan:
+    return plan_close(pool.pool_id, pool.metrics, deadline)
+
+
+def _recycling(pool: Pool) -> Plan:
+    return plan_recycle(pool.pool_id, pool.size, pool.metrics)
+
+
+def _testing(pool: Pool) -> Plan:
+    tested = {"connections": pool.metrics.idle_connections}
+    return plan_step(PlanAction.CHECK, f"pool {pool.pool_id}", after=tested)
 
 
 def _why_open(pool: Pool) -> str:
