@@ -5,7 +5,7 @@ Its decisions are in `app.domain.nodes`. While the service is away, it keeps to 
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from app import __version__
 from app.domain.nodes.allotment import Allotment
@@ -92,8 +92,6 @@ class Agent:
         self._do_clients_wait = False
         # Connections of an ended pooler, by server, and until when Postgres may have them.
         self._left, self._left_until = dict(left or {}), float("inf")
-        # All entries that are wanted, or that the pooler still has.
-        self._server_of: dict[str, str] = {}
         self._take(configuration)
 
     def configure(self, configuration: NodeConfiguration) -> bool:
@@ -118,14 +116,7 @@ class Agent:
     def _take(self, configuration: NodeConfiguration) -> None:
         self.configuration = configuration
         self._is_pending = None
-        self._server_of |= {entry.name: entry.server for entry in configuration.entries}
-        self._wanted = {entry.name: entry for entry in configuration.entries}
-        self._note_leaving()
-
-    def _note_leaving(self) -> None:
-        self._leaving_names = sorted(self._entries.keys() - self._wanted)
-        for name in self._server_of.keys() - self._wanted.keys() - self._entries.keys():
-            del self._server_of[name]
+        self._entries.want(configuration.entries)
 
     def allot(self, allotments: Mapping[str, Allotment]) -> bool:
         """Take in the allotments of an answer; return whether one is new."""
@@ -179,7 +170,6 @@ class Agent:
     async def _read_back(self) -> None:
         """Read from the pooler itself which entries are open, and their sizes."""
         self._entries.read_back(await self._engine.read_back(), self._clock())
-        self._note_leaving()
         self._is_known = True
 
     async def _measure(self) -> None:
@@ -270,14 +260,14 @@ class Agent:
         return all(
             tracked.state is not EntryState.OPEN
             and (tracked.connections == 0 or tracked.since <= latest)
-            for tracked in self._leaving()
+            for tracked in self._entries.leaving
         )
 
     def _is_any_stuck(self) -> bool:
         """Whether clients wait for an entry that is larger than the allotment, until it shrinks."""
         return any(
             tracked.measured.waiting > 0 and tracked.size > self._allotted(entry.server) > 0
-            for entry, tracked in self._served(self._entries.awake)
+            for entry, tracked in self._entries.served(self._entries.awake)
         )
 
     # -- the gate --------------------------------------------------------------------------------
@@ -322,7 +312,7 @@ class Agent:
     def _servers(self) -> list[str]:
         """The servers in the configuration, and those of entries that will be removed."""
         known = self.configuration.servers
-        leaving = {self._server_of.get(tracked.name) for tracked in self._leaving()}
+        leaving = {self._entries.server_of(tracked.name) for tracked in self._entries.leaving}
         return [*known, *sorted(each for each in leaving if each and each not in known)]
 
     def _allotted(self, server: str) -> int:
@@ -346,29 +336,17 @@ class Agent:
                 and not (is_fenced or entry.paused or entry.name in self._paused)
                 and entry.name not in self._withheld,
             )
-            for entry, tracked in self._served(self._entries.awake)
+            for entry, tracked in self._entries.served(self._entries.awake)
             if entry.server == server and tracked.has_or_wants_connections
         ]
         leaving = [
             tracked.gated(size=tracked.size, weight=1, allowed=False)
-            for tracked in self._leaving()
+            for tracked in self._entries.leaving
             # An unknown entry may belong to any server.
             if tracked.has_or_wants_connections
-            and self._server_of.get(tracked.name, server) == server
+            and self._entries.server_of(tracked.name) in {None, server}
         ]
         return staying + leaving
-
-    def _served(self, names: Iterable[str]) -> list[tuple[NodeEntry, TrackedEntry]]:
-        """The named entries that are both wanted and in the pooler."""
-        return [
-            (self._wanted[name], self._entries[name])
-            for name in names
-            if name in self._wanted and name in self._entries
-        ]
-
-    def _leaving(self) -> list[TrackedEntry]:
-        """Entries of the pooler that are no longer wanted."""
-        return [self._entries[name] for name in self._leaving_names]
 
     @property
     def _is_fenced(self) -> bool:
@@ -390,7 +368,7 @@ class Agent:
             except NodeError as error:
                 problem = str(error)
         # If thousands have changed together, their reports are made one by one, and kept.
-        for number, served in enumerate(self._served(self._wanted), start=1):
+        for number, served in enumerate(self._entries.served(), start=1):
             self._entry_report(*served)
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
@@ -408,7 +386,7 @@ class Agent:
             version=self.version,
             engine=self._engine.name,
             servers=servers,
-            entries=tuple(self._entry_report(*each) for each in self._served(self._wanted)),
+            entries=tuple(self._entry_report(*each) for each in self._entries.served()),
             backends={server: self._backends_of(server) for server in servers},
             users=self._census.users,
             problem=problem or self.problem,
@@ -438,7 +416,8 @@ class Agent:
             bool(self._shrunk)
             and self.version == self.configuration.version
             and all(
-                tracked.connections <= entry.size for entry, tracked in self._served(self._shrunk)
+                tracked.connections <= entry.size
+                for entry, tracked in self._entries.served(self._shrunk)
             )
         )
 
@@ -460,7 +439,7 @@ class Agent:
         return frozenset(
             each.pid
             for name, backends in self._backends.items()
-            if self._server_of.get(name) == server
+            if self._entries.server_of(name) == server
             for each in backends
         )
 

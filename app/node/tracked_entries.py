@@ -1,7 +1,11 @@
-"""All entries of a pooler. Most are at rest; a look costs time only for the others."""
+"""All entries of a pooler, beside those that its configuration should have.
 
-from collections.abc import Collection, Iterator, Mapping
+Most are at rest; a look costs time only for the others.
+"""
 
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from app.domain.nodes.configuration import NodeEntry
 from app.domain.nodes.gate import EntryState
 from app.node.engine import NOTHING, EntryInForce, EntryMeasure
 from app.node.tracked_entry import TrackedEntry
@@ -13,6 +17,10 @@ class TrackedEntries(Mapping[str, TrackedEntry]):
     def __init__(self) -> None:
         self._all: dict[str, TrackedEntry] = {}
         self._awake: set[str] = set()
+        self._wanted: Mapping[str, NodeEntry] = {}
+        self._leaving: Collection[str] = ()
+        # Of the wanted ones, and of those that the pooler still has.
+        self._server_of: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> TrackedEntry:
         return self._all[name]
@@ -33,6 +41,34 @@ class TrackedEntries(Mapping[str, TrackedEntry]):
         """All recently open connections."""
         return sum([self._all[name].connections for name in self._awake])
 
+    @property
+    def leaving(self) -> list[TrackedEntry]:
+        """Those that are no longer wanted."""
+        return [self._all[name] for name in self._leaving]
+
+    def served(self, names: Iterable[str] | None = None) -> list[tuple[NodeEntry, TrackedEntry]]:
+        """The wanted ones among *names*, or all of them, as the pooler should have and has them."""
+        return [
+            (self._wanted[name], self._all[name])
+            for name in (self._wanted if names is None else names)
+            if name in self._wanted and name in self._all
+        ]
+
+    def server_of(self, name: str) -> str | None:
+        """The server of an entry; None if it is unknown."""
+        return self._server_of.get(name)
+
+    def want(self, entries: Collection[NodeEntry]) -> None:
+        """Note which entries a new configuration has."""
+        self._wanted = {entry.name: entry for entry in entries}
+        self._server_of |= {entry.name: entry.server for entry in entries}
+        self._note_leaving()
+
+    def _note_leaving(self) -> None:
+        self._leaving = sorted(self._all.keys() - self._wanted)
+        for name in self._server_of.keys() - self._wanted.keys() - self._all.keys():
+            del self._server_of[name]
+
     def read_back(self, in_force: Mapping[str, EntryInForce], now: float) -> None:
         """Take in what the pooler itself reports about all its entries."""
         entries = {}
@@ -43,6 +79,7 @@ class TrackedEntries(Mapping[str, TrackedEntry]):
             tracked.read_back(entry, now)
             entries[name] = tracked
         self._all = entries
+        self._note_leaving()
         self._awake = {name for name, tracked in entries.items() if not tracked.is_at_rest}
 
     def expect(self, sizes: Mapping[str, int]) -> None:

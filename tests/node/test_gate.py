@@ -362,7 +362,7 @@ async def test_a_tenant_that_disappears_may_end_its_transaction(
             await connection.execute("COMMIT")
             await eventually(lambda: agent.version == 2)
             assert "bravo" not in agent._entries
-            assert "bravo" not in agent._server_of
+            assert agent._entries.server_of("bravo") is None
         assert await is_refused(site, "bravo", "bravo.web")
 
 
