@@ -71,14 +71,17 @@ class Samples(Store):
         async with self._database.transaction() as connection:
             await connection.execute(statement, [asdict(sample) for sample in measured])
 
-    async def downsample(self, resolution: Resolution, until: datetime) -> datetime:
+    async def downsample(
+        self, resolution: Resolution, until: datetime, *, again_from: datetime | None = None
+    ) -> datetime:
         """Downsample the next interval of *resolution* before *until* that has samples.
 
         This is one transaction. Repeat it until it returns *until*; repeating it after an
         interruption counts nothing twice.
 
-        *until* is the start of an interval, and everything before it must be stored. Returns the
-        time before which everything is downsampled now.
+        *until* is the start of an interval, and everything before it must be stored. From
+        *again_from* on, intervals that were downsampled already may have further samples. Returns
+        the time before which everything is downsampled now.
         """
         source, target = SAMPLE_TABLES[resolution.finer], SAMPLE_TABLES[resolution]
         last = select(func.max(target.c.at)).where(target.c.at < until)
@@ -86,7 +89,10 @@ class Samples(Store):
         async with self._database.transaction() as connection:
             done = (await connection.execute(last)).scalar_one()
             if done is not None:
-                first = first.where(source.c.at >= done + resolution.step)
+                undone = done + resolution.step
+                if again_from is not None:
+                    undone = min(undone, resolution.floor(again_from))
+                first = first.where(source.c.at >= undone)
             found = (await connection.execute(first)).scalar_one()
             if found is None:
                 return until
@@ -97,10 +103,16 @@ class Samples(Store):
                 .where(source.c.at >= start, source.c.at < end)
                 .group_by(source.c.subject)
             )
+            names = rows.selected_columns.keys()
+            statement = insert(target).from_select(names, rows)
+            known = target.primary_key.columns.keys()
             await connection.execute(
-                insert(target)
-                .from_select(rows.selected_columns.keys(), rows)
-                .on_conflict_do_nothing()
+                statement.on_conflict_do_update(
+                    index_elements=known,
+                    set_={name: statement.excluded[name] for name in names if name not in known},
+                    # Some of the samples that the row was made of may be deleted by now.
+                    where=target.c.polls < statement.excluded.polls,
+                )
             )
             return end
 

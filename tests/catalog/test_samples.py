@@ -240,6 +240,28 @@ async def test_samples_from_the_future_do_not_delay_the_present(
     assert [point.samples for point in (await history(catalog, step=60)).points] == [2]
 
 
+async def test_samples_that_come_late_are_counted_in_each_resolution(catalog: Catalog) -> None:
+    """An instance whose clock is behind took over from one that had downsampled these minutes."""
+    await polls_of(catalog, range(0, 7200, 30))
+    await downsample(catalog, 7200)
+    await polls_of(catalog, range(3610, 7200, 60))
+    for resolution in (MINUTE, HOUR):
+        at, until = after(3610), after(7200)
+        while at < until:
+            at = await catalog.samples.downsample(resolution, until, again_from=at)
+        found = await points(catalog, 0, 7200, step=resolution.step.total_seconds())
+        assert sum(point.acquired for point in found.values()) == 240 + 60
+
+
+async def test_a_minute_whose_samples_were_deleted_in_part_stays(catalog: Catalog) -> None:
+    await polls_of(catalog, range(0, 120, 10))
+    await downsample(catalog, 120)
+    assert await catalog.samples.delete_before(Resolution.RAW, after(30)) == 3
+    for at in (after(0), after(60)):
+        await catalog.samples.downsample(MINUTE, after(120), again_from=at)
+    assert [p.acquired for p in (await history(catalog, 0, 120, step=60)).points] == [6, 6]
+
+
 async def test_coarser_samples_answer_where_finer_ones_are_gone(
     catalog: Catalog,
 ) -> None:

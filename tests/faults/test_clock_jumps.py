@@ -6,11 +6,13 @@ service is shifted.
 
 import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from app.domain.history import Resolution
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.app import Api, ok
 from tests.fixtures.postgres import Database
@@ -28,6 +30,7 @@ class _EveryDatetime(type):
 @pytest.fixture
 def jump(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
     """Shift the service's wall clock by that much, from now on."""
+    clocks: list[ModuleType] = []
 
     def set_by(shift: timedelta) -> None:
         class Shifted(datetime, metaclass=_EveryDatetime):
@@ -35,8 +38,11 @@ def jump(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
             def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
                 return datetime.now(tz) + shift
 
-        modules = [module for name, module in sys.modules.items() if name.startswith("app.")]
-        clocks = [one for one in modules if getattr(one, "datetime", None) is datetime]
+        clocks.extend(
+            module
+            for name, module in sys.modules.items()
+            if name.startswith("app.") and getattr(module, "datetime", None) is datetime
+        )
         assert {"app.control.monitoring.poller", "app.pools.recorder"} <= {
             one.__name__ for one in clocks
         }
@@ -83,6 +89,23 @@ async def test_no_age_is_negative_in_any_answer(
         found = list(ages(ok(await api.client.get(path))))
         assert found or path == "/readyz"
         assert [age for age in found if age[1] < 0] == []
+
+
+async def test_what_is_used_after_the_clock_was_set_back_is_not_lost(
+    api: Api, jump: Callable[[timedelta], None]
+) -> None:
+    own, service = await api.tenant("own"), api.service
+    start = datetime.now(UTC)
+    for minute in (0, 1, 2, 0, 1, 2, 3):
+        jump(timedelta(minutes=minute))
+        assert await api.value(own, "SELECT 42") == 42
+        await service.poller.run_once()
+        await service.retention.run_once()
+    minutes = await service.catalog.samples.query_history(
+        "own", start=start - timedelta(hours=1), end=start + timedelta(minutes=10), step=60
+    )
+    assert minutes.resolution is Resolution.MINUTE
+    assert sum(point.acquired for point in minutes.points) == 7
 
 
 def opened_and_closed(manager: TenantPoolManager) -> list[tuple[str, int, int]]:

@@ -74,6 +74,10 @@ class Poller:
         self.last_at: float | None = None
         # All samples of minutes before this one are stored; it may go back.
         self.stored_until: datetime | None = None
+        # Of the first poll, and of the first one after each time that the clock was set back. From
+        # there on, samples of an earlier instance, or of this one, may be downsampled already.
+        self.sampled_since: datetime | None = None
+        self._sampled_at: datetime | None = None
 
     async def run_once(self) -> PollReport:
         """Measure, close what expired, advise and store."""
@@ -118,6 +122,9 @@ class Poller:
         collection, which takes longer than all slices of this poll.
         """
         stored, at, slices = 0, datetime.now(UTC), TimeSlices()
+        if self._sampled_at is None or at < self._sampled_at:
+            self.sampled_since = at
+        self._sampled_at = at
         try:
             stored += await self._save()
             held = await self._running_seconds(slices)

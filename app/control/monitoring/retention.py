@@ -41,15 +41,20 @@ class SampleRetention:
         self._catalog = catalog
         self._poller = poller
         self._retention = retention
+        # What was downsampled from this time on may lack samples.
+        self._again_from: dict[Resolution, datetime] = {}
+        self._seen_since: datetime | None = None
 
     async def run_once(self) -> RetentionReport | None:
         """Downsample and delete, in a bounded number of steps.
 
         Returns None before the first poll, and while the catalog is away.
         """
-        until = self._poller.stored_until
-        if until is None:
+        until, since = self._poller.stored_until, self._poller.sampled_since
+        if until is None or since is None:
             return None
+        if since is not self._seen_since:
+            self._seen_since, self._again_from = since, dict.fromkeys(Resolution, since)
         try:
             minutes = await self._downsample(Resolution.MINUTE, until)
             hours = await self._downsample(Resolution.HOUR, Resolution.HOUR.floor(minutes))
@@ -73,7 +78,10 @@ class SampleRetention:
     async def _downsample(self, resolution: Resolution, until: datetime) -> datetime:
         done = until
         for _ in range(_MAX_STEPS):
-            done = await self._catalog.samples.downsample(resolution, until)
+            done = await self._catalog.samples.downsample(
+                resolution, until, again_from=self._again_from[resolution]
+            )
+            self._again_from[resolution] = done
             if done >= until:
                 break
         return done
