@@ -40,8 +40,21 @@ select current_setting('server_version_num')::int / 10000 as version,
             and not starts_with(datname, 'tenant_')
             and has_database_privilege('public', other.oid, 'CONNECT')
         order by datname
-    ) as other_open_databases
-from pg_roles, pg_database as home where rolname = current_user and datname = current_database()
+    ) as other_open_databases,
+    array(
+        select quote_ident(used.datname) || ' TO '
+            || string_agg(distinct quote_ident(guest.rolname), ', ')
+        from pg_stat_activity join pg_database as used on used.oid = datid
+        join pg_roles as guest on guest.oid = usesysid
+        where not guest.rolsuper and guest.oid <> admin.oid and not exists (
+            select from aclexplode(coalesce(used.datacl, acldefault('d', used.datdba)))
+            where privilege_type = 'CONNECT' and grantee <> 0
+                and pg_has_role(guest.oid, grantee, 'USAGE')
+        )
+        group by used.datname order by used.datname
+    ) as guests
+from pg_roles as admin, pg_database as home
+where rolname = current_user and datname = current_database()
 """
 
 
@@ -65,7 +78,11 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminFacts:
-    """What the server reports about the service's role and its database; names are quoted."""
+    """What the server reports about the service's role and its database; names are quoted.
+
+    Attributes:
+        guests: who is connected by a right of PUBLIC only, as "database TO role, role".
+    """
 
     version: int
     encoding: str
@@ -80,6 +97,7 @@ class AdminFacts:
     is_closed: bool
     is_public_schema_closed: bool
     other_open_databases: Sequence[str]
+    guests: Sequence[str] = ()
 
     @classmethod
     async def read(cls, connection: asyncpg.Connection, *, catalog: str | None) -> Self:
@@ -133,7 +151,7 @@ def judge(facts: AdminFacts) -> Iterator[Requirement]:
         name="database",
         is_met=facts.is_closed,
         detail=f"database {database} is closed to PUBLIC, or the service can close it",
-        sql=f"REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC;",
+        sql=_close(facts, [database]),
     )
     yield Requirement(
         name="public schema",
@@ -141,15 +159,16 @@ def judge(facts: AdminFacts) -> Iterator[Requirement]:
         detail=f"not everyone can create objects in schema public of database {database}",
         sql="REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
     )
-    others = ", ".join(facts.other_open_databases)
+    open_databases = facts.other_open_databases
+    others = ", ".join(open_databases)
     yield Requirement(
         name="other databases",
         is_met=not others,
-        is_critical=not {"postgres", "template1"}.issuperset(facts.other_open_databases),
+        is_critical=not {"postgres", "template1"}.issuperset(open_databases),
         detail=f"tenants can also connect to {others}"
         if others
         else "tenants can connect to no other database",
-        sql=f"REVOKE CONNECT, TEMPORARY ON DATABASE {others} FROM PUBLIC;",
+        sql=_close(facts, open_databases),
     )
     yield Requirement(
         name="encoding",
@@ -168,6 +187,18 @@ def judge(facts: AdminFacts) -> Iterator[Requirement]:
         if facts.is_restart_due
         else f"ALTER SYSTEM SET max_locks_per_transaction = {_MIN_LOCKS};\n"
         "SELECT pg_reload_conf();  -- then restart Postgres",
+    )
+
+
+def _close(facts: AdminFacts, databases: Sequence[str]) -> str:
+    """Revoke PUBLIC's rights, without locking out who uses *databases* by them now."""
+    guests = [each for each in facts.guests if each.partition(" TO ")[0] in databases]
+    return "\n".join(
+        [
+            "-- Whoever logs in there by a right of PUBLIC needs one of its own first.",
+            *(f"GRANT CONNECT ON DATABASE {each};  -- connected now" for each in guests),
+            f"REVOKE CONNECT, TEMPORARY ON DATABASE {', '.join(databases)} FROM PUBLIC;",
+        ]
     )
 
 

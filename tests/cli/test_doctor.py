@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import subprocess
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,33 @@ async def test_the_sql_it_prints_is_enough(admin: Database, tmp_path: Path) -> N
                 await connection.execute(each.sql)
     found = await examine(settings(tmp_path, admin))
     assert missing(found, "server main") == []
+
+
+async def test_its_sql_locks_nobody_out_who_is_connected(admin: Database, tmp_path: Path) -> None:
+    async with admin.connected() as connection:
+        await connection.execute("CREATE DATABASE legacy")
+        await connection.execute("""
+            CREATE ROLE old_web LOGIN PASSWORD 'old';
+            CREATE ROLE old_job LOGIN PASSWORD 'old';
+            CREATE ROLE old_owner LOGIN PASSWORD 'old';
+            ALTER DATABASE app OWNER TO old_owner;
+        """)
+    web = replace(admin, user="old_web", password="old", database="legacy")
+    both = [web, replace(web, user="old_job"), replace(web, database="app")]
+    async with AsyncExitStack() as stack:
+        for each in [*both, replace(both[2], user="old_owner")]:
+            await stack.enter_async_context(each.connected())
+        found = await examine(settings(tmp_path, admin))
+    sql = {each.name: each.sql for each in found["server main"] if not each.is_met}
+    granted = re.compile("GRANT CONNECT ON DATABASE (.*);  -- connected now")
+    assert granted.findall(sql["other databases"] or "") == ["legacy TO old_job, old_web"]
+    assert granted.findall(sql["database"] or "") == ["app TO old_web"]
+    async with replace(admin, database="app").connected() as connection:
+        await connection.execute(sql["other databases"] or "")
+        await connection.execute(sql["database"] or "")
+    for each in both:
+        async with each.connected() as connection:
+            assert await connection.fetchval("SELECT 42") == 42
 
 
 async def test_a_catalog_and_keys_that_cannot_be_used_are_found(

@@ -65,6 +65,7 @@ async def test_a_database_with_the_privileges_that_postgres_gives_is_found(
     [finding] = state.isolation.findings
     assert (finding.check, finding.severity) == (AuditCheck.OTHER_DATABASES, Severity.CRITICAL)
     assert "can connect to database untouched" in finding.detail
+    assert "by a right of PUBLIC needs one of its own first" in finding.detail
 
 
 async def test_of_many_roles_some_become_facts_in_each_turn(
