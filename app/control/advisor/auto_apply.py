@@ -65,7 +65,8 @@ class AutoApply:
                 is_by_hand = event.actor.name != ADVISOR.name and event.reason is None
                 before, after = event.before or {}, event.after or {}
                 if is_by_hand and event.pool and before.get("max_size") != after.get("max_size"):
-                    age = (now - event.at).total_seconds()
+                    # The clock that wrote it may be ahead.
+                    age = max(0.0, (now - event.at).total_seconds())
                     self._operations.note_resize_by_hand(event.pool, monotonic() - age)
 
     async def apply(self, recommendation: Recommendation, state: TenantState) -> str | None:

@@ -18,7 +18,7 @@ def fair_level(amount: float, requests: Sequence[tuple[float, float]]) -> float 
     weight = sum([weight for _, weight in requests])
     for wanted, its_weight in sorted(requests, key=lambda request: request[0] / request[1]):
         if wanted * weight > amount * its_weight:
-            break
+            return amount / weight
         amount -= wanted
         weight -= its_weight
-    return amount / weight
+    return None  # the sum was larger only by rounding

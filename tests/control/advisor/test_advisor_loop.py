@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import inf
 from time import monotonic
 from uuid import UUID, uuid4
 
@@ -483,6 +484,17 @@ async def test_what_a_person_sized_is_left_alone_for_a_while(control: Control) -
         control.pool_operations._resized_by_hand_at["acme"] -= 900
         await sampled(control, 2)
     assert control.manager.desired["acme"].size.max_size == 9
+
+
+async def test_nor_for_longer_after_an_instance_whose_clock_was_ahead(
+    control: Control, catalog_database: Database
+) -> None:
+    await control.tenant("acme")
+    await control.pool_operations.put(control.state("acme"), PoolChange(max_size=4), PERSON)
+    async with catalog_database.connected() as connection:
+        await connection.execute("UPDATE events SET at = at + interval '5 minutes'")
+    await control.advisor_loop.load()
+    assert (control.pool_operations.resized_by_hand_at("acme") or inf) <= monotonic()
 
 
 async def test_the_advisor_resizes_so_many_pools_a_minute_and_no_more(control: Control) -> None:

@@ -25,6 +25,7 @@ def granted(amount: float, asked: list[tuple[float, int]]) -> list[float]:
         (10.0, [2.0, 20.0, 3.0], 5.0),
         (0.0, [4.0, 4.0], 0.0),
         (7.0, [], None),
+        (10.0, [2.4, 5.5, 0.8, 1.3], None),  # their sum is larger, by rounding
     ],
 )
 def test_equal_weights_share_what_small_requests_leave(
