@@ -36,6 +36,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_TOTAL_BYTES = 64 * 1024 * 1024
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _INVALID_KEY = "Send one Idempotency-Key of 1 to 255 visible ASCII characters."
+_KEYED_METHODS = frozenset({"POST", "DELETE"})
 _SUCCESSES = frozenset({200, 201, 202, 204})
 _STORED_STATUSES = _SUCCESSES | {404, 409, 412}
 _STORED_HEADERS = frozenset({b"content-type", b"etag", b"location"})
@@ -188,10 +189,10 @@ def reservation_for(
 ) -> KeyReservation | Response | None:
     """The reservation for a request's key, made when its route asks for it.
 
-    400 if the key is invalid.
+    400 if the key is invalid; one that has no effect is ignored.
     """
     keys = given.get(b"idempotency-key")
-    if keys is None:
+    if keys is None or scope["method"] not in _KEYED_METHODS:
         return None
     if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
         return problem_response(Request(scope), 400, "bad-idempotency-key", _INVALID_KEY)

@@ -27,7 +27,7 @@ MAX_BYTES = 16 * 1024 * 1024
 AGE_FIELDS = {"age_seconds", "stale"}
 _JSON = (b"content-type", b"application/json")
 # Requests with one of these headers are left to the route.
-_UNUSUAL = {b"content-length", b"idempotency-key", b"transfer-encoding"}
+_UNUSUAL = {b"content-length", b"transfer-encoding"}
 
 # Path, query, and the tenants that the principal can access.
 CacheKey = tuple[str, bytes, frozenset[str] | None]

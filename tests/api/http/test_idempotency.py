@@ -172,6 +172,15 @@ async def test_two_keys_are_none(api: Api) -> None:
     problem(response, 400, "bad-idempotency-key")
 
 
+@pytest.mark.parametrize("sent", [["a b"], ["a", "b"]], ids=["invalid", "two"])
+async def test_a_key_that_has_no_effect_is_ignored(api: Api, url: str, sent: list[str]) -> None:
+    headers = [("Idempotency-Key", key) for key in sent]
+    for path in ("/livez", "/readyz", "/metrics", "/openapi.json", "/v1/tenants", url, "/"):
+        assert (await api.client.get(path, headers=headers)).status_code == 200
+    assert (await api.client.head("/livez", headers=headers)).status_code == 200
+    ok(await api.client.put(url, json={"strategy": "per_tenant"}, headers=headers))
+
+
 async def test_what_is_read_or_declared_needs_no_key(api: Api, url: str) -> None:
     for _ in range(2):
         for response in (
@@ -217,7 +226,7 @@ def test_a_rebound_key_gets_no_earlier_response() -> None:
 
     def ask(tenants: frozenset[str] | None) -> None:
         caller = Principal(name="k", scopes=frozenset(), tenants=tenants, key_id="k")
-        scope = {"type": "http", "state": {"principal": caller}}
+        scope = {"type": "http", "method": "POST", "state": {"principal": caller}}
         reservation = idempotency.reservation_for(store, scope, {b"idempotency-key": ["k"]})
         assert isinstance(reservation, idempotency.KeyReservation)
         reservation.begin(b"1")
@@ -233,7 +242,7 @@ def test_a_rebound_key_gets_no_earlier_response() -> None:
 def test_a_response_with_a_password_is_not_stored_and_a_refusal_is() -> None:
     store = idempotency.ResponseStore()
     caller = Principal(name="k", scopes=frozenset(), tenants=None, key_id="k")
-    scope = {"type": "http", "state": {"principal": caller}}
+    scope = {"type": "http", "method": "POST", "state": {"principal": caller}}
 
     def respond(key: str, status: int) -> idempotency.KeyReservation:
         found = idempotency.reservation_for(store, scope, {b"idempotency-key": [key]})
