@@ -15,6 +15,10 @@ from app.pools.recorder import Recorder
 class WaitLine(Protocol):
     """The tenant's waiting callers, in the queue of a pool."""
 
+    @property
+    def waiting(self) -> int:
+        """Number of these callers."""
+
     def note_change(self) -> None:
         """Note that what the tenant holds, or may hold, has changed."""
 
@@ -23,7 +27,7 @@ class TenantState:
     """The running numbers of one tenant; its pool updates them.
 
     Attributes:
-        leased, waiting: number of its leases, and of its waiting callers.
+        leased: number of its leases.
         weight: its relative share of scarce connections.
     """
 
@@ -35,7 +39,6 @@ class TenantState:
         "leased",
         "recorder",
         "tenant",
-        "waiting",
         "weight",
     )
 
@@ -45,7 +48,7 @@ class TenantState:
         """Start without leases; *contenders* are those of its server, if there is a server."""
         self.tenant = tenant
         self.recorder = recorder
-        self.leased = self.waiting = 0
+        self.leased = 0
         self.weight = tenant.spec.weight
         self.isolation: IsolationReport | None = None
         self._usage = ConnectionUse()
@@ -54,7 +57,7 @@ class TenantState:
 
     def update(self, tenant: Tenant) -> None:
         """Apply a change to the tenant; counters continue."""
-        if self.leased or self.waiting:
+        if self.leased or self._line is not None:
             self._contenders.reweigh(self.weight, tenant.spec.weight)
         self.tenant = tenant
         self.weight = tenant.spec.weight
@@ -87,21 +90,26 @@ class TenantState:
         self.recorder.record_release(hold, now)
 
     def wait_begun(self, line: WaitLine, now: float) -> None:
-        """Count another waiting caller, in that *line*."""
-        if not self.waiting:
-            self._line = line
-            if not self.leased:
-                self._usage.note(0, now)
-                self._contenders.join(self.weight)
-        self.waiting += 1
+        """Note that the first of its callers waits, in that *line*."""
+        if not self.leased and self._line is None:
+            self._usage.note(0, now)
+            self._contenders.join(self.weight)
+        self._line = line
 
-    def wait_ended(self, callers: int = 1) -> None:
-        """Count *callers*, at least one, that no longer wait."""
-        self.waiting -= callers
-        if not self.waiting:
+    def wait_ended(self, line: WaitLine) -> None:
+        """Note that nobody waits in that *line* any longer.
+
+        If its pool was replaced, its callers already wait in another one.
+        """
+        if line is self._line:
             self._line = None
             if not self.leased:
                 self._contenders.leave(self.weight)
+
+    @property
+    def waiting(self) -> int:
+        """Number of its waiting callers."""
+        return self._line.waiting if self._line is not None else 0
 
     def report_isolation(self, report: IsolationReport) -> None:
         self.isolation = report
@@ -140,4 +148,4 @@ class TenantState:
 
     def is_active(self, since: float) -> bool:
         """Whether it has leases or waiters, or had some after the monotonic time *since*."""
-        return bool(self.leased or self.waiting) or self.recorder.used_since(since)
+        return bool(self.leased or self._line) or self.recorder.used_since(since)

@@ -93,6 +93,10 @@ class _Line:
     unexpected: Waiter | None = None
     place: _Place | None = None
 
+    @property
+    def waiting(self) -> int:
+        return len(self.callers) + len(self.gone)
+
     def note_change(self) -> None:
         """Compute its place again before the next use."""
         self.stale[self] = None
@@ -177,9 +181,9 @@ class WaitQueue:
                 for alone in self._lines.values():
                     alone.note_change()
             line = self._lines[tenant] = _Line(tenant, self._stale)
+            tenant.wait_begun(line, waiter.since)
         line.callers[waiter] = None
         self.count += 1
-        tenant.wait_begun(line, waiter.since)
         line.note_change()
         self._deadlines.add(waiter)
 
@@ -194,12 +198,11 @@ class WaitQueue:
             line.gone.remove(waiter)
         else:
             return
+        self.count -= 1
         if line.callers or line.gone:
             line.note_change()
         else:
             self._drop(line)
-        self.count -= 1
-        waiter.tenant_state.wait_ended()
 
     def remove_tenant(self, tenant: TenantState) -> list[Waiter]:
         """Remove and return every waiter of *tenant*."""
@@ -209,7 +212,6 @@ class WaitQueue:
         removed = [*line.callers, *line.gone]
         self._drop(line)
         self.count -= len(removed)
-        tenant.wait_ended(len(removed))
         return removed
 
     def clear(self) -> list[Waiter]:
@@ -369,7 +371,7 @@ class WaitQueue:
     def _place(self, line: _Line) -> None:
         """Compute *line*'s entry in the order."""
         tenant, cap = line.tenant, line.tenant.tenant.spec.max_leases
-        waiting = len(line.callers) + len(line.gone)
+        waiting = line.waiting
         servable = waiting if cap is None else max(0, min(waiting, cap - tenant.leased))
         self._servable += servable - line.servable
         line.servable = servable
@@ -393,3 +395,4 @@ class WaitQueue:
         line.callers.clear()
         line.gone.clear()
         line.place = line.unexpected = None
+        line.tenant.wait_ended(line)

@@ -159,6 +159,10 @@ class ModelPool:
     def next(self) -> Any:
         return self.callers[0] if self.callers else None
 
+    @property
+    def waiting(self) -> int:
+        return len(self.callers)
+
     def note_change(self) -> None:
         """Do nothing: it has only one tenant."""
 
@@ -178,7 +182,8 @@ class ModelPool:
         assert self.callers.popleft() is waiter
         self.served.append(waiter.number)
         self._lease(connection, self.server.clock.now - waiter.since)
-        self.tenant.wait_ended()
+        if not self.callers:
+            self.tenant.wait_ended(self)
 
     def _lease(self, connection: Any, wait: float) -> None:
         now = self.server.clock.now
@@ -206,8 +211,9 @@ class ModelPool:
         if self.rested_at and not self.callers:
             self.returns.note(now - self.rested_at)
             self.rested_at = 0.0
-        for _ in range(callers):
+        if not self.callers:
             self.tenant.wait_begun(self, now)
+        for _ in range(callers):
             self.callers.append(ModelWaiter(self.tenant, self.asked, now))
             self.asked += 1
         self.dispatch()
@@ -215,7 +221,8 @@ class ModelPool:
     def give_up(self) -> None:
         """Let the caller who came last give up."""
         self.callers.pop()
-        self.tenant.wait_ended()
+        if not self.callers:
+            self.tenant.wait_ended(self)
         self.dispatch()
 
     def connect(self) -> None:
@@ -278,7 +285,7 @@ class ModelPool:
     def close(self) -> None:
         self.state = PoolState.CLOSED
         if self.callers:
-            self.tenant.wait_ended(len(self.callers))
+            self.tenant.wait_ended(self)
         self.callers.clear()
         self.dispatch()
         self.server.budget.forget(self)

@@ -15,7 +15,9 @@ from tests.domain.values import account, metrics
 
 
 class Unplaced:
-    """A line in no queue."""
+    """A line of one caller, in no queue."""
+
+    waiting = 1
 
     def note_change(self) -> None:
         """Do nothing."""
@@ -98,14 +100,26 @@ def test_contenders_weigh_what_those_weigh_who_hold_or_wait(
             state.lease_begun(0.0, 0.0)
         elif what == 1 and state.leased:
             state.lease_ended(0.0, 0.0)
-        elif what == 2:
+        elif what == 2 and not state.waiting:
             state.wait_begun(UNPLACED, 0.0)
         elif what == 3 and state.waiting:
-            state.wait_ended(min(weight, state.waiting))
+            state.wait_ended(UNPLACED)
         elif what == 4:
             reweighted(state, weight)
         asking = [state for state in states if state.leased or state.waiting]
         assert contenders.weight == sum(state.tenant.spec.weight for state in asking)
+
+
+def test_it_contends_once_while_callers_wait_in_a_pool_and_in_the_one_that_replaces_it() -> None:
+    contenders, old, new = Contenders(), Unplaced(), Unplaced()
+    state = contending(3, contenders)
+    state.wait_begun(old, 0.0)
+    state.wait_begun(new, 0.0)
+    assert contenders.weight == 3
+    state.wait_ended(old)
+    assert (contenders.weight, state.waiting) == (3, 1)
+    state.wait_ended(new)
+    assert (contenders.weight, state.waiting) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -122,18 +136,21 @@ def test_a_tenant_may_lease_up_to_its_own_cap(
 
 def test_inside_a_shared_pool_only_the_leased_connections_are_its_own() -> None:
     acme = account()
-    acme.leased, acme.waiting = 3, 2
-    assert acme.metrics == metrics(3, 0, 2)
+    acme.leased = 3
+    acme.wait_begun(UNPLACED, 0.0)
+    assert acme.metrics == metrics(3, 0, 1)
 
 
 @pytest.mark.parametrize(
-    ("leased", "waiting", "is_active"), [(0, 0, False), (1, 0, True), (0, 1, True)]
+    ("leased", "waits", "is_active"), [(0, False, False), (1, False, True), (0, True, True)]
 )
 def test_a_tenant_that_holds_or_waits_is_active(
-    leased: int, waiting: int, *, is_active: bool
+    leased: int, *, waits: bool, is_active: bool
 ) -> None:
     acme = account()
-    acme.leased, acme.waiting = leased, waiting
+    acme.leased = leased
+    if waits:
+        acme.wait_begun(UNPLACED, 0.0)
     assert acme.is_active(since=0.0) is is_active
 
 
