@@ -53,7 +53,7 @@ admin_users =
 stats_users =
 # Its first element is empty: from 1.20 until 1.26.1 an option without a name would otherwise keep
 # PgBouncer searching the list for ever (CVE-2026-107349).
-ignore_startup_parameters = ,extra_float_digits,search_path
+ignore_startup_parameters = ,extra_float_digits
 # A login that failed is tried again so soon. So is one that was broken off because its entry is
 # closed: PgBouncer begins one for the first client anyway.
 server_login_retry = 0.1

@@ -44,3 +44,13 @@ async def test_nobody_proves_a_password_where_there_is_nothing_to_enter(site: Si
             ("pgbouncer", "acme.web"),
         ):
             assert await first_answer(site, database, user) == _ERROR
+
+
+async def test_a_search_path_that_would_have_no_effect_is_refused(site: Site) -> None:
+    """Silently, statements would find the tables of another schema."""
+    await site.make_roles("acme")
+    async with site.started(site.configuration(site.entry("acme"))) as engine:
+        await engine.open("acme")
+        follows = engine.version >= (1, 20)
+        answer = await first_answer(site, "acme", "acme.web", "search_path", "app")
+        assert answer == (_AUTHENTICATION if follows else _ERROR)
