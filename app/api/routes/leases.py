@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep, ServerQuery
-from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
+from app.api.http.paging import NextCursor, decode_sorted, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
 from app.api.views.wait import WaitView
@@ -117,7 +117,7 @@ async def list_leases(
     From memory, as of now: callers may come and go between two pages. Works while the catalog
     is unreachable. A key that is bound to tenants sees only theirs.
     """
-    after = _after(cursor, sort) if cursor else None
+    after = decode_sorted(cursor, sort, float, str, float) if cursor else None
     wanted = {"state": state, "pool": pool, "server": server, "tenant": tenant}
 
     def matches(caller: Caller) -> bool:
@@ -177,11 +177,3 @@ def _view(
         taken_at=borrower.taken_at if borrower else None,
         statement=redacted(borrower.statement) if borrower and borrower.statement else None,
     )
-
-
-def _after(cursor: str, order: LeaseOrder) -> tuple[float, str, float]:
-    """The position of the last caller on the previous page."""
-    of_order, rank, tenant, since = decode_cursor(cursor, str, float, str, float)
-    if of_order != order:
-        raise invalid_cursor()
-    return rank, tenant, since

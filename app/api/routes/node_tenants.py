@@ -9,8 +9,7 @@ from pydantic import BaseModel
 
 from app.api.http.authentication import REQUIRE_READ_ALL
 from app.api.http.dependencies import AdvisorDep, CursorQuery, LimitQuery
-from app.api.http.ordering import Matches, OffsetQuery, Order, SearchQuery
-from app.api.http.paging import NextCursor
+from app.api.http.paging import Matches, NextCursor, OffsetQuery, Order, SearchQuery
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.nodes import NodeDep
 from app.api.views.node import NodeTenantView

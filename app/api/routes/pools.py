@@ -20,8 +20,7 @@ from app.api.http.dependencies import (
     StrategyQuery,
     provided,
 )
-from app.api.http.ordering import Matches, OffsetQuery, Order, SearchQuery
-from app.api.http.paging import NextCursor
+from app.api.http.paging import Matches, NextCursor, OffsetQuery, Order, SearchQuery
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView

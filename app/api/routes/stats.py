@@ -17,7 +17,7 @@ from app.api.http.dependencies import (
     ResponseCacheDep,
     TenantDep,
 )
-from app.api.http.ordering import OffsetQuery, Order, SearchQuery
+from app.api.http.paging import OffsetQuery, Order, SearchQuery
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.stats import (

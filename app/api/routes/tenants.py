@@ -23,8 +23,7 @@ from app.api.http.dependencies import (
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import Labels, Name, RequestBody, examples
-from app.api.http.ordering import Matches, SearchQuery
-from app.api.http.paging import NextCursor, page_of_names
+from app.api.http.paging import Matches, NextCursor, SearchQuery, page_of_names
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
 from app.api.views.tenant import TenantPhase, TenantView, TenantViews, phase_of

@@ -17,7 +17,7 @@ from app.api.http.dependencies import (
 )
 from app.api.http.error_responses import validation_error
 from app.api.http.field_types import PrintableText, Timestamp
-from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
+from app.api.http.paging import NextCursor, decode_sorted, invalid_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.control.monitoring.poller import Poller
 from app.domain.usage_report import (
@@ -174,9 +174,7 @@ async def list_usage(
 
 def _decoded(cursor: str, sort: UsageOrder) -> tuple[datetime, datetime, tuple[float, str]]:
     """The period of a list, and where its previous page ended."""
-    of_sort, start, end, rank, place = decode_cursor(cursor, str, float, float, float, str)
-    if of_sort != sort:
-        raise invalid_cursor()
+    start, end, rank, place = decode_sorted(cursor, sort, float, float, float, str)
     try:
         return datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC), (rank, place)
     except (ValueError, OverflowError, OSError) as error:

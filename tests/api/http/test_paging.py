@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.api.http.ordering import Order
+from app.api.http.paging import Order
 
 Row = tuple[str, float]
 
