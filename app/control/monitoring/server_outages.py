@@ -1,7 +1,5 @@
 """The outages of servers, as events of the audit trail."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 from app.control import audit_events
