@@ -1,5 +1,6 @@
 """Configurations of nodes, as the service gives them to an agent."""
 
+from dataclasses import replace
 from functools import cache
 
 from app.domain.nodes.allotment import Allotment
@@ -60,3 +61,9 @@ def configuration(
         allotment=Allotment(generation=generation, connections=allotment),
     )
     return NodeConfiguration(version=version, servers={SERVER: server}, entries=entries)
+
+
+def allotted(node: NodeConfiguration, connections: int, generation: int = 1) -> NodeConfiguration:
+    """The configuration with another allotment."""
+    allotment = Allotment(generation=generation, connections=connections)
+    return replace(node, servers={SERVER: replace(node.servers[SERVER], allotment=allotment)})

@@ -22,6 +22,7 @@ from tests.fixtures.nodes import BACKENDS
 from tests.fixtures.pgbouncer import installed_pgbouncer
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import free_port
+from tests.fixtures.waiting import eventually
 from tests.node.configurations import configuration, entry, password_of
 
 EngineT = TypeVar("EngineT", bound=Engine)
@@ -141,6 +142,9 @@ class EngineSite(ABC, Generic[EngineT]):
         async with self.database.connected() as connection:
             return int(await connection.fetchval(BACKENDS))
 
+    async def has_backends(self, count: int) -> bool:
+        return await self.backends() == count
+
 
 @dataclass(slots=True, kw_only=True)
 class Site(EngineSite[PgBouncer]):
@@ -175,6 +179,12 @@ def role_password(name: str) -> str:
     return f"it\"s '{name}\\ ; ="
 
 
+async def waits(engine: Engine, entry: str) -> bool:
+    """Whether clients of an entry wait."""
+    measures = await engine.measure()
+    return entry in measures and measures[entry].waiting > 0
+
+
 async def look(agent: Agent) -> None:
     while True:
         await agent.look()
@@ -186,6 +196,11 @@ class Load:
     """Transactions that succeeded so far, by tenant."""
 
     served: dict[str, int] = field(default_factory=dict)
+
+    async def goes_on(self, tenant: str, *, by: int = 1) -> None:
+        """Wait until so many more transactions of a tenant have succeeded."""
+        before = self.served[tenant]
+        await eventually(lambda: self.served[tenant] >= before + by)
 
     async def work(self, site: EngineSite[Any], tenant: str) -> None:
         async with site.client(tenant) as connection:

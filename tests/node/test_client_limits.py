@@ -48,10 +48,6 @@ async def test_a_client_that_stays_idle_inside_a_transaction_loses_it(
             await next_one.execute("SELECT 1")
             with pytest.raises(psycopg.OperationalError, match="idle transaction timeout"):
                 await idle.execute("COMMIT")
-            await eventually(lambda: has_backends(site, 1))
+            await eventually(lambda: site.has_backends(1))
     finally:
         await engine.stop(patience=0.0)
-
-
-async def has_backends(site: Site, count: int) -> bool:
-    return await site.backends() == count

@@ -11,16 +11,15 @@ import asyncpg
 import psycopg
 import pytest
 
-from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
 from app.node.engine import Backend, Engine, EntryInForce
 from app.node.errors import NodeError
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
-from tests.node.configurations import SERVER
+from tests.node.configurations import allotted
 from tests.node.engines import ENGINES
-from tests.node.site import EngineSite, busy, never_more_than, role_password
+from tests.node.site import EngineSite, busy, never_more_than, role_password, waits
 
 PIDS = "SELECT pid FROM pg_stat_activity WHERE usename ~ '^tenant_'"
 REFUSED = (psycopg.OperationalError, asyncpg.PostgresError)
@@ -34,15 +33,6 @@ def site(
 ) -> Place:
     """A place for each engine in turn; `make_roles` makes the tenants that it serves."""
     return ENGINES[request.param](database, enterable_path / "node")
-
-
-async def waits(engine: Engine, entry: str) -> bool:
-    measures = await engine.measure()
-    return entry in measures and measures[entry].waiting > 0
-
-
-async def has_backends(site: Place, connections: int) -> bool:
-    return await site.backends() == connections
 
 
 async def test_every_entry_is_closed_at_first_and_its_clients_wait_until_it_is_opened(
@@ -62,11 +52,10 @@ async def test_every_entry_is_closed_at_first_and_its_clients_wait_until_it_is_o
             await eventually(lambda: load.served)
             # Again, which changes nothing.
             await engine.open("acme")
-            served = load.served["acme"]
-            await eventually(lambda: load.served["acme"] > served)
+            await load.goes_on("acme")
 
             await engine.close("acme")
-            await eventually(lambda: has_backends(site, 0))
+            await eventually(lambda: site.has_backends(0))
             await eventually(lambda: waits(engine, "acme"))
             served = load.served["acme"]
             await engine.open("acme")
@@ -86,7 +75,7 @@ async def test_several_entries_are_opened_and_closed_together(site: Place) -> No
         async with busy(site, names, clients=1) as load:
             await eventually(lambda: set(load.served) == set(names))
             await engine.close("acme", "bravo")
-            await eventually(lambda: has_backends(site, 1))
+            await eventually(lambda: site.has_backends(1))
             for name in ("acme", "bravo"):
                 await eventually(partial(waits, engine, name))
             before = dict(load.served)
@@ -128,8 +117,7 @@ async def test_what_is_applied_is_read_back_and_stops_nobody_who_stays(site: Pla
                 "acme": EntryInForce(size=2, is_open=True),
                 "coral": EntryInForce(size=5, is_open=False),
             }
-            served = load.served["acme"]
-            await eventually(lambda: load.served["acme"] > served)
+            await load.goes_on("acme")
             with pytest.raises(psycopg.OperationalError):
                 await leaving.execute("SELECT 1")
             with pytest.raises(REFUSED):
@@ -142,11 +130,6 @@ async def test_what_is_applied_is_read_back_and_stops_nobody_who_stays(site: Pla
         assert await engine.differs(allotted(after, 3))
         await engine.apply(allotted(after, 3))
         assert (await engine.read_back())["coral"].size == 3
-
-
-def allotted(node: NodeConfiguration, connections: int) -> NodeConfiguration:
-    allotment = replace(node.servers[SERVER].allotment, connections=connections)
-    return replace(node, servers={SERVER: replace(node.servers[SERVER], allotment=allotment)})
 
 
 async def test_its_own_users_enter_an_entry_with_its_role_and_nobody_else_does(
@@ -205,7 +188,7 @@ async def test_closing_lets_transactions_end_and_cutting_ends_them(site: Place) 
             waiter = asyncio.create_task(other.execute("SELECT 2"))
             await eventually(lambda: waits(engine, "acme"))
             await one.execute("COMMIT")
-            await eventually(lambda: has_backends(site, 0))
+            await eventually(lambda: site.has_backends(0))
             assert not waiter.done()
             await engine.open("acme")
             await waiter
@@ -216,7 +199,7 @@ async def test_closing_lets_transactions_end_and_cutting_ends_them(site: Place) 
                 await one.execute("SELECT 1")
             with pytest.raises(psycopg.OperationalError):
                 await other.execute("SELECT 1")
-            await eventually(lambda: has_backends(site, 0))
+            await eventually(lambda: site.has_backends(0))
             assert (await engine.read_back())["acme"].is_open is not is_closed
 
 
@@ -347,8 +330,7 @@ async def test_what_runs_is_taken_over_as_it_is(site: Place) -> None:
                     "acme": EntryInForce(size=2, is_open=True),
                     "bravo": EntryInForce(size=2, is_open=False),
                 }
-                served = load.served["acme"]
-                await eventually(lambda: load.served["acme"] > served)
+                await load.goes_on("acme")
                 assert await first.has_another_agent()
                 assert await another.has_another_agent()
             finally:

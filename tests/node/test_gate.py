@@ -17,8 +17,8 @@ from app.node.agent import Agent
 from app.node.errors import NotInForce
 from app.node.rendering import RenderedFiles
 from tests.fixtures.waiting import eventually
-from tests.node.configurations import SERVER
-from tests.node.site import Site, busy, never_more_than, reloads
+from tests.node.configurations import SERVER, allotted
+from tests.node.site import Site, busy, never_more_than, reloads, waits
 
 RUNNING = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND state = 'active'"
 TENANTS = ("acme", "bravo", "coral", "delta", "ember", "fjord")
@@ -28,13 +28,6 @@ async def six_tenants(site: Site, allotment: int) -> NodeConfiguration:
     """Six tenants of two connections each."""
     await site.make_roles(*TENANTS)
     return site.configuration(*map(site.entry, TENANTS), allotment=allotment)
-
-
-def allot(node: NodeConfiguration, connections: int, *, generation: int) -> NodeConfiguration:
-    allotment = replace(
-        node.servers[SERVER].allotment, generation=generation, connections=connections
-    )
-    return replace(node, servers={SERVER: replace(node.servers[SERVER], allotment=allotment)})
 
 
 async def committed_to(agent: Agent, generation: int) -> int:
@@ -47,11 +40,6 @@ async def opens(agent: Agent, entry: str) -> bool:
     """Whether an entry is open after another look."""
     await agent.look()
     return agent._entries[entry].state is EntryState.OPEN
-
-
-async def waiting(engine: pgbouncer.PgBouncer, entry: str) -> bool:
-    measures = await engine.measure()
-    return entry in measures and measures[entry].waiting > 0
 
 
 @pytest.mark.parametrize("together", [1, 100])
@@ -68,7 +56,7 @@ async def test_an_entry_that_is_added_is_closed_from_its_first_moment(
         in_force = await engine.read_back()
         assert {name for name, entry in in_force.items() if entry.is_open} == {"acme"}
         async with busy(site, ["acme", "bravo"], clients=1) as load:
-            await eventually(lambda: waiting(engine, "bravo"))
+            await eventually(lambda: waits(engine, "bravo"))
             assert set(load.served) <= {"acme"}
 
 
@@ -118,13 +106,13 @@ async def test_a_smaller_allotment_is_observed_without_an_error(site: Site) -> N
     node = await six_tenants(site, allotment=8)
     async with site.run(node) as agent, busy(site, TENANTS[:4]) as load, never_more_than(site, 8):
         await eventually(lambda: len(load.served) == 4)
-        agent.configure(allot(node, 2, generation=2))
+        agent.configure(allotted(node, 2, 2))
         await eventually(lambda: _at_most(agent, 2, 2))
         async with never_more_than(site, 2):
             before = dict(load.served)
             await eventually(lambda: all(load.served[name] > before[name] for name in before))
         # An answer that was late: the newer one counts.
-        agent.configure(allot(node, 8, generation=1))
+        agent.configure(allotted(node, 8, 1))
         assert await committed_to(agent, 2) <= 2
 
 
@@ -147,7 +135,7 @@ async def test_a_size_counts_while_it_is_applied_although_a_smaller_allotment_co
         apply = engine.apply
 
         async def overtaken(node: NodeConfiguration) -> None:
-            agent.configure(allot(node, 2, generation=2))
+            agent.configure(allotted(node, 2, 2))
             await apply(node)
             # PgBouncer has the larger size by now.
             assert await committed_to(agent, 2) >= 5
@@ -180,7 +168,7 @@ async def test_an_entry_that_is_about_to_open_counts_while_others_close(
         monkeypatch.setattr(engine, "close", watched)
         async with busy(site, ["bravo", "coral"], clients=1):
             for name in ("bravo", "coral"):
-                await eventually(partial(waiting, engine, name))
+                await eventually(partial(waits, engine, name))
             await agent.look()
             # One of them opens in the free half; acme closes for the other.
             assert counted == [4]
@@ -194,20 +182,15 @@ async def test_a_smaller_size_is_observed_under_load_without_an_error(
     large = site.configuration(site.entry("acme", size=5))
     small = site.configuration(site.entry("acme", size=2), version=2)
     async with site.run(large) as agent, busy(site, ["acme"], clients=12) as load:
-        await eventually(lambda: _backends(site, 5))
+        await eventually(lambda: site.has_backends(5))
         agent.configure(small)
         await eventually(lambda: agent.version == 2)
         await eventually(lambda: _at_most(agent, 2, 1))
         async with never_more_than(site, 2):
-            served = load.served["acme"]
-            await eventually(lambda: load.served["acme"] > served + 50)
+            await load.goes_on("acme", by=50)
         # An older configuration changes nothing.
         agent.configure(large)
         assert agent.configuration.version == 2
-
-
-async def _backends(site: Site, connections: int) -> bool:
-    return await site.backends() == connections
 
 
 async def test_pgbouncer_with_many_entries_reloads_at_most_once_in_ten_seconds(
@@ -259,8 +242,7 @@ async def test_files_that_pgbouncer_cannot_read_are_noticed_and_cut_nobody(
                 patched.setattr(pgbouncer, "render", broken)
                 with pytest.raises(NotInForce, match="syntax error"):
                     await engine.apply(wanted)
-            served = load.served["acme"]
-            await eventually(lambda: load.served["acme"] > served)
+            await load.goes_on("acme")
             assert await engine.differs(wanted)
             await engine.apply(wanted)
             assert set(await engine.read_back()) == {"acme", "bravo"}
@@ -295,7 +277,7 @@ async def test_an_agent_without_work_opens_nothing_when_the_service_is_long_away
         await agent.start()
         now[0] += 3600.0
         async with busy(site, ["acme"], clients=1) as load:
-            await eventually(lambda: waiting(engine, "acme"))
+            await eventually(lambda: waits(engine, "acme"))
             for _ in range(5):
                 await agent.look()
             assert await site.backends() == 0
@@ -306,8 +288,7 @@ async def test_an_agent_without_work_opens_nothing_when_the_service_is_long_away
             # While it has work it goes on, whatever the service does.
             now[0] += 3600.0
             await agent.look()
-            served = load.served["acme"]
-            await eventually(lambda: load.served["acme"] > served)
+            await load.goes_on("acme")
 
 
 async def test_what_an_earlier_pooler_may_have_left_behind_counts_for_a_while(site: Site) -> None:
@@ -319,7 +300,7 @@ async def test_what_an_earlier_pooler_may_have_left_behind_counts_for_a_while(si
     await agent.start()
     try:
         async with busy(site, ["acme"], clients=1) as load:
-            await eventually(lambda: waiting(engine, "acme"))
+            await eventually(lambda: waits(engine, "acme"))
             for _ in range(5):
                 await agent.look()
                 now[0] += 0.1
@@ -383,15 +364,14 @@ async def test_a_tenant_that_is_larger_than_a_smaller_allotment_goes_on_at_once(
     await site.make_roles("acme")
     node = site.configuration(site.entry("acme", size=5), allotment=5)
     async with site.run(node) as agent, busy(site, ["acme"], clients=6) as load:
-        await eventually(lambda: _backends(site, 5))
+        await eventually(lambda: site.has_backends(5))
         before = reloads(site)
         for generation, connections in (2, 4), (3, 3):
-            agent.configure(allot(node, connections, generation=generation))
+            agent.configure(allotted(node, connections, generation))
             await eventually(lambda: reloads(site) == before + generation - 1)  # noqa: B023 - now
             await eventually(lambda: _at_most(agent, connections, generation))  # noqa: B023 - same
         async with never_more_than(site, 3):
-            served = load.served["acme"]
-            await eventually(lambda: load.served["acme"] > served + 50)
+            await load.goes_on("acme", by=50)
         assert reloads(site) == before + 2
 
 

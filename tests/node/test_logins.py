@@ -263,8 +263,7 @@ async def test_a_roles_password_is_rotated_without_an_error(
         acme = replace(tenants.entries[0], password="another")
         agent._applied_at = float("-inf")
         agent.configure(replace(tenants, version=3, entries=(acme, tenants.entries[1])))
-        served = load.served["acme"]
-        await eventually(lambda: load.served["acme"] > served + 20)
+        await load.goes_on("acme", by=20)
 
 
 def paused(node: NodeConfiguration, version: int) -> NodeConfiguration:
@@ -301,8 +300,7 @@ async def test_a_revoked_credentials_clients_are_cut_and_those_of_others_are_not
                 await eventually(lambda: fails(web))
         with pytest.raises(REFUSED):
             await site.role_of("acme")
-        served = load.served["bravo"]
-        await eventually(lambda: load.served["bravo"] > served)
+        await load.goes_on("bravo")
 
 
 async def test_open_clients_of_a_deleted_tenant_are_cut(
@@ -340,8 +338,7 @@ async def test_nobody_gets_connections_of_a_tenant_while_a_full_disk_keeps_a_rev
                 await eventually(lambda: agent._entries["acme"].state is EntryState.CLOSED)
                 statements = [asyncio.create_task(each.execute("SELECT 2")) for each in (jobs, web)]
                 await eventually(lambda: agent._entries["acme"].measured.waiting == 2)
-                served = load.served["bravo"]
-                await eventually(lambda: load.served["bravo"] > served)
+                await load.goes_on("bravo")
                 assert not any(each.done() for each in statements)
             await eventually(lambda: agent.version == 2)
             with pytest.raises(psycopg.OperationalError):

@@ -38,9 +38,9 @@ from app.node.runner import NodeRunner
 from app.node.stored_node import NodeStore
 from tests.fixtures.processes import is_alive, paused
 from tests.fixtures.waiting import eventually
-from tests.node.configurations import SERVER
+from tests.node.configurations import SERVER, allotted
 from tests.node.scripted_service import ScriptedService
-from tests.node.site import Site, busy, never_more_than, pid_of
+from tests.node.site import Site, busy, never_more_than, pid_of, waits
 
 
 @pytest.fixture
@@ -89,11 +89,6 @@ async def running(
             engine.leave()
 
 
-def allotted(node: NodeConfiguration, connections: int, generation: int) -> NodeConfiguration:
-    allotment = Allotment(generation=generation, connections=connections)
-    return node.with_allotments({SERVER: allotment})
-
-
 async def test_it_reports_obeys_answers_and_follows_the_configuration(
     site: Site, node: NodeConfiguration
 ) -> None:
@@ -111,8 +106,7 @@ async def test_it_reports_obeys_answers_and_follows_the_configuration(
             await eventually(lambda: len(service.reports) > sent)
         # Another configuration: it arrives by itself, before a report is due.
         service.change(replace(allotted(node, 2, 3), version=2))
-        served = load.served["acme"]
-        await eventually(lambda: load.served["acme"] > served)
+        await load.goes_on("acme")
         await eventually(lambda: service.reports[-1].version == 2)
         await eventually(lambda: service.reports[-1].users == {"acme.web"})
     assert [report.sequence for report in service.reports] == list(
@@ -193,7 +187,7 @@ async def test_nothing_opens_before_the_service_has_heard_of_the_agent(
     async with running(site, Silent(node)) as engine:
         await eventually(lambda: listens(engine))
         async with busy(site, ["acme"], clients=1) as load:
-            await eventually(lambda: waits(engine))
+            await eventually(lambda: waits(engine, "acme"))
             async with never_more_than(site, 0):
                 looks.clear()
                 await eventually(lambda: len(looks) > 5)
@@ -241,19 +235,13 @@ async def test_a_smaller_allotment_is_reported_as_soon_as_it_is_observed(
             assert (found.generation, max(found.committed, found.connected)) in {(2, 0), (2, 1)}
             # A larger one costs nobody anything.
             service.change(replace(allotted(node, 2, 3), version=3))
-            served = load.served["acme"]
-            await eventually(lambda: load.served["acme"] > served + 100)
+            await load.goes_on("acme", by=100)
         assert len(service.reports) == 2
 
 
 async def listens(engine: PgBouncer) -> bool:
     """Whether applications can connect: each entry was paused, and its users let in."""
     return engine._digests is not None
-
-
-async def waits(engine: PgBouncer) -> bool:
-    measures = await engine.measure()
-    return "acme" in measures and measures["acme"].waiting > 0
 
 
 async def test_an_answer_that_comes_too_late_is_not_heard(
@@ -270,7 +258,7 @@ async def test_an_answer_that_comes_too_late_is_not_heard(
     async with running(site, service, clock=clock) as engine:
         await eventually(lambda: listens(engine))
         async with busy(site, ["acme"], clients=1) as load:
-            await eventually(lambda: waits(engine))
+            await eventually(lambda: waits(engine, "acme"))
             heard = len(service.reports)
             await eventually(lambda: len(service.reports) > heard)
             assert not load.served
@@ -358,8 +346,7 @@ async def test_what_runs_with_clients_is_taken_over_however_long_the_service_is_
         async with running(site, service, clock=clock) as engine:
             await eventually(lambda: listens(engine))
             assert pid_of(engine) == pid_of(first)
-            served = load.served["acme"]
-            await eventually(lambda: load.served["acme"] > served + 100)
+            await load.goes_on("acme", by=100)
             await stack.aclose()
         await first.stop(patience=0.0)
 
@@ -378,8 +365,7 @@ async def test_an_agent_that_was_replaced_ends_and_leaves_the_pooler_to_the_next
             service.session += 1
             with pytest.raises(AgentReplaced):
                 await task
-            served = load.served["acme"]
-            await eventually(lambda: load.served["acme"] > served)
+            await load.goes_on("acme")
     finally:
         next_engine.leave()
         await engine.stop(patience=0.0)
@@ -398,7 +384,7 @@ async def test_a_pooler_whose_node_another_machine_runs_has_no_connections_until
             service.session += 1
             with pytest.raises(AgentReplaced):
                 await task
-            await eventually(lambda: has_backends(site, 0))
+            await eventually(lambda: site.has_backends(0))
             engine.leave()
             load.served.clear()
             async with running(site, service, stops=False):
@@ -418,7 +404,7 @@ async def test_a_pooler_that_was_killed_is_started_again_within_the_allotment(
             statements = [
                 asyncio.create_task(each.execute("SELECT pg_sleep(3600)")) for each in (one, other)
             ]
-            await eventually(lambda: has_backends(site, 2))
+            await eventually(lambda: site.has_backends(2))
             # Postgres does not notice at once, in the middle of a statement.
             async with never_more_than(site, 2):
                 killed = pid_of(engine)
@@ -429,10 +415,6 @@ async def test_a_pooler_that_was_killed_is_started_again_within_the_allotment(
                 await eventually(lambda: pid_of(engine) != killed and engine._digests)
                 load = await stack.enter_async_context(busy(site, ["acme"]))
                 await eventually(lambda: load.served)
-
-
-async def has_backends(site: Site, connections: int) -> bool:
-    return await site.backends() == connections
 
 
 async def test_a_pooler_that_hangs_is_reported_and_not_killed(
@@ -510,8 +492,7 @@ async def test_a_configuration_that_cannot_be_in_force_is_reported_and_nothing_s
         service.change(replace(node, version=2, entries=(bad,)))
         await eventually(lambda: "cannot have the value" in service.reports[-1].problem)
         assert service.reports[-1].version == 1
-        served = load.served["acme"]
-        await eventually(lambda: load.served["acme"] > served)
+        await load.goes_on("acme")
         service.change(replace(node, version=3))
         await eventually(lambda: service.reports[-1].version == 3)
         assert not service.reports[-1].problem
