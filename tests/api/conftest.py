@@ -6,10 +6,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from app.main import create_app
 from app.settings import Settings
 from tests.fixtures.app import Api, ApiWith, serving
+from tests.fixtures.driver import Driver, driver_for
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -48,3 +50,9 @@ async def unstarted(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         transport=httpx.ASGITransport(app), base_url="http://localhost"
     ) as client:
         yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def driver(standing_api: Api) -> Driver:
+    """Neon's driver, with a credential of a tenant of its own."""
+    return await driver_for(standing_api)

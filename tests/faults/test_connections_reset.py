@@ -2,7 +2,6 @@
 
 import asyncio
 
-from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import (
     account,
@@ -11,6 +10,7 @@ from tests.fixtures.pools import (
     lent,
     provisioned,
     through,
+    use,
 )
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -55,12 +55,7 @@ async def test_an_idle_pool_serves_the_next_caller(
 ) -> None:
     async with watched_manager_on(database, proxy=fault_proxy) as manager:
         await provisioned(manager, "a")
-        await _use(manager)
+        await use(manager, "a")
         await fault_proxy.reset()
-        await _use(manager)
+        await use(manager, "a")
         await eventually(lambda: manager.servers["local"].budget.used == 1)
-
-
-async def _use(manager: TenantPoolManager) -> None:
-    async with manager.lease("a") as connection:
-        assert await connection.fetchval("SELECT 42") == 42

@@ -12,7 +12,7 @@ import pytest
 from app.domain.errors import LeaseLost, QueryTimeout, ServerUnavailable
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import provisioned, set_pool_deadlines, started_server
+from tests.fixtures.pools import provisioned, set_pool_deadlines, started_server, use
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.queries import run_query
@@ -75,12 +75,12 @@ async def test_while_connecting_all_waiters_fail_and_the_server_is_away(
 ) -> None:
     fault_proxy.black_hole()
     server = behind.servers["local"]
-    callers = [asyncio.create_task(_use(behind)) for _ in range(10)]
+    callers = [asyncio.create_task(use(behind, "a")) for _ in range(10)]
     await asyncio.wait(callers, timeout=180)
     assert all(isinstance(caller.exception(), ServerUnavailable) for caller in callers)
     await eventually(lambda: not server.is_available)
     with pytest.raises(ServerUnavailable):
-        await _use(behind)
+        await use(behind, "a")
     await fault_proxy.pass_through()
     await eventually(lambda: server.is_available)
     await _heals(behind)
@@ -115,7 +115,7 @@ async def test_back_ends_stranded_by_an_outage_are_ended_before_others_take_thei
                 await holders.enter_async_context(manager.lease("a"))
         fault_proxy.black_hole()
         with pytest.raises(ServerUnavailable):
-            await _use(manager)
+            await use(manager, "a")
         fault_proxy.strand()
         await eventually(lambda: manager.servers["local"].is_available)
         async with load_on(manager, "a", clients=10) as load:
@@ -133,13 +133,8 @@ async def test_under_load_everything_heals_when_the_network_is_back(
         await load.goes_on_without_failure()
 
 
-async def _use(manager: TenantPoolManager) -> None:
-    async with manager.lease("a") as connection:
-        assert await connection.fetchval("SELECT 42") == 42
-
-
 async def _heals(manager: TenantPoolManager) -> None:
-    await _use(manager)
+    await use(manager, "a")
     [pool] = manager.pools()
     budget = manager.servers["local"].budget
     await eventually(lambda: budget.used == pool.metrics.total_connections)

@@ -81,29 +81,26 @@ class Authenticator:
         if principal.key_id is None:
             return 0.0
         wait = self._limits.check_key(principal.key_id, principal.requests_per_second)
-        if wait:
-            self.rate_limited["key"] += 1
-        return wait
+        return self._counted("key", wait)
 
     def throttle_credential(self, user: str) -> float:
         """Count a request with a credential.
 
         Return the seconds that it must wait, 0 if it may pass.
         """
-        wait = self._limits.check_credential(user)
-        if wait:
-            self.rate_limited["credential"] += 1
-        return wait
+        return self._counted("credential", self._limits.check_credential(user))
 
     def reject(self, failure: AuthFailure, address: str) -> float:
         """Record a failure.
 
         Return the seconds that this address must wait, 0 if it may try again.
         """
-        wait = self._limits.check_address(address)
-        if wait:
-            self.rate_limited["address"] += 1
         self.record_failure(failure, client=address)
+        return self._counted("address", self._limits.check_address(address))
+
+    def _counted(self, by: str, wait: float) -> float:
+        if wait:
+            self.rate_limited[by] += 1
         return wait
 
     def record_failure(self, failure: AuthFailure, **fields: str) -> None:

@@ -16,10 +16,9 @@ from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.strict_route import StrictRoute
 from app.api.views.node import NodeView
 from app.api.views.plan import OperationDep, OperationRequest, PlanView
-from app.control.nodes.declaration import NodeChange, NodeDeclarations
+from app.control.nodes.declaration import NodeDeclarations, NodeSwitch
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
-from app.control.operation import Operation
 from app.domain.nodes.declaration import OWN_NODE, DeclaredNode, NodeSpec
 
 _MAX_LIMIT = 100_000
@@ -176,7 +175,7 @@ async def pause_node(
     node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
 ) -> NodeView | PlanView:
     """Makes its clients wait: they can connect, but not reach Postgres until it is resumed."""
-    return await _switched(declarations.set_paused(node, operation.actor), operation, fleet)
+    return await _switch(node, "paused", declarations, operation, fleet)
 
 
 @router.post("/{node}/resume", dependencies=REQUIRE_ADMIN_ALL, summary="Resume a node")
@@ -184,7 +183,7 @@ async def resume_node(
     node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
 ) -> NodeView | PlanView:
     """Ends a pause and a drain."""
-    return await _switched(declarations.resume(node, operation.actor), operation, fleet)
+    return await _switch(node, "resumed", declarations, operation, fleet)
 
 
 @router.post("/{node}/drain", dependencies=REQUIRE_ADMIN_ALL, summary="Drain a node")
@@ -192,14 +191,17 @@ async def drain_node(
     node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
 ) -> NodeView | PlanView:
     """Accepts no new clients; once the present ones have left, the node returns its connections."""
-    return await _switched(declarations.set_draining(node, operation.actor), operation, fleet)
+    return await _switch(node, "draining", declarations, operation, fleet)
 
 
-async def _switched(
-    switch: Operation[NodeChange, tuple[TrackedNode, bool]],
+async def _switch(
+    node: TrackedNode,
+    action: NodeSwitch,
+    declarations: NodeDeclarations,
     operation: OperationRequest,
     fleet: Fleet,
 ) -> NodeView | PlanView:
+    switch = declarations.switch(node, action, operation.actor)
     return await operation.run(switch, lambda saved: _show(saved[0], fleet))
 
 

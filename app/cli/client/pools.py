@@ -179,17 +179,7 @@ def evict(
     shared: SharedOption = False,
 ) -> None:
     """Close a pool; its next request opens it again."""
-    session: Session = context.obj
-    session.change(
-        lambda client: client.request(
-            "DELETE",
-            _path(client, pool),
-            mode="force" if force else "graceful",
-            scope=_scope(pool, shared),
-            **session.change_params,
-        ),
-        partial(_sentence, "evict"),
-    )
+    _operate(context.obj, "evict", pool, shared, mode="force" if force else "graceful")
 
 
 @pools.command(cls=ChangeCommand)
@@ -202,12 +192,15 @@ def evict_expired(context: typer.Context) -> None:
     )
 
 
-def _operate(session: Session, operation: str, pool: str, shared: bool) -> None:
+def _operate(session: Session, operation: str, pool: str, shared: bool, **params: str) -> None:
+    method, below = ("DELETE", "") if operation == "evict" else ("POST", f"/{operation}")
     session.change(
         lambda client: client.request(
-            "POST",
-            f"{_path(client, pool)}/{operation}",
+            method,
+            f"{_path(client, pool)}{below}",
+            None,
             scope=_scope(pool, shared),
+            **params,
             **session.change_params,
         ),
         partial(_sentence, operation),

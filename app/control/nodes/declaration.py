@@ -1,8 +1,9 @@
 """Declarations of nodes: created, changed, paused, drained and deleted in the catalog."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
@@ -19,6 +20,14 @@ from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.plan import PlanAction, plan_record, plan_step
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
+
+NodeSwitch = Literal["paused", "draining", "resumed"]
+
+_SWITCHES: Mapping[NodeSwitch, Mapping[str, bool]] = {
+    "paused": {"paused": True},
+    "draining": {"draining": True},
+    "resumed": {"paused": False, "draining": False},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,26 +85,28 @@ class NodeDeclarations:
 
         return self._operation(spec.name, plan, expected_generation)
 
-    def set_paused(
-        self, node: TrackedNode, actor: Actor
+    def switch(
+        self, node: TrackedNode, action: NodeSwitch, actor: Actor
     ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
-        """Pause the node: its clients can connect, and get no connection to Postgres."""
-        return self._switch(node.name, "paused", actor, paused=True)
+        """Pause a node, drain it, or end both.
 
-    def set_draining(
-        self, node: TrackedNode, actor: Actor
-    ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
-        """Drain the node: no more clients can connect.
-
-        Once all have left, it returns its connections.
+        Clients of a paused node can connect, and get no connection to Postgres. No more clients can
+        connect to a draining node; once all have left, it returns its connections.
         """
-        return self._switch(node.name, "draining", actor, draining=True)
+        name, switches = node.name, _SWITCHES[action]
 
-    def resume(
-        self, node: TrackedNode, actor: Actor
-    ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
-        """End a pause and a drain."""
-        return self._switch(node.name, "resumed", actor, paused=False, draining=False)
+        async def plan() -> PlanFor[NodeChange]:
+            before = self._fleet.node(name).declared
+            event = audit_events.node_switched(action, before, switches, actor)
+            change = NodeChange(
+                spec=before.spec,
+                paused=switches.get("paused", before.paused),
+                draining=switches.get("draining", before.draining),
+                event=event,
+            )
+            return PlanFor.of(change, plan_record(_target(name), event))
+
+        return self._operation(name, plan, None)
 
     def delete(
         self, node: TrackedNode, actor: Actor, *, expected_generation: int | None = None
@@ -123,22 +134,6 @@ class NodeDeclarations:
 
         lock = partial(self._locks.hold, _target(node.name))
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
-
-    def _switch(
-        self, name: str, action: str, actor: Actor, **switches: bool
-    ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
-        async def plan() -> PlanFor[NodeChange]:
-            before = self._fleet.node(name).declared
-            event = audit_events.node_switched(action, before, switches, actor)
-            change = NodeChange(
-                spec=before.spec,
-                paused=switches.get("paused", before.paused),
-                draining=switches.get("draining", before.draining),
-                event=event,
-            )
-            return PlanFor.of(change, plan_record(_target(name), event))
-
-        return self._operation(name, plan, None)
 
     def _operation(
         self,

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-import pytest_asyncio
 from structlog.testing import capture_logs
 
 from app.domain.application_credential import ApplicationCredential
@@ -16,11 +15,6 @@ from tests.fixtures.app import Api, ok
 from tests.fixtures.driver import Driver, driver_for, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def driver(standing_api: Api) -> Driver:
-    return await driver_for(standing_api)
 
 
 # --- results ---------------------------------------------------------------------------------

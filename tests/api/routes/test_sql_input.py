@@ -5,12 +5,11 @@ from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fixtures.app import Api, ok
-from tests.fixtures.driver import AS_THE_DRIVER, Driver, driver_for, error
+from tests.fixtures.app import ok
+from tests.fixtures.driver import AS_THE_DRIVER, Driver, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -59,11 +58,6 @@ NAMES = ("Raw-Text-Output", "Array-Mode", "Batch-Isolation-Level", "Batch-Read-O
 headers = st.fixed_dictionaries(
     {}, optional={f"Neon-{name}": modes for name in (*NAMES, "Batch-Deferrable", "Other")}
 )
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def driver(standing_api: Api) -> Driver:
-    return await driver_for(standing_api)
 
 
 async def send(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from app.domain.history import SERVICE, PoolSample, on_nodes
+from app.domain.history import SERVICE, on_nodes
 from tests.catalog.values import NOON, sample
 from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 from tests.fixtures.keys import Keyring
@@ -23,10 +23,6 @@ REFUSED = [
 ]
 
 
-async def remembered(api: Api, *samples: PoolSample) -> None:
-    await api.service.catalog.samples.add(samples)
-
-
 async def past(api: Api, minutes: int, url: str = PAST, *, step: int = 60) -> dict[str, Any]:
     """That many minutes from noon on."""
     until = NOON + timedelta(minutes=minutes)
@@ -41,7 +37,7 @@ async def past(api: Api, minutes: int, url: str = PAST, *, step: int = 60) -> di
 async def test_the_past_comes_in_steps(api: Api) -> None:
     await api.tenant("acme")
     polls = {0: 0, 30: 30, 60: 30, 150: 90}
-    await remembered(api, *(sample("acme", at, acquired=grown) for at, grown in polls.items()))
+    await api.remember(*(sample("acme", at, acquired=grown) for at, grown in polls.items()))
     history = await past(api, 3)
     assert (history["tenant"], history["pool_id"]) == ("acme", "acme")
     assert (history["step_seconds"], history["resolution"]) == (60, "minute")
@@ -56,9 +52,9 @@ async def test_the_past_comes_in_steps(api: Api) -> None:
 
 async def test_what_nodes_reported_is_beside_it_and_marked_as_estimated(api: Api) -> None:
     await api.tenant("acme")
-    await remembered(api, sample("acme", acquired=1), sample("shared@local", acquired=2))
+    await api.remember(sample("acme", acquired=1), sample("shared@local", acquired=2))
     of_nodes = {on_nodes("acme"): 30, on_nodes(SERVICE): 50, on_nodes("other"): 20}
-    await remembered(api, *(sample(name, acquired=each) for name, each in of_nodes.items()))
+    await api.remember(*(sample(name, acquired=each) for name, each in of_nodes.items()))
     for url, expected in {
         PAST: 30,
         "/v1/pools/acme/stats/history": 30,
@@ -80,7 +76,7 @@ async def test_what_nodes_reported_is_beside_it_and_marked_as_estimated(api: Api
 
 async def test_the_response_names_its_resolution(api: Api) -> None:
     await api.tenant("acme")
-    await remembered(api, *(sample("acme", second) for second in range(0, 3600, 30)))
+    await api.remember(*(sample("acme", second) for second in range(0, 3600, 30)))
     made_of = {}
     for step in (30, 90, 120, 3600):
         made_of[step] = (await past(api, 60, step=step))["resolution"]
@@ -92,7 +88,7 @@ async def test_history_covers_the_last_hour_by_default(api: Api) -> None:
     now = datetime.now(UTC)
     recent = replace(sample("acme"), at=now - timedelta(minutes=30))
     ancient = replace(sample("acme"), at=now - timedelta(minutes=90))
-    await remembered(api, recent, ancient)
+    await api.remember(recent, ancient)
     history = ok(await api.client.get(PAST))
     assert [step["samples"] for step in history["items"]] == [1]
 
@@ -132,7 +128,7 @@ async def test_the_service_has_a_past_of_all_its_pools_together(api: Api) -> Non
 
 async def test_a_tenants_own_pool_has_the_tenants_past(api: Api) -> None:
     await api.tenant("acme")
-    await remembered(api, sample("acme", acquired=3))
+    await api.remember(sample("acme", acquired=3))
     history = await past(api, 1, "/v1/pools/acme/stats/history")
     assert (history["tenant"], history["pool_id"]) == ("acme", "acme")
     assert [step["acquired"] for step in history["items"]] == [3]

@@ -21,16 +21,12 @@ def used(subject: str, held: float, seconds: float = 0.0) -> PoolSample:
     return sample(subject, seconds, connection_seconds=held, acquired=2, timeouts=1)
 
 
-async def remembered(api: Api, *samples: PoolSample) -> None:
-    await api.service.catalog.samples.add(samples)
-
-
 async def usage(api: Api, **parameters: Any) -> dict[str, Any]:
     return ok(await api.client.get(URL, params={**YESTERDAY, **parameters}))
 
 
 async def test_who_used_the_most_yesterday(api: Api) -> None:
-    await remembered(api, used("acme", 1000), used("globex", 3000), used("acme", 320, 3600))
+    await api.remember(used("acme", 1000), used("globex", 3000), used("acme", 320, 3600))
     found = await usage(api)
     assert (found["from"], found["to"]) == ("2026-07-14T00:00:00Z", "2026-07-15T00:00:00Z")
     assert found["covered_from"] == "2026-07-14T12:00:00Z"
@@ -52,7 +48,7 @@ async def test_who_used_the_most_yesterday(api: Api) -> None:
 
 
 async def test_pages_cover_the_same_period_although_time_goes_on(api: Api) -> None:
-    await remembered(api, *(used(f"t{number}", number % 2) for number in range(5)))
+    await api.remember(*(used(f"t{number}", number % 2) for number in range(5)))
     items = []
     parameters: dict[str, Any] = {"limit": 2, "fields": "group", "from": FROM.isoformat()}
     periods = set()
@@ -73,7 +69,7 @@ async def test_groups_are_pools_servers_and_labels(api: Api) -> None:
         "/v1/tenants/acme", json={"strategy": "per_tenant", "labels": {"plan": "gold"}}
     )
     await api.client.put("/v1/tenants/globex", json={"strategy": "shared"})
-    await remembered(api, used("acme", 1), used("globex", 2), used("gone", 4))
+    await api.remember(used("acme", 1), used("globex", 2), used("gone", 4))
     for group_by, expected in [
         ("pool", {"acme": 1, "shared@local": 2, None: 4}),
         ("server", {"local": 3, None: 4}),
@@ -107,7 +103,7 @@ async def test_a_key_bound_to_tenants_sees_their_use_only(
     api, keys = keyed_api
     for name in ("acme", "globex"):
         await api.client.put(f"/v1/tenants/{name}", json={"strategy": "shared"})
-    await remembered(api, used("acme", 1), used("globex", 2), used("shared@local", 3))
+    await api.remember(used("acme", 1), used("globex", 2), used("shared@local", 3))
     api.client.headers.update(keys.headers("bound"))
     for group_by, group in [("tenant", "acme"), ("pool", "shared@local"), ("server", "local")]:
         found = await usage(api, group_by=group_by)
@@ -128,7 +124,7 @@ async def test_invalid_parameters_are_refused(api: Api) -> None:
     ]:
         assert pointers(await api.client.get(f"{URL}?{query}")) == [f"/query/{place}"]
     assert (await usage(api))["items"] == []
-    await remembered(api, used("acme", 1), used("globex", 2))
+    await api.remember(used("acme", 1), used("globex", 2))
     cursor = (await usage(api, limit=1))["next_cursor"]
     other = await api.client.get(URL, params={"sort": "-leases", "cursor": cursor})
     assert pointers(other) == ["/query/cursor"]
