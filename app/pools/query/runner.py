@@ -45,6 +45,9 @@ _MAX_ROW_BYTES = MAX_BYTES * 3 // 2
 # follow, so only so many characters are searched.
 _MAX_CONTEXT = 10_000
 _OF_PARAMETER = re.compile(rf'^portal "{PORTAL}" parameter (\$\d+)', re.MULTILINE)
+# Only records without a type are fetched in binary form, and their values sent back in it.
+_BINARY_OUTPUT, _BINARY_INPUT = frozenset({"getTypeBinaryOutputInfo", "array_send"}), "_recv"
+_NOT_IN_RECORDS = "A record without a type cannot contain it: cast it to text."
 _CANCELLED = "canceling statement due to user request"
 # Statements with these command tags change something only in functions that they call.
 _READS = frozenset({"SELECT", "SHOW", "TABLE", "VALUES"})
@@ -275,7 +278,9 @@ def _is_of_dropped_object(error: ServerError) -> bool:
 
 
 def _hint(error: ServerError) -> str | None:
-    """Postgres' hint and, if it is known, the parameter that the error is about."""
+    """Postgres' hint, or ours; and, if it is known, the parameter that the error is about."""
+    if error.routine in _BINARY_OUTPUT or error.routine.endswith(_BINARY_INPUT):
+        return _NOT_IN_RECORDS
     found = _OF_PARAMETER.search(error.fields.get("W", ""), 0, _MAX_CONTEXT)
     hints = (f"The value of {found[1]} was refused." if found else "", error.fields.get("H"))
     return " ".join(filter(None, hints)) or None

@@ -167,6 +167,25 @@ async def test_a_value_that_does_not_fit_names_its_parameter(
         assert details["detail"] == detail
 
 
+@pytest.mark.parametrize(
+    ("value", "table"),
+    [
+        ("c.relacl", "pg_class c where relacl is not null limit 1"),
+        ("makeaclitem(10, 10, 'select', false)", "pg_class limit 1"),
+        ("ev_action", "pg_rewrite limit 1"),
+        ("histogram_bounds", "pg_stats where histogram_bounds is not null limit 1"),
+    ],
+)
+async def test_a_record_says_how_to_return_what_has_no_binary_form(
+    standing_api: Api, acme: str, value: str, table: str
+) -> None:
+    failed = await standing_api.query(acme, f"select row({value}) from {table}")
+    details = problem(failed, 422, "statement-failed")
+    assert details["hint"] == "A record without a type cannot contain it: cast it to text."
+    cast = await standing_api.query(acme, f"select row({value}::text) from {table}")
+    assert isinstance(ok(cast)["rows"][0][0][0], str)
+
+
 async def test_a_value_that_postgres_refuses_names_its_parameter(
     standing_api: Api, acme: str
 ) -> None:
