@@ -261,10 +261,12 @@ def _of_databases(role: str, facts: RoleFacts, home: str) -> Iterator[Finding]:
             detail=f"Role {role} can connect to database {_listed(others)}. "
             f"{run}: REVOKE CONNECT ON DATABASE {databases} FROM PUBLIC, {quoted(role)}; "
             + (
-                "If only your provider can do that, keep no data there."
+                ""
                 if is_harmless
-                else "Whoever logs in there by a right of PUBLIC needs one of its own first."
-            ),
+                else "Whoever logs in there by a right of PUBLIC needs one of its own first. "
+            )
+            + "If only your provider can do that, keep no data there and name it in the setting "
+            "open_databases of the server.",
             cause=databases,
         )
 

@@ -1,7 +1,7 @@
 """The rights that the service's role needs on a declared server, with the SQL that grants them."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -36,7 +36,7 @@ select current_setting('server_version_num')::int / 10000 as version,
     ) as is_public_schema_closed,
     array(
         select quote_ident(datname) from pg_database as other
-        where datallowconn and datname not in (current_database(), $1)
+        where datallowconn and datname not in (current_database(), $1) and datname <> all ($2)
             and not starts_with(datname, 'tenant_')
             and has_database_privilege('public', other.oid, 'CONNECT')
         order by datname
@@ -100,12 +100,15 @@ class AdminFacts:
     guests: Sequence[str] = ()
 
     @classmethod
-    async def read(cls, connection: asyncpg.Connection, *, catalog: str | None) -> Self:
+    async def read(
+        cls, connection: asyncpg.Connection, *, catalog: str | None, known: Collection[str]
+    ) -> Self:
         """Ask the server.
 
-        *catalog* is the catalog's database there, which the service closes to others.
+        *catalog* is the catalog's database there, which the service closes to others; *known* are
+        open databases that need not be reported.
         """
-        return cls(**dict(await connection.fetchrow(_FACTS, catalog or "") or {}))
+        return cls(**dict(await connection.fetchrow(_FACTS, catalog or "", list(known)) or {}))
 
 
 async def requirements_of(server: Server, *, catalog: str | None) -> list[Requirement]:
@@ -116,13 +119,13 @@ async def requirements_of(server: Server, *, catalog: str | None) -> list[Requir
     """
     try:
         async with asyncio.timeout(_DEADLINE), server.admin() as connection:
-            facts = await AdminFacts.read(connection, catalog=catalog)
+            facts = await AdminFacts.read(connection, catalog=catalog, known=server.open_databases)
     except TimeoutError as error:
         raise ServerUnavailable("The server took too long to answer.") from error
-    return [*judge(facts), _of_budget(server)]
+    return [*judge(facts, known=server.open_databases), _of_budget(server)]
 
 
-def judge(facts: AdminFacts) -> Iterator[Requirement]:
+def judge(facts: AdminFacts, *, known: Collection[str] = ()) -> Iterator[Requirement]:
     role, database, is_superuser = facts.role, facts.database, facts.is_superuser
     yield Requirement(
         name="version",
@@ -167,7 +170,8 @@ def judge(facts: AdminFacts) -> Iterator[Requirement]:
         is_critical=not {"postgres", "template1"}.issuperset(open_databases),
         detail=f"tenants can also connect to {others}"
         if others
-        else "tenants can connect to no other database",
+        else "tenants can connect to no other database"
+        + (f" than {', '.join(sorted(known))} (open_databases)" if known else ""),
         sql=_close(facts, open_databases),
     )
     yield Requirement(

@@ -11,7 +11,7 @@ it works. Its admin connections (provisioning, checks) are few, and the budget i
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from enum import StrEnum
@@ -88,6 +88,7 @@ class Server:
         acquire_timeout: float = 5.0,
         lag: EventLoopLag | None = None,
         cores: int | None = None,
+        open_databases: Iterable[str] = (),
         may_connect: Callable[[], bool] = lambda: True,
     ) -> None:
         """Describe a server; nothing is opened before `start`.
@@ -103,6 +104,7 @@ class Server:
             acquire_timeout: seconds that callers wait for a connection.
             lag: event loop lag, so that our own slowness does not count against the server.
             cores: processors of its machine; None when unknown.
+            open_databases: other databases to which everyone may connect, as the operator knows.
             may_connect: whether this process may use servers; another one may have taken over.
         """
         self.name = name
@@ -126,6 +128,7 @@ class Server:
         self._recheck: asyncio.Task[None] | None = None
         self.lag = lag or EventLoopLag()
         self.cores = cores
+        self.open_databases = frozenset(open_databases)
         self._may_connect = may_connect
         self.admins = AdminConnections(
             admin,

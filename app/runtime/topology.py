@@ -5,7 +5,7 @@ After that it owns nothing: `app.runtime.lifecycle` starts and stops everything.
 
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -97,7 +97,14 @@ def _declared_server(
         keep_free += CATALOG_CONNECTIONS
     admin = Login(**_login(f"server {name}", declared))
     cores = declared.cores or (os.cpu_count() if declared.is_local else None)
-    return build(name, admin, keep_free, budget=declared.budget, cores=cores)
+    return build(
+        name,
+        admin,
+        keep_free,
+        budget=declared.budget,
+        cores=cores,
+        open_databases=declared.open_databases,
+    )
 
 
 def _server(
@@ -111,6 +118,7 @@ def _server(
     lag: EventLoopLag,
     budget: int | None = None,
     cores: int | None = None,
+    open_databases: Iterable[str] = (),
 ) -> Server:
     return Server(
         name,
@@ -122,6 +130,7 @@ def _server(
         acquire_timeout=settings.acquire_timeout_seconds,
         lag=lag,
         cores=cores,
+        open_databases=open_databases,
         may_connect=may_connect,
     )
 

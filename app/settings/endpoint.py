@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from app.domain.loopback import is_loopback
 from app.settings.errors import SettingsError
+from app.settings.separated import Separated
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=63)]
@@ -94,6 +95,10 @@ class ServerSettings(Endpoint):
     cores: int | None = Field(default=None, ge=1, le=100_000)
     """Processor cores of the server's machine, beyond which more concurrent statements do not
     help; by default this machine's if the server runs on it, else unknown."""
+
+    open_databases: Separated[list[Name]] = []
+    """Other databases to which everyone may connect, such as those of a provider, who alone could
+    revoke it: they are no finding. By default each one is, because tenants could use it."""
 
 
 class CatalogSettings(Endpoint):

@@ -4,8 +4,6 @@
 says otherwise.
 """
 
-import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -13,7 +11,6 @@ from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_valida
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -27,6 +24,7 @@ from app.settings.endpoint import (
     read_secret,
 )
 from app.settings.errors import ENV_DELIMITER, ENV_PREFIX, SettingsError, setting_name
+from app.settings.separated import Separated
 from app.settings.toml import read_toml
 
 EMBEDDED_SERVER = "local"
@@ -94,7 +92,7 @@ class Settings(BaseSettings):
     """Maximum requests per second of a key without a limit of its own; 0 means unlimited. 200
     leaves capacity for other keys on two cores."""
 
-    trusted_hosts: Annotated[list[HostName] | None, NoDecode] = None
+    trusted_hosts: Separated[list[HostName] | None] = None
     """Host names that callers may use in the Host header, such as
     `pools.example.com,poolkeeper.default.svc`; `*.example.com` and `*` are allowed. By default
     loopback names when listening on loopback, which prevents DNS rebinding, else all. `/livez` and
@@ -166,7 +164,7 @@ class Settings(BaseSettings):
     default_strategy: PoolStrategy = PoolStrategy.SHARED
     """Strategy of tenants that name none; shared, because it needs the fewest connections."""
 
-    extension_schemas: Annotated[list[SchemaName], NoDecode] = []
+    extension_schemas: Separated[list[SchemaName]] = []
     """Schemas with extensions that every per_tenant tenant may use and finds after its own schema.
     Empty, because the operator must create the schemas and their extensions."""
 
@@ -183,7 +181,7 @@ class Settings(BaseSettings):
     200 leaves capacity for other applications on two cores. Functions start together: as many
     requests as may wait for a pool (max_waiting) may come at once, if fewer came before."""
 
-    sql_origins: Annotated[list[Origin], NoDecode] = []
+    sql_origins: Separated[list[Origin]] = []
     """Sites whose pages may call `POST /sql` from a browser, such as `https://app.example.com`; `*`
     allows all. Empty, because everyone who opens a page can read the password that it
     sends."""
@@ -287,7 +285,7 @@ class Settings(BaseSettings):
     """Number of tenants with metrics of their own, those with the most demand; 200, because each
     has nine series. The rest is summed up as `_other`."""
 
-    metrics_tenants_always: Annotated[list[TenantName], NoDecode] = []
+    metrics_tenants_always: Separated[list[TenantName]] = []
     """Tenants that always have metrics of their own."""
 
     otlp_endpoint: AnyHttpUrl | None = None
@@ -362,23 +360,6 @@ class Settings(BaseSettings):
             SettingsError: the TOML file cannot be read, or holds a secret.
         """
         return init_settings, env_settings, InitSettingsSource(settings_cls, read_toml())
-
-    @field_validator(
-        "trusted_hosts", "extension_schemas", "sql_origins", "metrics_tenants_always", mode="before"
-    )
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """Take the items of a variable from JSON, or from between its commas."""
-        if not isinstance(value, str):
-            return value
-        with suppress(ValueError, RecursionError):
-            items = json.loads(value)
-            if items is None or isinstance(items, list):
-                return items
-        items = [item.strip() for item in value.split(",")]
-        if not all(items):
-            raise ValueError("Must be a list without empty items, such as a,b; [] for none")
-        return items
 
     @field_validator("extension_schemas")
     @classmethod

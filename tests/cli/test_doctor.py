@@ -165,6 +165,18 @@ async def test_the_sql_it_prints_is_enough(admin: Database, tmp_path: Path) -> N
     assert missing(found, "server main") == []
 
 
+async def test_open_databases_that_the_operator_knows_are_not_missing(
+    admin: Database, tmp_path: Path
+) -> None:
+    given = settings(tmp_path, admin)
+    known = ["postgres", "template1"]
+    main = given.servers["main"].model_copy(update={"open_databases": known})
+    found = await examine(given.model_copy(update={"servers": {"main": main}}))
+    [others] = [each for each in found["server main"] if each.name == "other databases"]
+    assert others.is_met
+    assert others.detail.endswith("no other database than postgres, template1 (open_databases)")
+
+
 async def test_its_sql_locks_nobody_out_who_is_connected(admin: Database, tmp_path: Path) -> None:
     async with admin.connected() as connection:
         await connection.execute("CREATE DATABASE legacy")

@@ -68,6 +68,25 @@ async def test_a_database_with_the_privileges_that_postgres_gives_is_found(
     assert "by a right of PUBLIC needs one of its own first" in finding.detail
 
 
+async def test_a_database_that_the_operator_knows_is_found_only_if_its_right_is_not_everyones(
+    control: Control, postgres_server: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    state, server = control.state("acme"), control.manager.servers["local"]
+    monkeypatch.setattr(server, "open_databases", frozenset({"known"}))
+    await postgres_server.administer("CREATE DATABASE known")
+    try:
+        found = []
+        for statement in ("SELECT 1", "GRANT CONNECT ON DATABASE known TO tenant_acme"):
+            await postgres_server.administer(statement)
+            await control.isolation_audit.audit(server, [state])
+            assert state.isolation is not None
+            found.append([each.check for each in state.isolation.findings])
+        assert found == [[], [AuditCheck.OTHER_DATABASES]]
+    finally:
+        await postgres_server.administer("DROP DATABASE known WITH (FORCE)")
+
+
 async def test_of_many_roles_some_become_facts_in_each_turn(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:

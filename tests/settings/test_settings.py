@@ -199,6 +199,18 @@ def test_a_list_is_written_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv(variable)
 
 
+def test_a_list_of_a_server_is_written_in_the_same_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = "POOLKEEPER_SERVERS__MAIN__OPEN_DATABASES"
+    for value in ("postgres,a-b", '["postgres", "a-b"]'):
+        declare(monkeypatch, **{variable: value})
+        assert load_settings().servers["main"].open_databases == ["postgres", "a-b"]
+    monkeypatch.setenv(variable, "a,,b")
+    assert settings_error() == (
+        f"{variable} (servers.main.open_databases): Must be a list without empty items, such as"
+        " a,b; [] for none."
+    )
+
+
 def test_null_means_the_default_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = load_settings().trusted_hosts
     monkeypatch.setenv("POOLKEEPER_TRUSTED_HOSTS", "null")

@@ -162,6 +162,7 @@ class IsolationAudit:
                 in_database=roles[PoolStrategy.PER_DATABASE],
                 shared=next(iter(roles[PoolStrategy.SHARED]), None),
                 extension_schemas=self._extension_schemas,
+                open_databases=server.open_databases,
             )
 
     async def _report(

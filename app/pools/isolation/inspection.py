@@ -225,6 +225,7 @@ async def inspect(
     in_database: Iterable[str],
     shared: str | None,
     extension_schemas: Sequence[str] = (),
+    open_databases: frozenset[str] = frozenset(),
 ) -> Inspection:
     """Read the facts over an admin *connection* into the server's own database.
 
@@ -234,6 +235,7 @@ async def inspect(
         in_database: roles of tenants with their own database.
         shared: the role of the shared tenants, if there are any.
         extension_schemas: schemas on the search_path of tenants with their own schema.
+        open_databases: databases to which everyone may connect, as the operator knows.
 
     Raises:
         asyncpg.PostgresConnectionError, OSError: the connection broke.
@@ -276,7 +278,7 @@ async def inspect(
                 memberships=_decoded(row["memberships"]),
                 privileged_memberships=_decoded(row["privileged_memberships"]),
                 settings=_decoded(row["settings"]),
-                databases=tuple(by_public.connect | by_itself.connect),
+                databases=tuple(by_public.connect - open_databases | by_itself.connect),
                 connection_limit=row["connection_limit"],
                 owner=owner,
                 grantees=tuple(others) if name.startswith(OBJECT_PREFIX) else (),
