@@ -17,7 +17,6 @@ from app.runtime.topology import start_topology
 
 
 def migrate() -> None:
-    """Upgrade the catalog's schema and exit."""
     settings = settings_or_exit()
     configure_logging(settings.log_format, settings.log_level)
 

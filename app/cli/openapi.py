@@ -9,7 +9,6 @@ from app.settings import Settings
 
 
 def openapi() -> None:
-    """Print the OpenAPI document."""
     app = create_app(Settings.model_construct())
     text = json.dumps(document(app), indent=2, ensure_ascii=False) + "\n"
     sys.stdout.buffer.write(text.encode())  # UTF-8 in every locale

@@ -26,14 +26,12 @@ from app.settings import Settings, SettingsError, configured_log_format, load_se
 
 
 def serve() -> None:
-    """Serve the API until SIGTERM or Ctrl-C."""
     settings = settings_or_exit()
     configure_logging(settings.log_format, settings.log_level)
     raise typer.Exit(_run(settings, uvicorn.Server.serve))
 
 
 def demo() -> None:
-    """Serve with sample tenants and traffic; everything is deleted at the end."""
     settings = settings_or_exit()
     refuse = partial(log_failure, log_format=settings.log_format, status=ExitStatus.USAGE)
     if not settings.is_embedded:

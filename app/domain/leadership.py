@@ -13,6 +13,8 @@ from enum import StrEnum
 # In seconds. Two renewals may fail before trust ends. A standby waits longer before it takes over
 # than the active instance trusts itself.
 RENEWAL_INTERVAL = 2.0
+# Within this time of undisturbed looks, an active instance that works has renewed.
+RENEWS_WITHIN = RENEWAL_INTERVAL + 1.0
 TRUST_SECONDS = 6.0
 ABANDONED_AFTER = 10.0
 # How far the clocks of two machines may drift apart while one waits for the other's trust to end.

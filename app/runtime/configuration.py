@@ -19,7 +19,6 @@ from app.api.forwarding.forwarded_client import ForwardedClient
 from app.api.http.dependencies import LONGEST_LEASE_DEADLINE, TenantDefaults
 from app.api.http.request_checks import LOOPBACK_NAMES
 from app.api.views.tenant import QueryLimits
-from app.control.advisor.auto_apply import AutoApplyLimits
 from app.domain.advisor import PoolPressureMonitorConfig
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.history import Resolution
@@ -141,13 +140,6 @@ def advisor_settings(settings: Settings) -> AdvisorSettings:
         advisor,
         demand_interval_ms=interval,
         hysteresis=replace(advisor.hysteresis, tuning_interval_ms=interval),
-    )
-
-
-def auto_apply_limits(settings: Settings) -> AutoApplyLimits:
-    return AutoApplyLimits(
-        resizes_per_minute=settings.advisor_resizes_per_minute,
-        cooldown_seconds=settings.advisor_cooldown_seconds,
     )
 
 

@@ -115,7 +115,8 @@ class Service:
             catalog,
             self.pool_operations,
             self.recommendation_applier,
-            configuration.auto_apply_limits(settings),
+            resizes_per_minute=settings.advisor_resizes_per_minute,
+            cooldown_seconds=settings.advisor_cooldown_seconds,
         )
         self.advisor_loop = AdvisorLoop(
             catalog,

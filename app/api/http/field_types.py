@@ -144,5 +144,9 @@ LabelValue = Annotated[PrintableText, Field(max_length=256)]
 Labels = Annotated[
     dict[LabelKey, LabelValue], Field(max_length=_MOST_LABELS), counted_first(_MOST_LABELS)
 ]
+Stale = Annotated[
+    bool,
+    Field(description="Whether this is from memory: the catalog is unreachable.", examples=[False]),
+]
 JsonValue = Annotated[Any, AfterValidator(check_json)]
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_not_a_number), AfterValidator(_in_utc)]

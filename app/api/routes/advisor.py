@@ -10,7 +10,7 @@ from app.api.http.authentication import REQUIRE_ADMIN_ALL, REQUIRE_READ, require
 from app.api.http.dependencies import AdvisorDep, CatalogDep, ManagerDep, PrincipalDep, provided
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
-from app.api.http.field_types import Name, RequestBody, examples
+from app.api.http.field_types import Name, RequestBody, Stale, examples
 from app.api.http.strict_route import StrictRoute
 from app.api.views.advice import Advice, advice_fields
 from app.api.views.advisor_config import (
@@ -86,9 +86,7 @@ class AdvisorView(BaseModel):
         examples=[1],
     )
     counters: AdvisorCounters
-    stale: bool = Field(
-        description="Whether this is from memory: the catalog is unreachable.", examples=[False]
-    )
+    stale: Stale
 
 
 class EvaluateMetrics(RequestBody):

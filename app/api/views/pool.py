@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from app.api.auth.principal import Principal
+from app.api.http.field_types import Stale
 from app.api.views.advice import AdviceView
 from app.api.views.node import NodeEntryView
 from app.api.views.wait import WaitView
@@ -151,9 +152,7 @@ class PoolView(_PoolNow):
     generation: int = Field(
         description="Version of the desired state, also the ETag; 0 while nothing was set."
     )
-    stale: bool = Field(
-        description="Whether this is from memory: the catalog is unreachable.", examples=[False]
-    )
+    stale: Stale
     recommendation: PoolRecommendation | None = Field(
         description="The open recommendation for its size; null if there is none.", examples=[None]
     )

@@ -23,7 +23,7 @@ from app.control.monitoring.poller import Poller
 from app.control.time_slices import in_slices
 from app.domain.errors import CatalogUnavailable
 from app.domain.isolation_checks import Severity
-from app.domain.leadership import RENEWAL_INTERVAL, InstanceState, key_refusal
+from app.domain.leadership import RENEWS_WITHIN, InstanceState, key_refusal
 from app.pools.manager import TenantPoolManager
 
 # A poll or an audit may be skipped twice before it counts as late.
@@ -34,9 +34,7 @@ _AUDIT_DEADLINE = 20.0
 _CACHE_SECONDS = 1.0
 # In seconds: a proxy that checks /readyz each second waits no longer than that.
 _PING_DEADLINE = 0.5
-# In seconds: an active instance that works has renewed its leadership within this time. One that
-# cannot be reached may be slow, or be ending.
-_RENEWED_WITHIN = RENEWAL_INTERVAL + 1.0
+# In seconds: an active instance that cannot be reached may be slow, or be ending.
 _UNREACHED_SECONDS = 3.0
 # Maximum number of tenants with a critical finding that are named.
 _MAX_NAMES = 5
@@ -144,7 +142,7 @@ class StandbyReadiness:
             election.trouble is None
             and election.active_url is not None
             and record is not None
-            and record.age <= _RENEWED_WITHIN
+            and record.age <= RENEWS_WITHIN
         )
         return works and monotonic() - self._missed_since >= _UNREACHED_SECONDS
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth.principal import Principal
+from app.api.http.field_types import Stale
 from app.api.views.pool import PoolSummary
 from app.catalog.catalog import Catalog
 from app.control.nodes.fleet import Fleet
@@ -127,9 +128,7 @@ class TenantView(BaseModel):
     waiting_on_nodes: int = Field(
         description="Clients that wait on nodes; `pool.waiting` does not count them.", examples=[0]
     )
-    stale: bool = Field(
-        description="Whether this is from memory: the catalog is unreachable.", examples=[False]
-    )
+    stale: Stale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

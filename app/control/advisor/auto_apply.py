@@ -4,7 +4,6 @@ It must not resize too often, or overrule a size that a person set recently.
 """
 
 from collections import defaultdict, deque
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
@@ -24,19 +23,6 @@ _MAX_EVENTS = 1000
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AutoApplyLimits:
-    """Limits for the advisor when it resizes pools itself.
-
-    Attributes:
-        resizes_per_minute: the most resizes on one server in a minute.
-        cooldown_seconds: how long it leaves alone a pool that a person sized.
-    """
-
-    resizes_per_minute: int = 60
-    cooldown_seconds: float = 900.0
-
-
 class AutoApply:
     """Applies recommendations in the advisor's name."""
 
@@ -45,19 +31,26 @@ class AutoApply:
         catalog: Catalog,
         operations: PoolOperations,
         applier: RecommendationApplier,
-        limits: AutoApplyLimits,
+        *,
+        resizes_per_minute: int,
+        cooldown_seconds: float,
     ) -> None:
+        """Resize pools of one server *resizes_per_minute* times at most.
+
+        Leave alone for *cooldown_seconds* what a person sized.
+        """
         self._catalog = catalog
         self._operations = operations
         self._applier = applier
-        self._limits = limits
+        self._resizes_per_minute = resizes_per_minute
+        self._cooldown = cooldown_seconds
         # When pools of each server were resized in the last minute.
         self._resized_at: defaultdict[str, deque[float]] = defaultdict(deque)
 
     async def load(self) -> None:
         """Find in the audit trail which pools a person sized recently; at start."""
         now = datetime.now(UTC)
-        since = now - timedelta(seconds=self._limits.cooldown_seconds)
+        since = now - timedelta(seconds=self._cooldown)
         for action in ("pool.declared", "pool.resized"):
             page = await self._catalog.audit_log.page(action=action, since=since, limit=_MAX_EVENTS)
             for event in reversed(page):
@@ -93,16 +86,16 @@ class AutoApply:
 
     def blocker(self, pool_id: str, server: str) -> str | None:
         """Why it must not resize a pool of *server* now; None if it may."""
-        now, limits = monotonic(), self._limits
+        now = monotonic()
         by_hand = self._operations.resized_by_hand_at(pool_id)
-        if by_hand is not None and now - by_hand < limits.cooldown_seconds:
+        if by_hand is not None and now - by_hand < self._cooldown:
             return f"a person set this size {_duration(now - by_hand)} ago"
         resized_at = self._resized_at[server]
         while resized_at and now - resized_at[0] > _MINUTE:
             resized_at.popleft()
-        if len(resized_at) >= limits.resizes_per_minute:
+        if len(resized_at) >= self._resizes_per_minute:
             return (
-                f"the limit of {limits.resizes_per_minute} automatic resizes a minute on this "
+                f"the limit of {self._resizes_per_minute} automatic resizes a minute on this "
                 "server is reached"
             )
         return None

@@ -25,6 +25,7 @@ from app.domain.errors import (
 from app.domain.leadership import (
     ABANDONED_AFTER,
     RENEWAL_INTERVAL,
+    RENEWS_WITHIN,
     TRUST_SECONDS,
     Instance,
     InstanceState,
@@ -44,8 +45,6 @@ _SETTLE_DEADLINE = 5.0
 _FOLLOW_INTERVAL = 0.1
 # An instance not seen for longer than this does not take over at once.
 _SEEN_RECENTLY = 5.0
-# Within this time of undisturbed looks, a working active instance has renewed.
-_RENEWS_WITHIN = RENEWAL_INTERVAL + 1.0
 _STARTS_SOON = "The active instance has ended; another one is starting."
 
 
@@ -231,7 +230,7 @@ class Election:
         if record is None or record.holder is None or self._seen is None:
             return
         unchanged = asyncio.get_running_loop().time() - self._seen[1]
-        if record.is_abandoned and unchanged >= _RENEWS_WITHIN:
+        if record.is_abandoned and unchanged >= RENEWS_WITHIN:
             _log.warning("ending the connections of an instance that does not renew")
             await self._leadership.end_connections(record.holder)
 

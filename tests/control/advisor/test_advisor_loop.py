@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.control.advisor.auto_apply import AutoApplyLimits
 from app.control.advisor.placement import PlacementAdvisor
 from app.domain.advisor import (
     DemandConfig,
@@ -498,7 +497,7 @@ async def test_nor_for_longer_after_an_instance_whose_clock_was_ahead(
 
 
 async def test_the_advisor_resizes_so_many_pools_a_minute_and_no_more(control: Control) -> None:
-    control.auto_apply._limits = AutoApplyLimits(resizes_per_minute=1)
+    control.auto_apply._resizes_per_minute = 1
     await in_mode(control, AdvisorMode.APPLY)
     for name in ("acme", "globex"):
         await control.tenant(name)

@@ -179,7 +179,7 @@ async def test_who_stops_renewing_is_cut_off_and_told_so_when_it_comes_back(
     catalog_address: CatalogAddress, catalog_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after SIGSTOP: a process that does nothing holds the lock."""
-    monkeypatch.setattr("app.control.leadership.election._RENEWS_WITHIN", 0.1)
+    monkeypatch.setattr("app.control.leadership.election.RENEWS_WITHIN", 0.1)
     stopped = await leading(catalog_address)
     earlier = stopped.epoch
     assert earlier is not None
@@ -211,7 +211,7 @@ async def test_a_clock_that_jumps_or_an_outage_does_not_cost_leadership(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The record looks old at once, and its holder renews within seconds."""
-    monkeypatch.setattr("app.control.leadership.election._RENEWS_WITHIN", 180.0)
+    monkeypatch.setattr("app.control.leadership.election.RENEWS_WITHIN", 180.0)
     active = await leading(catalog_address)
     connection = active._connection
     proxied = replace(catalog_address, port=fault_proxy.port)
