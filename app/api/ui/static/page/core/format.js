@@ -55,8 +55,3 @@ export function dateTime(time) {
 export function paused({ pause }) {
   return `paused ${ago(pause.since)} by ${pause.by}`;
 }
-
-export function stateOf(pool) {
-  if (!pool) return "not open";
-  return pool.pause ? "paused" : pool.state;
-}

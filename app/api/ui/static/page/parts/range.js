@@ -22,7 +22,7 @@ const iso = (seconds) => new Date(seconds * 1000).toISOString();
 const stepOf = (seconds) => STEPS.find((step) => seconds / step <= MAX_POINTS) ?? DAY;
 
 // The period that the address names; *usual* if it names none that there is.
-export function rangeOf({ range, from, to }, usual = DEFAULT) {
+function rangeOf({ range, from, to }, usual = DEFAULT) {
   if (PRESETS.some(([name]) => name === range)) return range;
   return from && to ? "custom" : usual;
 }

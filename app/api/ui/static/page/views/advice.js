@@ -18,7 +18,7 @@ const OLD_MS = 60_000;
 const MAX_ATTEMPTS = 3;
 const OPEN = { path: "v1/recommendations", query: { status: "open" } };
 
-export const URGENCIES = [
+const URGENCIES = [
   { name: "now", title: "Callers wait now", kind: "bad" },
   { name: "grow", title: "Grow before callers wait", kind: "warn" },
   { name: "budget", title: "Leave others their share of the budget", kind: "" },
@@ -47,7 +47,7 @@ const titleOf = (each, isWaiting) => (urgencyOf(each) === "now" && !isWaiting ? 
 const isWaitedFor = (pool) => [pool, ...(pool?.nodes ?? [])].some((place) => place?.waiting > 0);
 
 // Recommendations with the same line say the same, perhaps with another size than before.
-export const lineOf = ({ pool, tenant, kind, action, max_size }) => `${kind} ${pool} ${tenant ?? ""} ${action} ${max_size}`;
+const lineOf = ({ pool, tenant, kind, action, max_size }) => `${kind} ${pool} ${tenant ?? ""} ${action} ${max_size}`;
 
 const request = ({ id }, decision) => ({ method: "POST", path: `v1/recommendations/${id}/${decision}` });
 
