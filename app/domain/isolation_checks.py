@@ -139,11 +139,12 @@ def find_violations(
     home: str,
     connection_limit: int,
     password_versions: Collection[int],
+    uid: str | None = None,
 ) -> tuple[Finding, ...]:
     """Find what violates *strategy* for the tenants that log in as *role*.
 
     *home* is the database they work in, *connection_limit* the role's intended limit, or -1, and
-    *password_versions* those that its password may have.
+    *password_versions* those that its password may have. *uid* is that of its only tenant.
     """
     unchecked = inspection.unchecked
     if role in inspection.unchecked_roles:
@@ -155,6 +156,8 @@ def find_violations(
         found = list(_of_role(role, facts))
         if strategy is PoolStrategy.SHARED and facts.shared_in not in (None, home):
             found.append(_taken_over(role, facts, home))
+        elif uid is not None and facts.tenant_uid not in (None, uid):
+            found.append(_of_another_tenant(role))
         else:
             found += _of_password(role, facts, password_versions)
             found += _of_databases(role, facts, home)
@@ -244,6 +247,16 @@ def _taken_over(role: str, facts: RoleFacts, home: str) -> Finding:
         f"Role {role} serves the shared tenants of database {facts.shared_in}, not of {home}: "
         "another installation on this server has taken it over, and only one can have shared "
         f"tenants. If {home} was renamed, provision a shared tenant with adopt=true.",
+    )
+
+
+def _of_another_tenant(role: str) -> Finding:
+    return _critical(
+        AuditCheck.ROLE,
+        f"Role {role} was provisioned for another tenant of the same id: the catalog was restored "
+        "from a backup, or another installation has that tenant. Its present data may be in "
+        "another place, as after a move. If it is here, provision the tenant with adopt=true; else "
+        "delete it.",
     )
 
 

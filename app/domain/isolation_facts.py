@@ -23,6 +23,7 @@ class RoleFacts:
         public_can_create: whether everyone can create objects in the schema public of its database.
         password_version: the version of its password; None if the role does not show it.
         shared_in: the database whose shared tenants it serves; None if the role does not show it.
+        tenant_uid: the uid of the tenant that it was provisioned for; None if it does not show it.
         missing_schemas, unusable_schemas, writable_schemas: schemas for extensions that do not
             exist, that it cannot use, or that it can create objects in.
     """
@@ -41,6 +42,7 @@ class RoleFacts:
     public_can_create: bool
     password_version: int | None = None
     shared_in: str | None = None
+    tenant_uid: str | None = None
     missing_schemas: tuple[str, ...] = ()
     unusable_schemas: tuple[str, ...] = ()
     writable_schemas: tuple[str, ...] = ()

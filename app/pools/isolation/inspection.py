@@ -18,7 +18,7 @@ from app.domain.isolation_facts import ExcessGrant, RelationFacts, RoleFacts
 from app.domain.nodes.node import CHECK_INTERVAL_MS
 from app.domain.tenant import OBJECT_PREFIX
 from app.pools import driver
-from app.pools.isolation.objects import OF_DATABASE, SHARED_MARK, VERSION_MARK
+from app.pools.isolation.objects import OF_DATABASE, SHARED_MARK, TENANT_MARK, VERSION_MARK
 from app.pools.raw_text import as_hex, decode, starts_with
 
 # Attributes that no tenant may have, with their columns.
@@ -35,6 +35,9 @@ _ROLES_AT_ONCE = 250
 _LONGEST_MARK = 200
 _password_version = re.compile(rf"poolkeeper .*{VERSION_MARK}([0-9]{{1,9}})").fullmatch
 _shared_in = re.compile(rf"{SHARED_MARK}{OF_DATABASE}(.+){VERSION_MARK}[0-9]{{1,9}}").fullmatch
+_tenant_uid = re.compile(
+    rf"{TENANT_MARK}([0-9a-f-]{{36}})(?:{VERSION_MARK}[0-9]{{1,9}})?"
+).fullmatch
 # Per role, because a role can have settings for every database of the cluster.
 _MAX_SETTINGS = 100
 # A query may wait for a locked table, or count unlimited objects that somebody created. It then
@@ -272,6 +275,7 @@ async def inspect(
             others = set(_decoded(row["grantees"])) - {name, owner}
             mark = "" if row["mark"] is None else decode(row["mark"])
             version, shared_in = _password_version(mark), _shared_in(mark)
+            tenant_uid = _tenant_uid(mark)
             roles[name] = RoleFacts(
                 can_login=row["can_login"],
                 attributes=tuple(row["attributes"]),
@@ -287,6 +291,7 @@ async def inspect(
                 public_can_create=any(can for [can] in public),
                 password_version=int(version[1]) if version else None,
                 shared_in=shared_in[1] if shared_in else None,
+                tenant_uid=tenant_uid[1] if tenant_uid else None,
                 **usable.get(name, {}),
             )
     return Inspection(
