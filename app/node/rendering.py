@@ -219,9 +219,12 @@ def _ini(
             f"client_tls_key_file = {_setting(str(settings.key))}",
         ]
     if version >= _EXTRA_PARAMETERS_SINCE:
-        # Since version 18 Postgres reports a client's search_path. CVE-2025-12819 also needs an
-        # `auth_user`.
-        lines.append("track_extra_parameters = IntervalStyle,search_path")
+        tracked = ["IntervalStyle"]
+        # Otherwise that of a connection string would be ignored; so it is refused. CVE-2025-12819
+        # also needs an `auth_user`.
+        if all(server.reports_search_path for server in configuration.servers.values()):
+            tracked.append("search_path")
+        lines.append(f"track_extra_parameters = {','.join(tracked)}")
     if version >= _PREPARED_STATEMENTS_SINCE:
         lines.append("max_prepared_statements = 200")
     if version >= _TENANT_CLIENTS_SINCE:

@@ -24,6 +24,7 @@ select current_setting('server_version') as version,
            + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
        current_setting('default_transaction_read_only')::bool as read_only,
        current_setting('poolkeeper.checks_clients')::bool as checks_clients,
+       current_setting('server_version_num')::int >= 180000 as reports_search_path,
        (select {as_bytea("setting")}
         from pg_db_role_setting, pg_database, unnest(setconfig) as setting
         where setrole = 0 and setdatabase = pg_database.oid and datname = current_database()
@@ -39,6 +40,7 @@ class ServerLimits:
         read_only: whether transactions are read-only by default, as hosters set it while a disk is
             full: for the server, its database, all roles, or the admin's role.
         checks_clients: whether a back-end can notice during a statement that its client has gone.
+        reports_search_path: whether it tells its client, as a pooler is, of each new search_path.
     """
 
     version: str
@@ -46,6 +48,7 @@ class ServerLimits:
     reserved: int
     read_only: bool = False
     checks_clients: bool = True
+    reports_search_path: bool = True
     search_path: str | None = None
 
     @classmethod

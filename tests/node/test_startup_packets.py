@@ -2,6 +2,9 @@
 
 import asyncio
 import struct
+from dataclasses import replace
+
+import pytest
 
 from tests.node.site import Site
 
@@ -46,11 +49,19 @@ async def test_nobody_proves_a_password_where_there_is_nothing_to_enter(site: Si
             assert await first_answer(site, database, user) == _ERROR
 
 
-async def test_a_search_path_that_would_have_no_effect_is_refused(site: Site) -> None:
+@pytest.mark.parametrize("is_reported", [True, False])
+async def test_a_search_path_that_would_have_no_effect_is_refused(
+    site: Site, *, is_reported: bool
+) -> None:
     """Silently, statements would find the tables of another schema."""
     await site.make_roles("acme")
-    async with site.started(site.configuration(site.entry("acme"))) as engine:
+    node = site.configuration(site.entry("acme"))
+    servers = {
+        name: replace(server, reports_search_path=is_reported)
+        for name, server in node.servers.items()
+    }
+    async with site.started(replace(node, servers=servers)) as engine:
         await engine.open("acme")
-        follows = engine.version >= (1, 20)
+        follows = is_reported and engine.version >= (1, 20)
         answer = await first_answer(site, "acme", "acme.web", "search_path", "app")
         assert answer == (_AUTHENTICATION if follows else _ERROR)

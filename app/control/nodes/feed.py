@@ -87,14 +87,15 @@ class NodeFeed:
                 one.entry is known.entry and one.tenant is known.tenant
                 for one, known in zip(made.values(), self._entries.values(), strict=True)
             )
+            servers = self._servers_as_known()
             offered: dict[str, tuple[object, ...]] = {}
             for node in list(self._fleet.nodes.values()):
                 liable = {name for name, each in node.commitments.items() if each.liability}
                 shares = self._fleet.sizes.versions[node.name]
-                inputs = offered[node.name] = (node.declared, liable, shares)
+                inputs = offered[node.name] = (node.declared, liable, shares, servers)
                 is_known = node.configuration is not None and not node.sizes.need_version
                 if not (is_same and is_known and self._offered.get(node.name) == inputs):
-                    await self._offer(node, made.values(), liable)
+                    await self._offer(node, made.values(), liable, servers)
             self._entries, self._offered, self._nodes = made, offered, nodes
 
     @asynccontextmanager
@@ -199,7 +200,11 @@ class NodeFeed:
         return _MadeEntry(inputs=inputs, entry=entry, tenant=spec)
 
     async def _offer(
-        self, node: TrackedNode, made: Iterable[_MadeEntry], liable: Collection[str]
+        self,
+        node: TrackedNode,
+        made: Iterable[_MadeEntry],
+        liable: Collection[str],
+        known_servers: Mapping[str, NodeServer],
     ) -> None:
         """Build the configuration of *node*, which may have connections to the servers *liable*."""
         declared = node.declared
@@ -211,12 +216,21 @@ class NodeFeed:
             ]
         )
         names = {*liable, *(entry.server for entry in entries)}
-        servers = {name: self._servers[name] for name in sorted(names & self._servers.keys())}
+        servers = {name: known_servers[name] for name in sorted(names & known_servers.keys())}
         known = node.configuration
         is_same = known is not None and (known.entries, known.servers) == (entries, servers)
         if not is_same or node.sizes.need_version:
             self._version += 1
             node.offer(NodeConfiguration(version=self._version, servers=servers, entries=entries))
+
+    def _servers_as_known(self) -> Mapping[str, NodeServer]:
+        """The servers, with what they have said about themselves by now."""
+        found = dict(self._servers)
+        for name, server in self._manager.servers.items():
+            if name in found and server.limits is not None:
+                reports = server.limits.reports_search_path
+                found[name] = replace(found[name], reports_search_path=reports)
+        return found
 
     def _declare(self, made: _MadeEntry, nodes: Iterable[NodeSpec]) -> None:
         """Let the tenant's size be split over the nodes where somebody can use it."""

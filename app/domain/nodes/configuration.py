@@ -58,12 +58,15 @@ class NodeServer:
     Attributes:
         tls_mode: the `sslmode` for connections to it, in libpq's words.
         allotment: connections to it that the node may have.
+        reports_search_path: whether a pooler can let a search_path follow its client there; true
+            until it is known.
     """
 
     host: str
     port: int
     tls_mode: str
     allotment: Allotment
+    reports_search_path: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,6 +100,23 @@ async def test_a_node_gets_its_tenants_their_logins_and_the_servers_behind_them(
         assert secret not in repr(gold)
 
 
+async def test_a_node_learns_what_its_servers_say_about_themselves(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, server = fed.node(), fed.control.manager.servers["local"]
+    before = await fed.latest(node)
+    assert server.limits is not None
+    is_reported = int(server.limits.version.partition(".")[0]) >= 18
+    assert before.servers["local"].reports_search_path is is_reported
+    other = replace(server.limits, reports_search_path=not is_reported)
+    monkeypatch.setattr(server, "limits", other)
+    after = await fed.latest(node)
+    assert after.version > before.version
+    assert after.servers["local"].reports_search_path is not is_reported
+    monkeypatch.setattr(server, "limits", None)
+    assert (await fed.latest(node)).servers["local"].reports_search_path, "until it is known"
+
+
 async def test_what_was_interrupted_is_offered_the_next_time(
     fed: Fed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
