@@ -74,7 +74,10 @@ class Service:
 
         self.declarations = TenantDeclarations(catalog, manager, locks)
         self.credentials = credentials = ApplicationCredentials(catalog, manager, locks)
-        self.deletions = TenantDeletions(catalog, manager, credentials, locks)
+        store = RecommendationStore(catalog, manager)
+        self.deletions = TenantDeletions(
+            catalog, manager, credentials, locks, forget_advice=store.forget
+        )
         self.provisioning = TenantProvisioning(
             catalog,
             manager,
@@ -106,7 +109,6 @@ class Service:
 
         self.loads = ServerLoads(manager.servers)
         self.observer = Observer(manager, self.loads)
-        store = RecommendationStore(catalog, manager)
         self.recommendation_applier = RecommendationApplier(manager, desired, convergence, store)
         self.advised_pools = AdvisedPools(
             manager, node_loads, idle_places=self.fleet.sizes.idle_places

@@ -15,6 +15,7 @@ from app.domain.advisor import PoolSizingRecommendation, ReasonCode, ScalingActi
 from app.domain.audit import ADVISOR, Actor
 from app.domain.errors import RecommendationClosed, RecommendationNotFound
 from app.domain.recommendation import MAX_LIFETIME, Recommendation, RecommendationStatus
+from app.domain.tenant import TenantId
 from app.pools.manager import TenantPoolManager
 
 # Sizes are similar if they differ by no more than this share, or by one connection.
@@ -146,6 +147,12 @@ class RecommendationStore:
         found = self._open.get(closed.subject)
         if found is not None and found.id == closed.id:
             del self._open[closed.subject]
+
+    def forget(self, tenant: TenantId) -> None:
+        """Drop those about a deleted tenant: a later one may have its id."""
+        for kept in (self._open, self._dismissed):
+            for subject in [each for each, one in kept.items() if one.tenant == tenant]:
+                del kept[subject]
 
     async def expire(self) -> None:
         """Close expired recommendations.

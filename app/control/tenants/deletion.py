@@ -5,6 +5,7 @@ the tenant. If the deletion is interrupted, the Reconciler finishes it.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +17,7 @@ from app.domain.audit import Actor
 from app.domain.errors import ProvisioningFailed, StaleVersion, Unavailable
 from app.domain.eviction import Eviction, EvictionReason
 from app.domain.plan import Plan, PlanAction, plan_close, plan_step
-from app.domain.tenant import TenantSpec
+from app.domain.tenant import TenantId, TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
@@ -42,11 +43,15 @@ class TenantDeletions:
         manager: TenantPoolManager,
         credentials: ApplicationCredentials,
         locks: KeyedLocks,
+        *,
+        forget_advice: Callable[[TenantId], None],
     ) -> None:
+        """Call *forget_advice* when a tenant is deleted: a later one may have its id."""
         self._catalog = catalog
         self._manager = manager
         self._credentials = credentials
         self._locks = locks
+        self._forget_advice = forget_advice
 
     def delete(
         self,
@@ -126,6 +131,7 @@ class TenantDeletions:
         except (Unavailable, ProvisioningFailed, TimeoutError):
             return False
         self._credentials.forget(tenant.spec.id)
+        self._forget_advice(tenant.spec.id)
         self._manager.remove_tenant(tenant.spec.id)
         self._manager.clear_desired(tenant.spec.id)
         return True

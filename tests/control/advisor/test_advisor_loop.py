@@ -32,7 +32,7 @@ from app.domain.errors import (
 from app.domain.pool import PoolState
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.tenant import AdvisorMode, PoolStrategy
-from tests.fixtures.control import PERSON, Control
+from tests.fixtures.control import PERSON, Control, spec_of
 from tests.fixtures.pools import pool_of
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -467,6 +467,21 @@ async def test_growth_above_max_leases_is_recommended_no_longer(control: Control
         7,
         "Callers are late; limited to 7 by min_size, max_leases or the server's budget",
     )
+
+
+async def test_what_was_advised_about_a_tenant_does_not_concern_a_later_one_of_its_id(
+    control: Control,
+) -> None:
+    dismissed = await recommended(control, "globex")
+    await dismiss(control, dismissed.id, PERSON)
+    await recommended(control)
+    for name in ("acme", "globex"):
+        await control.deletions.delete(control.state(name), PERSON, deadline=0.0)
+        await control.declarations.put(spec_of(name), PERSON)
+        await control.provisioning.provision(control.state(name), PERSON, adopt=True)
+    assert control.advisor_loop.open_recommendations == {}
+    size = dismissed.max_size
+    assert control.advisor_loop._store.find_dismissed("globex", dismissed.advice, size) is None
 
 
 async def test_what_a_person_sized_is_left_alone_for_a_while(control: Control) -> None:
