@@ -179,7 +179,7 @@ async def test_a_node_that_needs_somebody_is_a_finding(service: Api, tab: Tab) -
         await route.fulfill(response=reply, json=json.loads(text))
 
     async with reporting_node(service.client) as agent:
-        agent.problem = "its disk is full"
+        agent.problem, agent.version = "its disk is full", "0.9.0"
         ok(await service.client.post("/v1/nodes/edge/pause"))
         await page.goto("/")
         await expect(findings).to_have_text(
@@ -193,9 +193,12 @@ async def test_a_node_that_needs_somebody_is_a_finding(service: Api, tab: Tab) -
         await expect(findings.first).to_contain_text("Node edge has not reported for")
         await findings.first.get_by_role("link", name="Details").click()
         await expect(page.locator("#drawer")).to_contain_text("its disk is full")
+        await expect(page.locator("#drawer")).to_contain_text("Agentversion 0.9.0")
         await page.goto("/#/findings")
         await expect(page.locator("main h2")).to_have_text(["Nodes"])
         vulnerable = page.locator("article", has_text="pooler version")
         await expect(vulnerable).to_contain_text("one user can log in as another")
         await expect(vulnerable).to_contain_text("1 tenant on node edge: acme")
         await expect(page.locator("main")).not_to_contain_text("known vulnerabilities")
+        of_another_version = page.locator("article", has_text="agent version")
+        await expect(of_another_version).to_contain_text("Upgrade the service.")

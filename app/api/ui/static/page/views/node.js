@@ -53,13 +53,14 @@ function Actions({ node, etag }) {
 }
 
 function Details({ node }) {
-  const { engine, silent_seconds: silent, created_at: created } = node;
+  const { engine, agent, silent_seconds: silent, created_at: created } = node;
   const labels = Object.entries(node.labels);
   return html`
     <${Facts} pairs=${[
       ["State", html`<${NodeState} node=${node} /> <small>created ${ago(created)}</small>`],
       ["Address", node.address ?? "none: it is in no connection string"],
       ["Pooler", engine ?? "it has not reported yet"],
+      agent && ["Agent", `version ${agent}`],
       ["Last report", silent === null ? "none yet" : `${duration(silent)} ago`],
       ["Configuration", node.up_to_date ? "the latest is in force" : "the latest is not in force yet"],
       [isSilent(node) ? "Clients then" : "Clients",
