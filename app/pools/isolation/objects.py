@@ -60,10 +60,11 @@ select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
             -- Since version 16 CREATEROLE alone does not suffice.
             ('role', current_setting('server_version_num')::int < 160000
                 or pg_has_role(role.oid, 'USAGE WITH ADMIN OPTION')),
-            ('schema', (select pg_has_role(nspowner, 'USAGE')
-                from pg_namespace where nspname = $1)),
-            ('database', (select pg_has_role(datdba, 'USAGE')
-                from pg_database where datname = $1))
+            -- Provisioning gives the admin the role, and with it what the role owns.
+            ('schema', (select nspowner is not distinct from role.oid
+                or pg_has_role(nspowner, 'USAGE') from pg_namespace where nspname = $1)),
+            ('database', (select datdba is not distinct from role.oid
+                or pg_has_role(datdba, 'USAGE') from pg_database where datname = $1))
         ) as found(kind, is_ours) where not is_ours
     ) as out_of_reach,
     coalesce(starts_with(shobj_description(role.oid, 'pg_authid'), $4), false) as is_shared,
@@ -213,8 +214,8 @@ class ObjectFacts:
 def _hand_over(kind: str, name: str, admin: str) -> str:
     """SQL that lets *admin*, a quoted name, change an object of somebody else."""
     if kind == "ROLE":
-        return sql(f"GRANT %I TO {admin} WITH ADMIN OPTION", name)
-    return sql(f"ALTER {kind} %I OWNER TO {admin}", name)
+        return f"{sql('GRANT %I TO', name)} {admin} WITH ADMIN OPTION"
+    return f"{sql(f'ALTER {kind} %I OWNER TO', name)} {admin}"
 
 
 def sql(template: str, *names: str) -> str:

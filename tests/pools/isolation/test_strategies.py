@@ -351,6 +351,31 @@ async def test_an_object_that_the_admin_may_not_change_is_named_before_anything_
         await admin.execute(f"ALTER DATABASE {database.database} OWNER TO CURRENT_USER")
 
 
+@pytest.mark.parametrize(
+    ("strategy", "made"),
+    [
+        (PoolStrategy.PER_TENANT, "SCHEMA tenant_acme AUTHORIZATION"),
+        (PoolStrategy.PER_DATABASE, "DATABASE tenant_acme OWNER"),
+    ],
+)
+async def test_what_a_role_owns_is_adopted_with_the_role(
+    database: Database, scrub_roles: None, strategy: PoolStrategy, made: str
+) -> None:
+    """An admin gets the rights of a role that it may change with the provisioning itself."""
+    async with database.connected() as admin:
+        await admin.execute("CREATE ROLE tenant_admin LOGIN CREATEROLE CREATEDB PASSWORD 'modest'")
+        await admin.execute(f"ALTER DATABASE {database.database} OWNER TO tenant_admin")
+        await admin.execute("SET ROLE tenant_admin; CREATE ROLE tenant_acme; RESET ROLE")
+        await admin.execute(f"CREATE {made} tenant_acme")
+        modest = replace(database, user="tenant_admin", password="modest")
+        async with manager_on(modest) as manager:
+            adopted, _ = await provision(manager, "acme", strategy, adopt=True)
+            manager.put_tenant(adopted)
+            async with manager.lease("acme") as connection:
+                assert await connection.fetchval("SELECT 42") == 42
+        await admin.execute(f"ALTER DATABASE {database.database} OWNER TO CURRENT_USER")
+
+
 async def test_an_admin_that_inherits_nothing_gets_the_command_that_helps(
     database: Database, scrub_roles: None
 ) -> None:
