@@ -46,11 +46,14 @@ select current_setting('server_version_num')::int / 10000 as version,
             || string_agg(distinct quote_ident(guest.rolname), ', ')
         from pg_stat_activity join pg_database as used on used.oid = datid
         join pg_roles as guest on guest.oid = usesysid
-        where not guest.rolsuper and guest.oid <> admin.oid and not exists (
-            select from aclexplode(coalesce(used.datacl, acldefault('d', used.datdba)))
-            where privilege_type = 'CONNECT' and grantee <> 0
-                and pg_has_role(guest.oid, grantee, 'USAGE')
-        )
+        where not guest.rolsuper and guest.oid <> admin.oid
+            -- What is closed is closed to tenants first of all.
+            and not starts_with(guest.rolname, 'tenant_') and guest.rolname <> 'poolkeeper_shared'
+            and not exists (
+                select from aclexplode(coalesce(used.datacl, acldefault('d', used.datdba)))
+                where privilege_type = 'CONNECT' and grantee <> 0
+                    and pg_has_role(guest.oid, grantee, 'USAGE')
+            )
         group by used.datname order by used.datname
     ) as guests
 from pg_roles as admin, pg_database as home
@@ -81,7 +84,8 @@ class AdminFacts:
     """What the server reports about the service's role and its database; names are quoted.
 
     Attributes:
-        guests: who is connected by a right of PUBLIC only, as "database TO role, role".
+        guests: who is connected by a right of PUBLIC only, and is no tenant, as
+            "database TO role, role".
     """
 
     version: int
@@ -196,11 +200,12 @@ def judge(facts: AdminFacts, *, known: Collection[str] = ()) -> Iterator[Require
 
 def _close(facts: AdminFacts, databases: Sequence[str]) -> str:
     """Revoke PUBLIC's rights, without locking out who uses *databases* by them now."""
-    guests = [each for each in facts.guests if each.partition(" TO ")[0] in databases]
+    places = tuple(f"{database} TO " for database in databases)
+    guests = [each for each in facts.guests if each.startswith(places)]
     return "\n".join(
         [
             "-- Whoever logs in there by a right of PUBLIC needs one of its own first.",
-            *(f"GRANT CONNECT ON DATABASE {each};  -- connected now" for each in guests),
+            *(f"GRANT CONNECT, TEMPORARY ON DATABASE {each};  -- connected now" for each in guests),
             f"REVOKE CONNECT, TEMPORARY ON DATABASE {', '.join(databases)} FROM PUBLIC;",
         ]
     )

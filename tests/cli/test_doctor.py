@@ -179,29 +179,48 @@ async def test_open_databases_that_the_operator_knows_are_not_missing(
 
 async def test_its_sql_locks_nobody_out_who_is_connected(admin: Database, tmp_path: Path) -> None:
     async with admin.connected() as connection:
-        await connection.execute("CREATE DATABASE legacy")
+        await connection.execute('CREATE DATABASE "legacy TO be"')
         await connection.execute("""
             CREATE ROLE old_web LOGIN PASSWORD 'old';
             CREATE ROLE old_job LOGIN PASSWORD 'old';
             CREATE ROLE old_owner LOGIN PASSWORD 'old';
             ALTER DATABASE app OWNER TO old_owner;
         """)
-    web = replace(admin, user="old_web", password="old", database="legacy")
+    web = replace(admin, user="old_web", password="old", database="legacy TO be")
     both = [web, replace(web, user="old_job"), replace(web, database="app")]
     async with AsyncExitStack() as stack:
         for each in [*both, replace(both[2], user="old_owner")]:
             await stack.enter_async_context(each.connected())
         found = await examine(settings(tmp_path, admin))
     sql = {each.name: each.sql for each in found["server main"] if not each.is_met}
-    granted = re.compile("GRANT CONNECT ON DATABASE (.*);  -- connected now")
-    assert granted.findall(sql["other databases"] or "") == ["legacy TO old_job, old_web"]
+    granted = re.compile("GRANT CONNECT, TEMPORARY ON DATABASE (.*);  -- connected now")
+    assert granted.findall(sql["other databases"] or "") == ['"legacy TO be" TO old_job, old_web']
     assert granted.findall(sql["database"] or "") == ["app TO old_web"]
     async with replace(admin, database="app").connected() as connection:
         await connection.execute(sql["other databases"] or "")
         await connection.execute(sql["database"] or "")
     for each in both:
         async with each.connected() as connection:
-            assert await connection.fetchval("SELECT 42") == 42
+            await connection.execute("CREATE TEMPORARY TABLE note ()")
+
+
+async def test_its_sql_gives_no_tenant_a_right_of_its_own(admin: Database, tmp_path: Path) -> None:
+    """Not even to those that are connected at this moment to what it closes."""
+    tenants = ("tenant_acme", "poolkeeper_shared")
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(admin.connected())
+        await connection.execute("CREATE DATABASE legacy")
+        for role in tenants:
+            await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'its'")
+            login = replace(admin, user=role, password="its", database="legacy")
+            await stack.enter_async_context(login.connected())
+        found = await examine(settings(tmp_path, admin))
+        [sql] = [each.sql for each in found["server main"] if each.name == "other databases"]
+        await connection.execute(sql or "")
+        for role in tenants:
+            assert not await connection.fetchval(
+                "SELECT has_database_privilege($1, 'legacy', 'CONNECT')", role
+            )
 
 
 async def test_a_catalog_and_keys_that_cannot_be_used_are_found(
