@@ -2,7 +2,8 @@
 
 import re
 
-_release = re.compile(r"(\d{1,4})\.(\d{1,4})(?!\d)").match
+# An agent may send any text; what is shown of it is short and printable.
+_release = re.compile(r"(\d{1,4})\.(\d{1,4})(?!\d)[\w.+-]{0,100}", re.ASCII).fullmatch
 
 
 def version_warning(agent: str, service: str) -> str | None:
