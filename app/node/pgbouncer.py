@@ -385,8 +385,9 @@ class PgBouncer:
     async def has_another_agent(self) -> bool:
         console = await self._connected()
         found = await console.rows("SHOW CLIENTS", shown_application)
-        names = {name for entry, name in found if entry == _CONSOLE}
-        return any(name.startswith(_AGENT) for name in names - {self._agent})
+        names = {name for entry, name in found if entry == _CONSOLE} - {self._agent}
+        # An agent of an earlier version has none.
+        return any(not name or name.startswith(_AGENT) for name in names)
 
     async def _shown(
         self, command: str, make: Callable[[Row], tuple[str, T]], *, is_polled: bool = True

@@ -54,10 +54,20 @@ async def test_commands_are_answered_and_a_refused_one_changes_nothing(site: Sit
 
 async def test_a_person_at_the_console_is_no_other_agent(site: Site) -> None:
     async with site.started(site.configuration()) as engine:
-        for name in ("", "psql"):
+        for name in ("psql", "poolkeeper"):
             console = await Console.connect(engine._socket, uid=Account.choose().uid, name=name)
             assert not await engine.has_another_agent()
             console.close()
+
+
+async def test_a_console_without_a_name_may_be_that_of_an_earlier_versions_agent(
+    site: Site,
+) -> None:
+    """If it were not, an agent that is replaced by that version would make its clients wait."""
+    async with site.started(site.configuration()) as engine:
+        console = await Console.connect(engine._socket, uid=Account.choose().uid)
+        assert await engine.has_another_agent()
+        console.close()
 
 
 async def test_an_answer_that_nobody_waits_for_is_not_taken_for_the_next_one(site: Site) -> None:
