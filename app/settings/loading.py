@@ -67,13 +67,12 @@ def load_settings(*, to_serve: bool = True) -> Settings:
 
 def configured_log_format() -> Literal["auto", "json", "console"]:
     """The format of the log, for the problems of settings that are invalid."""
-    variables = {variable.upper(): value for variable, value in os.environ.items()}
-    given = variables.get(f"{ENV_PREFIX}LOG_FORMAT")
-    if given is None:
-        with suppress(SettingsError):
-            given = read_toml().get("log_format")
+    given: dict[str, object] = {}
+    with suppress(SettingsError):
+        given |= {f"{ENV_PREFIX}{key}".upper(): value for key, value in read_toml().items()}
+    given |= {variable.upper(): value for variable, value in os.environ.items()}
     formats = get_args(Settings.model_fields["log_format"].annotation)
-    return next((each for each in formats if each == given), "auto")
+    return next((each for each in formats if each == given.get(f"{ENV_PREFIX}LOG_FORMAT")), "auto")
 
 
 def _unknown_variables() -> Iterator[str]:

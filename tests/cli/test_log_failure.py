@@ -49,8 +49,9 @@ def test_invalid_settings_are_one_event_in_a_log_of_json(
     [
         ({"Poolkeeper_Log_Format": "console"}, 'log_format = "json"'),
         ({}, 'log_format = "console"'),
+        ({}, 'LOG_FORMAT = "console"'),
     ],
-    ids=["variable", "file"],
+    ids=["variable", "file", "key in capitals"],
 )
 def test_they_are_sentences_in_a_log_for_people(environment: Mapping[str, str], file: str) -> None:
     Path("poolkeeper.toml").write_text(file)

@@ -59,4 +59,4 @@ def confirm(question: str) -> None:
         except typer.Abort:
             typer.echo(err=True)
     if not is_meant:
-        fail("Nothing was changed: this cannot be undone. To do it without a question, add --yes.")
+        fail("Nothing was changed. To go ahead without a question, add --yes.")
