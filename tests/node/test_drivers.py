@@ -116,6 +116,36 @@ async def test_prepared_statements_follow_their_clients_to_other_connections(
     await asyncio.gather(*map(work, range(8)))
 
 
+async def test_a_pause_mends_prepared_statements_whose_columns_a_migration_changed(
+    node: RunningNode, *, prepares: bool
+) -> None:
+    if not prepares:
+        pytest.skip("There are none.")
+    dsn = node.dsn("acme").replace("&connect_timeout=180", "")
+    connection = await asyncpg.connect(dsn, timeout=180)
+    await connection.execute("create table fruits (name text)")
+    assert await connection.fetch("select * from fruits") == []
+    await connection.execute("alter table fruits add weight int")
+    other = await asyncpg.connect(dsn, timeout=180)
+    for _ in range(2):
+        for each in (connection, other):
+            with pytest.raises(asyncpg.InvalidCachedStatementError):
+                await each.fetch("select * from fruits")
+    client = node.services[0].client
+
+    async def is_paused() -> bool:
+        tenants = (await client.get(f"/v1/nodes/{node.name}/tenants")).raise_for_status().json()
+        return [each["state"] for each in tenants["items"]] == ["paused"]
+
+    (await client.post("/v1/tenants/acme/pool/pause")).raise_for_status()
+    await eventually(is_paused)
+    (await client.post("/v1/tenants/acme/pool/resume")).raise_for_status()
+    assert await connection.fetch("select * from fruits") == []
+    assert await other.fetch("select * from fruits") == []
+    await connection.close(timeout=180)
+    await other.close(timeout=180)
+
+
 async def test_node_postgres_works(node: RunningNode, *, prepares: bool) -> None:
     program = shutil.which("node")
     if program is None or not (PROGRAMS / "node_modules" / "pg").is_dir():
