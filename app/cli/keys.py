@@ -94,10 +94,6 @@ def create(
 
     from app.api.auth.api_key import api_key_for, new_token
 
-    is_of_node = KeyScope.NODE in scope
-    if is_of_node is (node is None) or (is_of_node and (len(scope) > 1 or tenant)):
-        problem = "A key of a node has --scope node and --node NAME, and nothing else."
-        fail(problem, ExitStatus.USAGE)
     token, now = new_token(), datetime.now(UTC).replace(microsecond=0)
     with _key_file(file) as (path, known):
         if any(key.name == name for key in known):
@@ -197,5 +193,7 @@ def _write(path: Path, known: tuple[ApiKey, ...]) -> None:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
+    if not first["loc"]:  # about several options together
+        return "A key of a node has --scope node and --node NAME, and nothing else."
     option = _OPTIONS.get(str(first["loc"][0]), "Key name")
     return f"{option}: {validation_message(first)}"
