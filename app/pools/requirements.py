@@ -172,7 +172,8 @@ def judge(facts: AdminFacts, *, known: Collection[str] = ()) -> Iterator[Require
         name="other databases",
         is_met=not others,
         is_critical=not {"postgres", "template1"}.issuperset(open_databases),
-        detail=f"tenants can also connect to {others}"
+        detail=f"tenants can also connect to {others}; what only your provider can close belongs in"
+        " the setting open_databases of the server"
         if others
         else "tenants can connect to no other database"
         + (f" than {', '.join(sorted(known))} (open_databases)" if known else ""),

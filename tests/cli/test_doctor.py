@@ -168,8 +168,10 @@ async def test_the_sql_it_prints_is_enough(admin: Database, tmp_path: Path) -> N
 async def test_open_databases_that_the_operator_knows_are_not_missing(
     admin: Database, tmp_path: Path
 ) -> None:
-    given = settings(tmp_path, admin)
-    known = ["postgres", "template1"]
+    given, known = settings(tmp_path, admin), ["postgres", "template1"]
+    [open_] = [each for each in (await examine(given))["server main"] if "databases" in each.name]
+    assert not open_.is_met
+    assert "postgres, template1; what only your provider can close" in open_.detail
     main = given.servers["main"].model_copy(update={"open_databases": known})
     found = await examine(given.model_copy(update={"servers": {"main": main}}))
     [others] = [each for each in found["server main"] if each.name == "other databases"]
