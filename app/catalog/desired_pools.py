@@ -28,6 +28,16 @@ class DesiredPools(Store):
         statement = select(pools).order_by(pools.c.pool_id)
         return await self._database.load(statement, _desired_pool)
 
+    @property
+    def uncertain(self) -> tuple[str, ...]:
+        """Pools that a write may have changed whose response was lost."""
+        return self._rows.uncertain
+
+    async def read(self, pool_id: str) -> DesiredPool | None:
+        """A pool's desired state, which is not uncertain any more; None if there is none."""
+        row = await self._rows.read(pool_id)
+        return None if row is None else _desired_pool(row)
+
     async def save(
         self,
         pool_id: str,

@@ -22,6 +22,16 @@ class Tenants(Store):
         """Load all of them, by id."""
         return await self._database.load(select(tenants).order_by(tenants.c.id), _tenant)
 
+    @property
+    def uncertain(self) -> tuple[TenantId, ...]:
+        """Tenants that a write may have changed whose response was lost."""
+        return self._rows.uncertain
+
+    async def read(self, tenant: TenantId) -> Tenant | None:
+        """The tenant, which is not uncertain any more; None if there is none."""
+        row = await self._rows.read(tenant)
+        return None if row is None else _tenant(row)
+
     async def save(
         self, spec: TenantSpec, *, event: AuditEvent, expected_generation: int | None = None
     ) -> tuple[Tenant, bool]:
@@ -77,7 +87,7 @@ class Tenants(Store):
     ) -> Tenant:
         this = tenants.c.id == tenant
         change = update(tenants).where(this, when).values(**values, updated_at=func.now())
-        async with self._database.transaction() as connection:
+        async with self._rows.transaction(tenant) as connection:
             row = (await connection.execute(change.returning(tenants))).mappings().one_or_none()
             if row is not None:
                 await record(connection, event)

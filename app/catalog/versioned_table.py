@@ -6,6 +6,7 @@ One class writes all of them, so that If-Match, repetitions and races work the s
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import RowMapping, Table, and_, false, func, select, update
@@ -20,6 +21,8 @@ from app.domain.errors import CatalogUnavailable, ImmutableField, StaleVersion
 # The number of unconfirmed creations that are remembered for a table; clients soon repeat a
 # request.
 _MOST = 1000
+# Seconds within which clients repeat a request.
+_REPEATED_WITHIN = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,43 @@ class VersionedTable:
         self._table = table
         # Keys of rows whose creation may have been committed, although the response was lost.
         self._unconfirmed: dict[Any, None] = {}
+        # When the write of a row failed that may have been committed.
+        self._failed_at: dict[Any, float] = {}
+
+    @property
+    def uncertain(self) -> tuple[Any, ...]:
+        """Keys of rows that `read` may find changed, by a write whose response was lost.
+
+        Its caller has not repeated it: that succeeds while only the caller knows of the write.
+        """
+        since = monotonic() - _REPEATED_WITHIN
+        return tuple(key for key, failed_at in self._failed_at.items() if failed_at <= since)
+
+    async def read(self, key: object) -> RowMapping | None:
+        """The row of *key*, which is not uncertain any more; None if there is none.
+
+        A write that has not ended yet is waited for.
+
+        Raises:
+            CatalogUnavailable
+        """
+        [column] = self._table.primary_key
+        this_row = select(self._table).where(column == key).with_for_update()
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(this_row)).mappings().one_or_none()
+        self._failed_at.pop(key, None)
+        return row
+
+    @asynccontextmanager
+    async def transaction(self, key: object) -> AsyncIterator[AsyncConnection]:
+        """A transaction of the database that writes the row of *key*."""
+        try:
+            async with self._database.transaction() as connection:
+                yield connection
+        except CatalogUnavailable:
+            self._failed_at[key] = monotonic()
+            raise
+        self._failed_at.pop(key, None)
 
     async def write(
         self,
@@ -69,7 +109,7 @@ class VersionedTable:
         [key] = (fixed[column.name] for column in self._table.primary_key)
         async with (
             self._creation(key, expected_generation) as expected,
-            self._database.transaction() as connection,
+            self.transaction(key) as connection,
         ):
             written = await _write(connection, self._table, fixed, values, expected)
             if written.changed and event is not None:

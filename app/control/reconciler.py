@@ -1,8 +1,8 @@
 """Reconciler: compares desired with actual state, and finishes interrupted changes.
 
 After a restart or an outage it opens the pools with a min_size, applies changes of size, finishes
-deletions and rotations, and stores what could not be stored. It also stores when credentials were
-used, and renews verifiers of an earlier version.
+deletions and rotations, stores what could not be stored, and reads what may have been stored. It
+also stores when credentials were used, and renews verifiers of an earlier version.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,10 @@ import structlog
 from app.catalog.catalog import Catalog
 from app.control.audit_events import AuditOutbox
 from app.control.pools.convergence import PoolConvergence
+from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.unsaved_changes import UnsavedChanges
 from app.control.tenants.application_credentials import ApplicationCredentials
+from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.verifier_renewal import VerifierRenewal
@@ -47,12 +49,16 @@ class Reconciler:
         rotation: PasswordRotation,
         verifiers: VerifierRenewal,
         *,
+        declarations: TenantDeclarations,
+        desired: DesiredPoolState,
         unsaved: UnsavedChanges,
         credentials: ApplicationCredentials,
         outbox: AuditOutbox,
         catalog: Catalog,
     ) -> None:
         self._manager = manager
+        self._declarations = declarations
+        self._desired = desired
         self._convergence = convergence
         self._deletions = deletions
         self._rotation = rotation
@@ -71,6 +77,8 @@ class Reconciler:
             saved = await self._unsaved.save()
             await self._credentials.save_uses()
             await self._outbox.flush()
+            await self._declarations.read_uncertain()
+            await self._desired.read_uncertain()
             is_reached = True
         except CatalogUnavailable as error:
             _log.warning("catalog unavailable", reason=error.detail)

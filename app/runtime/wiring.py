@@ -147,6 +147,8 @@ class Service:
             self.deletions,
             self.rotation,
             VerifierRenewal(manager, role_passwords, locks, outbox),
+            declarations=self.declarations,
+            desired=desired,
             unsaved=unsaved,
             credentials=credentials,
             outbox=outbox,

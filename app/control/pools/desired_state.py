@@ -67,6 +67,18 @@ class DesiredPoolState:
         for desired in await self._catalog.pools.load():
             self._manager.set_desired(desired)
 
+    async def read_uncertain(self) -> None:
+        """Take over changes whose response was lost; nobody may be changing the pool now.
+
+        Raises:
+            CatalogUnavailable
+        """
+        for pool_id in self._catalog.pools.uncertain:
+            async with self._locks.hold_if_free(pool_id) as is_free:
+                found = await self._catalog.pools.read(pool_id) if is_free else None
+                if found is not None and pool_id not in self._unsaved:
+                    self._manager.set_desired(found)
+
     def generation(self, state: TenantState) -> int | None:
         """The version of the tenant's pool; 0 for an open, unchanged pool; None without a pool."""
         pool_id = state.tenant.spec.pool_id

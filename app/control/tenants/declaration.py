@@ -57,6 +57,18 @@ class TenantDeclarations:
         lock = partial(self._locks.hold, spec.id)
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
+    async def read_uncertain(self) -> None:
+        """Take over changes whose response was lost; nobody may be changing the tenant now.
+
+        Raises:
+            CatalogUnavailable
+        """
+        for tenant in self._catalog.tenants.uncertain:
+            async with self._locks.hold_if_free(tenant) as is_free:
+                found = await self._catalog.tenants.read(tenant) if is_free else None
+                if found is not None:
+                    self._manager.put_tenant(found)
+
     def _before(self, spec: TenantSpec) -> Tenant | None:
         state = self._manager.tenant_states.get(spec.id)
         return state.tenant if state else None

@@ -23,6 +23,7 @@ from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 
 _DISABLE_LOGIN_DEADLINE = 10.0
+_EVICT_DEADLINE = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,13 @@ class TenantDeletions:
             if not is_free:
                 return False
             state = self._manager.tenant_states.get(tenant_id)
-            return state is None or await self._finish(state, actor, fail_soon=True)
+            if state is None:
+                return True
+            # If the first step's response was lost, the deletion went no further.
+            pool, eviction = self._own_pool(state.tenant.spec), None
+            if pool is not None:
+                eviction = await self._manager.evict(pool, EvictionReason.DELETED, _EVICT_DEADLINE)
+            return await self._finish(state, actor, eviction, fail_soon=True)
 
     async def _finish(
         self,
