@@ -25,6 +25,7 @@ from asyncpg.protocol import Protocol
 from app.wire.connection import Interceptor, WireConnection
 from app.wire.errors import (
     ConnectTimeout,
+    LocalFailure,
     LoginTimeout,
     ServerIsStandby,
     ServerRejected,
@@ -184,7 +185,9 @@ async def _addresses(login: Login, timeout: float) -> list[Address]:
     except TimeoutError as error:
         raise LoginTimeout(f"The host name was not resolved within {timeout:.3g} s.") from error
     except (OSError, MemoryError) as error:
-        raise local_failure(error) or error from error
+        # Of a lookup, the C library may report any error number.
+        unresolved = LocalFailure("The host name cannot be resolved.")
+        raise local_failure(error) or unresolved from error
 
 
 def _timeout_error(

@@ -1,6 +1,7 @@
 """The server's name cannot be resolved for a while: open connections work."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -69,13 +70,21 @@ async def named(
         yield manager
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        socket.gaierror(socket.EAI_AGAIN, "Temporary failure"),
+        # With Python 3.13, if this process has used up its descriptors.
+        OSError(errno.EBUSY, "Device or resource busy"),
+    ],
+)
 async def test_open_connections_serve_and_opening_one_fails_with_the_reason(
-    named: TenantPoolManager, names: NameServer, database: Database
+    named: TenantPoolManager, names: NameServer, database: Database, error: OSError
 ) -> None:
     server = named.servers["local"]
     async with load_on(named, "working", clients=1) as load:
         before = await pids(database)
-        with names.failing(socket.gaierror(socket.EAI_AGAIN, "Temporary failure")):
+        with names.failing(error):
             with pytest.raises(ConnectFailed, match="host name cannot be resolved"):
                 await use(named, "new")
             await eventually(lambda: "cannot be resolved" in (server.last_error or ""))

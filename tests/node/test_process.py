@@ -139,11 +139,16 @@ async def test_after_it_was_killed_it_starts_with_every_entry_closed(site: Site)
         await eventually(lambda: not is_alive(pid_of(engine)))
         with pytest.raises(NodeError):
             await agent.look()
+        await eventually(lambda: _has_ended(engine))
 
         await agent.start()
         assert agent._entries["acme"].state == "closing"
         async with busy(site, ["acme"], clients=1) as load:
             await eventually(lambda: _looked(agent, load.served))
+
+
+async def _has_ended(engine: PgBouncer) -> bool:
+    return not await engine.is_running()
 
 
 async def _looked(agent: Agent, served: dict[str, int]) -> bool:
