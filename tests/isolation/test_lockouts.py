@@ -86,6 +86,9 @@ async def test_what_a_tenant_sets_for_its_database_and_locks_nobody_out_stays(
         await connection.execute("ALTER DATABASE tenant_acme SET search_path = app, public")
         await connection.execute("ALTER DATABASE tenant_acme SET work_mem = '32MB'")
         await connection.execute("ALTER DATABASE tenant_acme SET row_security = off")
+        await connection.execute(
+            "ALTER DATABASE tenant_acme SET idle_in_transaction_session_timeout = 1"
+        )
     await repaired(control, how)
     async with database.connected() as admin:
         settings = await admin.fetchval(

@@ -17,8 +17,13 @@ from app.pools.isolation.strategy import FIXED_SETTINGS
 from app.pools.server import Server
 
 # What is set for the database and could keep its role from logging in, or end each of its
-# statements. On nodes nothing overrides it.
-_LOCKING_SETTINGS = (*FIXED_SETTINGS, "statement_timeout", "transaction_timeout")
+# statements or transactions. On nodes nothing overrides it.
+_LOCKING_SETTINGS = (
+    *FIXED_SETTINGS,
+    "idle_in_transaction_session_timeout",
+    "statement_timeout",
+    "transaction_timeout",
+)
 
 
 class PerDatabaseIsolation(DedicatedRoleIsolation):
