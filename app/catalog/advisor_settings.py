@@ -26,6 +26,16 @@ class StoredAdvisorSettings(Store):
         rows = await self._database.fetch(select(advisor))
         return _settings(rows[0]) if rows else None
 
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether a write may have changed them whose response was lost."""
+        return bool(self._rows.uncertain)
+
+    async def read(self) -> AdvisorSettings | None:
+        """The settings, which are not uncertain any more; None before the first change."""
+        row = await self._rows.read(_ID)
+        return None if row is None else _settings(row)
+
     async def save(
         self,
         settings: AdvisorSettings,

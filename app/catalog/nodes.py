@@ -25,6 +25,16 @@ class Nodes(Store):
         """Load all of them, by name."""
         return await self._database.load(select(nodes).order_by(nodes.c.name), _node)
 
+    @property
+    def uncertain(self) -> tuple[str, ...]:
+        """Nodes that a write may have changed whose response was lost."""
+        return self._rows.uncertain
+
+    async def read(self, name: str) -> DeclaredNode | None:
+        """The node, which is not uncertain any more; None if there is none."""
+        row = await self._rows.read(name)
+        return None if row is None else _node(row)
+
     async def save(
         self,
         spec: NodeSpec,

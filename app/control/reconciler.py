@@ -5,6 +5,7 @@ deletions and rotations, stores what could not be stored, and reads what may hav
 also stores when credentials were used, and renews verifiers of an earlier version.
 """
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -12,10 +13,8 @@ import structlog
 from app.catalog.catalog import Catalog
 from app.control.audit_events import AuditOutbox
 from app.control.pools.convergence import PoolConvergence
-from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.unsaved_changes import UnsavedChanges
 from app.control.tenants.application_credentials import ApplicationCredentials
-from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.verifier_renewal import VerifierRenewal
@@ -49,16 +48,15 @@ class Reconciler:
         rotation: PasswordRotation,
         verifiers: VerifierRenewal,
         *,
-        declarations: TenantDeclarations,
-        desired: DesiredPoolState,
+        readers: Sequence[Callable[[], Awaitable[None]]],
         unsaved: UnsavedChanges,
         credentials: ApplicationCredentials,
         outbox: AuditOutbox,
         catalog: Catalog,
     ) -> None:
+        """*readers* take over what the catalog may have stored although its response was lost."""
         self._manager = manager
-        self._declarations = declarations
-        self._desired = desired
+        self._readers = readers
         self._convergence = convergence
         self._deletions = deletions
         self._rotation = rotation
@@ -77,8 +75,8 @@ class Reconciler:
             saved = await self._unsaved.save()
             await self._credentials.save_uses()
             await self._outbox.flush()
-            await self._declarations.read_uncertain()
-            await self._desired.read_uncertain()
+            for read_uncertain in self._readers:
+                await read_uncertain()
             is_reached = True
         except CatalogUnavailable as error:
             _log.warning("catalog unavailable", reason=error.detail)

@@ -61,6 +61,21 @@ async def test_a_change_that_was_stored_is_shown_and_the_next_one_can_follow(
     assert (await api.client.put(url, json=later, headers=change)).status_code == 200
 
 
+async def test_so_are_a_node_and_the_settings_of_the_advisor(
+    api: Api, fault_proxy: FaultProxy
+) -> None:
+    for url, before, stored, later in (
+        ("/v1/nodes/edge", {}, {"labels": {"zone": "a"}}, {"labels": {"zone": "b"}}),
+        ("/v1/advisor", {"mode": "off"}, {"mode": "recommend"}, {"mode": "off"}),
+    ):
+        (await api.client.put(url, json=before)).raise_for_status()
+        await losing_the_response(api, fault_proxy, "PUT", url, json=stored)
+        shown = await api.client.get(url)
+        assert stored.items() <= shown.json().items()
+        change = {"If-Match": shown.headers["etag"]}
+        assert (await api.client.put(url, json=later, headers=change)).status_code == 200
+
+
 async def test_a_tenant_that_was_created_is_there(api: Api, fault_proxy: FaultProxy) -> None:
     await losing_the_response(api, fault_proxy, "PUT", "/v1/tenants/acme", json=SPEC)
     ok(await api.client.get("/v1/tenants/acme"))

@@ -150,13 +150,11 @@ class AdvisorLoop:
             return PlanFor.of(event, plan_record("advisor", event))
 
         async def execute(plan: PlanFor[AuditEvent]) -> AdvisorSettings:
-            self._settings = await self._catalog.advisor.save(
+            saved = await self._catalog.advisor.save(
                 settings, event=plan.subject, expected_generation=expected_generation
             )
-            self._advisors.clear()
-            self._refused.clear()
-            self._due = 0.0
-            return self._settings
+            self._follow(saved)
+            return saved
 
         return Operation(
             plan=plan,
@@ -164,6 +162,24 @@ class AdvisorLoop:
             lock=lambda: self._locks.hold(_SETTINGS),
             needs_catalog=True,
         )
+
+    async def read_uncertain(self) -> None:
+        """Take over settings whose response was lost; nobody may be changing them now.
+
+        Raises:
+            CatalogUnavailable
+        """
+        async with self._locks.hold_if_free(_SETTINGS) as is_free:
+            if is_free and self._catalog.advisor.is_uncertain:
+                found = await self._catalog.advisor.read()
+                if found is not None:
+                    self._follow(found)
+
+    def _follow(self, settings: AdvisorSettings) -> None:
+        self._settings = settings
+        self._advisors.clear()
+        self._refused.clear()
+        self._due = 0.0
 
     def mode_of(self, pool_id: str) -> AdvisorMode:
         """The mode of a pool's tenant if it has only one, else the service's."""

@@ -142,7 +142,7 @@ class NodeDeclarations:
         expected_generation: int | None,
     ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
         async def execute(plan: PlanFor[NodeChange]) -> tuple[TrackedNode, bool]:
-            change, before = plan.subject, self._before(name)
+            change = plan.subject
             declared, created = await self._catalog.nodes.save(
                 change.spec,
                 paused=change.paused,
@@ -150,13 +150,29 @@ class NodeDeclarations:
                 event=change.event,
                 expected_generation=expected_generation,
             )
-            node = self._fleet.put(declared)
-            self._update_limits(before.spec if before else None, declared.spec)
-            await self._feed.refresh()
-            return node, created
+            return await self._put(declared), created
 
         lock = partial(self._locks.hold, _target(name))
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
+
+    async def read_uncertain(self) -> None:
+        """Take over changes whose response was lost; nobody may be changing the node now.
+
+        Raises:
+            CatalogUnavailable
+        """
+        for name in self._catalog.nodes.uncertain:
+            async with self._locks.hold_if_free(_target(name)) as is_free:
+                found = await self._catalog.nodes.read(name) if is_free else None
+                if found is not None:
+                    await self._put(found)
+
+    async def _put(self, declared: DeclaredNode) -> TrackedNode:
+        before = self._before(declared.spec.name)
+        node = self._fleet.put(declared)
+        self._update_limits(before.spec if before else None, declared.spec)
+        await self._feed.refresh()
+        return node
 
     async def close(self, deadline: float) -> None:
         """Wait up to *deadline* seconds for background work. Safe to call twice."""
