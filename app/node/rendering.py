@@ -220,8 +220,8 @@ def _ini(
         ]
     if version >= _EXTRA_PARAMETERS_SINCE:
         tracked = ["IntervalStyle"]
-        # Otherwise that of a connection string would be ignored; so it is refused. CVE-2025-12819
-        # also needs an `auth_user`.
+        # Otherwise that of a connection string would be ignored; so it is refused. A PgBouncer that
+        # runs keeps what it started with. CVE-2025-12819 also needs an `auth_user`.
         if all(server.reports_search_path for server in configuration.servers.values()):
             tracked.append("search_path")
         lines.append(f"track_extra_parameters = {','.join(tracked)}")

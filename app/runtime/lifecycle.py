@@ -168,6 +168,8 @@ async def _active_instance(
         )
         if not takeover.trust_left:
             await _finished(started, _FIRST_CONTACT_DEADLINE)
+            # A PgBouncer that starts now does not take over later what only its start reads.
+            await service.node_feed.refresh()
         otlp = configuration.otlp_exporter(settings)
         if otlp is not None:
             stack.callback(otlp.close)

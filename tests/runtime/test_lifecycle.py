@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
+import asyncpg
 import pytest
 
+from app.pools.server_limits import ServerLimits
 from app.runtime import handover, lifecycle
 from app.runtime.wiring import Service
 from app.settings import Settings
@@ -77,3 +80,28 @@ async def test_an_instance_ends_although_its_standby_loses_the_cancellation(
     assert not standby.done()
     goes_on.set()
     await standby
+
+
+async def test_nodes_are_first_told_what_the_servers_have_said(
+    api_with: ApiWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PgBouncer would not take over later which settings follow their clients."""
+    read, told = ServerLimits.read, []
+
+    async def older(connection: asyncpg.Connection) -> ServerLimits:
+        return replace(await read(connection), reports_search_path=False)
+
+    @asynccontextmanager
+    async def before_requests(_: Settings, service: Service) -> AsyncIterator[None]:
+        configuration = service.node_feed.latest(service.fleet.nodes["edge"])
+        assert configuration is not None
+        told.append(configuration.servers["local"].reports_search_path)
+        yield
+
+    monkeypatch.setattr(ServerLimits, "read", older)
+    async with api_with() as api:
+        await api.tenant("acme")
+        ok(await api.client.put("/v1/nodes/edge", json={}), 201)
+    monkeypatch.setattr(lifecycle, "local_node", before_requests)
+    async with api_with(node="auto"):
+        assert told == [False]
