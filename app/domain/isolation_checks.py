@@ -152,12 +152,12 @@ def find_violations(
     facts = inspection.roles.get(role)
     if facts is None:
         found = [_critical(AuditCheck.ROLE, f"Role {role} does not exist. Provision the tenant.")]
+    elif uid is not None and facts.tenant_uid not in (None, uid):
+        found = [_of_another_tenant(role)]
     else:
         found = list(_of_role(role, facts))
         if strategy is PoolStrategy.SHARED and facts.shared_in not in (None, home):
             found.append(_taken_over(role, facts, home))
-        elif uid is not None and facts.tenant_uid not in (None, uid):
-            found.append(_of_another_tenant(role))
         else:
             found += _of_password(role, facts, password_versions)
             found += _of_databases(role, facts, home)
@@ -251,6 +251,7 @@ def _taken_over(role: str, facts: RoleFacts, home: str) -> Finding:
 
 
 def _of_another_tenant(role: str) -> Finding:
+    """Nothing else: what its own tenant needs must not be undone."""
     return _critical(
         AuditCheck.ROLE,
         f"Role {role} was provisioned for another tenant of the same id: the catalog was restored "

@@ -1,5 +1,7 @@
 """A restored catalog has tenants whose roles were provisioned again since, for other tenants."""
 
+from uuid import uuid4
+
 import pytest
 
 from app.domain.isolation_checks import AuditCheck, Severity
@@ -28,3 +30,20 @@ async def test_a_tenant_that_was_replaced_since_the_backup_is_found(
     assert await audited(control) == {"acme": {AuditCheck.ROLE: Severity.CRITICAL}}
     await control.provisioning.provision(control.state("acme"), PERSON, adopt=True)
     assert (await audited(control))["acme"] == {}
+
+
+async def test_a_role_that_another_installation_took_over_is_left_to_it(
+    control: Control, database: Database
+) -> None:
+    """What its own audit sets must not be undone by ours."""
+    await control.tenant("acme", PoolStrategy.PER_TENANT)
+    async with database.connected() as admin:
+        await admin.execute(f"COMMENT ON ROLE tenant_acme IS 'poolkeeper tenant {uuid4()}'")
+        await admin.execute("ALTER ROLE tenant_acme CONNECTION LIMIT 77")
+        await admin.execute("ALTER ROLE tenant_acme SET work_mem = '64MB'")
+        assert await audited(control) == {"acme": {AuditCheck.ROLE: Severity.CRITICAL}}
+        [role] = await admin.fetch(
+            "SELECT rolconnlimit, rolconfig FROM pg_roles WHERE rolname = 'tenant_acme'"
+        )
+    assert role["rolconnlimit"] == 77
+    assert "work_mem=64MB" in role["rolconfig"]
