@@ -7,13 +7,13 @@ from math import isfinite
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Update, select, tuple_, update
+from sqlalchemy import RowMapping, Update, exists, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.audit_log import record
 from app.catalog.database import Store
-from app.catalog.tables import recommendations
+from app.catalog.tables import recommendations, tenants
 from app.domain.advisor import (
     Confidence,
     Effect,
@@ -117,11 +117,18 @@ class Recommendations(Store):
                 await record(connection, event)
 
     async def dismissed(self, now: datetime) -> tuple[Recommendation, ...]:
-        """Load dismissed ones that would not have expired by *now*, oldest first."""
+        """Load dismissed ones that would not have expired by *now*, oldest first.
+
+        Those about a tenant that was deleted since are left out: a later one may have its id.
+        """
         column = recommendations.c
+        lives = exists().where(
+            tenants.c.id == column.tenant, tenants.c.created_at <= column.closed_at
+        )
         statement = (
             select(recommendations)
             .where(
+                or_(column.tenant.is_(None), lives),
                 column.status == RecommendationStatus.DISMISSED,
                 column.created_at > now - MAX_LIFETIME,
                 column.expires_at > now,

@@ -479,9 +479,11 @@ async def test_what_was_advised_about_a_tenant_does_not_concern_a_later_one_of_i
         await control.deletions.delete(control.state(name), PERSON, deadline=0.0)
         await control.declarations.put(spec_of(name), PERSON)
         await control.provisioning.provision(control.state(name), PERSON, adopt=True)
-    assert control.advisor_loop.open_recommendations == {}
-    size = dismissed.max_size
-    assert control.advisor_loop._store.find_dismissed("globex", dismissed.advice, size) is None
+    store, size = control.advisor_loop._store, dismissed.max_size
+    for _ in range(2):
+        assert store.open == {}
+        assert store.find_dismissed("globex", dismissed.advice, size) is None
+        await store.load()
 
 
 async def test_what_a_person_sized_is_left_alone_for_a_while(control: Control) -> None:
