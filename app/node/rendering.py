@@ -45,6 +45,8 @@ _EVERYWHERE = ("0.0.0.0/0", "::/0")
 # may refuse it (`reset_settings`): PgBouncer logs that, and goes on.
 _CONNECT_QUERY = f"SET client_connection_check_interval = {CHECK_INTERVAL_MS}"
 
+# PgBouncer reads this setting only when it starts.
+_TRACKS, _SEARCH_PATH = "track_extra_parameters = IntervalStyle", ",search_path"
 _SETTINGS = """\
 pool_mode = transaction
 auth_type = hba
@@ -145,8 +147,9 @@ class RenderedFiles:
 
     @property
     def digests(self) -> tuple[bytes, ...]:
-        """Digests that differ if the texts differ."""
-        texts = (self.ini, self.users, self.hba)
+        """Digests that differ if a running PgBouncer would read different texts."""
+        read_at_start = f"\n{_TRACKS}{_SEARCH_PATH}\n"
+        texts = (self.ini.replace(read_at_start, f"\n{_TRACKS}\n"), self.users, self.hba)
         return tuple(hashlib.sha256(text.encode()).digest() for text in texts)
 
 
@@ -219,12 +222,10 @@ def _ini(
             f"client_tls_key_file = {_setting(str(settings.key))}",
         ]
     if version >= _EXTRA_PARAMETERS_SINCE:
-        tracked = ["IntervalStyle"]
         # Otherwise that of a connection string would be ignored; so it is refused. A PgBouncer that
         # runs keeps what it started with. CVE-2025-12819 also needs an `auth_user`.
-        if all(server.reports_search_path for server in configuration.servers.values()):
-            tracked.append("search_path")
-        lines.append(f"track_extra_parameters = {','.join(tracked)}")
+        is_reported = all(server.reports_search_path for server in configuration.servers.values())
+        lines.append(_TRACKS + _SEARCH_PATH * is_reported)
     if version >= _PREPARED_STATEMENTS_SINCE:
         lines.append("max_prepared_statements = 200")
     if version >= _TENANT_CLIENTS_SINCE:

@@ -142,6 +142,17 @@ def test_prepared_statements_are_on_where_there_are_any() -> None:
     assert "max_prepared_statements" in rendered(configuration(), version=(1, 21)).ini
 
 
+def test_what_only_a_start_of_pgbouncer_reads_is_no_reason_to_let_it_read_its_files() -> None:
+    node = configuration(entry("acme"))
+    servers = {SERVER: replace(node.servers[SERVER], reports_search_path=False)}
+    later = rendered(node, version=(1, 20))
+    earlier = rendered(replace(node, servers=servers), version=(1, 20))
+    assert later.ini != earlier.ini
+    assert later.digests == earlier.digests
+    other = rendered(configuration(entry("bravo")), version=(1, 20))
+    assert other.digests != later.digests
+
+
 @pytest.mark.parametrize(
     ("knobs", "most"),
     [
