@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from types import ModuleType
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
+from app.domain.errors import CatalogUnavailable
 from app.domain.history import Resolution
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.app import Api, ok
@@ -91,21 +93,34 @@ async def test_no_age_is_negative_in_any_answer(
         assert [age for age in found if age[1] < 0] == []
 
 
+@pytest.mark.parametrize(
+    ("minutes", "failing"), [((0, 1, 2, 0, 1, 2, 3), ()), ((0, 1, 2, 0, 2, 1, 2, 3), (3, 4))]
+)
 async def test_what_is_used_after_the_clock_was_set_back_is_not_lost(
-    api: Api, jump: Callable[[timedelta], None]
+    api: Api,
+    jump: Callable[[timedelta], None],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    minutes: tuple[int, ...],
+    failing: tuple[int, ...],
 ) -> None:
+    """Not even if the catalog could not sum it up before the clock was set back again."""
     own, service = await api.tenant("own"), api.service
     start = datetime.now(UTC)
-    for minute in (0, 1, 2, 0, 1, 2, 3):
+    for poll, minute in enumerate(minutes):
         jump(timedelta(minutes=minute))
         assert await api.value(own, "SELECT 42") == 42
         await service.poller.run_once()
-        await service.retention.run_once()
-    minutes = await service.catalog.samples.query_history(
+        with monkeypatch.context() as patch:
+            if poll in failing:
+                away = AsyncMock(side_effect=CatalogUnavailable("away"))
+                patch.setattr(service.catalog.samples, "downsample", away)
+            await service.retention.run_once()
+    found = await service.catalog.samples.query_history(
         "own", start=start - timedelta(hours=1), end=start + timedelta(minutes=10), step=60
     )
-    assert minutes.resolution is Resolution.MINUTE
-    assert sum(point.acquired for point in minutes.points) == 7
+    assert found.resolution is Resolution.MINUTE
+    assert sum(point.acquired for point in found.points) == len(minutes)
 
 
 def opened_and_closed(manager: TenantPoolManager) -> list[tuple[str, int, int]]:

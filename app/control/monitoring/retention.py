@@ -54,7 +54,11 @@ class SampleRetention:
         if until is None or since is None:
             return None
         if since is not self._seen_since:
-            self._seen_since, self._again_from = since, dict.fromkeys(Resolution, since)
+            self._seen_since = since
+            # Or from an earlier time on, if the catalog was away since then.
+            self._again_from = {
+                each: min(since, self._again_from.get(each, since)) for each in Resolution
+            }
         try:
             minutes = await self._downsample(Resolution.MINUTE, until)
             hours = await self._downsample(Resolution.HOUR, Resolution.HOUR.floor(minutes))
