@@ -62,7 +62,7 @@ class Nodes(Store):
 
     async def delete(self, name: str, *, event: AuditEvent) -> None:
         """Delete it with its liabilities; the second time, nothing changes."""
-        async with self._database.transaction() as connection:
+        async with self._rows.transaction(name) as connection:
             gone = await connection.execute(delete(nodes).where(nodes.c.name == name))
             owed = node_liabilities
             await connection.execute(delete(owed).where(owed.c.node == name))

@@ -76,6 +76,13 @@ async def test_so_are_a_node_and_the_settings_of_the_advisor(
         assert (await api.client.put(url, json=later, headers=change)).status_code == 200
 
 
+async def test_a_node_that_was_deleted_is_gone(api: Api, fault_proxy: FaultProxy) -> None:
+    for name in ("edge", "other"):
+        ok(await api.client.put(f"/v1/nodes/{name}", json={}), 201)
+    await losing_the_response(api, fault_proxy, "DELETE", "/v1/nodes/edge")
+    assert [each["name"] for each in ok(await api.client.get("/v1/nodes"))["items"]] == ["other"]
+
+
 async def test_a_tenant_that_was_created_is_there(api: Api, fault_proxy: FaultProxy) -> None:
     await losing_the_response(api, fault_proxy, "PUT", "/v1/tenants/acme", json=SPEC)
     ok(await api.client.get("/v1/tenants/acme"))

@@ -1,6 +1,7 @@
 """Declarations of nodes: created, changed, paused, drained and deleted in the catalog."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -15,7 +16,7 @@ from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.control.pools.role_limits import RoleLimits
 from app.control.time_slices import in_slices
 from app.domain.audit import Actor, AuditEvent
-from app.domain.errors import ServerNotFound, StaleVersion
+from app.domain.errors import NodeInUse, ServerNotFound, StaleVersion
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.plan import PlanAction, plan_record, plan_step
 from app.domain.tenant import TenantSpec
@@ -163,9 +164,18 @@ class NodeDeclarations:
         """
         for name in self._catalog.nodes.uncertain:
             async with self._locks.hold_if_free(_target(name)) as is_free:
-                found = await self._catalog.nodes.read(name) if is_free else None
+                if not is_free:
+                    continue
+                found = await self._catalog.nodes.read(name)
                 if found is not None:
                     await self._put(found)
+                elif name in self._fleet.nodes:
+                    # If it is in use again, it stays until somebody deletes it again.
+                    gone = self._fleet.nodes[name]
+                    with suppress(NodeInUse):
+                        async with self._fleet.removal(gone):
+                            pass
+                        self._update_limits(gone.declared.spec, None)
 
     async def _put(self, declared: DeclaredNode) -> TrackedNode:
         before = self._before(declared.spec.name)
