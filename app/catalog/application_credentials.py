@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import RowMapping, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, RowMapping, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.audit_log import record
@@ -78,11 +78,21 @@ class StoredApplicationCredentials(Store):
 
     async def delete(self, credential: ApplicationCredential, *, event: AuditEvent) -> None:
         """Delete it; the second time, nothing changes."""
-        this = (_COLUMNS.tenant == credential.tenant, _COLUMNS.name == credential.name)
+        statement = delete(application_credentials).where(*_is(credential))
         async with self._database.transaction() as connection:
-            gone = await connection.execute(delete(application_credentials).where(*this))
+            gone = await connection.execute(statement)
             if gone.rowcount:
                 await record(connection, event)
+
+    async def has(self, credential: ApplicationCredential) -> bool:
+        """Whether it is stored; a deletion that has not ended yet is waited for."""
+        this_row = select(_COLUMNS.name).where(*_is(credential)).with_for_update()
+        async with self._database.transaction() as connection:
+            return (await connection.execute(this_row)).one_or_none() is not None
+
+
+def _is(credential: ApplicationCredential) -> tuple[ColumnElement[bool], ...]:
+    return (_COLUMNS.tenant == credential.tenant, _COLUMNS.name == credential.name)
 
 
 def _credential(row: RowMapping) -> ApplicationCredential:

@@ -22,7 +22,7 @@ from app.domain.errors import CatalogUnavailable, ImmutableField, StaleVersion
 # request.
 _MOST = 1000
 # Seconds within which clients repeat a request.
-_REPEATED_WITHIN = 30.0
+REPEATED_WITHIN = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class VersionedTable:
 
         Its caller has not repeated it: that succeeds while only the caller knows of the write.
         """
-        since = monotonic() - _REPEATED_WITHIN
+        since = monotonic() - REPEATED_WITHIN
         return tuple(key for key, failed_at in self._failed_at.items() if failed_at <= since)
 
     async def read(self, key: object) -> RowMapping | None:

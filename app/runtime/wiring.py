@@ -151,6 +151,7 @@ class Service:
                 self.declarations.read_uncertain,
                 desired.read_uncertain,
                 self.node_declarations.read_uncertain,
+                credentials.read_uncertain,
                 self.advisor_loop.read_uncertain,
             ),
             unsaved=unsaved,

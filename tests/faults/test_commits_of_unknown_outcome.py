@@ -26,7 +26,7 @@ async def api(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Api]:
     """The application, whose catalog is behind a proxy; its clients repeat nothing."""
-    monkeypatch.setattr(versioned_table, "_REPEATED_WITHIN", 0.0)
+    monkeypatch.setattr(versioned_table, "REPEATED_WITHIN", 0.0)
     async with serving(database, replace(catalog_database, port=fault_proxy.port), tmp_path) as api:
         yield api
 
@@ -81,6 +81,15 @@ async def test_a_node_that_was_deleted_is_gone(api: Api, fault_proxy: FaultProxy
         ok(await api.client.put(f"/v1/nodes/{name}", json={}), 201)
     await losing_the_response(api, fault_proxy, "DELETE", "/v1/nodes/edge")
     assert [each["name"] for each in ok(await api.client.get("/v1/nodes"))["items"]] == ["other"]
+
+
+async def test_a_credential_that_was_revoked_is_refused(api: Api, fault_proxy: FaultProxy) -> None:
+    url = await api.tenant("acme") + "/credentials"
+    for name in ("jobs", "web"):
+        ok(await api.client.post(url, json={"name": name}), 201)
+    await losing_the_response(api, fault_proxy, "DELETE", f"{url}/web")
+    assert api.service.credentials.find("acme.web") is None
+    assert [each["name"] for each in ok(await api.client.get(url))["items"]] == ["jobs"]
 
 
 async def test_a_tenant_that_was_created_is_there(api: Api, fault_proxy: FaultProxy) -> None:
