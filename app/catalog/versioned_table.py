@@ -72,11 +72,14 @@ class VersionedTable:
     @asynccontextmanager
     async def transaction(self, key: object) -> AsyncIterator[AsyncConnection]:
         """A transaction of the database that writes the row of *key*."""
+        is_committing = False
         try:
             async with self._database.transaction() as connection:
                 yield connection
+                is_committing = True
         except CatalogUnavailable:
-            self._failed_at[key] = monotonic()
+            if is_committing:
+                self._failed_at[key] = monotonic()
             raise
         self._failed_at.pop(key, None)
 

@@ -103,3 +103,14 @@ async def test_a_deletion_that_was_begun_is_finished(api: Api, fault_proxy: Faul
     await losing_the_response(api, fault_proxy, "DELETE", url)
     problem(await api.client.get(url), 404, "tenant-not-found")
     assert api.service.manager.find("acme") is None
+
+
+async def test_what_failed_before_its_commit_was_not_stored_and_is_not_read(
+    api: Api, fault_proxy: FaultProxy
+) -> None:
+    """A long outage would otherwise leave a read for each thing that somebody tried to create."""
+    fault_proxy.ends_after = b"INSERT 0"
+    url = "/v1/tenants/acme"
+    problem(await api.client.put(url, json=SPEC), 503, "catalog-unavailable")
+    fault_proxy.ends_after = b""
+    assert api.service.catalog.tenants.uncertain == ()
