@@ -7,8 +7,9 @@ from sqlalchemy import ColumnElement, RowMapping, bindparam, delete, func, selec
 from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.audit_log import record
-from app.catalog.database import Store
+from app.catalog.database import Database, Store
 from app.catalog.tables import application_credentials
+from app.catalog.uncertain_writes import UncertainWrites
 from app.domain.application_credential import ApplicationCredential
 from app.domain.audit import AuditEvent
 from app.domain.tenant import TenantId
@@ -17,6 +18,10 @@ _COLUMNS = application_credentials.c
 
 
 class StoredApplicationCredentials(Store):
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._revocations: UncertainWrites[ApplicationCredential] = UncertainWrites(database)
+
     async def load(self) -> tuple[ApplicationCredential, ...]:
         """Load all of them, by tenant and name."""
         statement = select(application_credentials).order_by(_COLUMNS.tenant, _COLUMNS.name)
@@ -78,16 +83,20 @@ class StoredApplicationCredentials(Store):
 
     async def delete(self, credential: ApplicationCredential, *, event: AuditEvent) -> None:
         """Delete it; the second time, nothing changes."""
-        statement = delete(application_credentials).where(*_is(credential))
-        async with self._database.transaction() as connection:
-            gone = await connection.execute(statement)
+        async with self._revocations.writing(credential) as connection:
+            gone = await connection.execute(delete(application_credentials).where(*_is(credential)))
             if gone.rowcount:
                 await record(connection, event)
 
+    @property
+    def uncertain(self) -> tuple[ApplicationCredential, ...]:
+        """Credentials that may be deleted although the response was lost."""
+        return self._revocations.keys
+
     async def has(self, credential: ApplicationCredential) -> bool:
-        """Whether it is stored; a deletion that has not ended yet is waited for."""
+        """Whether it is stored; it is not uncertain any more."""
         this_row = select(_COLUMNS.name).where(*_is(credential)).with_for_update()
-        async with self._database.transaction() as connection:
+        async with self._revocations.reading(credential) as connection:
             return (await connection.execute(this_row)).one_or_none() is not None
 
 

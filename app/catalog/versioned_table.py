@@ -4,9 +4,8 @@ One class writes all of them, so that If-Match, repetitions and races work the s
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any
 
 from sqlalchemy import RowMapping, Table, and_, false, func, select, update
@@ -15,14 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.audit_log import record
 from app.catalog.database import Database
+from app.catalog.uncertain_writes import UncertainWrites
 from app.domain.audit import AuditEvent
 from app.domain.errors import CatalogUnavailable, ImmutableField, StaleVersion
 
 # The number of unconfirmed creations that are remembered for a table; clients soon repeat a
 # request.
 _MOST = 1000
-# Seconds within which clients repeat a request.
-REPEATED_WITHIN = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,50 +36,30 @@ class VersionedTable:
     """Optimistic writes of a table with the columns `generation` and `updated_at`."""
 
     def __init__(self, database: Database, table: Table) -> None:
-        self._database = database
         self._table = table
         # Keys of rows whose creation may have been committed, although the response was lost.
         self._unconfirmed: dict[Any, None] = {}
-        # When the write of a row failed that may have been committed.
-        self._failed_at: dict[Any, float] = {}
+        self._writes: UncertainWrites[Any] = UncertainWrites(database)
 
     @property
     def uncertain(self) -> tuple[Any, ...]:
-        """Keys of rows that `read` may find changed, by a write whose response was lost.
-
-        Its caller has not repeated it: that succeeds while only the caller knows of the write.
-        """
-        since = monotonic() - REPEATED_WITHIN
-        return tuple(key for key, failed_at in self._failed_at.items() if failed_at <= since)
+        """Keys of rows that `read` may find changed, by a write whose response was lost."""
+        return self._writes.keys
 
     async def read(self, key: object) -> RowMapping | None:
         """The row of *key*, which is not uncertain any more; None if there is none.
-
-        A write that has not ended yet is waited for.
 
         Raises:
             CatalogUnavailable
         """
         [column] = self._table.primary_key
         this_row = select(self._table).where(column == key).with_for_update()
-        async with self._database.transaction() as connection:
-            row = (await connection.execute(this_row)).mappings().one_or_none()
-        self._failed_at.pop(key, None)
-        return row
+        async with self._writes.reading(key) as connection:
+            return (await connection.execute(this_row)).mappings().one_or_none()
 
-    @asynccontextmanager
-    async def transaction(self, key: object) -> AsyncIterator[AsyncConnection]:
+    def transaction(self, key: object) -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction of the database that writes the row of *key*."""
-        is_committing = False
-        try:
-            async with self._database.transaction() as connection:
-                yield connection
-                is_committing = True
-        except CatalogUnavailable:
-            if is_committing:
-                self._failed_at[key] = monotonic()
-            raise
-        self._failed_at.pop(key, None)
+        return self._writes.writing(key)
 
     async def write(
         self,

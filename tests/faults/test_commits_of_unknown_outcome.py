@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.catalog import versioned_table
+from app.catalog import uncertain_writes
 from tests.fixtures.app import Api, ok, problem, serving
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -26,7 +26,7 @@ async def api(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Api]:
     """The application, whose catalog is behind a proxy; its clients repeat nothing."""
-    monkeypatch.setattr(versioned_table, "REPEATED_WITHIN", 0.0)
+    monkeypatch.setattr(uncertain_writes, "REPEATED_WITHIN", 0.0)
     async with serving(database, replace(catalog_database, port=fault_proxy.port), tmp_path) as api:
         yield api
 

@@ -9,9 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from time import monotonic
 
-from app.catalog import versioned_table
 from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.control.operation import KeyedLocks, Operation, PlanFor
@@ -22,7 +20,6 @@ from app.domain.application_credential import (
 )
 from app.domain.audit import Actor, AuditEvent
 from app.domain.errors import (
-    CatalogUnavailable,
     CredentialExists,
     CredentialNotFound,
     StrategyNotOnNodes,
@@ -58,8 +55,6 @@ class ApplicationCredentials:
         self._known: defaultdict[str, dict[str, ApplicationCredential]] = defaultdict(dict)
         # By user: credentials with a use that is not stored yet.
         self._unsaved: dict[str, ApplicationCredential] = {}
-        # By user, when a revocation failed that may be stored.
-        self._uncertain: dict[str, float] = {}
 
     async def load(self) -> None:
         """Load what the catalog has; at start.
@@ -190,11 +185,7 @@ class ApplicationCredentials:
 
         async def execute(plan: PlanFor[ApplicationCredential]) -> ApplicationCredential:
             event = audit_events.credential_revoked(plan.subject, actor)
-            try:
-                await self._catalog.application_credentials.delete(plan.subject, event=event)
-            except CatalogUnavailable:
-                self._uncertain[credential.user] = monotonic()
-                raise
+            await self._catalog.application_credentials.delete(plan.subject, event=event)
             self._drop(tenant, name)
             return plan.subject
 
@@ -207,20 +198,19 @@ class ApplicationCredentials:
         Raises:
             CatalogUnavailable
         """
-        since = monotonic() - versioned_table.REPEATED_WITHIN
-        for user in [user for user, failed_at in self._uncertain.items() if failed_at <= since]:
-            tenant, _, name = user.partition(".")
-            async with self._locks.hold_if_free(tenant) as is_free:
-                known = self._known.get(tenant, {}).get(name)
-                if is_free and known and not await self._catalog.application_credentials.has(known):
-                    self._drop(known.tenant, name)
-                if is_free:
-                    self._uncertain.pop(user, None)
+        stored = self._catalog.application_credentials
+        for each in stored.uncertain:
+            async with self._locks.hold_if_free(each.tenant) as is_free:
+                if (
+                    is_free
+                    and not await stored.has(each)
+                    and each.name in self._known.get(each.tenant, {})
+                ):
+                    self._drop(each.tenant, each.name)
 
     def _drop(self, tenant: TenantId, name: str) -> None:
         dropped = self._known[tenant].pop(name)
         self._unsaved.pop(dropped.user, None)
-        self._uncertain.pop(dropped.user, None)
 
     def forget(self, tenant: TenantId) -> None:
         """Drop the credentials of a deleted tenant."""

@@ -1,0 +1,60 @@
+"""Writes that may be stored: their commit had begun, and its response was lost.
+
+Clients soon repeat such a request. If none does, the row is read again.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Generic, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.catalog.database import Database
+
+# Seconds within which clients repeat a request.
+REPEATED_WITHIN = 30.0
+
+K = TypeVar("K")
+
+
+class UncertainWrites(Generic[K]):
+    """The uncertain writes of a table, by the keys of their rows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._failed_at: dict[K, float] = {}
+
+    @property
+    def keys(self) -> tuple[K, ...]:
+        """Keys of rows that `reading` may find changed.
+
+        Nobody has repeated the write: that succeeds while only its caller knows of it.
+        """
+        since = monotonic() - REPEATED_WITHIN
+        return tuple(key for key, failed_at in self._failed_at.items() if failed_at <= since)
+
+    @asynccontextmanager
+    async def writing(self, key: K) -> AsyncIterator[AsyncConnection]:
+        """A transaction of the database that writes the row of *key*."""
+        is_committing = is_certain = False
+        try:
+            async with self._database.transaction() as connection:
+                yield connection
+                is_committing = True
+            is_certain = True
+        finally:
+            if is_certain:
+                self._failed_at.pop(key, None)
+            elif is_committing:
+                self._failed_at[key] = monotonic()
+
+    @asynccontextmanager
+    async def reading(self, key: K) -> AsyncIterator[AsyncConnection]:
+        """A transaction that locks and reads the row of *key*, which is then certain.
+
+        Reading with a lock waits for a write that has not ended yet.
+        """
+        async with self._database.transaction() as connection:
+            yield connection
+        self._failed_at.pop(key, None)
