@@ -277,7 +277,7 @@ def _of_databases(role: str, facts: RoleFacts, home: str) -> Iterator[Finding]:
             + (
                 ""
                 if is_harmless
-                else "Whoever logs in there by a right of PUBLIC needs one of its own first. "
+                else "Roles that log in there by a right of PUBLIC need one of their own first. "
             )
             + "If only your provider can do that, keep no data there and name it in the setting "
             "open_databases of the server.",

@@ -38,7 +38,7 @@ _MEASURE_EVERY = 0.005
 
 
 class Owner(Protocol):
-    """The pool: it is told how openings, closings and checks end."""
+    """The pool: it learns how openings, closings and checks end."""
 
     def admit(self, connection: PooledConnection) -> None:
         """Take in a working connection that is in no place."""
@@ -321,7 +321,7 @@ class Connections:
 
     def _end_check(self, connection: PooledConnection, *, answered: bool) -> None:
         if connection not in self.checking:
-            # Whoever awaited the check has ended it.
+            # The caller that awaited the check has ended it.
             return
         now = monotonic()
         self.checking.remove(connection)

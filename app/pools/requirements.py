@@ -205,7 +205,7 @@ def _close(facts: AdminFacts, databases: Sequence[str]) -> str:
     guests = [each for each in facts.guests if each.startswith(places)]
     return "\n".join(
         [
-            "-- Whoever logs in there by a right of PUBLIC needs one of its own first.",
+            "-- Roles that log in there by a right of PUBLIC need one of their own first.",
             *(f"GRANT CONNECT, TEMPORARY ON DATABASE {each};  -- connected now" for each in guests),
             f"REVOKE CONNECT, TEMPORARY ON DATABASE {', '.join(databases)} FROM PUBLIC;",
         ]

@@ -154,7 +154,7 @@ class Upstream(asyncio.Protocol):
         return self._is_complete and self.keeps_alive and self.is_open
 
     def close(self) -> None:
-        """Close the connection; whoever waits for it gets UpstreamLost."""
+        """Close the connection; a request that waits for it gets UpstreamLost."""
         if self._transport is not None:
             self._transport.abort()
         self._lose()

@@ -395,7 +395,7 @@ class HttpProtocol(HttpToolsProtocol):
         if is_between:
             self._linger()
         else:
-            self.transport.close()  # the application is told
+            self.transport.close()  # the application notices
 
     @property
     def _is_over(self) -> bool:

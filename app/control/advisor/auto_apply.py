@@ -54,7 +54,7 @@ class AutoApply:
         for action in ("pool.declared", "pool.resized"):
             page = await self._catalog.audit_log.page(action=action, since=since, limit=_MAX_EVENTS)
             for event in reversed(page):
-                # A change with a reason comes from a recommendation, whoever applied it.
+                # A change with a reason comes from a recommendation, also if a person applied it.
                 is_by_hand = event.actor.name != ADVISOR.name and event.reason is None
                 before, after = event.before or {}, event.after or {}
                 if is_by_hand and event.pool and before.get("max_size") != after.get("max_size"):
