@@ -1,12 +1,13 @@
 """A creation whose commit was not confirmed can be repeated, and still only one caller wins."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.catalog import versioned_table
+from app.catalog import uncertain_writes, versioned_table
 from app.catalog.catalog import Catalog
 from app.catalog.database import Database
 from app.domain.advisor import PoolPressureMonitorConfig
@@ -27,7 +28,9 @@ SETTINGS = AdvisorSettings(
 )
 
 
-def lose_responses(monkeypatch: pytest.MonkeyPatch) -> None:
+def lose_responses(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException] = CatalogUnavailable
+) -> None:
     """Let commits succeed without telling anybody."""
     begin = Database.transaction
 
@@ -35,7 +38,7 @@ def lose_responses(monkeypatch: pytest.MonkeyPatch) -> None:
     async def transaction(self: Database) -> AsyncIterator[AsyncConnection]:
         async with begin(self) as connection:
             yield connection
-        raise CatalogUnavailable
+        raise error
 
     monkeypatch.setattr(Database, "transaction", transaction)
 
@@ -107,3 +110,18 @@ async def test_what_is_not_shown_can_be_created(
     assert control.state("acme").tenant == tenant
     with pytest.raises(StaleVersion):
         await control.declarations.put(changed, PERSON, expected_generation=0)
+
+
+@pytest.mark.parametrize("error", [CatalogUnavailable, asyncio.CancelledError])
+async def test_it_is_uncertain_until_it_is_read(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    monkeypatch.setattr(uncertain_writes, "REPEATED_WITHIN", 0.0)
+    with monkeypatch.context() as patched:
+        lose_responses(patched, error)
+        with pytest.raises(error):
+            await catalog.tenants.save(spec("acme"), event=event(), expected_generation=0)
+    assert list(catalog.tenants.uncertain) == ["acme"]
+    stored = await catalog.tenants.read(spec("acme").id)
+    assert stored is not None
+    assert not catalog.tenants.uncertain
