@@ -65,7 +65,7 @@ async def test_a_database_with_the_privileges_that_postgres_gives_is_found(
     [finding] = state.isolation.findings
     assert (finding.check, finding.severity) == (AuditCheck.OTHER_DATABASES, Severity.CRITICAL)
     assert "can connect to database untouched" in finding.detail
-    assert "by a right of PUBLIC needs one of its own first" in finding.detail
+    assert "by a right of PUBLIC need one of their own first" in finding.detail
 
 
 async def test_a_database_that_the_operator_knows_is_found_only_if_its_right_is_not_everyones(
