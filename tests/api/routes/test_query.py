@@ -8,6 +8,7 @@ from httpx import Response
 
 from app.domain.pool import PoolState
 from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
+from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
 
@@ -100,12 +101,14 @@ async def test_a_connection_cut_under_a_statement_is_replaced_for_the_next(
     assert await api.value(acme, "select 1") == 1
 
 
-async def test_work_that_is_cut_with_its_pool_is_told_so(api: Api, acme: str) -> None:
+async def test_work_that_is_cut_with_its_pool_is_told_so(
+    api: Api, acme: str, database: Database
+) -> None:
     slow = asyncio.create_task(api.query(acme, "select pg_sleep(30)"))
-    pool = api.service.manager.find
-    await eventually(
-        lambda: (found := pool("acme")) is not None and found.metrics.active_connections
-    )
+    async with database.connected() as watcher:
+        # Before the work begins, its caller would get another connection.
+        count = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE"
+        await eventually(lambda: watcher.fetchval(f"{count} 'select pg_sleep(30)%'"))
     assert ok(await api.client.delete(f"{acme}/pool?deadline_seconds=0"))["cut"] == 1
     cut = problem(await slow, 503, "lease-lost")
     assert cut["detail"].startswith("The pool closed before the work had ended")
