@@ -55,13 +55,18 @@ class Site:
         return shares
 
     async def is_in_force(self, size: int) -> bool:
-        """Whether all places obey shares of this size."""
+        """Whether all places obey shares of this size.
+
+        A node's pooler may open connections up to the size in force there, however few it has.
+        """
         if not all([await node.is_ready() for node in self.nodes.values()]):
             return False
         shown = (await self.service.client.get("/v1/tenants/acme/pool")).raise_for_status().json()
-        places = [(each["share"], each["connections"]) for each in shown["nodes"]]
+        places = [
+            (each["share"], max(each["size"], each["connections"])) for each in shown["nodes"]
+        ]
         places.append((shown["share"], shown["size"]))
-        obey = all(connections <= share for share, connections in places)
+        obey = all(most <= share for share, most in places)
         return obey and sum(share for share, _ in places) <= size
 
     async def has_most(self, place: str) -> bool:
