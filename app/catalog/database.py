@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from app import wire
 from app.catalog import dialect
-from app.catalog.requirements import is_login_error, login_reason
+from app.catalog.requirements import STATEMENT_REASONS, is_login_error, login_reason
 from app.catalog.tables import leadership
 from app.domain.errors import CatalogUnavailable, LeadershipLost, QueryTimeout
 
@@ -265,7 +265,7 @@ def translate_outages() -> Iterator[None]:
             raise CatalogUnavailable(f"The catalog cannot be reached: {error}") from error
         if is_outage(error):
             reason = login_reason(error)
-            how = "used" if _sqlstate(error).startswith(_WRITES_NOTHING) else "reached"
+            how = "used" if _sqlstate(error) in STATEMENT_REASONS else "reached"
             raise CatalogUnavailable(
                 f"The catalog cannot be {how}: {reason}." if reason else None
             ) from error

@@ -13,7 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.util import CommandError
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, true
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -35,6 +35,8 @@ from app.catalog.requirements import (
 from app.domain.errors import CatalogUnusable, LeadershipLost
 
 _CHECK_DEADLINE = 10.0
+# While a migration waits for a lock, later statements wait behind it: renewals of leadership, too.
+_LOCK_TIMEOUT = "10s"
 _MIGRATION_LOCK = 1
 _ANOTHER_VERSION = (
     "The catalog's tables were made by another version of Poolkeeper, newer than this one or"
@@ -50,10 +52,11 @@ async def migrate(
     Args:
         address: a database whose user can create tables in it.
         epoch: the epoch in which this may run; None if there is none yet, or no instance runs.
-        deadline: seconds for everything, including the wait for another migration.
+        deadline: seconds for everything.
 
     Raises:
-        CatalogUnavailable: the catalog could not be reached, or not within the deadline.
+        CatalogUnavailable: the catalog could not be reached, or not within the deadline, or another
+            transaction, perhaps another migration, holds a lock for too long.
         LeadershipLost: another epoch has begun.
         CatalogUnusable: the database cannot hold a catalog, or this version does not know its
             schema.
@@ -113,6 +116,7 @@ async def run_scripts(
 
     def run(connection: Connection) -> None:
         facts = check_server(connection)
+        connection.execute(select(func.set_config("lock_timeout", _LOCK_TIMEOUT, true())))
         # Held until the end of the transaction, in which all the scripts run.
         connection.execute(select(func.pg_advisory_xact_lock(LOCK_CLASS, _MIGRATION_LOCK)))
         if epoch is not None and connection.execute(fence(epoch)).one_or_none() is None:

@@ -31,9 +31,10 @@ _LOGIN_REASONS = {
     "57P03": "the server is starting up, shutting down or recovering",
 }
 # By SQLSTATE: why Postgres responds, but cannot run a statement.
-_STATEMENT_REASONS = {
+STATEMENT_REASONS = {
     "25006": "it takes no writes (a standby, or default_transaction_read_only is on)",
     "53100": "its disk is full",
+    "55P03": "another transaction, which is still open, holds a lock that is needed",
 }
 _ENDS = frozenset({"FATAL", "PANIC"})
 _FACTS = text("""
@@ -82,10 +83,10 @@ def login_reason(error: BaseException) -> str | None:
     """Say why a login failed or nothing answered; None if unknown."""
     match error:
         case DBAPIError():
-            reason = _STATEMENT_REASONS.get(str(getattr(_cause(error), "sqlstate", None)))
+            reason = STATEMENT_REASONS.get(str(getattr(_cause(error), "sqlstate", None)))
             return reason or (_refusal(_cause(error)) if is_login_error(error) else None)
         case asyncpg.PostgresError():
-            return {**_LOGIN_REASONS, **_STATEMENT_REASONS}.get(str(error.sqlstate))
+            return {**_LOGIN_REASONS, **STATEMENT_REASONS}.get(str(error.sqlstate))
         case TimeoutError():
             return "it does not answer in time"
         case OSError() if error.errno:

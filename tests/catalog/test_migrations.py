@@ -231,6 +231,21 @@ async def test_waiting_for_another_migration_has_an_end(database: Database) -> N
     await migrate(address_of(database))
 
 
+async def test_a_migration_that_somebody_blocks_says_so(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a backup does that is still running."""
+    monkeypatch.setattr("app.catalog.migrate._LOCK_TIMEOUT", "10ms")
+    address = address_of(database)
+    await migrate(address)
+    await downgrade(address, revision="0008")
+    async with database.connected() as backup, backup.transaction():
+        await backup.execute("SELECT FROM leadership")
+        with pytest.raises(CatalogUnavailable, match="used: another transaction, which is still"):
+            await migrate(address)
+    await migrate(address)
+
+
 async def test_a_schema_from_the_future_is_refused(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
