@@ -16,9 +16,9 @@ from fastapi import FastAPI
 
 from app.cli import demo as demo_command
 from app.cli.demo import DemoError
+from tests.fixtures.ports import free_port
 from tests.fixtures.preloaded import PreloadedProcess, start_preloaded
 from tests.fixtures.processes import family, is_alive, processes_about
-from tests.fixtures.served import free_port
 from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.long

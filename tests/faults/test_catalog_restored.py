@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.nodes import NODE, RunningNode, running_node
+from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import Database, fresh_database
 from tests.fixtures.processes import kill
-from tests.fixtures.served import Served, free_port, served
+from tests.fixtures.served import Served, served
 from tests.fixtures.waiting import eventually
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("scrub_roles")]

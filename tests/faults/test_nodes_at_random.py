@@ -22,10 +22,11 @@ from app.embedded import EmbeddedPostgres
 from tests.fixtures.chaos import FAULTS, chance, inject
 from tests.fixtures.nodes import RunningNode, running_node
 from tests.fixtures.pools import COUNT_BACKENDS
+from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import Database
 from tests.fixtures.private_postgres import superuser_of
 from tests.fixtures.processes import is_alive, kill, paused
-from tests.fixtures.served import NO_ANSWER, Served, free_port, served
+from tests.fixtures.served import NO_ANSWER, Served, served
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import AWAY
 

@@ -20,8 +20,8 @@ from app.node.rendering import PoolerSettings
 from tests.fixtures.application import Application
 from tests.fixtures.nodes import BACKENDS
 from tests.fixtures.pgbouncer import installed_pgbouncer
+from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import Database
-from tests.fixtures.served import free_port
 from tests.fixtures.waiting import eventually
 from tests.node.configurations import configuration, entry, password_of
 

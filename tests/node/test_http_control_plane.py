@@ -24,7 +24,7 @@ from app.node.errors import (
     SessionUnknown,
 )
 from app.node.http_control_plane import HttpControlPlane
-from tests.fixtures.served import free_port
+from tests.fixtures.ports import free_port
 from tests.fixtures.tls import Authorities
 from tests.node.configurations import configuration, entry
 

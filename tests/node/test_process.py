@@ -18,8 +18,8 @@ from app.node.agent import Agent
 from app.node.errors import CannotStart, NodeError
 from app.node.pgbouncer import PgBouncer
 from app.node.process import Account, PoolerProcess, version_of
+from tests.fixtures.ports import free_port
 from tests.fixtures.processes import is_alive, is_root, owner
-from tests.fixtures.served import free_port
 from tests.fixtures.waiting import eventually
 from tests.node.configurations import SERVER
 from tests.node.site import Site, busy, pid_of

@@ -12,9 +12,9 @@ from app.node.errors import CannotStart
 from app.runtime import local_node as module
 from tests.fixtures.app import Api, ApiWith, ok, serving
 from tests.fixtures.pgbouncer import installed_pgbouncer
+from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import is_root, processes_about
-from tests.fixtures.served import free_port
 from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("scrub_roles")

@@ -20,8 +20,8 @@ from tests.fixtures.app import Api, serving
 from tests.fixtures.canary import CANARY, SECRET_KEY, Watch
 from tests.fixtures.catalog import address_of
 from tests.fixtures.pools import ROLE_PASSWORDS, login_to
+from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import Database
-from tests.fixtures.served import free_port
 
 pytestmark = pytest.mark.usefixtures("restored_loggers")
 

@@ -18,8 +18,8 @@ from app.api import openapi
 from app.catalog.requirements import ServerFacts, unmet_requirement
 from app.cli.main import cli
 from tests.fixtures.canary import SECRET_KEY
+from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import Database, run_apart
-from tests.fixtures.served import free_port
 
 PASSWORD = "start-role-pw"
 ROLE = "start_role"
