@@ -33,8 +33,10 @@ async def test_evictions_to_make_room_fail_no_lease(database: Database, scrub_ro
                 assert await connection.fetchval("SELECT 42") == 42
             manager.evict_expired()
 
-        tasks = [asyncio.create_task(work()) for _ in range(200)]
-        assert await finished(tasks) == [None] * 200
+        # However slow this machine is: each time at least four of six make room for others.
+        for _ in range(2):
+            tasks = [asyncio.create_task(work()) for _ in range(100)]
+            assert await finished(tasks) == [None] * 100
         assert manager.evictions.total() > TENANTS
         await no_pool_is_pinned(manager)
 

@@ -13,13 +13,8 @@ from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import watched_manager_on
 
 
-@pytest.fixture(autouse=True)
-def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_pool_deadlines(monkeypatch, 0.3)
-
-
 async def test_callers_fail_while_it_hangs_and_succeed_when_it_goes_on(
-    private_postgres: EmbeddedPostgres,
+    private_postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = await superuser_of(private_postgres)
     async with watched_manager_on(database, connect_timeout=2.0) as manager:
@@ -28,7 +23,8 @@ async def test_callers_fail_while_it_hangs_and_succeed_when_it_goes_on(
         server = manager.servers["local"]
         async with load_on(manager, "a", "b", "c") as load:
             await load.goes_on()
-            with paused(private_postgres.pid or 0):
+            with paused(private_postgres.pid or 0), monkeypatch.context() as patch:
+                set_pool_deadlines(patch, 0.3)
                 await eventually(lambda: not server.is_available)
                 with pytest.raises(Unavailable):
                     async with manager.lease("a"):

@@ -3,9 +3,9 @@
 # ruff: noqa: PT012 - it is the whole block of a lease that raises
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -21,8 +21,7 @@ from tests.fixtures.watch import watched_manager_on
 
 
 @pytest.fixture(autouse=True)
-def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_pool_deadlines(monkeypatch, 0.2)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.pools.stalled_logins._PATIENCE", 1.0)
 
 
@@ -31,49 +30,75 @@ async def behind(
     database: Database, fault_proxy: FaultProxy, scrub_roles: None
 ) -> AsyncIterator[TenantPoolManager]:
     """A manager whose connections all go through the proxy."""
-    async with watched_manager_on(database, proxy=fault_proxy, connect_timeout=0.5) as manager:
+    async with watched_manager_on(database, proxy=fault_proxy) as manager:
         await provisioned(manager, "a")
         yield manager
 
 
+@dataclass(slots=True)
+class Network:
+    """The way to the server: while it drops everything, deadlines are short.
+
+    Otherwise they are not: a busy machine keeps no short ones.
+    """
+
+    proxy: FaultProxy
+    patch: pytest.MonkeyPatch
+
+    def fails(self, manager: TenantPoolManager) -> None:
+        set_pool_deadlines(self.patch, 0.2)
+        self.patch.setattr(manager.servers["local"], "_connect_timeout", 0.5)
+        self.proxy.black_hole()
+
+    async def is_back(self) -> None:
+        self.patch.undo()
+        await self.proxy.pass_through()
+
+
+@pytest.fixture
+def network(fault_proxy: FaultProxy) -> Iterator[Network]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield Network(fault_proxy, patch)
+
+
 async def test_during_a_query_the_caller_gets_an_error_at_the_deadline(
-    behind: TenantPoolManager, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    behind: TenantPoolManager, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.pools.query.runner._GRACE", 0.1)
     with pytest.raises(QueryTimeout):
         async with behind.lease("a") as connection:
-            fault_proxy.black_hole()
+            network.fails(behind)
             await run_query(connection, "SELECT 1", [], max_rows=1, timeout=0.1)
-    await fault_proxy.pass_through()
+    await network.is_back()
     await _heals(behind)
 
 
 async def test_at_the_end_of_a_lease_the_outcome_is_reported_as_unknown(
-    behind: TenantPoolManager, fault_proxy: FaultProxy
+    behind: TenantPoolManager, network: Network
 ) -> None:
     with pytest.raises(LeaseLost):
         async with behind.lease("a") as connection:
             await connection.fetchval("SELECT 1")
-            fault_proxy.black_hole()
-    await fault_proxy.pass_through()
+            network.fails(behind)
+    await network.is_back()
     await _heals(behind)
 
 
 async def test_a_borrower_that_failed_is_not_held_up(
-    behind: TenantPoolManager, fault_proxy: FaultProxy
+    behind: TenantPoolManager, network: Network
 ) -> None:
     with pytest.raises(ZeroDivisionError):
         async with behind.lease("a"):
-            fault_proxy.black_hole()
+            network.fails(behind)
             raise ZeroDivisionError
-    await fault_proxy.pass_through()
+    await network.is_back()
     await _heals(behind)
 
 
 async def test_while_connecting_all_waiters_fail_and_the_server_is_away(
-    behind: TenantPoolManager, fault_proxy: FaultProxy
+    behind: TenantPoolManager, network: Network
 ) -> None:
-    fault_proxy.black_hole()
+    network.fails(behind)
     server = behind.servers["local"]
     callers = [asyncio.create_task(use(behind, "a")) for _ in range(10)]
     await asyncio.wait(callers, timeout=180)
@@ -81,7 +106,7 @@ async def test_while_connecting_all_waiters_fail_and_the_server_is_away(
     await eventually(lambda: not server.is_available)
     with pytest.raises(ServerUnavailable):
         await use(behind, "a")
-    await fault_proxy.pass_through()
+    await network.is_back()
     await eventually(lambda: server.is_available)
     await _heals(behind)
 
@@ -103,19 +128,18 @@ async def test_a_login_begun_before_an_outage_does_not_end_the_server_that_is_ba
 
 
 async def test_back_ends_stranded_by_an_outage_are_ended_before_others_take_their_places(
-    database: Database, fault_proxy: FaultProxy, scrub_roles: None
+    database: Database, fault_proxy: FaultProxy, network: Network, scrub_roles: None
 ) -> None:
     """As when a firewall forgets its connections: Postgres sees no end for hours."""
-    async with watched_manager_on(
-        database, proxy=fault_proxy, connect_timeout=0.5, budget=5
-    ) as manager:
+    async with watched_manager_on(database, proxy=fault_proxy, budget=5) as manager:
         await provisioned(manager, "a")
         async with AsyncExitStack() as holders:
             for _ in range(5):
                 await holders.enter_async_context(manager.lease("a"))
-        fault_proxy.black_hole()
+        network.fails(manager)
         with pytest.raises(ServerUnavailable):
             await use(manager, "a")
+        network.patch.undo()
         fault_proxy.strand()
         await eventually(lambda: manager.servers["local"].is_available)
         async with load_on(manager, "a", clients=10) as load:
@@ -123,17 +147,18 @@ async def test_back_ends_stranded_by_an_outage_are_ended_before_others_take_thei
 
 
 async def test_under_load_everything_heals_when_the_network_is_back(
-    behind: TenantPoolManager, fault_proxy: FaultProxy
+    behind: TenantPoolManager, network: Network
 ) -> None:
     async with load_on(behind, "a") as load:
         await load.goes_on()
-        fault_proxy.black_hole()
+        network.fails(behind)
         await asyncio.sleep(1)
-        await fault_proxy.pass_through()
+        await network.is_back()
         await load.goes_on_without_failure()
 
 
 async def _heals(manager: TenantPoolManager) -> None:
+    await eventually(lambda: manager.servers["local"].is_available)
     await use(manager, "a")
     [pool] = manager.pools()
     budget = manager.servers["local"].budget
