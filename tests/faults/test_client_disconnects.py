@@ -1,6 +1,7 @@
 """A client leaves before its answer: its statement ends, and what must not end goes on."""
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
@@ -12,13 +13,15 @@ from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
 SLEEP = {"sql": "select pg_sleep(60)"}
-SLOW_FUNCTION = """
-create function slow() returns trigger language plpgsql as
-$$ begin perform pg_sleep(1); return null; end $$
+# Statements and commits that take as long as a test holds this lock.
+WAIT = "pg_advisory_xact_lock(42)"
+WAITING_FUNCTION = f"""
+create function wait() returns trigger language plpgsql as
+$$ begin perform {WAIT}; return null; end $$
 """
-SLOW_COMMIT = """
-create constraint trigger slow after insert on note deferrable initially deferred
-for each row execute function slow()
+WAITING_COMMIT = """
+create constraint trigger wait after insert on note deferrable initially deferred
+for each row execute function wait()
 """
 Leave = Callable[[Client], None]
 
@@ -70,6 +73,25 @@ async def sleeps_no_more(database: Database) -> bool:
     return await sleeping(database) == 0
 
 
+@asynccontextmanager
+async def lock_held(database: Database) -> AsyncIterator[None]:
+    """What uses `WAIT` waits for the end of the block."""
+    async with database.connected() as admin, admin.transaction():
+        await admin.execute(f"select {WAIT}")
+        yield
+
+
+async def waits(database: Database) -> bool:
+    """Whether somebody does."""
+    async with database.connected() as admin:
+        return bool(
+            await admin.fetchval(
+                "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+                " and database = (select oid from pg_database where datname = current_database())"
+            )
+        )
+
+
 def has_abandoned(api: Api, count: int) -> bool:
     return bool(api.app.state.abandoned == count)
 
@@ -85,7 +107,7 @@ async def test_its_statement_ends_and_the_next_is_served(
             leave(client)
             await eventually(lambda: sleeps_no_more(database))
     assert await api.value("/v1/tenants/acme", "select 1") == 1
-    assert api.app.state.abandoned == 2
+    await eventually(partial(has_abandoned, api, 2))
     assert account.leased == account.waiting == 0
     await eventually(lambda: api.service.manager.servers["local"].budget.used == 1)
 
@@ -106,11 +128,12 @@ async def test_its_write_is_undone_and_its_key_may_be_used_again(
 ) -> None:
     url = "/v1/tenants/acme"
     ok(await api.query(url, "create table note (n int)", read_only=False))
-    insert = {"sql": "insert into note select 1 from pg_sleep(1)", "read_only": False}
-    async with connected(address) as client:
+    insert = {"sql": f"insert into note select 1 from {WAIT}", "read_only": False}
+    async with lock_held(database), connected(address) as client:
         client.ask("POST", f"{url}/query", insert, Idempotency_Key="once")
-        await eventually(lambda: sleeps(database))
-    await eventually(lambda: sleeps_no_more(database))
+        await eventually(lambda: waits(database))
+        close(client)
+        await eventually(partial(has_abandoned, api, 1))
     for _ in range(2):
         again = await api.client.post(
             f"{url}/query", json=insert, headers={"Idempotency-Key": "once"}
@@ -123,20 +146,20 @@ async def test_a_commit_that_has_begun_runs_to_its_end(
     api: Api, address: Address, account: TenantState, database: Database
 ) -> None:
     url = "/v1/tenants/acme"
-    for sql in ("create table note (n int)", SLOW_FUNCTION, SLOW_COMMIT):
+    for sql in ("create table note (n int)", WAITING_FUNCTION, WAITING_COMMIT):
         ok(await api.query(url, sql, read_only=False))
     insert = {"sql": "insert into note values (1)", "read_only": False}
-    async with connected(address) as client:
-        client.ask("POST", f"{url}/query", insert, Idempotency_Key="once")
-        await eventually(lambda: sleeps(database))
-    again = await api.client.post(f"{url}/query", json=insert, headers={"Idempotency-Key": "once"})
-    assert again.status_code == 409
-    await eventually(lambda: sleeps_no_more(database))
+    headers = {"Idempotency-Key": "once"}
+    async with lock_held(database):
+        async with connected(address) as client:
+            client.ask("POST", f"{url}/query", insert, Idempotency_Key="once")
+            await eventually(lambda: waits(database))
+        again = await api.client.post(f"{url}/query", json=insert, headers=headers)
+        assert again.status_code == 409
+        assert await waits(database)
 
     async def is_replayed() -> bool:
-        again = await api.client.post(
-            f"{url}/query", json=insert, headers={"Idempotency-Key": "once"}
-        )
+        again = await api.client.post(f"{url}/query", json=insert, headers=headers)
         return again.status_code == 200 and "idempotency-replayed" in again.headers
 
     await eventually(is_replayed)
