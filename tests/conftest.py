@@ -26,6 +26,7 @@ pytest_plugins = [
     "tests.fixtures.tls",
     "tests.fixtures.proxy",
     "tests.fixtures.pools",  # after proxy, which it imports
+    "tests.fixtures.network",  # after both
     "tests.fixtures.control",  # after pools and catalog, which it imports
     "tests.fixtures.roles",
     "tests.fixtures.app",  # after catalog and roles, which it imports

@@ -14,6 +14,7 @@ from app.domain.errors import ConnectFailed, ServerUnavailable
 from app.pools.manager import TenantPoolManager
 from app.wire.resolver import Address, Resolver
 from tests.fixtures.load import load_on
+from tests.fixtures.network import in_a_hurry
 from tests.fixtures.pools import login_to, pids, provisioned, started_server, use
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -30,7 +31,7 @@ class NameServer:
         self.answers.set()
 
     def look_up(self, host: str, port: int) -> list[Address]:
-        self.answers.wait(30)
+        self.answers.wait(300)
         if self.error is not None:
             raise self.error
         return [self.address]
@@ -63,7 +64,7 @@ async def named(
 ) -> AsyncIterator[TenantPoolManager]:
     """A manager of a server with a name; its tenant `working` has a connection."""
     login = replace(login_to(database), host="db.invalid", resolver=Resolver(names.look_up))
-    async with watched_manager_on(database, login=login, connect_timeout=1.0) as manager:
+    async with watched_manager_on(database, login=login) as manager:
         for name in ("working", "new"):
             await provisioned(manager, name)
         await use(manager, "working")
@@ -101,7 +102,7 @@ async def test_a_name_server_that_hangs_holds_up_only_who_needs_a_connection(
     named: TenantPoolManager, names: NameServer
 ) -> None:
     async with load_on(named, "working", clients=1) as load:
-        with names.hanging():
+        with names.hanging(), in_a_hurry(named, 1.0):
             with pytest.raises(ConnectFailed, match="was not resolved within 1 s"):
                 await use(named, "new")
             await asyncio.get_running_loop().run_in_executor(None, lambda: None)

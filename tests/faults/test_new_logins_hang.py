@@ -10,6 +10,7 @@ import pytest
 from app.domain.errors import PoolTimeout, ServerUnavailable, Unavailable
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
+from tests.fixtures.network import Network
 from tests.fixtures.pools import finished, pids, provisioned, use
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -22,7 +23,7 @@ async def behind(
     database: Database, fault_proxy: FaultProxy, scrub_roles: None
 ) -> AsyncIterator[TenantPoolManager]:
     """A manager behind the proxy; its tenant `working` has connections, and `new` has none."""
-    async with watched_manager_on(database, proxy=fault_proxy, connect_timeout=0.5) as manager:
+    async with watched_manager_on(database, proxy=fault_proxy) as manager:
         for name in ("working", "new"):
             await provisioned(manager, name)
         await use(manager, "working")
@@ -33,11 +34,11 @@ async def behind(
 
 
 async def test_who_has_connections_keeps_them_and_is_served(
-    behind: TenantPoolManager, fault_proxy: FaultProxy, database: Database
+    behind: TenantPoolManager, network: Network, database: Database
 ) -> None:
     server, before = behind.servers["local"], await pids(database)
     async with load_on(behind, "working") as load:
-        fault_proxy.hold_new()
+        network.holds_new(behind)
         with pytest.raises(ServerUnavailable, match="did not answer the login"):
             await use(behind, "new")
         await eventually(lambda: server.last_error)
@@ -46,7 +47,7 @@ async def test_who_has_connections_keeps_them_and_is_served(
         await load.goes_on(100)
         assert server.is_available
         assert await pids(database) == before
-        await fault_proxy.pass_through()
+        await network.works()
         await eventually(lambda: not server.last_error)
         await use(behind, "new")
     assert load.failures == []
@@ -54,26 +55,26 @@ async def test_who_has_connections_keeps_them_and_is_served(
 
 
 async def test_a_caller_whose_timeout_ends_first_gets_the_reason(
-    behind: TenantPoolManager, fault_proxy: FaultProxy
+    behind: TenantPoolManager, network: Network
 ) -> None:
-    fault_proxy.hold_new()
+    network.holds_new(behind)
     with pytest.raises(PoolTimeout, match="has not been answered yet"):
         await use(behind, "new", timeout=0.1)
     with pytest.raises(Unavailable):
         await use(behind, "new")
     with pytest.raises(PoolTimeout, match=r"Opening one failed: .* did not answer the login"):
         await use(behind, "new", timeout=0.01)
-    await fault_proxy.pass_through()
+    await network.works()
 
 
 async def test_who_has_only_idle_connections_that_do_not_answer_loses_the_server(
-    behind: TenantPoolManager, fault_proxy: FaultProxy
+    behind: TenantPoolManager, network: Network
 ) -> None:
-    fault_proxy.black_hole()
+    network.drops_everything(behind)
     with pytest.raises(Unavailable):
         await use(behind, "new")
     await eventually(lambda: not behind.servers["local"].is_available)
-    await fault_proxy.pass_through()
+    await network.works()
     await eventually(lambda: behind.servers["local"].is_available)
     await use(behind, "new")
     await use(behind, "working")
@@ -95,26 +96,24 @@ async def test_a_lease_that_comes_back_meanwhile_shows_that_the_server_works(
 
 
 async def test_a_server_whose_leases_all_hang_is_lost(
-    behind: TenantPoolManager, fault_proxy: FaultProxy
+    behind: TenantPoolManager, network: Network
 ) -> None:
     async with behind.lease("working", transaction=False) as connection:
         async with behind.lease("working", transaction=False):
-            fault_proxy.black_hole()
+            network.drops_everything(behind)
             with pytest.raises(Unavailable):
                 await use(behind, "new")
             await eventually(lambda: not behind.servers["local"].is_available)
-            await fault_proxy.pass_through()
+            await network.works()
         assert await connection.fetchval("SELECT 42") == 42
     await eventually(lambda: behind.servers["local"].is_available)
     await use(behind, "working")
 
 
 async def test_those_who_cannot_log_in_take_nothing_from_those_who_work(
-    database: Database, fault_proxy: FaultProxy, scrub_roles: None
+    database: Database, fault_proxy: FaultProxy, network: Network, scrub_roles: None
 ) -> None:
-    async with watched_manager_on(
-        database, proxy=fault_proxy, connect_timeout=0.5, budget=4
-    ) as manager:
+    async with watched_manager_on(database, proxy=fault_proxy, budget=4) as manager:
         server = manager.servers["local"]
         for name in ("working", "new", "other"):
             await provisioned(manager, name)
@@ -124,7 +123,7 @@ async def test_those_who_cannot_log_in_take_nothing_from_those_who_work(
         async with AsyncExitStack() as leases:
             for _ in range(4):
                 await leases.enter_async_context(manager.lease("working"))
-        fault_proxy.hold_new()
+        network.holds_new(manager)
         async with load_on(manager, "working", clients=1) as load:
             with pytest.raises(Unavailable):
                 await use(manager, "new")
@@ -139,7 +138,7 @@ async def test_those_who_cannot_log_in_take_nothing_from_those_who_work(
                 assert all(isinstance(error, Unavailable) for error in errors)
                 assert all("did not answer" in str(error) for error in errors), errors
             assert await pids(database) == before
-            await fault_proxy.pass_through()
+            await network.works()
             await use(manager, "new", timeout=20)
         assert load.failures == []
 
@@ -177,11 +176,9 @@ async def test_leases_that_take_long_speak_for_a_server_that_refuses_the_admin(
 
 
 async def test_idle_connections_are_pinged_whichever_was_used_last(
-    database: Database, fault_proxy: FaultProxy, scrub_roles: None
+    database: Database, fault_proxy: FaultProxy, network: Network, scrub_roles: None
 ) -> None:
-    async with watched_manager_on(
-        database, proxy=fault_proxy, connect_timeout=0.5, budget=12
-    ) as manager:
+    async with watched_manager_on(database, proxy=fault_proxy, budget=12) as manager:
         server, busy = manager.servers["local"], [f"busy-{number}" for number in range(5)]
         for name in ("idle", *busy):
             await provisioned(manager, name)
@@ -189,7 +186,7 @@ async def test_idle_connections_are_pinged_whichever_was_used_last(
         async with AsyncExitStack() as leases:
             for name in busy:
                 await leases.enter_async_context(manager.lease(name))
-            fault_proxy.hold_new()
+            network.holds_new(manager)
             await server.refresh()
             assert server.is_degraded
-            await fault_proxy.pass_through()
+            await network.works()

@@ -3,16 +3,17 @@
 # ruff: noqa: PT012 - it is the whole block of a lease that raises
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
 from app.domain.errors import LeaseLost, QueryTimeout, ServerUnavailable
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import provisioned, set_pool_deadlines, started_server, use
+from tests.fixtures.network import Network
+from tests.fixtures.pools import provisioned, started_server, use
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.queries import run_query
@@ -35,41 +36,15 @@ async def behind(
         yield manager
 
 
-@dataclass(slots=True)
-class Network:
-    """The way to the server: while it drops everything, deadlines are short.
-
-    Otherwise they are not: a busy machine keeps no short ones.
-    """
-
-    proxy: FaultProxy
-    patch: pytest.MonkeyPatch
-
-    def fails(self, manager: TenantPoolManager) -> None:
-        set_pool_deadlines(self.patch, 0.2)
-        self.patch.setattr(manager.servers["local"], "_connect_timeout", 0.5)
-        self.proxy.black_hole()
-
-    async def is_back(self) -> None:
-        self.patch.undo()
-        await self.proxy.pass_through()
-
-
-@pytest.fixture
-def network(fault_proxy: FaultProxy) -> Iterator[Network]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield Network(fault_proxy, patch)
-
-
 async def test_during_a_query_the_caller_gets_an_error_at_the_deadline(
     behind: TenantPoolManager, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.pools.query.runner._GRACE", 0.1)
     with pytest.raises(QueryTimeout):
         async with behind.lease("a") as connection:
-            network.fails(behind)
+            network.drops_everything(behind)
             await run_query(connection, "SELECT 1", [], max_rows=1, timeout=0.1)
-    await network.is_back()
+    await network.works()
     await _heals(behind)
 
 
@@ -79,8 +54,8 @@ async def test_at_the_end_of_a_lease_the_outcome_is_reported_as_unknown(
     with pytest.raises(LeaseLost):
         async with behind.lease("a") as connection:
             await connection.fetchval("SELECT 1")
-            network.fails(behind)
-    await network.is_back()
+            network.drops_everything(behind)
+    await network.works()
     await _heals(behind)
 
 
@@ -89,16 +64,16 @@ async def test_a_borrower_that_failed_is_not_held_up(
 ) -> None:
     with pytest.raises(ZeroDivisionError):
         async with behind.lease("a"):
-            network.fails(behind)
+            network.drops_everything(behind)
             raise ZeroDivisionError
-    await network.is_back()
+    await network.works()
     await _heals(behind)
 
 
 async def test_while_connecting_all_waiters_fail_and_the_server_is_away(
     behind: TenantPoolManager, network: Network
 ) -> None:
-    network.fails(behind)
+    network.drops_everything(behind)
     server = behind.servers["local"]
     callers = [asyncio.create_task(use(behind, "a")) for _ in range(10)]
     await asyncio.wait(callers, timeout=180)
@@ -106,7 +81,7 @@ async def test_while_connecting_all_waiters_fail_and_the_server_is_away(
     await eventually(lambda: not server.is_available)
     with pytest.raises(ServerUnavailable):
         await use(behind, "a")
-    await network.is_back()
+    await network.works()
     await eventually(lambda: server.is_available)
     await _heals(behind)
 
@@ -136,11 +111,10 @@ async def test_back_ends_stranded_by_an_outage_are_ended_before_others_take_thei
         async with AsyncExitStack() as holders:
             for _ in range(5):
                 await holders.enter_async_context(manager.lease("a"))
-        network.fails(manager)
+        network.drops_everything(manager)
         with pytest.raises(ServerUnavailable):
             await use(manager, "a")
-        network.patch.undo()
-        fault_proxy.strand()
+        network.strands()
         await eventually(lambda: manager.servers["local"].is_available)
         async with load_on(manager, "a", clients=10) as load:
             await load.goes_on_without_failure()
@@ -151,9 +125,9 @@ async def test_under_load_everything_heals_when_the_network_is_back(
 ) -> None:
     async with load_on(behind, "a") as load:
         await load.goes_on()
-        network.fails(behind)
+        network.drops_everything(behind)
         await asyncio.sleep(1)
-        await network.is_back()
+        await network.works()
         await load.goes_on_without_failure()
 
 

@@ -67,7 +67,7 @@ async def test_every_back_end_belongs_to_a_pool_afterwards(
         tasks = [asyncio.create_task(work()) for _ in range(LEASES)]
         for task in chance.sample(tasks, LEASES // 3):
             asyncio.get_running_loop().call_later(chance.random() * 2.5, task.cancel)
-        results = await finished(tasks, deadline=60)
+        results = await finished(tasks)
         disturbing.cancel()
         await asyncio.wait({disturbing})
         assert disturbing.cancelled(), disturbing.exception()
