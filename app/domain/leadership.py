@@ -91,8 +91,10 @@ class LeadershipRecord:
         """Whether the holder has stopped renewing, so that its catalog connections must be ended.
 
         An instance without a URL expects no standby, and keeps running while the catalog is away.
+        If the catalog's clock was set back since the last renewal, its age says nothing.
         """
-        return self.is_held and self.url is not None and self.age > ABANDONED_AFTER
+        is_recent = 0.0 <= self.age <= ABANDONED_AFTER
+        return self.is_held and self.url is not None and not is_recent
 
     @property
     def trust_left(self) -> float:

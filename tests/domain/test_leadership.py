@@ -29,6 +29,8 @@ RELEASED = replace(HELD, released=True)
 def test_a_record_is_abandoned_only_if_its_holder_expects_a_standby() -> None:
     assert not replace(HELD, age=10.0).is_abandoned
     assert replace(HELD, age=10.1).is_abandoned
+    # The catalog's clock was set back.
+    assert replace(HELD, age=-0.1).is_abandoned
     assert not replace(ALONE, age=1000.0).is_abandoned
     assert not replace(RELEASED, age=1000.0).is_abandoned
     assert not replace(HELD, holder=None, age=1000.0).is_abandoned

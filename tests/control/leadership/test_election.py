@@ -24,6 +24,7 @@ FIRST = Instance(id="f1257", version="1", url="http://first", secret_key="k", se
 SECOND = replace(FIRST, id="5ec0d", url="http://second")
 ALONE = replace(FIRST, id="a10e", url=None)
 SET_BACK = "UPDATE leadership SET renewed_at = renewed_at - interval '11 s'"
+SET_FORWARD = "UPDATE leadership SET renewed_at = renewed_at + interval '1 hour'"
 
 
 @dataclass(slots=True)
@@ -175,10 +176,17 @@ async def test_a_standby_ends_when_the_schema_is_newer_and_before_it_touches_any
         assert (second.election.record.epoch, second.election.record.released) == (epoch, True)
 
 
+@pytest.mark.parametrize("renewed", [SET_BACK, SET_FORWARD], ids=["past", "future"])
 async def test_who_stops_renewing_is_cut_off_and_told_so_when_it_comes_back(
-    catalog_address: CatalogAddress, catalog_database: Database, monkeypatch: pytest.MonkeyPatch
+    catalog_address: CatalogAddress,
+    catalog_database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    renewed: str,
 ) -> None:
-    """As after SIGSTOP: a process that does nothing holds the lock."""
+    """As after SIGSTOP: a process that does nothing holds the lock.
+
+    A renewal is in the future if the catalog's clock was set back since then.
+    """
     monkeypatch.setattr("app.control.leadership.election.RENEWS_WITHIN", 0.1)
     stopped = await leading(catalog_address)
     earlier = stopped.epoch
@@ -188,12 +196,12 @@ async def test_who_stops_renewing_is_cut_off_and_told_so_when_it_comes_back(
     async with candidate(SECOND, catalog_address) as second:
         assert await second.election.contend() is None
         for _ in range(2):  # an instance that renews between two looks was only late
-            await execute(catalog_database, SET_BACK)
+            await execute(catalog_database, renewed)
             assert await second.election.contend() is None
             await stopped.renew()
             assert await second.election.contend() is None
         assert stopped._connection is connection
-        await execute(catalog_database, SET_BACK)
+        await execute(catalog_database, renewed)
         takeover = await second.election.wait_to_win()
         assert takeover.epoch > earlier
         assert takeover.predecessor == FIRST.id
