@@ -27,6 +27,7 @@ from tests.fixtures.postgres import Database
 from tests.fixtures.private_postgres import superuser_of
 from tests.fixtures.processes import is_alive, kill, paused
 from tests.fixtures.served import NO_ANSWER, Served, served
+from tests.fixtures.sessions import counted_sessions
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import AWAY
 
@@ -48,11 +49,6 @@ STATEMENT = "SELECT pg_sleep(0.01)"
 # In seconds; the machine must not be at its limit.
 _PAUSE = 0.01
 _GLANCE = 0.1
-# All that have a tenant's role, and who has them.
-_BACKENDS = """
-SELECT pid, usename, application_name, state, now() - backend_start AS age, left(query, 60) AS query
-FROM pg_stat_activity WHERE usename ~ '^tenant_'
-"""
 
 pytestmark = pytest.mark.usefixtures("scrub_roles")
 
@@ -160,7 +156,7 @@ class Site:
             try:
                 async with self.database.connected() as connection:
                     while True:
-                        found = await connection.fetch(_BACKENDS)
+                        found = await counted_sessions(connection, MOST)
                         if len(found) > max(MOST, self.most):
                             self.too_many = [str(dict(row)) for row in found]
                         self.most = max(self.most, len(found))

@@ -13,15 +13,12 @@ from tests.fixtures.nodes import RunningNode, running_node
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import paused
 from tests.fixtures.served import Served, served
+from tests.fixtures.sessions import counted_sessions
 from tests.fixtures.waiting import eventually
 
 SIZE = 6
 PLACES = 3
 HERE = "here"
-BACKENDS = """
-SELECT application_name, client_port, backend_start, state, state_change
-FROM pg_stat_activity WHERE usename = 'tenant_acme'
-"""
 # So long that clients wait for a connection most of the time, even if the machine is busy: once a
 # second, the service counts those that do.
 STATEMENT = "SELECT pg_sleep(0.2)"
@@ -119,7 +116,7 @@ class Site:
     async def watch(self, database: Database) -> None:
         async with database.connected() as connection:
             while True:
-                found = [dict(row) for row in await connection.fetch(BACKENDS)]
+                found = await counted_sessions(connection, self.most)
                 if len(found) > self.most:
                     shown = await self.service.client.get("/v1/tenants/acme/pool")
                     raise AssertionError(found, shown.text)

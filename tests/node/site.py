@@ -22,6 +22,7 @@ from tests.fixtures.nodes import BACKENDS
 from tests.fixtures.pgbouncer import installed_pgbouncer
 from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import Database
+from tests.fixtures.sessions import counted_sessions
 from tests.fixtures.waiting import eventually
 from tests.node.configurations import configuration, entry, password_of
 
@@ -245,7 +246,7 @@ async def never_more_than(site: EngineSite[Any], most: int) -> AsyncIterator[Non
     async def watch() -> None:
         async with site.database.connected() as connection:
             while True:
-                seen.append(int(await connection.fetchval(BACKENDS)))
+                seen.append(len(await counted_sessions(connection, most)))
                 await asyncio.sleep(0.01)
 
     watching = asyncio.create_task(watch(), name="watch pg_stat_activity")

@@ -123,8 +123,8 @@ async def test_a_port_that_another_process_has_is_reported_until_it_is_free(
     database: Database, catalog_database: Database, enterable_path: Path
 ) -> None:
     installed_pgbouncer()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)) as taken:
         serves = serving(database, catalog_database, enterable_path, node="auto", node_port=port)
         async with serves as api:
             await eventually(lambda: api.service.fleet.node("local").latest)

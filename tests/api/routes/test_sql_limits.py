@@ -49,7 +49,7 @@ async def test_a_statement_ends_with_its_client(api: Api, database: Database) ->
             client.ask("POST", "/sql", body, Neon_Connection_String=driver.url)
             await eventually(lambda: sleeps(1))
         await eventually(lambda: sleeps(0))
-    assert api.app.state.abandoned == 1
+    await eventually(lambda: api.app.state.abandoned == 1)
     assert await driver.rows("select 1") == [["1"]]
 
 
