@@ -224,7 +224,8 @@ def _ini(
     if version >= _EXTRA_PARAMETERS_SINCE:
         # Otherwise that of a connection string would be ignored; so it is refused. A PgBouncer that
         # runs keeps what it started with. CVE-2025-12819 also needs an `auth_user`.
-        is_reported = all(server.reports_search_path for server in configuration.servers.values())
+        servers = configuration.servers.values()
+        is_reported = all(server.reports_search_path is not False for server in servers)
         lines.append(_TRACKS + _SEARCH_PATH * is_reported)
     if version >= _PREPARED_STATEMENTS_SINCE:
         lines.append("max_prepared_statements = 200")

@@ -144,6 +144,8 @@ class NodeRunner:
                 self._complain("configuration", error)
                 if stored is not None and await self._may_use(stored):
                     configuration = stored.configuration
+                if stored is not None:
+                    configuration = configuration.informed_by(stored.configuration)
                     break
             await pauses.wait()
         return Agent(
@@ -303,6 +305,7 @@ class NodeRunner:
             TimeoutError: the answer to a report says that there is a new one.
             ServiceError
         """
+            configuration = configuration.informed_by(agent.configuration)
         try:
             async with asyncio.timeout(None) as self._polling:
                 return await self._service.configuration(known)

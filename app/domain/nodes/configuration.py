@@ -58,15 +58,15 @@ class NodeServer:
     Attributes:
         tls_mode: the `sslmode` for connections to it, in libpq's words.
         allotment: connections to it that the node may have.
-        reports_search_path: whether a pooler can let a search_path follow its client there; true
-            until it is known.
+        reports_search_path: whether a pooler can let a search_path follow its client there; None:
+            the service has not reached it yet.
     """
 
     host: str
     port: int
     tls_mode: str
     allotment: Allotment
-    reports_search_path: bool = True
+    reports_search_path: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +110,16 @@ class NodeConfiguration:
 
 def newest(first: NodeConfiguration, second: NodeConfiguration) -> NodeConfiguration:
     """Return the later of two configurations, with the later allotment of each server."""
+    def informed_by(self, earlier: Self) -> Self:
+        """Keep what *earlier* said of servers that the service has not reached since it started."""
+        servers = {
+            name: replace(server, reports_search_path=earlier.servers[name].reports_search_path)
+            if name in earlier.servers and server.reports_search_path is None
+            else server
+            for name, server in self.servers.items()
+        }
+        return self if servers == self.servers else replace(self, servers=servers)
+
     later, earlier = (second, first) if second.version >= first.version else (first, second)
     known = {name: server.allotment for name, server in earlier.servers.items()}
     return later.with_allotments(known)

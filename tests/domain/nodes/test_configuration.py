@@ -42,3 +42,14 @@ def test_no_password_is_shown() -> None:
     shown = repr(configuration(entry("acme", password="hidden", logins=("acme.web",))))
     assert "hidden" not in shown
     assert "SCRAM" not in shown
+
+
+def test_what_a_server_said_is_kept_until_the_service_has_reached_it_again() -> None:
+    node = configuration(entry("acme"))
+    for said in (True, False):
+        servers = {"local": replace(node.servers["local"], reports_search_path=said)}
+        known = replace(node, servers=servers)
+        assert node.informed_by(known).servers == servers
+        other = {"local": replace(node.servers["local"], reports_search_path=not said)}
+        assert replace(node, servers=other).informed_by(known).servers == other
+    assert node.informed_by(replace(node, servers={}, entries=())) is node

@@ -29,6 +29,7 @@ CONFIGURATION = NodeConfiguration(
             port=5432,
             tls_mode="verify-full",
             allotment=Allotment(generation=3, connections=24),
+            reports_search_path=True,
         )
     },
     entries=(
@@ -45,7 +46,7 @@ CONFIGURATION = NodeConfiguration(
         ),
     ),
 )
-OPTIONAL = {"begun", "busy_seconds"}
+OPTIONAL = {"begun", "busy_seconds", "reports_search_path"}
 REPORT = NodeReport(
     session=2,
     sequence=40,
