@@ -155,7 +155,8 @@ def node(
         log_failure(str(error), _LOG_FORMAT, event="node failed")
     except AgentReplaced as error:
         reason = f"Another agent runs this node now. {error}"
-        log_failure(reason, _LOG_FORMAT, event="node replaced", status=os.EX_TEMPFAIL)
+        _log.warning("node replaced", reason=reason)
+        raise typer.Exit(os.EX_TEMPFAIL) from error
 
 
 async def _run(

@@ -50,6 +50,8 @@ _SHORTEST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 # A pooler that does not answer for this long hangs.
 _HANGS_AFTER = 30.0
+# A replaced agent tries for this long to close its pooler.
+_GIVE_WAY_SECONDS = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -114,12 +116,22 @@ class NodeRunner:
 
         The connections are the other one's now, and nobody would revoke credentials here.
         """
-        try:
-            if not await self._engine.has_another_agent():
+        began, pauses, reason = self._clock(), _Pauses(), "The pooler does not answer."
+        while (left := _GIVE_WAY_SECONDS - (self._clock() - began)) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    if await self._engine.has_another_agent():
+                        return
+                    await agent.close()
+            except NothingListens:  # it has no connections either
+                return
+            except (NodeError, TimeoutError) as error:
+                reason = str(error) or reason
+                await pauses.wait()
+            else:
                 _log.warning("this node runs on another machine now, applications wait here")
-                await agent.close()
-        except NodeError as error:
-            _log.warning("pooler left as it is", reason=str(error))
+                return
+        _log.error("pooler left as it is, end it: others have its connections", reason=reason)
 
     async def _begin(self) -> Agent:
         """Create an agent with the service's configuration, or with the previous agent's."""
@@ -132,6 +144,8 @@ class NodeRunner:
                 async with asyncio.timeout(_FIRST_ANSWER if stored else None):
                     configuration = await self._service.configuration(None)
                 assert configuration is not None  # noqa: S101 - none is known
+                if stored is not None:
+                    configuration = configuration.informed_by(stored.configuration)
                 if stored is not None and self._is_fresh(stored):
                     # A new leader of the service has divided nothing yet.
                     allotted = stored.configuration.servers.items()
@@ -144,8 +158,6 @@ class NodeRunner:
                 self._complain("configuration", error)
                 if stored is not None and await self._may_use(stored):
                     configuration = stored.configuration
-                if stored is not None:
-                    configuration = configuration.informed_by(stored.configuration)
                     break
             await pauses.wait()
         return Agent(
@@ -293,6 +305,7 @@ class NodeRunner:
                 self._report_due.set()
                 await asyncio.sleep(_SHORTEST_PAUSE)  # a stopping service answers at once
                 continue
+            configuration = configuration.informed_by(agent.configuration)
             # Writing thousands of entries takes long; a thread leaves the event loop free.
             await in_thread(self._store.store, configuration)
             if agent.configure(configuration):
@@ -305,7 +318,6 @@ class NodeRunner:
             TimeoutError: the answer to a report says that there is a new one.
             ServiceError
         """
-            configuration = configuration.informed_by(agent.configuration)
         try:
             async with asyncio.timeout(None) as self._polling:
                 return await self._service.configuration(known)

@@ -26,6 +26,7 @@ from app.node.clock import boot_time
 from app.node.errors import (
     AgentReplaced,
     CannotStart,
+    NodeError,
     NothingListens,
     ReportLate,
     ServiceError,
@@ -389,6 +390,61 @@ async def test_a_pooler_whose_node_another_machine_runs_has_no_connections_until
             load.served.clear()
             async with running(site, service, stops=False):
                 await eventually(lambda: load.served)
+    finally:
+        await engine.stop(patience=0.0)
+
+
+async def test_what_a_server_said_is_known_until_the_next_leader_has_reached_it(
+    site: Site, node: NodeConfiguration
+) -> None:
+    """A pooler that starts just then would ignore settings of its clients."""
+    said = {SERVER: replace(node.servers[SERVER], reports_search_path=False)}
+    service = ScriptedService(replace(node, servers=said))
+
+    def stored() -> NodeConfiguration:
+        found = store_of(site).load()
+        assert found is not None
+        return found.configuration
+
+    async with running(site, service, stops=False) as first:
+        await eventually(lambda: listens(first))
+        await eventually(lambda: service.reports)
+        for version in (2, 3):
+            service.change(replace(node, version=version))
+            await eventually(lambda version=version: stored().version == version)  # type: ignore[misc]
+            assert stored().servers[SERVER].reports_search_path is False
+    service.change(replace(node, version=4))
+    async with running(site, service):
+        await eventually(lambda: stored().version == 4)
+        assert stored().servers[SERVER].reports_search_path is False
+
+
+async def test_a_pooler_that_hangs_while_its_agent_is_replaced_is_closed_once_it_answers(
+    site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = ScriptedService(node)
+    engine, failures = site.engine(), list[NodeError]()
+    has_another_agent = engine.has_another_agent
+
+    async def ask() -> bool:
+        try:
+            return await has_another_agent()
+        except NodeError as error:
+            failures.append(error)
+            raise
+
+    monkeypatch.setattr(engine, "has_another_agent", ask)
+    task = asyncio.create_task(NodeRunner(engine, service, store_of(site)).run())
+    try:
+        await eventually(lambda: listens(engine))
+        async with busy(site, ["acme"]) as load:
+            await eventually(lambda: load.served)
+            with paused(pid_of(engine)):
+                service.session += 1
+                await eventually(lambda: failures)
+            with pytest.raises(AgentReplaced):
+                await task
+            await eventually(lambda: site.has_backends(0))
     finally:
         await engine.stop(patience=0.0)
 
