@@ -86,6 +86,10 @@ async def test_what_a_tenant_sets_for_its_database_and_locks_nobody_out_stays(
         await connection.execute("ALTER DATABASE tenant_acme SET search_path = app, public")
         await connection.execute("ALTER DATABASE tenant_acme SET work_mem = '32MB'")
         await connection.execute("ALTER DATABASE tenant_acme SET row_security = off")
+        await connection.execute("ALTER DATABASE tenant_acme SET statement_timeout = '1.5 min'")
+        await connection.execute("ALTER DATABASE tenant_acme SET lock_timeout = 1")
+        if connection.get_server_version().major >= 17:
+            await connection.execute("ALTER DATABASE tenant_acme SET transaction_timeout = 0")
         await connection.execute(
             "ALTER DATABASE tenant_acme SET idle_in_transaction_session_timeout = 1"
         )
@@ -95,7 +99,12 @@ async def test_what_a_tenant_sets_for_its_database_and_locks_nobody_out_stays(
             "SELECT setconfig FROM pg_db_role_setting JOIN pg_database ON oid = setdatabase "
             "WHERE datname = 'tenant_acme' AND setrole = 0"
         )
-    assert settings == ["search_path=app, public", "work_mem=32MB"]
+    assert [each for each in settings if not each.startswith("transaction_")] == [
+        "search_path=app, public",
+        "work_mem=32MB",
+        "statement_timeout=1.5 min",
+        "lock_timeout=1",
+    ]
 
 
 @pytest.mark.parametrize("strategy", PoolStrategy)

@@ -104,6 +104,8 @@ left join pg_roles on rolname = $2
 order by place
 """
 
+SHORTEST_TIMEOUT_MS = 100
+"""A shorter timeout could keep a role from logging in."""
 _FAIL_SOON = "SET LOCAL lock_timeout = '100ms'"
 # Only a superuser may name these attributes; a role created by another role has none of them.
 _NO_ATTRIBUTES = " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
@@ -123,18 +125,28 @@ BEGIN
     LOOP EXECUTE command; END LOOP;
 END $do$
 """
-# The same for some settings of a database. Values may be in any encoding, too.
-_RESET_DATABASE = r"""
+# The same for some settings of a database, and for timeouts that are too short. Values may be in
+# any encoding, too. A timeout has a unit as an interval has; a bare number is in milliseconds.
+_RESET_DATABASE = rf"""
 DO $do$
-DECLARE command text;
+DECLARE command text; wanted text; timeout interval;
 BEGIN
-    FOR command IN
-        SELECT format('ALTER DATABASE %%I RESET %%I', datname, name)
+    FOR command, wanted IN
+        SELECT format('ALTER DATABASE %%I RESET %%I', datname, name),
+            CASE WHEN name = ANY(%L::text[]) THEN split_part(setting, '=', 2) END
         FROM pg_db_role_setting
         JOIN pg_database ON pg_database.oid = setdatabase,
             unnest(setconfig) AS setting, unnest(%L::text[]) AS name
         WHERE setrole = 0 AND datname = %L AND setting LIKE replace(name, '_', '\_') || '=%%'
-    LOOP EXECUTE command; END LOOP;
+    LOOP
+        BEGIN
+            timeout := CASE WHEN wanted ~ '[a-z]' THEN wanted ELSE wanted || ' ms' END;
+        EXCEPTION WHEN OTHERS THEN
+            timeout := NULL;
+        END;
+        CONTINUE WHEN timeout = '0' OR timeout >= '{SHORTEST_TIMEOUT_MS} ms';
+        EXECUTE command;
+    END LOOP;
 END $do$
 """
 # Postgres refuses any interval where its platform cannot check: on Windows, and before 15 on macOS.
@@ -295,9 +307,10 @@ def reset_settings(name: str) -> Iterator[str]:
     yield sql(_CHECK_CLIENTS, name)
 
 
-def reset_database(name: str, settings: Iterable[str]) -> str:
-    """Reset these *settings* of a database; all others stay."""
-    return sql(_RESET_DATABASE, f"{{{','.join(settings)}}}", name)
+def reset_database(name: str, settings: Iterable[str], timeouts: Sequence[str]) -> str:
+    """Reset these *settings* of a database, and *timeouts* that are too short; all others stay."""
+    array, both = ("{" + ",".join(names) + "}" for names in (timeouts, (*settings, *timeouts)))
+    return sql(_RESET_DATABASE, array, both, name)
 
 
 def set_search_path(name: str, database: str, schemas: Sequence[str]) -> str:

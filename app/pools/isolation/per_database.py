@@ -16,10 +16,9 @@ from app.pools.isolation.objects import (
 from app.pools.isolation.strategy import FIXED_SETTINGS
 from app.pools.server import Server
 
-# What is set for the database and could keep its role from logging in, or end each of its
-# statements or transactions. On nodes nothing overrides it.
-_LOCKING_SETTINGS = (
-    *FIXED_SETTINGS,
+# What is set for the database and could keep its role from logging in: on nodes nothing overrides
+# it. The timeouts could end each of its statements or transactions, if they are very short.
+_LOCKING_TIMEOUTS = (
     "idle_in_transaction_session_timeout",
     "statement_timeout",
     "transaction_timeout",
@@ -79,6 +78,6 @@ class PerDatabaseIsolation(DedicatedRoleIsolation):
         role: str,
     ) -> Iterator[str]:
         yield sql("GRANT ALL ON DATABASE %I TO %I", role, role)
-        yield reset_database(role, _LOCKING_SETTINGS)
+        yield reset_database(role, FIXED_SETTINGS, _LOCKING_TIMEOUTS)
         yield sql("ALTER DATABASE %I WITH CONNECTION LIMIT -1", role)
         yield sql("ALTER DATABASE %I ALLOW_CONNECTIONS true", role)
