@@ -2,10 +2,11 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 from app.domain.errors import TenantLoginFailed
 from app.wire import Login
-from tests.isolation.arena import SIZE, Arena
+from tests.isolation.arena import PER_DATABASE, PER_TENANT, SHARED, SIZE, Arena
 from tests.isolation.vector import (
     ALL_HELD,
     ALL_OPEN,
@@ -13,6 +14,7 @@ from tests.isolation.vector import (
     OWN_HELD,
     SUPERUSER,
     Vector,
+    Verdict,
     logging_in,
     sql,
     unset,
@@ -104,9 +106,9 @@ async def _planted(arena: Arena, setting: str, *, harm: str, audited: bool = Tru
         await arena.run("ALTER ROLE {me} RESET ALL; ALTER ROLE {me} IN DATABASE {home} RESET ALL")
 
 
-async def plant_a_search_path(arena: Arena) -> bool:
+async def plant_a_search_path(arena: Arena, *, audited: bool = False) -> bool:
     harm = "current_setting('search_path') LIKE '%nowhere%'"
-    return await _planted(arena, "search_path = nowhere", harm=harm, audited=False)
+    return await _planted(arena, "search_path = nowhere", harm=harm, audited=audited)
 
 
 async def plant_a_missing_library(arena: Arena) -> bool:
@@ -150,7 +152,19 @@ OF_ROLES = (
         ),
     ),
     Vector("ALTER ROLE CURRENT_USER PASSWORD", change_the_password, ALL_OPEN),
-    Vector("a search_path set for its role", plant_a_search_path, ALL_HELD, unset("search_path")),
+    Vector(
+        "a search_path set for its role",
+        plant_a_search_path,
+        {SHARED: Verdict.HELD, PER_TENANT: Verdict.HELD},
+        unset("search_path"),
+    ),
+    # Until then it is its own path in its own database, which it may set for the database, too.
+    Vector(
+        "a search_path set for its role until the next audit",
+        partial(plant_a_search_path, audited=True),
+        {PER_DATABASE: Verdict.HELD},
+        without_audits,
+    ),
     Vector(
         "a missing library set for its role",
         plant_a_missing_library,

@@ -33,8 +33,8 @@ class PerDatabaseIsolation(DedicatedRoleIsolation):
     def database(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - on any server
         return self.role(spec)
 
-    def search_path(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - everywhere
-        return '"$user", public'
+    def search_path(self, server: Server, spec: TenantSpec) -> None:
+        """The tenant's own choice: the database is its own."""
 
     async def provision(
         self, server: Server, tenant: Tenant, *, adopt: bool, max_size: int | None = None

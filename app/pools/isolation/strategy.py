@@ -81,8 +81,8 @@ class IsolationStrategy(ABC):
         """The database that they use."""
 
     @abstractmethod
-    def search_path(self, server: Server, spec: TenantSpec) -> str:
-        """Their search_path.
+    def search_path(self, server: Server, spec: TenantSpec) -> str | None:
+        """Their search_path; None for what the database says, here as on nodes.
 
         If the role can create temporary tables, it must not end in pg_temp: with its schema gone,
         every table that it creates would be temporary.
@@ -118,6 +118,7 @@ class IsolationStrategy(ABC):
         """The login of connections for this tenant."""
         role = self.role(spec)
         can_check = server.limits is None or server.limits.checks_clients
+        path = self.search_path(server, spec)
         return replace(
             server.admins.login,
             user=role,
@@ -127,7 +128,7 @@ class IsolationStrategy(ABC):
                 **FIXED_SETTINGS,
                 **(_CHECK_CLIENTS if can_check else {}),
                 "application_name": f"poolkeeper/{spec.pool_id}",
-                "search_path": self.search_path(server, spec),
+                **({} if path is None else {"search_path": path}),
                 **self.settings,
             },
         )

@@ -94,6 +94,24 @@ async def test_a_tenant_of_its_own_database_works_in_it(manager: TenantPoolManag
         assert await connection.fetchval("SELECT current_database()") == "tenant_acme-1"
 
 
+async def test_a_tenant_of_its_own_database_chooses_its_search_path(
+    manager: TenantPoolManager,
+) -> None:
+    """In the service's pools as on nodes."""
+    new, _ = await provision(manager, "acme", PoolStrategy.PER_DATABASE)
+    manager.put_tenant(new)
+    async with manager.lease("acme") as connection:
+        assert await connection.fetchval("SHOW search_path") == '"$user", public'
+        await connection.execute("CREATE SCHEMA app")
+        await connection.execute("CREATE TABLE app.note AS SELECT 42 AS id")
+        await connection.execute("ALTER DATABASE tenant_acme SET search_path = app, public")
+    pool_of(manager, "acme").recycle()
+    for _ in range(2):
+        async with manager.lease("acme") as connection:
+            assert await connection.fetchval("SELECT id FROM note") == 42
+            await connection.execute("SET search_path = public")
+
+
 async def test_a_tenant_cannot_read_another_ones_schema(manager: TenantPoolManager) -> None:
     await provisioned(manager, "a")
     await provisioned(manager, "b")
