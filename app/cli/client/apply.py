@@ -16,6 +16,9 @@ def apply(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete tenants missing from the file; keep their data.")
     ] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Take over existing objects of tenants in the file.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show the plan and what would be refused; change nothing."),
@@ -28,4 +31,6 @@ def apply(
     """Create, change, provision and resize tenants to match a file."""
     from app.cli.client.apply_file import apply_file
 
-    apply_file(context.obj, file, prune=prune, dry_run=dry_run, yes=yes, parallel=parallel)
+    apply_file(
+        context.obj, file, prune=prune, adopt=adopt, dry_run=dry_run, yes=yes, parallel=parallel
+    )

@@ -36,7 +36,14 @@ _REQUESTS = {
 
 
 def apply_file(
-    session: Session, file: str, *, prune: bool, dry_run: bool, yes: bool, parallel: int
+    session: Session,
+    file: str,
+    *,
+    prune: bool,
+    adopt: bool,
+    dry_run: bool,
+    yes: bool,
+    parallel: int,
 ) -> None:
     """Make the service match *file*."""
     manifest = _read(file)
@@ -44,7 +51,7 @@ def apply_file(
         try:
             actual = {each["id"]: each for each in client.items("/v1/tenants")}
             pools = _pools(client, manifest, actual, threads=parallel)
-            steps = plan(manifest, actual, pools, prune=prune)
+            steps = plan(manifest, actual, pools, prune=prune, adopt=adopt)
             checks = unchecked(steps)
             if dry_run:
                 checks = check(steps, partial(_send, client, dry_run=True), threads=parallel)
@@ -142,4 +149,4 @@ def _send(client: ApiClient, step: Step, *, dry_run: bool | None = None) -> Mapp
         raise ApiError(step.summary, ExitStatus.REFUSED)
     method, below = _REQUESTS[step.verb]
     path = f"/v1/tenants/{path_segment(step.tenant)}{below}"
-    return client.request(method, path, step.body, dry_run=dry_run)
+    return client.request(method, path, step.body, dry_run=dry_run, **step.query)

@@ -5,7 +5,7 @@ Pure: the file's text and the service's documents in, steps out. `apply.py` exec
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -175,6 +175,7 @@ class Step:
     tenant: str
     summary: str
     body: Mapping[str, object] | None = None
+    query: Mapping[str, bool] = field(default_factory=dict)
     stage: Stage = Stage.FIRST
 
 
@@ -184,15 +185,16 @@ def plan(
     pools: Mapping[str, Document],
     *,
     prune: bool,
+    adopt: bool = False,
 ) -> list[Step]:
     """Plan the steps from *actual* to *manifest*, by tenant id, deletions last.
 
     *pools*, by tenant, are needed if the manifest declares pools; *prune* deletes tenants that are
-    not in it.
+    not in it; *adopt* takes over objects that exist and are another's.
     """
     steps: list[Step] = []
     for tenant, declared in sorted(manifest.tenants.items()):
-        steps += _steps(tenant, declared, actual.get(tenant), pools.get(tenant))
+        steps += _steps(tenant, declared, actual.get(tenant), pools.get(tenant), adopt=adopt)
     if prune:
         steps += [
             Step(
@@ -208,7 +210,12 @@ def plan(
 
 
 def _steps(
-    tenant: str, declared: DeclaredTenant, actual: Document | None, pool: Document | None
+    tenant: str,
+    declared: DeclaredTenant,
+    actual: Document | None,
+    pool: Document | None,
+    *,
+    adopt: bool,
 ) -> Iterator[Step]:
     body = declared.body
     if actual is None:
@@ -225,7 +232,12 @@ def _steps(
             summary = _changes(actual, fields, changed)
             yield Step(verb=Verb.CHANGE, tenant=tenant, summary=summary, body=body)
     if declared.provision and not (actual and _has_objects(actual)):
-        yield Step(verb=Verb.PROVISION, tenant=tenant, summary="role, schema or database")
+        yield Step(
+            verb=Verb.PROVISION,
+            tenant=tenant,
+            summary="role, schema or database" + (", existing ones too" if adopt else ""),
+            query={"adopt": True} if adopt else {},
+        )
     if declared.pool is not None:
         sizes = declared.pool.model_dump(exclude_none=True)
         current = {} if pool is None else pool["desired"]

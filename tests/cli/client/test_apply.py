@@ -124,6 +124,12 @@ async def test_objects_that_exist_are_named_with_the_command_that_takes_them_ove
     two = await shell.run("apply", "-f", "-", stdin=both, status=5)
     assert "! provision acme, beta\n    The schema tenant_… exists already" in two.stdout
     await shell.run("tenants", "provision", "acme", "--adopt")
+    refused = await shell.run("apply", "-f", "-", "--dry-run", stdin=both, status=1)
+    assert "The schema tenant_beta exists already" in refused.stdout
+    planned = await shell.run("apply", "-f", "-", "--adopt", "--dry-run", stdin=both)
+    assert "existing ones too" in planned.stdout
+    await shell.run("apply", "-f", "-", "--adopt", stdin=both)
+    assert (await service.client.get("/v1/tenants/beta")).json()["state"] == "provisioned"
 
 
 async def test_a_tenant_whose_login_is_disabled_is_provisioned_again(
