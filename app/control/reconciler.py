@@ -5,6 +5,7 @@ deletions and rotations, stores what could not be stored, and reads what may hav
 also stores when credentials were used, and renews verifiers of an earlier version.
 """
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.verifier_renewal import VerifierRenewal
 from app.control.time_slices import in_slices
+from app.control.unfinished_changes import finish_on_servers
 from app.domain.audit import RECONCILER
 from app.domain.errors import CatalogUnavailable, PoolkeeperError
 from app.pools.manager import TenantPoolManager
@@ -108,6 +110,10 @@ class Reconciler:
         return steps
 
     async def _finish_deletions(self) -> int:
-        states = self._manager.tenant_states.items()
-        deleting = [tenant_id for tenant_id, state in states if state.tenant.deleting]
-        return sum([await self._deletions.finish(each, RECONCILER) for each in deleting])
+        deleting: dict[str, list[str]] = defaultdict(list)
+        for tenant_id, state in self._manager.tenant_states.items():
+            if state.tenant.deleting:
+                deleting[state.tenant.spec.server].append(tenant_id)
+        return await finish_on_servers(
+            deleting, lambda tenant_id: self._deletions.finish(tenant_id, RECONCILER)
+        )

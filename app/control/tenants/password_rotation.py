@@ -5,6 +5,7 @@ it again.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.control.tenants.provisioning import check_login, lock_of_role
+from app.control.unfinished_changes import finish_on_servers
 from app.domain.audit import Actor
 from app.domain.desired_state import PasswordVersion, Tenant
 from app.domain.errors import CatalogUnavailable, Conflict, ServerUnavailable, Unavailable
@@ -148,20 +150,24 @@ class PasswordRotation:
         A rotation that is still under way is left alone. This does not wait for a tenant's
         transaction, because the passwords of all other tenants would wait for it too.
         """
-        finished = 0
-        for wanted in list(self._unapplied.values()):
-            state = self._state_of(wanted)
-            if state is None or self._locks.is_held(lock_of_role(wanted.server, wanted.role)):
-                continue
-            async with self._locks.hold_if_free(state.tenant.spec.pool_id) as is_free:
-                if not is_free:
-                    continue
-                try:
-                    await self._apply(state, wanted, fail_soon=True)
-                    finished += 1
-                except (Unavailable, Conflict) as error:
-                    _log.warning("password not set", role=wanted.role, reason=error.detail)
-        return finished
+        unapplied: dict[str, list[PasswordVersion]] = defaultdict(list)
+        for wanted in self._unapplied.values():
+            unapplied[wanted.server].append(wanted)
+        return await finish_on_servers(unapplied, self._finish)
+
+    async def _finish(self, wanted: PasswordVersion) -> bool:
+        state = self._state_of(wanted)
+        if state is None or self._locks.is_held(lock_of_role(wanted.server, wanted.role)):
+            return False
+        async with self._locks.hold_if_free(state.tenant.spec.pool_id) as is_free:
+            if not is_free:
+                return False
+            try:
+                await self._apply(state, wanted, fail_soon=True)
+            except (Unavailable, Conflict) as error:
+                _log.warning("password not set", role=wanted.role, reason=error.detail)
+                return False
+        return True
 
     async def _apply(
         self, state: TenantState, wanted: PasswordVersion, *, fail_soon: bool = False

@@ -14,6 +14,7 @@ from app.control import audit_events
 from app.control.audit_events import AuditOutbox
 from app.control.operation import KeyedLocks
 from app.control.tenants.provisioning import lock_of_role
+from app.control.unfinished_changes import finish_on_servers
 from app.domain.audit import RECONCILER
 from app.domain.errors import ProvisioningFailed, Unavailable
 from app.pools.isolation.repair import Repair, repair
@@ -48,14 +49,17 @@ class VerifierRenewal:
 
         A renewal that Postgres refuses is tried again once a login shows that it is still needed.
         """
-        renewed = 0
-        for server, pools in self._due().items():
-            try:
-                async with asyncio.timeout(_DEADLINE):
-                    renewed += await self._renew(server, pools)
-            except (Unavailable, ProvisioningFailed, TimeoutError) as error:
-                _log.warning("verifiers not renewed", server=server.name, reason=str(error))
-        return renewed
+        due = {server.name: [(server, pools)] for server, pools in self._due().items()}
+        return await finish_on_servers(due, self._try_to_renew)
+
+    async def _try_to_renew(self, due: tuple[Server, dict[str, str]]) -> int:
+        server, pools = due
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                return await self._renew(server, pools)
+        except (Unavailable, ProvisioningFailed, TimeoutError) as error:
+            _log.warning("verifiers not renewed", server=server.name, reason=str(error))
+            return 0
 
     def _due(self) -> dict[Server, dict[str, str]]:
         """The next roles whose password nobody is changing, with their pools, by server."""
