@@ -38,7 +38,8 @@ def start_background_tasks(
     - poll: measures pools, stores samples, evicts idle pools, advises; publishes the snapshot
     - retention: downsamples and deletes old samples
     - server load: samples the activity of each server, a few times per observation of the advisor
-    - check: tests idle connections, audits isolation, refreshes the limits of servers
+    - check: tests idle connections, audits isolation, refreshes the limits of servers, ends
+        sessions of deleted tenants
     - reconcile: brings pools to their desired state, finishes what was interrupted
     - locks on <server>: keeps tenants from filling the lock table
     - fleet: divides each server's budget among this process and the nodes

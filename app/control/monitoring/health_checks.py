@@ -1,4 +1,4 @@
-"""Health checks: tests connections, audits isolation, and refreshes each server's limits.
+"""Health checks: tests connections, audits isolation, refreshes limits, ends left sessions.
 
 Each check has its own deadline, so a hanging server does not delay the pools of other servers.
 """
@@ -11,6 +11,7 @@ import structlog
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.control.pools.operations import CheckReport
 from app.control.time_slices import TimeSlices
+from app.pools.left_sessions import LeftSessions
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 
@@ -24,6 +25,7 @@ class HealthChecks:
 
     def __init__(self, manager: TenantPoolManager, isolation_audit: IsolationAudit) -> None:
         self._manager = manager
+        self._left_sessions = LeftSessions(manager)
         self._isolation_audit = isolation_audit
         self._limiter = asyncio.Semaphore(_AT_A_TIME)
         self._read_only: set[str] = set()
@@ -33,6 +35,7 @@ class HealthChecks:
         async with asyncio.TaskGroup() as group:
             due = group.create_task(self._check_due(), name="check: connections")
             group.create_task(self._isolation_audit.run_once(), name="check: isolation")
+            group.create_task(self._left_sessions.run_once(), name="check: left sessions")
             for server in self._manager.servers.values():
                 group.create_task(server.refresh(), name=f"check: server {server.name}")
         self._log_read_only()
