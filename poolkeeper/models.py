@@ -301,7 +301,8 @@ class FindingView(TypedDict):
     check: str
     severity: Severity
     server: str | None
-    node: str | None
+    nodes: list[str]
+    node_count: int
     detail: str | None
     count: int
     tenants: list[str]
@@ -489,6 +490,13 @@ class NodeList(TypedDict):
 
     items: list[NodeView]
     next_cursor: str | None
+
+
+class NodeRecycling(TypedDict):
+    """What became of a tenant's connections on a node."""
+
+    node: str
+    recycled: bool
 
 
 class NodeServerView(TypedDict):

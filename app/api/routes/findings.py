@@ -1,7 +1,7 @@
 """Findings by cause, of the isolation audit and on nodes: one cause often affects many tenants."""
 
-from collections.abc import Iterator
-from itertools import islice
+from collections import defaultdict
+from heapq import nsmallest
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -41,7 +41,10 @@ class FindingView(BaseModel):
         "a node.",
         examples=["local"],
     )
-    node: str | None = Field(description="The node where the cause is.", examples=[None])
+    nodes: list[str] = Field(
+        description="The first of the nodes where the cause is, by name.", examples=[[]]
+    )
+    node_count: int = Field(description="Number of nodes where the cause is.", examples=[0])
     detail: str | None = Field(
         description="The problem and its fix for the first of these tenants; null for a key that "
         "is bound to tenants.",
@@ -71,15 +74,16 @@ async def list_findings(
     principal: PrincipalDep,
     *,
     named: Annotated[
-        int, Query(ge=1, le=100, description="Number of tenants to name for each finding.")
+        int,
+        Query(ge=1, le=100, description="Number of tenants, and nodes, to name for each finding."),
     ] = 10,
 ) -> FindingList:
     """Lists the checks that failed in the latest audits, and the tenants that each affects.
 
     There is one item for each cause on each server, with the number of tenants and the first of
-    them; beyond 100 items, the rest of a check is one item. A node is an item, too, if its
-    PgBouncer has known vulnerabilities, or if its agent and the service differ in their minor
-    version.
+    them; beyond 100 items, the rest of a check is one item. Nodes are an item, too, if their
+    PgBouncers have the same known vulnerabilities, or if their agents are of another minor version
+    than the service.
     `GET /v1/tenants?finding=critical` lists all tenants with such a finding. Works while the
     catalog is unreachable.
     """
@@ -97,7 +101,7 @@ async def list_findings(
             if item.count <= named:
                 item.tenants.append(id_)
     items = sorted(
-        (*found.values(), *_on_nodes(fleet, principal, named)),
+        (*found.values(), *await _on_nodes(fleet, principal, named)),
         key=lambda each: (_RANKS.index(each.severity), -each.count, each.check),
     )
     return FindingList(items=items)
@@ -110,7 +114,8 @@ def _first(finding: Finding, key: _Cause, principal: Principal) -> FindingView:
         check=finding.check,
         severity=finding.severity,
         server=server,
-        node=None,
+        nodes=[],
+        node_count=0,
         # It may name other tenants' roles and databases.
         detail=finding.detail if principal.tenants is None else None,
         count=0,
@@ -118,11 +123,13 @@ def _first(finding: Finding, key: _Cause, principal: Principal) -> FindingView:
     )
 
 
-def _on_nodes(fleet: Fleet, principal: Principal, named: int) -> Iterator[FindingView]:
+async def _on_nodes(fleet: Fleet, principal: Principal, named: int) -> list[FindingView]:
     """What to upgrade on nodes; for a tenant-bound key, on those that serve its tenants."""
     own = principal.tenants
-    for name, node in sorted(fleet.nodes.items()):
-        served = node.entries if own is None else sorted(own & node.entries.keys())
+    found: dict[tuple[NodeCheck, str], FindingView] = {}
+    tenants: defaultdict[tuple[NodeCheck, str], set[str]] = defaultdict(set)
+    async for name, node in in_slices(sorted(fleet.nodes.items()), 1):
+        served = node.entries.keys() if own is None else own & node.entries.keys()
         if not served and own is not None:
             continue
         details: dict[NodeCheck, str | None] = {
@@ -130,13 +137,29 @@ def _on_nodes(fleet: Fleet, principal: Principal, named: int) -> Iterator[Findin
             "agent_version": node.version_warning,
         }
         for check, detail in details.items():
-            if detail:
-                yield FindingView(
-                    check=check,
-                    severity=Severity.WARNING,
-                    server=None,
-                    node=name,
-                    detail=detail if own is None else None,
-                    count=len(served),
-                    tenants=list(islice(served, named)),
-                )
+            if not detail:
+                continue
+            key = (check, detail if len(found) < _MOST_CAUSES else "")
+            item = found.get(key) or found.setdefault(key, _of_nodes(check, detail, own))
+            item.node_count += 1
+            if item.node_count <= named:
+                item.nodes.append(name)
+            tenants[key] |= served
+    for key, item in found.items():
+        item.count = len(tenants[key])
+        item.tenants = nsmallest(named, tenants[key])
+    return list(found.values())
+
+
+def _of_nodes(check: NodeCheck, detail: str, own: frozenset[str] | None) -> FindingView:
+    """The view of a finding before any node is counted."""
+    return FindingView(
+        check=check,
+        severity=Severity.WARNING,
+        server=None,
+        nodes=[],
+        node_count=0,
+        detail=detail if own is None else None,
+        count=0,
+        tenants=[],
+    )

@@ -9,8 +9,10 @@ PATH = "/v1/findings"
 
 
 def _place(finding: Item) -> str:
-    if finding["node"] is not None:
-        return f"node {finding['node']}"
+    if finding["nodes"]:
+        names = ", ".join(finding["nodes"])
+        more = ", …" if finding["node_count"] > len(finding["nodes"]) else ""
+        return f"{'nodes' if finding['node_count'] > 1 else 'node'} {names}{more}"
     return finding["server"] or "several servers"
 
 

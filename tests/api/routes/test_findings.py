@@ -79,7 +79,7 @@ async def test_a_key_bound_to_tenants_sees_their_findings_without_the_details(
     assert found["detail"] is None
 
 
-async def test_a_node_with_a_vulnerable_pooler_is_a_finding_with_its_tenants(
+async def test_nodes_with_a_vulnerable_pooler_are_one_finding_with_their_tenants(
     keyed_api: tuple[Api, Keyring],
 ) -> None:
     api, keys = keyed_api
@@ -95,18 +95,19 @@ async def test_a_node_with_a_vulnerable_pooler_is_a_finding_with_its_tenants(
             session=1, sequence=1, version=0, engine="PgBouncer 1.25.2", servers={}, entries=()
         )
         node.hear(said, most_sessions=2)
-    edge, idle = ok(await api.client.get(f"{URL}?named=1"))["items"]
+    [found] = ok(await api.client.get(f"{URL}?named=1"))["items"]
     cause = "PgBouncer 1.25.2: one user can log in as another (CVE-2026-107350). Fixed in 1.26.1."
-    assert edge == {
+    assert found == {
         "check": "pooler_version",
         "severity": "warning",
         "server": None,
-        "node": "edge",
+        "nodes": ["edge"],
+        "node_count": 2,
         "detail": cause,
         "count": 2,
         "tenants": ["acme"],
     }
-    assert idle == {**edge, "node": "idle", "count": 0, "tenants": []}
     api.client.headers.update(keys.headers("bound"))
-    [found] = ok(await api.client.get(URL))["items"]
-    assert found == {**edge, "detail": None, "count": 1}
+    [own] = ok(await api.client.get(URL))["items"]
+    # It sees no node that does not serve its tenants.
+    assert own == {**found, "node_count": 1, "detail": None, "count": 1}

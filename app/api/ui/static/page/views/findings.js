@@ -80,18 +80,23 @@ export function Findings() {
       ${isEmpty && html`
         <${Empty} title="No findings."><p>Every server is available, every node reports, no pool is paused, and each tenant is isolated as promised.</p></${Empty}>`}
       <${FindingList} findings=${findings} />
-      <${Failed} title="Nodes" items=${data?.items.filter(({ node }) => node)} />
-      <${Failed} title="Isolation of tenants" items=${data?.items.filter(({ node }) => !node)} />
+      <${Failed} title="Nodes" items=${data?.items.filter(({ nodes }) => nodes.length)} />
+      <${Failed} title="Isolation of tenants" items=${data?.items.filter(({ nodes }) => !nodes.length)} />
     </${View}>`;
+}
+
+function OnNodes({ names, count }) {
+  const links = names.map((name, index) => html`${index > 0 && ", "}<a href=${href("nodes", name)}>${name}</a>`);
+  return count > 1 ? html` on ${count} nodes (${links}${count > names.length && ", …"})` : html` on node ${links}`;
 }
 
 // The findings that the service lists, each with the tenants that it affects.
 function Failed({ title, items = [] }) {
   return items.length > 0 && html`
     <h2>${title}</h2>
-    ${items.map(({ check, severity, server, node, detail, count, tenants }) => html`
-      <article class="card" key=${`${check} ${severity} ${server} ${node} ${tenants[0]} ${detail}`}>
+    ${items.map(({ check, severity, server, nodes, node_count, detail, count, tenants }) => html`
+      <article class="card" key=${`${check} ${severity} ${server} ${nodes[0]} ${tenants[0]} ${detail}`}>
         <${CheckLine} ...${{ name: check, severity, detail }} />
-        <p class="muted">${counted(count, "tenant")}${server && ` on ${server}`}${node && html` on node <a href=${href("nodes", node)}>${node}</a>`}${count > 0 && ": "}<${TenantLinks} ids=${tenants} more=${count > tenants.length} /></p>
+        <p class="muted">${counted(count, "tenant")}${server && ` on ${server}`}${node_count > 0 && html`<${OnNodes} names=${nodes} count=${node_count} />`}${count > 0 && ": "}<${TenantLinks} ids=${tenants} more=${count > tenants.length} /></p>
       </article>`)}`;
 }
