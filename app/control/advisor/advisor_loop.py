@@ -166,13 +166,15 @@ class AdvisorLoop:
     async def read_uncertain(self) -> None:
         """Take over settings whose response was lost; nobody may be changing them now.
 
+        If they were not stored after all, observations continue to count.
+
         Raises:
             CatalogUnavailable
         """
         async with self._locks.hold_if_free(_SETTINGS) as is_free:
             if is_free and self._catalog.advisor.is_uncertain:
                 found = await self._catalog.advisor.read()
-                if found is not None:
+                if found is not None and found != self._settings:
                     self._follow(found)
 
     def _follow(self, settings: AdvisorSettings) -> None:

@@ -11,6 +11,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from app.catalog.advisor_settings import StoredAdvisorSettings
+from app.control import audit_events
 from app.control.advisor.placement import PlacementAdvisor
 from app.domain.advisor import (
     DemandConfig,
@@ -775,3 +777,25 @@ async def test_room_for_bursts_is_given_in_mode_apply_before_anybody_is_late(
         pool = pool_of(control.manager, "acme")
     assert await concluded(control, ROOM) == 1
     await eventually(lambda: pool.size.max_size == 20)
+
+
+async def test_settings_that_were_not_stored_after_all_end_no_observation(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = control.advisor_loop
+    saved = await loop.put_settings(replace(loop.settings, mode=AdvisorMode.RECOMMEND), PERSON)
+    await control.tenant("acme")
+    async with control.manager.lease("acme"):
+        pass
+    await loop.tick()
+    [advisor] = loop._advisors.values()
+    monkeypatch.setattr(StoredAdvisorSettings, "is_uncertain", True)
+    await loop.read_uncertain()
+    assert loop._advisors["local"] is advisor
+    # Those that were stored count from now on, as if their response had come.
+    other = replace(saved, mode=AdvisorMode.OFF)
+    event = audit_events.advisor_saved(saved, other, PERSON)
+    await control.catalog.advisor.save(other, event=event)
+    await loop.read_uncertain()
+    assert loop.settings.mode is AdvisorMode.OFF
+    assert not loop._advisors
