@@ -1,6 +1,7 @@
 """Whatever is sent, the answer is a problem with a 4xx status: never a 500, never a stack trace."""
 
 import gzip
+import itertools
 import json
 import re
 from collections.abc import AsyncIterator
@@ -399,6 +400,15 @@ async def test_head_answers_as_get_does_without_a_body(standing_api: Api) -> Non
         assert (asked.status_code, asked.content) == (got.status_code, b"")
         if got.is_success:
             assert asked.headers["content-length"] == str(len(got.content))
+
+
+async def test_a_probe_ignores_its_body(standing_api: Api) -> None:
+    """Its OpenAPI document knows no refusal, and orchestrators send what they like."""
+    for url, method in itertools.product(("/livez", "/readyz"), ("GET", "HEAD")):
+        plain = await standing_api.client.request(method, url)
+        for sent in ({"content": b"hello"}, {"data": {"a": "b"}}, {"content": b"{"}):
+            got = await standing_api.client.request(method, url, **sent)
+            assert got.status_code == plain.status_code == 200
 
 
 @pytest.mark.parametrize(

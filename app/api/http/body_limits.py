@@ -1,8 +1,8 @@
 """Limits of the query string and the body: their size, and JSON as the only media type.
 
 FastAPI's own limit answers in plain text, and it would report a body of another type as malformed
-JSON. Neon's drivers send no media type, so POST /sql takes any body as JSON. A body without an
-announced length is counted while it is received, see `exchange`.
+JSON. Neon's drivers send no media type, so POST /sql takes any body as JSON. A probe ignores its
+body. One without an announced length is counted while it is received, see `exchange`.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from app.api.http.error_responses import METHODS, problem_response
+from app.api.http.load_shedding import PROBES
 from app.api.http.request_checks import HeaderValues
 from app.api.http.sql_protocol import SQL_PATH
 
@@ -49,7 +50,7 @@ def check_body(scope: Scope, given: HeaderValues) -> Response | None:
         return problem_response(Request(scope), 413, "content-too-large", BODY_TOO_LARGE)
     is_empty = length == "0" and b"transfer-encoding" not in given
     # A method that no route accepts is refused whatever its body is.
-    if is_empty or scope["method"] not in METHODS:
+    if is_empty or scope["method"] not in METHODS or scope["path"] in PROBES:
         return None
     if scope["path"] != SQL_PATH and not _is_json(given.get(b"content-type", ())):
         return problem_response(Request(scope), 415, "unsupported-media-type", _NOT_JSON)
