@@ -670,6 +670,7 @@ class PoolEviction(TypedDict):
     reason: str
     closed: int
     cut: int
+    nodes: list[NodeRecycling]
 
 
 class PoolList(TypedDict):
@@ -721,6 +722,7 @@ class PoolRecycling(TypedDict):
     pool_id: str
     tenants: int
     connections: int
+    nodes: list[NodeRecycling]
 
 
 class PoolSummary(TypedDict):

@@ -44,6 +44,7 @@ class DesiredPools(Store):
         size: PoolSize,
         *,
         pause: Pause | None,
+        recycles: int = 0,
         event: AuditEvent | None = None,
         expected_generation: int | None = None,
         applied: AppliedRecommendation | None = None,
@@ -65,7 +66,7 @@ class DesiredPools(Store):
         paused = {"paused_at": pause and pause.since, "paused_by": pause and pause.by}
         saved = await self._rows.write(
             fixed={"pool_id": pool_id},
-            values=asdict(size) | paused,
+            values=asdict(size) | paused | {"recycles": recycles},
             event=event,
             expected_generation=expected_generation,
             also=partial(record_applied, *applied) if applied else None,

@@ -88,6 +88,7 @@ pools = Table(
     # Null if it is not paused.
     Column("paused_at", DateTime(timezone=True)),
     Column("paused_by", Text),
+    Column("recycles", Integer, nullable=False, server_default=text("0")),
     CheckConstraint("min_size BETWEEN 0 AND max_size", name="min_size"),
     CheckConstraint(f"max_size BETWEEN 1 AND {MAX_POOL_SIZE}", name="max_size"),
     CheckConstraint("warmup_size BETWEEN 0 AND max_size", name="warmup_size"),

@@ -121,6 +121,10 @@ def desired_pool_changed(
         before: None if nobody has set anything; then *size_before* is the default.
         reason: that of the applied recommendation, if it is one.
     """
+    if desired.recycles != (before.recycles if before else 0):
+        return pool_operated(
+            "recycled_on_nodes", desired.pool_id, actor, {"recycles": desired.recycles}
+        )
     if before is not None and before.paused is desired.paused:
         action = "resized"
     elif before is not None or desired.paused:

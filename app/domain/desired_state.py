@@ -78,11 +78,17 @@ class Pause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredPool:
-    """The desired state of a pool. A pool that was never changed has none and uses the defaults."""
+    """The desired state of a pool. A pool that was never changed has none and uses the defaults.
+
+    Attributes:
+        recycles: how often nodes were to replace its connections; a node does it once for all that
+            it missed.
+    """
 
     pool_id: str
     size: PoolSize
     pause: Pause | None
+    recycles: int = 0
     generation: int
     updated_at: datetime
 
@@ -100,6 +106,7 @@ class PoolChange:
     max_size: int | None = None
     warmup_size: int | None = None
     paused: bool | None = None
+    recycle_on_nodes: bool = False
 
     def apply_to(self, size: PoolSize) -> PoolSize:
         """*size* with this change.

@@ -191,11 +191,12 @@ def _ini(
     lines, mode = ["[databases]"], _tls_mode(configuration)
     for entry in entries:
         server, size = configuration.servers[entry.server], configuration.size_of(entry)
+        connect_query = _value(_connect_query(entry))
         # PgBouncer ignores `pool_size` before its first connection, and any 0.
         lines.append(
             f"{_entry_name(entry.name)} = host={_value(server.host)} port={server.port}"
             f" dbname={_value(entry.database)} user={_value(entry.role)}"
-            f" pool_size={size} max_db_connections={size} connect_query={_value(_CONNECT_QUERY)}"
+            f" pool_size={size} max_db_connections={size} connect_query={connect_query}"
         )
     lines += [
         "",
@@ -233,6 +234,14 @@ def _ini(
         most = settings.max_tenant_clients or max(1, settings.max_clients // 4)
         lines.append(f"max_db_client_connections = {most}")
     return "\n".join(lines) + "\n" + _SETTINGS
+
+
+def _connect_query(entry: NodeEntry) -> str:
+    """Its text has the number of recyclings: with another one, PgBouncer replaces connections.
+
+    So the running PgBouncer itself knows which recycling it has seen.
+    """
+    return _CONNECT_QUERY + (f" -- recycled {entry.recycles}" if entry.recycles else "")
 
 
 def _tls_mode(configuration: NodeConfiguration) -> str:

@@ -322,6 +322,10 @@ class TenantPoolManager:
         self._nodes_of, self._most_here = nodes_of, most_here
         self._size_in_force = size_in_force
 
+    def is_on_nodes(self, tenant: Tenant) -> bool:
+        """Whether nodes may open connections of a tenant."""
+        return tenant.is_usable and self._nodes_of(tenant.spec) > 0
+
     def most_connections(self, spec: TenantSpec) -> int:
         """The most connections that a tenant's role may have open, here and on all nodes.
 

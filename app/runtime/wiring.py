@@ -105,7 +105,13 @@ class Service:
         self.unsaved_changes = unsaved = UnsavedChanges(catalog, manager, outbox, locks)
         self.desired_pool_state = desired = DesiredPoolState(catalog, manager, unsaved, locks)
         self.convergence = convergence = PoolConvergence(manager, limits, locks)
-        self.pool_operations = PoolOperations(manager, desired, convergence, outbox)
+        self.pool_operations = PoolOperations(
+            manager,
+            desired,
+            convergence,
+            outbox,
+            wait_recycled=self.node_feed.wait_recycled,
+        )
 
         self.loads = ServerLoads(manager.servers)
         self.observer = Observer(manager, self.loads)

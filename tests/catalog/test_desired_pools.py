@@ -40,6 +40,13 @@ async def test_only_a_change_grows_the_generation(catalog: Catalog) -> None:
     assert await actions(catalog) == ["pool.paused", "pool.created"]
 
 
+async def test_the_number_of_recyclings_is_stored(catalog: Catalog) -> None:
+    await catalog.pools.save("acme", SIZE, pause=None)
+    stored, _ = await catalog.pools.save("acme", SIZE, pause=None, recycles=3)
+    assert stored.recycles == 3
+    assert await catalog.pools.load() == (stored,)
+
+
 async def test_a_pool_that_was_never_changed_has_generation_zero(catalog: Catalog) -> None:
     with pytest.raises(StaleVersion):
         await catalog.pools.save("acme", SIZE, pause=None, event=event("no"), expected_generation=1)

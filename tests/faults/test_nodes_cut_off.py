@@ -4,10 +4,12 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.fixtures.nodes import RunningNode, all_go_on, applications, running_node
 from tests.fixtures.postgres import Database
+from tests.fixtures.processes import kill
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.served import Served, served
 from tests.fixtures.waiting import eventually
@@ -106,3 +108,56 @@ async def backends_of(node: RunningNode, database: Database) -> int:
 async def here_goes_on(service: Served) -> None:
     answered = service.answers[200]
     await eventually(lambda: service.answers[200] > answered + 10)
+
+
+async def test_a_tenant_is_recycled_on_each_node_whatever_ends_before_it_hears_of_it(
+    database: Database, catalog_database: Database, enterable_path: Path
+) -> None:
+    """The message is lost, the agent ends, and the service that was asked ends, too."""
+    knobs = {"tenants_in": database, "catalog_in": catalog_database}
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(served(enterable_path, **knobs))
+        nodes = {}
+        for name in ("near", "far"):
+            (enterable_path / name).mkdir()
+            nodes[name] = await stack.enter_async_context(
+                running_node(enterable_path / name, first, name=name)
+            )
+        await nodes["near"].tenant("acme")
+        nodes["far"].passwords["acme"] = nodes["near"].passwords["acme"]
+        connections = {}
+        for name, node in nodes.items():
+            await eventually(lambda node=node: node.admits("acme"))  # type: ignore[misc]
+            connections[name] = await stack.enter_async_context(node.application("acme"))
+        before = {name: await backend_of(each) for name, each in connections.items()}
+        await nodes["far"].kill_agent()
+        await eventually(lambda: are_stale(nodes["far"]))
+
+        response = await first.client.post("/v1/tenants/acme/pool/recycle")
+        assert response.json()["nodes"] == [
+            {"node": "far", "recycled": False},
+            {"node": "near", "recycled": True},
+        ], response.text
+        assert await backend_of(connections["near"]) != before["near"]
+        assert await backend_of(connections["far"]) == before["far"]
+        near = await backend_of(connections["near"])
+
+        await kill(first.process)
+        second = await stack.enter_async_context(served(enterable_path, **knobs))
+        for node in nodes.values():
+            assert node.agent is not None
+            await kill(node.agent)
+            node.services = [second]
+            await node.start()
+        await eventually(lambda: has_other_backend(connections["far"], before["far"]))
+        await eventually(nodes["near"].is_ready)
+        assert await backend_of(connections["near"]) == near, "once is enough"
+
+
+async def backend_of(connection: psycopg.AsyncConnection) -> int:
+    [(pid,)] = await (await connection.execute("SELECT pg_backend_pid()")).fetchall()
+    return int(pid)
+
+
+async def has_other_backend(connection: psycopg.AsyncConnection, before: int) -> bool:
+    return await backend_of(connection) != before

@@ -132,6 +132,49 @@ async def test_what_is_applied_is_read_back_and_stops_nobody_who_stays(site: Pla
         assert (await engine.read_back())["coral"].size == 3
 
 
+async def test_a_recycled_entry_gets_other_connections_and_interrupts_nobody(
+    site: Place, database: Database
+) -> None:
+    await site.make_roles("acme", "bravo")
+    acme, bravo = map(site.entry, ("acme", "bravo"))
+    async with site.started(site.configuration(acme, bravo)) as engine:
+        await engine.open("acme", "bravo")
+
+        async def pids(entry: str) -> set[int]:
+            return {each.pid for each in (await engine.backends())[entry]}
+
+        async with (
+            busy(site, ["acme", "bravo"]) as load,
+            site.client("acme") as long,
+            long.transaction(),
+        ):
+            [(held,)] = await (await long.execute("SELECT pg_backend_pid()")).fetchall()
+            await eventually(lambda: len(load.served) == 2)
+            kept, replaced = await pids("bravo"), await pids("acme") - {held}
+            assert replaced
+            node = site.configuration(replace(acme, recycles=1), bravo, version=2)
+            assert await engine.differs(node)
+            await engine.apply(node)
+            await load.goes_on("acme", by=20)
+            now = await pids("acme")
+            assert held in now
+            assert not replaced & now
+            # Nothing is done twice, by another agent neither.
+            engine.leave()
+            another = site.engine()
+            await another.start(node)
+            await another.apply(node)
+            await load.goes_on("acme", by=20)
+            assert await pids("acme") == now
+            assert await pids("bravo") == kept
+            another.leave()
+
+        async def is_gone() -> bool:
+            return held not in await pids("acme")
+
+        await eventually(is_gone)
+
+
 async def test_its_own_users_enter_an_entry_with_its_role_and_nobody_else_does(
     site: Place,
 ) -> None:

@@ -29,6 +29,7 @@ from app.api.http.field_types import RequestBody, examples
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, OperationRequest, PlanView
 from app.api.views.pool import (
+    NodeRecycling,
     PoolCheck,
     PoolDrain,
     PoolEviction,
@@ -274,13 +275,14 @@ async def drain_pool(
     """Starts to close the pool and responds at once. It accepts no new lease from now on.
 
     Once it is closed, the next use opens a new one; a `min_size` does not open it before that.
+    Nodes replace the tenant's connections, as when it is recycled.
     """
     operation = operations.drain(
         request.state, request.actor, deadline=deadline_seconds, whole_pool=request.whole_pool
     )
     return await request.operation.run(
         operation,
-        lambda pool: PoolDrain(**request.pool, state=pool.state, deadline_seconds=deadline_seconds),
+        lambda state: PoolDrain(**request.pool, state=state, deadline_seconds=deadline_seconds),
     )
 
 
@@ -288,16 +290,28 @@ async def drain_pool(
 async def recycle_pool(
     request: PoolRequestDep, operations: OperationsDep
 ) -> PoolRecycling | PlanView:
-    """Replaces every connection without interrupting a lease."""
+    """Replaces every connection without interrupting a lease or, on nodes, a transaction.
+
+    The response waits, for 3 s at most, until nodes have begun; one that cannot be reached does it
+    when it is back. Works while the catalog is unreachable.
+    """
     operation = operations.recycle(request.state, request.actor, whole_pool=request.whole_pool)
     return await request.operation.run(
-        operation, lambda count: PoolRecycling(**request.pool, connections=count)
+        operation,
+        lambda report: PoolRecycling(
+            **request.pool,
+            connections=report.connections,
+            nodes=NodeRecycling.of(report.nodes),
+        ),
     )
 
 
 @router.post("/check", dependencies=[REQUIRE_OPERATE], summary="Test a pool's connections")
 async def check_pool(request: PoolRequestDep, operations: OperationsDep) -> PoolCheck | PlanView:
-    """Tests every idle connection now, and closes those that do not respond."""
+    """Tests every idle connection now, and closes those that do not respond.
+
+    Only those of this service's own pool: PgBouncer tests a node's connections before use.
+    """
     operation = operations.check(request.state, request.actor, whole_pool=request.whole_pool)
     return await request.operation.run(
         operation,
@@ -320,16 +334,24 @@ async def evict_pool(
     """Closes the pool now, and reports what was closed and cut.
 
     It keeps its desired size. Its next use opens a new one; a `min_size` does not open it before
-    that. Works while the catalog is unreachable.
+    that. Nodes close the tenant's connections as when it is recycled: they cut no transaction.
+    Works while the catalog is unreachable.
     """
-    preconditions.expected_generation(desired.generation(request.state))
+    generation = desired.generation(request.state)
+    if generation is None and request.manager.is_on_nodes(request.state.tenant):
+        generation = 0
+    preconditions.expected_generation(generation)
     deadline = 0.0 if mode is EvictionMode.FORCE else deadline_seconds
     operation = operations.evict(
         request.state, request.actor, deadline=deadline, whole_pool=request.whole_pool
     )
     return await request.operation.run(
         operation,
-        lambda eviction: PoolEviction(
-            **request.pool, reason=eviction.reason, closed=eviction.closed, cut=eviction.cut
+        lambda report: PoolEviction(
+            **request.pool,
+            reason=report.eviction.reason,
+            closed=report.eviction.closed,
+            cut=report.eviction.cut,
+            nodes=NodeRecycling.of(report.nodes),
         ),
     )

@@ -74,7 +74,7 @@ class OperationRequest:
         operation: Operation[Any, R],
         show: Callable[[R], V],
         *,
-        then: Callable[[], Awaitable[None]] | None = None,
+        then: Callable[[], Awaitable[object]] | None = None,
     ) -> V | PlanView:
         """Execute *operation*, do what comes *then*, show the result; in a dry run, the plan."""
         if not self.dry_run:

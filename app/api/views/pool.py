@@ -3,6 +3,7 @@
 It is read from memory only, so that it can be shown while the catalog is unreachable.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from time import monotonic
@@ -226,13 +227,30 @@ class PoolDrain(_PoolOperated):
     deadline_seconds: float = Field(examples=[5.0])
 
 
+class NodeRecycling(BaseModel):
+    """What became of a tenant's connections on a node."""
+
+    node: str = Field(examples=["edge"])
+    recycled: bool = Field(
+        description="Whether the node closes them: idle ones at once, others when their "
+        "transaction ends. If false, it was not reached in time, and does so once it is.",
+        examples=[True],
+    )
+
+    @classmethod
+    def of(cls, nodes: Mapping[str, bool]) -> list[Self]:
+        return [cls(node=node, recycled=each) for node, each in sorted(nodes.items())]
+
+
 class PoolRecycling(_PoolOperated):
     """The result of recycling a pool."""
 
     connections: int = Field(
-        description="Connections replaced: idle ones at once, leased ones when they are returned.",
+        description="Connections of this service's own pool that are replaced: idle ones at once, "
+        "leased ones when they are returned.",
         examples=[3],
     )
+    nodes: list[NodeRecycling] = Field(description="Each node that serves the tenant.")
 
 
 class PoolCheck(_PoolOperated):
@@ -248,8 +266,11 @@ class PoolEviction(_PoolOperated):
     """The result of evicting a pool."""
 
     reason: EvictionReason = Field(examples=["requested"])
-    closed: int = Field(description="Connections closed.", examples=[3])
+    closed: int = Field(
+        description="Connections of this service's own pool that were closed.", examples=[3]
+    )
     cut: int = Field(description="Leases that were cut at the deadline.", examples=[0])
+    nodes: list[NodeRecycling] = Field(description="Each node that serves the tenant.")
 
 
 class PoolViews:

@@ -1,5 +1,6 @@
 """`poolkeeper pools`: list, show, resize, and the operations on one pool."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Literal
@@ -154,7 +155,7 @@ def resume(context: typer.Context, pool: PoolArgument, *, shared: SharedOption =
 
 @pools.command(cls=ChangeCommand)
 def recycle(context: typer.Context, pool: PoolArgument, *, shared: SharedOption = False) -> None:
-    """Replace all connections of a pool, each when it is returned."""
+    """Replace all connections of a pool, each when it is returned; those on nodes, too."""
     _operate(context.obj, "recycle", pool, shared)
 
 
@@ -178,7 +179,7 @@ def evict(
     force: Annotated[bool, typer.Option("--force", help="Cut leases instead of waiting.")] = False,
     shared: SharedOption = False,
 ) -> None:
-    """Close a pool; its next request opens it again."""
+    """Close a pool, and its idle connections on nodes; its next request opens it again."""
     _operate(context.obj, "evict", pool, shared, mode="force" if force else "graceful")
 
 
@@ -224,7 +225,18 @@ def _scope(pool: str, shared: bool) -> str | None:
 
 def _sentence(operation: str, done: Document) -> str:
     tenants = f", for {done['tenants']} tenants" if done["tenants"] > 1 else ""
-    return f"{done['pool_id']}: {_result(operation, done)}{tenants}"
+    on_nodes = _on_nodes(done["nodes"]) if operation in {"recycle", "evict"} else ""
+    return f"{done['pool_id']}: {_result(operation, done)}{tenants}{on_nodes}"
+
+
+def _on_nodes(nodes: Sequence[Document]) -> str:
+    """Which nodes recycled its connections, and which will do so when they are back."""
+    words = {True: "recycled on nodes", False: "not reached yet"}
+    found = {
+        word: [str(each["node"]) for each in nodes if each["recycled"] is was]
+        for was, word in words.items()
+    }
+    return "".join(f"; {word}: {', '.join(names)}" for word, names in found.items() if names)
 
 
 def _result(operation: str, done: Document) -> str:

@@ -24,6 +24,8 @@ from app.pools.tenant_state import TenantState
 _CLOSE_DEADLINE = 5.0
 # The same, while a client waits for the response to a pause.
 _PAUSE_DEADLINE = 2.0
+# Seconds within which nodes report that they have recycled, while a client waits for the response.
+_RECYCLE_DEADLINE = 3.0
 # Seconds within which nodes report that a change is in force.
 _SETTLE_DEADLINE = 5.0
 
@@ -132,15 +134,26 @@ class NodeFeed:
                     while node.may_log_in(tenant.id, since=began):
                         await node.heard.wait()
 
-    async def settle(self, tenant: TenantSpec, *, seconds: float = _SETTLE_DEADLINE) -> None:
-        """Wait up to *seconds* until the nodes that serve *tenant* have its latest changes."""
+    async def settle(
+        self, tenant: TenantSpec, *, seconds: float = _SETTLE_DEADLINE
+    ) -> Mapping[str, bool]:
+        """Wait up to *seconds* until the reachable nodes of *tenant* have its latest changes.
+
+        Return whether each node that serves it has them.
+        """
         await self.refresh()
-        offered = {node: node.version for node in self._fleet.nodes.values()}
+        nodes = [each for each in self._fleet.nodes.values() if each.declared.spec.serves(tenant)]
+        offered = {node: node.version for node in nodes}
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 for node, version in offered.items():
-                    while node.declared.spec.serves(tenant) and node.lacks(version):
+                    while node.lacks(version):
                         await node.heard.wait()
+        return {node.name: node.has(version) for node, version in offered.items()}
+
+    async def wait_recycled(self, tenant: TenantSpec) -> Mapping[str, bool]:
+        """Wait, but not long, until nodes replace connections; return which of them do."""
+        return await self.settle(tenant, seconds=_RECYCLE_DEADLINE)
 
     def latest(self, node: TrackedNode) -> NodeConfiguration | None:
         """The present configuration of *node*; None until it has been built."""
@@ -193,6 +206,7 @@ class NodeFeed:
             size=spec.usable(self._manager.desired_size(spec.pool_id, spec.strategy).max_size),
             weight=spec.weight,
             paused=is_held or (desired is not None and desired.paused),
+            recycles=desired.recycles if desired is not None else 0,
             logins=tuple(NodeLogin(user=each.user, verifier=each.verifier) for each in valid),
         )
         if known is not None and known.entry == entry:

@@ -129,10 +129,13 @@ class TrackedNode:
         """Whether it reported recently, so that a change of its allotment reaches it."""
         return self._called_at is not None and self._clock() - self._called_at < STALE_AFTER
 
+    def has(self, version: int) -> bool:
+        """Whether it has reported *version*, or a later one."""
+        return self.latest is not None and self._offered_version(self.latest.report) >= version
+
     def lacks(self, version: int) -> bool:
         """Whether it is reachable but has not reported *version* or a later one."""
-        reported = 0 if self.latest is None else self._offered_version(self.latest.report)
-        return self.is_reachable and reported < version
+        return self.is_reachable and not self.has(version)
 
     def _offered_version(self, report: NodeReport) -> int:
         """The version of *report*; 0 if it is higher than any that this service has offered.

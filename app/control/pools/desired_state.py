@@ -131,6 +131,7 @@ class DesiredPoolState:
             pool_id=spec.pool_id,
             size=change.apply_to(size),
             pause=pause,
+            recycles=(before.recycles if before else 0) + change.recycle_on_nodes,
             generation=before.generation if before else 0,
             updated_at=now,
         )
@@ -180,6 +181,19 @@ class DesiredPoolState:
 
     # -- recording ---------------------------------------------------------------------------
 
+    async def recycle_on_nodes(self, state: TenantState, actor: Actor) -> None:
+        """Let nodes replace a tenant's connections, unreachable ones when they are back.
+
+        Raises:
+            TenantDeleting, NotProvisioned
+            Unavailable: another change of the pool is in progress.
+        """
+        async with self._locks.hold(state.tenant.spec.pool_id):
+            state.tenant.check_usable()
+            change = PoolChange(recycle_on_nodes=True)
+            transition = self._transition(state, change, actor, reason=None)
+            await self.record_or_keep(transition)
+
     async def record(
         self,
         transition: Transition,
@@ -198,6 +212,7 @@ class DesiredPoolState:
                 pool_id,
                 desired.size,
                 pause=desired.pause,
+                recycles=desired.recycles,
                 event=None if follows_unsaved else event,
                 expected_generation=expected_generation,
                 applied=applied,

@@ -2,6 +2,9 @@
 
 All but open and resize work while the catalog is unreachable: `UnsavedChanges` keeps a pause, and
 the outbox keeps events, until the catalog is back.
+
+To nodes, evict, drain and recycle are the same: they close their idle connections of the tenant at
+once, the others after their transaction, and open new ones on demand.
 """
 
 import asyncio
@@ -21,6 +24,8 @@ from app.domain.desired_state import DesiredPool, PoolChange
 from app.domain.errors import PoolDraining, PoolNotFound
 from app.domain.eviction import Eviction, EvictionReason
 from app.domain.plan import Plan, PlanAction, plan_close, plan_recycle, plan_step, warn_if_shared
+from app.domain.pool import PoolState
+from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
@@ -35,6 +40,22 @@ class PoolOutcome:
     pool: Pool | None
     desired: DesiredPool
     created: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecycleReport:
+    """The number of connections that the pool replaces; and whether each node does, by name."""
+
+    connections: int
+    nodes: Mapping[str, bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvictionReport:
+    """The eviction of the pool; and whether each node closes its connections, by name."""
+
+    eviction: Eviction
+    nodes: Mapping[str, bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +78,8 @@ class PoolOperations:
     """Operations on pools, each with its audit event.
 
     Plans raise PoolIsShared if the pool serves other tenants and *whole_pool* is not set. All
-    except `put` and `pause` raise PoolNotFound if the pool is not open.
+    except `put` and `pause` raise PoolNotFound if the pool is not open; `evict`, `drain` and
+    `recycle` only if no node serves the tenant either.
     """
 
     def __init__(
@@ -66,7 +88,11 @@ class PoolOperations:
         desired: DesiredPoolState,
         convergence: PoolConvergence,
         outbox: AuditOutbox,
+        *,
+        wait_recycled: Callable[[TenantSpec], Awaitable[Mapping[str, bool]]],
     ) -> None:
+        """*wait_recycled*: wait until nodes replace a tenant's connections; return which do."""
+        self._wait_recycled = wait_recycled
         self._manager = manager
         self._desired = desired
         self._convergence = convergence
@@ -147,46 +173,62 @@ class PoolOperations:
 
     def evict(
         self, state: TenantState, actor: Actor, *, deadline: float, whole_pool: bool = False
-    ) -> Operation[Pool, Eviction]:
+    ) -> Operation[Pool | None, EvictionReport]:
         """Close the pool: leases get *deadline* seconds to end, then they are cut; 0 cuts at once.
 
         The pool keeps its desired size, and opens again at its next use.
         """
         reason = EvictionReason.REQUESTED if deadline else EvictionReason.FORCED
-        plan = self._plan_on_open_pool(state, partial(_closing, deadline), whole_pool=whole_pool)
+        plan = self._plan_here_and_on_nodes(
+            state, partial(_closing, deadline), whole_pool=whole_pool
+        )
 
-        async def execute(plan: PlanFor[Pool]) -> Eviction:
-            # Shielded: the eviction and its audit event continue if the caller gives up.
-            eviction = await asyncio.shield(self._close(plan.subject, reason, deadline, actor))
-            await self._outbox.flush()
-            return eviction
+        async def execute(plan: PlanFor[Pool | None]) -> EvictionReport:
+            pool = plan.subject
+            closing = None if pool is None else self._close(pool, reason, deadline, actor)
+            nodes = await self._recycle_on_nodes(state, actor)
+            if closing is None:
+                eviction = Eviction(pool_id=state.tenant.spec.pool_id, reason=reason)
+            else:
+                # Shielded: the eviction and its audit event continue if the caller gives up.
+                eviction = await asyncio.shield(closing)
+                await self._outbox.flush()
+            return EvictionReport(eviction=eviction, nodes=nodes)
 
         return Operation(plan=plan, execute=execute)
 
     def drain(
         self, state: TenantState, actor: Actor, *, deadline: float, whole_pool: bool = False
-    ) -> Operation[Pool, Pool]:
-        """Start closing the pool and return at once; from now on it refuses new leases."""
-        plan = self._plan_on_open_pool(state, partial(_closing, deadline), whole_pool=whole_pool)
+    ) -> Operation[Pool | None, PoolState]:
+        """Start closing the pool and return its state; from now on it refuses new leases."""
+        plan = self._plan_here_and_on_nodes(
+            state, partial(_closing, deadline), whole_pool=whole_pool
+        )
 
-        async def execute(plan: PlanFor[Pool]) -> Pool:
+        async def execute(plan: PlanFor[Pool | None]) -> PoolState:
             pool = plan.subject
-            self._close(pool, EvictionReason.DRAINED, deadline, actor)
-            await self._record("draining", pool, actor, deadline_seconds=deadline)
-            return pool
+            if pool is not None:
+                self._close(pool, EvictionReason.DRAINED, deadline, actor)
+                await self._record("draining", pool, actor, deadline_seconds=deadline)
+            if self._manager.is_on_nodes(state.tenant):
+                await self._desired.recycle_on_nodes(state, actor)
+            return PoolState.CLOSED if pool is None else pool.state
 
         return Operation(plan=plan, execute=execute)
 
     def recycle(
         self, state: TenantState, actor: Actor, *, whole_pool: bool = False
-    ) -> Operation[Pool, int]:
-        """Replace every connection without failing a borrower; returns how many."""
-        plan = self._plan_on_open_pool(state, _recycling, whole_pool=whole_pool)
+    ) -> Operation[Pool | None, RecycleReport]:
+        """Replace every connection without failing a borrower."""
+        plan = self._plan_here_and_on_nodes(state, _recycling, whole_pool=whole_pool)
 
-        async def execute(plan: PlanFor[Pool]) -> int:
-            count = plan.subject.recycle()
-            await self._record("recycled", plan.subject, actor, connections=count)
-            return count
+        async def execute(plan: PlanFor[Pool | None]) -> RecycleReport:
+            pool, count = plan.subject, 0
+            if pool is not None:
+                count = pool.recycle()
+                await self._record("recycled", pool, actor, connections=count)
+            nodes = await self._recycle_on_nodes(state, actor)
+            return RecycleReport(connections=count, nodes=nodes)
 
         return Operation(plan=plan, execute=execute)
 
@@ -259,6 +301,29 @@ class PoolOperations:
             return PlanFor.of(pool, step(pool), shared)
 
         return plan
+
+    def _plan_here_and_on_nodes(
+        self, state: TenantState, step: Callable[[Pool], Plan], *, whole_pool: bool
+    ) -> Callable[[], Awaitable[PlanFor[Pool | None]]]:
+        spec = state.tenant.spec
+        plan_here = self._plan_on_open_pool(state, step, whole_pool=whole_pool)
+
+        async def plan() -> PlanFor[Pool | None]:
+            on_nodes = Plan()
+            if self._manager.is_on_nodes(state.tenant):
+                on_nodes = plan_step(PlanAction.RECYCLE, f"pool {spec.pool_id} on nodes")
+                if self._manager.find(spec.pool_id) is None:
+                    return PlanFor[Pool | None].of(None, on_nodes)
+            here = await plan_here()
+            return PlanFor[Pool | None].of(here.subject, here, on_nodes)
+
+        return plan
+
+    async def _recycle_on_nodes(self, state: TenantState, actor: Actor) -> Mapping[str, bool]:
+        if not self._manager.is_on_nodes(state.tenant):
+            return {}
+        await self._desired.recycle_on_nodes(state, actor)
+        return await self._wait_recycled(state.tenant.spec)
 
     async def _record(self, action: str, pool: Pool, actor: Actor, **after: float) -> None:
         event = audit_events.pool_operated(action, pool.pool_id, actor, after)

@@ -1,4 +1,4 @@
-"""Changes of pools made while the catalog is unreachable: a pause, or its end.
+"""Changes of pools made while the catalog is unreachable: a pause or its end, and a recycling.
 
 Such a change takes effect at once, and is kept in memory until the catalog is back; then the
 Reconciler stores it. Until then its audit event waits in the outbox. If the process ends before
@@ -53,7 +53,7 @@ class UnsavedChanges:
                 desired = self._manager.desired.get(pool_id)
                 if pool_id in self._pools and desired is not None:
                     stored, _ = await self._catalog.pools.save(
-                        pool_id, desired.size, pause=desired.pause
+                        pool_id, desired.size, pause=desired.pause, recycles=desired.recycles
                     )
                     self._manager.set_desired(stored)
                     count += 1

@@ -32,6 +32,8 @@ class NodeEntry:
         weight: its relative share of time when not all can have connections.
         paused: whether a person paused it; clients can log in, and wait.
         draining: whether no more clients can log in; logged-in clients keep working.
+        recycles: when it changes, the pooler closes its connections: idle ones at once, those in a
+            transaction when that ends.
         logins: the only logins that may use it.
     """
 
@@ -44,6 +46,7 @@ class NodeEntry:
     weight: int = 1
     paused: bool = False
     draining: bool = False
+    recycles: int = 0
     logins: tuple[NodeLogin, ...] = ()
 
     def __post_init__(self) -> None:
@@ -107,9 +110,6 @@ class NodeConfiguration:
         }
         return self if servers == self.servers else replace(self, servers=servers)
 
-
-def newest(first: NodeConfiguration, second: NodeConfiguration) -> NodeConfiguration:
-    """Return the later of two configurations, with the later allotment of each server."""
     def informed_by(self, earlier: Self) -> Self:
         """Keep what *earlier* said of servers that the service has not reached since it started."""
         servers = {
@@ -120,6 +120,9 @@ def newest(first: NodeConfiguration, second: NodeConfiguration) -> NodeConfigura
         }
         return self if servers == self.servers else replace(self, servers=servers)
 
+
+def newest(first: NodeConfiguration, second: NodeConfiguration) -> NodeConfiguration:
+    """Return the later of two configurations, with the later allotment of each server."""
     later, earlier = (second, first) if second.version >= first.version else (first, second)
     known = {name: server.allotment for name, server in earlier.servers.items()}
     return later.with_allotments(known)

@@ -25,10 +25,14 @@ def revoked(before: NodeConfiguration, after: NodeConfiguration) -> Mapping[str,
 
 
 def is_urgent(before: NodeConfiguration, after: NodeConfiguration) -> bool:
-    """Whether *after* must soon be in force: a login is revoked, or a role has a new password."""
-    passwords = {entry.name: entry.password for entry in before.entries}
+    """Whether *after* must soon be in force.
+
+    A login is revoked, a role has a new password, or connections are to be replaced.
+    """
+    known = {entry.name: (entry.password, entry.recycles) for entry in before.entries}
     return bool(revoked(before, after)) or any(
-        passwords.get(entry.name, entry.password) != entry.password for entry in after.entries
+        entry.name in known and known[entry.name] != (entry.password, entry.recycles)
+        for entry in after.entries
     )
 
 

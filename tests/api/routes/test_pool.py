@@ -228,8 +228,20 @@ async def test_recycling_replaces_every_connection_without_a_failure(api: Api) -
     before = await api.value(url, "select pg_backend_pid()")
     async with lent(api, "acme"):
         done = ok(await api.client.post(f"{url}/pool/recycle"))
-        assert done == {"pool_id": "acme", "tenants": 1, "connections": 2}
+        assert done == {"pool_id": "acme", "tenants": 1, "connections": 2, "nodes": []}
     assert await api.value(url, "select pg_backend_pid()") != before
+
+
+async def test_a_tenant_that_only_nodes_serve_is_recycled_and_evicted_there(api: Api) -> None:
+    pool = await api.tenant("acme") + "/pool"
+    ok(await api.client.put("/v1/nodes/edge", json={}), 201)
+    nodes = [{"node": "edge", "recycled": False}]
+    done = ok(await api.client.post(f"{pool}/recycle"))
+    assert done == {"pool_id": "acme", "tenants": 1, "connections": 0, "nodes": nodes}
+    evicted = ok(await api.client.delete(pool, headers={"If-Match": "*"}))
+    assert (evicted["closed"], evicted["nodes"]) == (0, nodes)
+    assert ok(await api.client.post(f"{pool}/drain"), 202)["state"] == "closed"
+    problem(await api.client.post(f"{pool}/check"), 404, "pool-not-found")
 
 
 async def test_a_check_reports_the_number_of_tested_connections(api: Api) -> None:
@@ -260,6 +272,7 @@ async def test_eviction_waits_for_leases_until_its_deadline_and_force_does_not(a
             "reason": "requested",
             "closed": 1,
             "cut": 1,
+            "nodes": [],
         }
     async with lent(api, "acme"):
         cut = ok(await api.client.delete(f"{url}/pool?mode=force&deadline_seconds=300"))

@@ -1,6 +1,7 @@
 """The configurations of nodes: only their own tenants, and a new version with each change."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -246,6 +247,33 @@ async def test_a_pause_waits_until_no_node_begins_a_transaction(fed: Fed) -> Non
     assert not pausing.done()
     hear(report_of("acme", EntryState.CLOSING, sequence=3))
     await pausing
+
+
+async def test_it_is_known_which_nodes_have_recycled_a_tenant(fed: Fed) -> None:
+    spec = fed.control.state("acme").tenant.spec
+    node = fed.node()
+    fed.node("silent")
+    before = await fed.latest(node)
+    node.begin_session(1)
+    hear = partial(node.hear, most_sessions=2)
+    hear(node_report(1, 1, [], version=before.version))
+    size = PoolSize(max_size=5)
+    desired = DesiredPool(
+        pool_id="acme", size=size, pause=None, recycles=1, generation=1, updated_at=NOW
+    )
+    fed.control.manager.set_desired(desired)
+    recycling = asyncio.create_task(_recycle(fed.feed, spec))
+    await eventually(lambda: node.entries["acme"].recycles == 1)
+    hear(node_report(1, 2, [], version=before.version))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not recycling.done()
+    hear(node_report(1, 3, [], version=node.version))
+    assert await recycling == {"edge": True, "silent": False}
+
+
+async def _recycle(feed: NodeFeed, spec: TenantSpec) -> Mapping[str, bool]:
+    return await feed.wait_recycled(spec)
 
 
 async def _hold(feed: NodeFeed, spec: TenantSpec) -> bool:

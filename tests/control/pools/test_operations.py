@@ -1,12 +1,17 @@
 """Evict, drain, recycle, check: executed at once and recorded, with or without the catalog."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
+from app.control.operation import Operation
 from app.domain.desired_state import PoolChange
 from app.domain.errors import PoolDraining, PoolIsShared, PoolNotFound
 from app.domain.eviction import EvictionReason
+from app.domain.nodes.declaration import NodeSpec
 from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.pools import pool_of
@@ -26,7 +31,8 @@ async def test_a_forced_eviction_cuts_what_still_runs_after_its_deadline(
 
     holder = asyncio.create_task(hold())
     await entered.wait()
-    eviction = await control.pool_operations.evict(control.state("acme"), PERSON, deadline=0)
+    report = await control.pool_operations.evict(control.state("acme"), PERSON, deadline=0)
+    eviction = report.eviction
     assert (eviction.reason, eviction.closed, eviction.cut) == (EvictionReason.FORCED, 1, 1)
     await asyncio.wait({holder}, timeout=180)
     assert holder.exception() is not None
@@ -60,10 +66,10 @@ async def test_a_graceful_eviction_is_not_called_forced(control: Control) -> Non
     for deadline, reason in [(1.0, EvictionReason.REQUESTED), (0.0, EvictionReason.FORCED)]:
         async with control.manager.lease("acme"):
             pass
-        eviction = await control.pool_operations.evict(
+        report = await control.pool_operations.evict(
             control.state("acme"), PERSON, deadline=deadline
         )
-        assert eviction.reason is reason
+        assert report.eviction.reason is reason
 
 
 async def test_a_draining_pool_refuses_newcomers_and_serves_again_when_it_is_gone(
@@ -87,7 +93,8 @@ async def test_recycling_counts_what_it_replaces(control: Control) -> None:
     await control.pool_operations.put(
         control.state("acme"), PoolChange(min_size=2, warmup_size=2), PERSON
     )
-    assert await control.pool_operations.recycle(control.state("acme"), PERSON) == 2
+    report = await control.pool_operations.recycle(control.state("acme"), PERSON)
+    assert (report.connections, report.nodes) == (2, {})
 
 
 async def test_a_check_reports_what_it_tested_and_what_failed(control: Control) -> None:
@@ -103,15 +110,59 @@ async def test_a_pool_that_is_not_open_cannot_be_operated(control: Control) -> N
         await control.pool_operations.evict(control.state("acme"), PERSON, deadline=0)
 
 
+@pytest.mark.parametrize("operation", ["recycle", "evict", "drain"])
+async def test_a_tenant_of_nodes_is_recycled_there_whether_or_not_its_pool_is_open(
+    control: Control, operation: str
+) -> None:
+    await control.tenant("acme")
+    for name in ("edge", "west"):
+        await control.node_declarations.put(NodeSpec(name=name), PERSON)
+    nodes = control.fleet.nodes.values()
+    operate: Callable[..., Operation[Any, Any]] = getattr(control.pool_operations, operation)
+    if operation != "recycle":
+        operate = partial(operate, deadline=0)
+    for count in (1, 2):
+        plan = await operate(control.state("acme"), PERSON).plan()
+        assert "pool acme on nodes" in [step.target for step in plan.steps]
+        report = await operate(control.state("acme"), PERSON)
+        assert getattr(report, "nodes", {"edge": False, "west": False}) == {
+            "edge": False,
+            "west": False,
+        }
+        await control.node_feed.refresh()
+        assert [node.entries["acme"].recycles for node in nodes] == [count, count]
+        assert "pool.recycled_on_nodes" in await control.actions()
+        async with control.manager.lease("acme"):
+            pass
+    # What nodes may have missed is asked of them by the next instance, too.
+    [stored] = await control.catalog.pools.load()
+    assert stored.recycles == 2
+
+
+async def test_nodes_recycle_while_the_catalog_is_away_and_it_is_recorded_later(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    await control.node_declarations.put(NodeSpec(name="edge"), PERSON)
+    await control.proxy.cut()
+    await control.pool_operations.recycle(control.state("acme"), PERSON)
+    assert control.fleet.nodes["edge"].entries["acme"].recycles == 1
+    await control.proxy.pass_through()
+    await control.reconciler.run_once()
+    [stored] = await control.catalog.pools.load()
+    assert stored.recycles == 1
+    assert "pool.recycled_on_nodes" in await control.actions()
+
+
 async def test_a_shared_pool_is_operated_only_as_a_whole(control: Control) -> None:
     await control.tenant("acme", PoolStrategy.SHARED)
     await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
     with pytest.raises(PoolIsShared):
         await control.pool_operations.evict(control.state("acme"), PERSON, deadline=0)
-    eviction = await control.pool_operations.evict(
+    report = await control.pool_operations.evict(
         control.state("acme"), PERSON, deadline=0, whole_pool=True
     )
-    assert eviction.pool_id == "shared@local"
+    assert report.eviction.pool_id == "shared@local"
 
 
 async def test_a_sweep_says_why_it_left_a_pool_open(control: Control) -> None:

@@ -23,6 +23,7 @@ from app.domain.tenant import PoolStrategy
 from app.pools.isolation.repair import Repair
 from app.pools.server import Server
 from tests.fixtures.control import PERSON, Control, spec_of
+from tests.fixtures.pools import pool_of
 from tests.fixtures.waiting import eventually
 
 
@@ -168,7 +169,8 @@ async def test_two_minimums_at_once_cannot_both_take_the_last_of_the_budget(
 async def test_a_draining_pool_is_not_declared_until_it_is_closed(control: Control) -> None:
     await control.tenant("acme")
     async with control.manager.lease("acme"):
-        pool = await control.pool_operations.drain(control.state("acme"), PERSON, deadline=5)
+        pool = pool_of(control.manager, "acme")
+        await control.pool_operations.drain(control.state("acme"), PERSON, deadline=5)
         await eventually(lambda: pool.is_closing)
         with pytest.raises(PoolDraining):
             await control.pool_operations.put(control.state("acme"), PoolChange(max_size=9), PERSON)

@@ -36,6 +36,12 @@ def test_another_password_of_a_role_is_urgent_and_revokes_nothing() -> None:
     assert is_urgent(BOTH, rotated)
 
 
+def test_another_recycling_is_urgent_and_revokes_nothing() -> None:
+    recycled = changed("acme", recycles=1)
+    assert not revoked(BOTH, recycled)
+    assert is_urgent(BOTH, recycled)
+
+
 def test_what_only_adds_or_takes_a_whole_tenant_away_can_wait() -> None:
     for later in (
         changed("acme", size=9, paused=True, draining=True),

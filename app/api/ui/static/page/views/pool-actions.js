@@ -35,8 +35,8 @@ export function actionsOf(pool, tenant, view) {
       outcome: ({ deadline_seconds }) => `Pool ${pool} is draining, for at most ${deadline_seconds} s.`,
     }),
     recycle: post("recycle", {
-      label: "Recycle", title: `Recycle ${pool}`, text: "Replaces every connection without interrupting a lease.",
-      outcome: ({ connections }) => `Pool ${pool}: ${counted(connections, "connection")} replaced.`,
+      label: "Recycle", title: `Recycle ${pool}`, text: "Replaces every connection, on nodes too, without interrupting a lease or a transaction.",
+      outcome: ({ connections, nodes }) => `Pool ${pool}: ${counted(connections, "connection")} replaced.${late(nodes)}`,
     }),
     check: post("check", {
       label: "Check", title: `Check ${pool}`, isImmediate: true,
@@ -49,9 +49,15 @@ export function actionsOf(pool, tenant, view) {
       request: ({ deadline_seconds, isForced }) => ({
         method: "DELETE", path, ifMatch: "*", query: isForced ? { scope, mode: "force" } : { scope, deadline_seconds },
       }),
-      outcome: ({ closed, cut }) => `Pool ${pool} was evicted: ${counted(closed, "connection")} closed, ${counted(cut, "lease")} cut.`,
+      outcome: ({ closed, cut, nodes }) => `Pool ${pool} was evicted: ${counted(closed, "connection")} closed, ${counted(cut, "lease")} cut.${late(nodes)}`,
     },
   };
+}
+
+// The nodes that were not reached in time.
+function late(nodes) {
+  const names = nodes.filter((each) => !each.recycled).map((each) => each.node);
+  return names.length ? ` Nodes that follow once they are reached: ${names.join(", ")}.` : "";
 }
 
 function resizing({ pool, path, scope, affects, view }) {
@@ -79,7 +85,8 @@ export function PoolActions({ pool, tenant, view }) {
   const shown = [
     actions.resize,
     isPaused ? actions.resume : actions.pause,
-    ...(isOpen ? [actions.check, actions.recycle, actions.drain, actions.evict] : []),
+    ...(isOpen ? [actions.check] : []),
+    ...(isOpen || view?.nodes?.length ? [actions.recycle, actions.drain, actions.evict] : []),
   ];
   return html`
     <div id="pool-actions" class="buttons" role="group" aria-label="Pool">
