@@ -146,9 +146,9 @@ async def test_a_statement_timeout_holds_for_this_lease_only(
 ) -> None:
     with pytest.raises(asyncpg.QueryCanceledError):
         async with manager.lease(
-            "acme", transaction=transaction, statement_timeout=0.02
+            "acme", transaction=transaction, statement_timeout=0.5
         ) as connection:
-            await connection.execute("SELECT pg_sleep(5)")
+            await connection.execute("SELECT pg_sleep(60)")
     async with manager.lease("acme", transaction=transaction) as connection:
         assert await connection.fetchval("SHOW statement_timeout") == "0"
 
@@ -202,7 +202,7 @@ async def test_a_commit_that_is_cancelled_promises_nothing(
             """
         )
     with pytest.raises(LeaseLost):
-        async with manager.lease("acme", statement_timeout=0.05) as connection:
+        async with manager.lease("acme", statement_timeout=0.5) as connection:
             await connection.execute("INSERT INTO note VALUES (1)")
     assert await notes(manager) == []
 
