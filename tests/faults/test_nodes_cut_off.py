@@ -33,6 +33,7 @@ async def test_nodes_that_are_cut_off_go_on_within_their_allotments_and_come_bac
                 catalog_in=catalog_database,
                 servers__local__budget=BUDGET,
                 rate_limit=0,
+                acquire_timeout_seconds=60,
             )
         )
         nodes = {}

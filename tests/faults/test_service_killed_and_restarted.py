@@ -34,7 +34,7 @@ async def test_the_next_service_knows_its_tenants_and_serves_them(
                 await first.tenant(name)
             await load_until_killed(first)
             old = await pids(database)
-        async with serve(servers__local__budget=BUDGET) as second:
+        async with serve(servers__local__budget=BUDGET, acquire_timeout_seconds=60) as second:
             async with database.connected() as admin:
                 await eventually(lambda: _gone(admin, old))
             watch.most = 0
