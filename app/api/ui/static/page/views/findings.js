@@ -31,6 +31,7 @@ export function findingsOf({ servers, pools, nodes, readiness }) {
       text: `Pool ${pool.pool_id} was ${paused(pool)} and grants no leases`,
     })),
     ...nodes.flatMap((node) => ofNode(node, servers)),
+    ...vulnerable(nodes),
     // Servers are listed above.
     ...(readiness?.checks ?? []).filter(({ ok, name }) => !ok && name !== "servers").map(({ name, required, detail }) => ({
       key: `check ${name}`, severity: required ? "critical" : "warning", link: name === "isolation" ? href("findings") : null,
@@ -41,7 +42,7 @@ export function findingsOf({ servers, pools, nodes, readiness }) {
 }
 
 // What a person must do something about; a pause or a drain is what one wanted, but may be forgotten.
-function ofNode({ name, state, problem, engine, vulnerable, paused: isPaused, silent_seconds: silent }, servers) {
+function ofNode({ name, state, problem, paused: isPaused, silent_seconds: silent }, servers) {
   // An unavailable server is a finding of its own, once for all its nodes.
   const isServers = servers.some((server) => server.state !== "available" && problem?.startsWith(`Server ${server.name} is `));
   const since = silent === null ? "since the service started" : `for ${duration(silent)}`;
@@ -50,11 +51,23 @@ function ofNode({ name, state, problem, engine, vulnerable, paused: isPaused, si
     gone: state === "gone" && `has not reported ${since}, and has no connections`,
     problem: problem && !isServers && `has a problem: ${problem}`,
     paused: isPaused && "is paused: its clients wait",
-    vulnerable: vulnerable && `runs ${engine}, which has known vulnerabilities`,
   };
   return Object.entries(found).filter(([, text]) => text).map(([kind, text]) => ({
     key: `node ${name} ${kind}`, severity: "warning", link: href("nodes", name), text: `Node ${name} ${text}`,
   }));
+}
+
+// One finding for all nodes with the same PgBouncer.
+function vulnerable(nodes) {
+  const known = nodes.filter((node) => node.vulnerable);
+  return [...new Set(known.map(({ engine }) => engine))].map((engine) => {
+    const [first, ...others] = known.filter((node) => node.engine === engine);
+    const more = others.length ? ` and ${counted(others.length, "other")}` : "";
+    return {
+      key: `vulnerable ${engine}`, severity: "warning", link: others.length ? href("nodes") : href("nodes", first.name),
+      text: `Node ${first.name}${more} ${more ? "run" : "runs"} ${engine}, which has known vulnerabilities`,
+    };
+  });
 }
 
 export function FindingList({ findings }) {
@@ -71,7 +84,7 @@ export function FindingList({ findings }) {
 export function Findings() {
   const state = live.use();
   // The service's own list says more of these.
-  const findings = findingsOf(state).filter(({ key }) => key !== "check isolation" && !/^node .* vulnerable$/.test(key));
+  const findings = findingsOf(state).filter(({ key }) => key !== "check isolation" && !key.startsWith("vulnerable "));
   const { data, problem } = useResource(() => get("v1/findings"), [], { every: 6 });
   const isEmpty = state.at && data && findings.length + data.items.length === 0;
   return html`
