@@ -20,7 +20,7 @@ from app.node.files import NodeDirectory
 from app.node.http_control_plane import OWN, HttpControlPlane
 from app.node.pgbouncer import PgBouncer
 from app.node.process import Account, find_pgbouncer
-from app.node.rendering import PoolerSettings
+from app.node.rendering import MAX_CLIENTS, PoolerSettings
 from app.node.runner import NodeRunner
 from app.node.stored_node import NodeStore
 from app.runtime.file_descriptors import raise_descriptor_limit
@@ -70,7 +70,7 @@ def node(
     ] = None,
     max_clients: Annotated[
         int, typer.Option(help="Maximum number of applications' connections.", min=1, max=100_000)
-    ] = 1000,
+    ] = MAX_CLIENTS,
     max_tenant_clients: Annotated[
         int | None,
         typer.Option(
@@ -150,7 +150,7 @@ def node(
         log_failure(str(error), _LOG_FORMAT, status=ExitStatus.USAGE)
     try:
         with tuned_gc():
-            asyncio.run(_run(engine, service, store, stops=stop_pooler))
+            asyncio.run(_run(engine, service, store, max_clients=max_clients, stops=stop_pooler))
     except NodeError as error:
         log_failure(str(error), _LOG_FORMAT, event="node failed")
     except AgentReplaced as error:
@@ -160,14 +160,19 @@ def node(
 
 
 async def _run(
-    engine: PgBouncer, service: HttpControlPlane, store: NodeStore, *, stops: bool
+    engine: PgBouncer,
+    service: HttpControlPlane,
+    store: NodeStore,
+    *,
+    max_clients: int,
+    stops: bool,
 ) -> None:
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None  # noqa: S101 - this is one
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
     try:
-        await NodeRunner(engine, service, store).run()
+        await NodeRunner(engine, service, store, max_clients=max_clients).run()
     except asyncio.CancelledError:
         _log.info("node ends", pooler="ends, too" if stops else "keeps running")
         if stops:

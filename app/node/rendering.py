@@ -24,6 +24,7 @@ from app.node.errors import CannotRender
 
 INI, USERS, HBA = "pgbouncer.ini", "users.txt", "hba.conf"
 
+MAX_CLIENTS = 1000
 # A limit of PgBouncer 1.18, in bytes; a longer line makes it ignore the rest of the file.
 _LONGEST_ENTRY, _LONGEST_USER, _LONGEST_PASSWORD = 63, 127, 2047
 _EXTRA_PARAMETERS_SINCE = (1, 20)
@@ -100,7 +101,7 @@ class PoolerSettings:
     certificate: Path | None = None
     key: Path | None = None
     server_ca: Path | None = None
-    max_clients: int = 1000
+    max_clients: int = MAX_CLIENTS
     max_tenant_clients: int | None = None
     max_wait: int = 30
     max_idle_transaction: int | None = None

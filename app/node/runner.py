@@ -10,9 +10,11 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
+from app.domain.nodes.client_limit import crowding
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.documents import ANSWER_SECONDS, NodeSession
 from app.domain.nodes.node import FENCED_AFTER
@@ -32,6 +34,7 @@ from app.node.errors import (
     ServiceError,
     SessionUnknown,
 )
+from app.node.rendering import MAX_CLIENTS
 from app.node.stored_node import NodeStore, StoredNode
 from app.node.threads import in_thread
 
@@ -65,14 +68,16 @@ class NodeRunner:
         service: ControlPlane,
         store: NodeStore,
         *,
+        max_clients: int = MAX_CLIENTS,
         is_patient: bool = False,
         clock: Callable[[], float] = boot_time,
     ) -> None:
-        """Run *engine* as *service* says.
+        """Run *engine*, which takes *max_clients*, as *service* says.
 
         If *is_patient*, an agent whose pooler cannot start here reports why, and tries again.
         """
         self._engine = engine
+        self._max_clients = max_clients
         self._is_patient = is_patient
         self._service = service
         self._store = store
@@ -261,7 +266,8 @@ class NodeRunner:
         """Report changes; return whether there is more to report at once."""
         self._report_due.clear()
         whole = await agent.report(session.session, sequence, problem=self._problem)
-        report = changes.shorten(whole)
+        problem = whole.problem or crowding(whole.entries, self._max_clients)
+        report = changes.shorten(replace(whole, problem=problem))
         sent_at = self._clock()
         answer = await self._service.report(report)
         if self._clock() - sent_at >= ANSWER_SECONDS:

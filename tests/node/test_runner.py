@@ -35,6 +35,7 @@ from app.node.errors import (
 from app.node.files import NodeDirectory
 from app.node.pgbouncer import PgBouncer
 from app.node.process import Account
+from app.node.rendering import MAX_CLIENTS
 from app.node.runner import NodeRunner
 from app.node.stored_node import NodeStore
 from tests.fixtures.processes import is_alive, paused
@@ -68,11 +69,18 @@ def store_of(site: Site) -> NodeStore:
 
 @asynccontextmanager
 async def running(
-    site: Site, service: ScriptedService, *, clock: Clock | None = None, stops: bool = True
+    site: Site,
+    service: ScriptedService,
+    *,
+    clock: Clock | None = None,
+    stops: bool = True,
+    max_clients: int = MAX_CLIENTS,
 ) -> AsyncIterator[PgBouncer]:
     """An agent for a block; its pooler goes on after that unless it *stops*."""
-    engine = site.engine()
-    runner = NodeRunner(engine, service, store_of(site), clock=clock or boot_time)
+    engine = site.engine(max_clients=max_clients, max_tenant_clients=max_clients)
+    runner = NodeRunner(
+        engine, service, store_of(site), max_clients=max_clients, clock=clock or boot_time
+    )
     task = asyncio.create_task(runner.run(), name="agent")
     try:
         yield engine
@@ -509,6 +517,22 @@ async def test_an_agent_whose_reports_are_refused_says_so_and_begins_another_ses
     assert service.reports[0].session == 2
     reasons = [each.get("reason") for each in logs if each["log_level"] == "warning"]
     assert "Not this one." in reasons
+
+
+async def test_a_node_that_is_full_of_clients_says_whose_most_are(
+    site: Site, node: NodeConfiguration
+) -> None:
+    service = ScriptedService(node)
+    async with running(site, service, max_clients=8), AsyncExitStack() as clients:
+        await eventually(lambda: service.reports and service.reports[-1].version)
+        assert service.reports[-1].problem == ""
+        for _ in range(6):
+            await clients.enter_async_context(site.client("acme"))
+        await eventually(lambda: service.reports[-1].problem)
+        assert service.reports[-1].problem == (
+            "It has 6 clients and may have 8 (--max-clients), then it refuses more. "
+            "Tenant acme has 6 of them."
+        )
 
 
 async def test_a_pooler_that_ends_at_once_is_not_said_to_run(
