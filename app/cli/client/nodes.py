@@ -22,7 +22,7 @@ from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Details, Item, age, nu
 
 
 def _state(node: Item) -> str:
-    also = [each for each in ("paused", "vulnerable") if node[each]]
+    also = [each for each in ("paused", "problem", "vulnerable") if node[each]]
     return ", ".join([str(node["state"]), *also])
 
 

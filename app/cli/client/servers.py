@@ -17,7 +17,10 @@ def _on_nodes(item: Item) -> str | None:
 
 
 def _state(item: Item) -> str:
-    return f"{item['state']}, read-only" if item["read_only"] else str(item["state"])
+    also = "read-only" if item["read_only"] else None
+    if item["state"] == "available" and item["last_error"]:
+        also = "opens no connection"
+    return f"{item['state']}, {also}" if also else str(item["state"])
 
 
 COLUMNS = (

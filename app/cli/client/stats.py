@@ -1,6 +1,6 @@
 """`poolkeeper stats`: statistics of all tenants, of one, and its history."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -51,6 +51,7 @@ HISTORY_COLUMNS = (
     number("HOLD P95 MS", "hold_p95_ms", WIDE),
     number("SIZE", "total_connections", WIDE),
 )
+Order = Literal["tenant", "-waiting_requests", "-wait_p99_ms", "-active_connections"]
 # Nodes count transactions; their times are estimates.
 _ON = text("ON", "on", ALWAYS)
 
@@ -58,9 +59,15 @@ stats = resource("Show the statistics of tenants since the service started, and 
 
 
 @stats.command("list", cls=ListCommand)
-def list_stats(context: typer.Context) -> None:
-    """List the statistics of all tenants."""
-    context.obj.show_list("/v1/stats", COLUMNS)
+def list_stats(
+    context: typer.Context,
+    *,
+    sort: Annotated[
+        Order, typer.Option(help="Sort order; a leading - means descending.")
+    ] = "-waiting_requests",
+) -> None:
+    """List the statistics of all tenants, most waiting callers first."""
+    context.obj.show_list("/v1/stats", COLUMNS, sort=sort)
 
 
 @stats.command(cls=ShowCommand)

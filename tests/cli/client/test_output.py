@@ -287,3 +287,28 @@ def test_a_server_that_takes_no_writes_says_so_in_any_width(
 
     service.change = change
     assert "available, read-only" in call(service, "servers", "list").stdout
+
+
+def test_trouble_of_a_server_or_a_node_is_in_its_state_in_any_width(
+    service: EchoService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def change(_: str, example: Any) -> Any:  # noqa: ANN401 - JSON
+        trouble = {"state": "available", "read_only": False, "last_error": "It has no room."}
+        if "silent_seconds" in example["items"][0]:
+            trouble = {"state": "ready", "vulnerable": False, "problem": "Its disk is full."}
+        return {**example, "items": [{**each, **trouble} for each in example["items"]]}
+
+    service.change = change
+    assert "available, opens no connection" in call(service, "servers", "list").stdout
+    assert "ready, problem" in call(service, "nodes", "list").stdout
+
+
+def test_statistics_begin_with_the_most_waiting_callers(service: EchoService) -> None:
+    call(service, "stats", "list")
+    call(service, "stats", "list", "--sort", "tenant")
+    assert [parse_qs(urlsplit(path).query)["sort"] for _, path, _ in service.heard[-2:]] == [
+        ["-waiting_requests"],
+        ["tenant"],
+    ]
