@@ -45,6 +45,9 @@ class WaitCause(StrEnum):
     SHARE = "share"
     """All connections of the pool's share of its size are leased; nodes may have the rest."""
 
+    LOGIN_REFUSED = "login_refused"
+    """The pool may have more connections; Postgres refuses the tenant's login."""
+
     SERVER_BUDGET = "server_budget"
     """The pool may have more connections; the server's budget is used up."""
 
@@ -91,6 +94,7 @@ class WaitingTenant:
         server: name of its server.
         is_available: whether the server's connections work.
         last_error: why no connection can be opened now; None if one can.
+        login_error: why Postgres refused the tenant's latest login; None if it did not.
         is_paused: whether the pool is paused.
         leases: the tenant's leases.
         pools: open pools of its strategy if the tenant's own is not open; else None.
@@ -104,6 +108,7 @@ class WaitingTenant:
     server: str
     is_available: bool
     last_error: str | None
+    login_error: str | None = None
     is_paused: bool
     leases: Use
     pools: Use | None
@@ -120,6 +125,8 @@ class WaitingTenant:
             return Wait(cause=WaitCause.PAUSED, detail="the pool to be resumed")
         if not self.is_available:
             return server_wait(self.server, self.last_error)
+        if self.login_error is not None and not (self.leases.is_full or self.pool.is_full):
+            return login_wait(self.login_error)
         pool_cause, pool_detail = WaitCause.MAX_SIZE, _MAX_SIZE
         if self.is_shared_with_nodes:
             pool_cause, pool_detail = WaitCause.SHARE, _SHARE if self.pool.limit else _NO_SHARE
@@ -151,3 +158,9 @@ def server_wait(server: str, last_error: str | None) -> Wait:
     """The wait for *server*, which opens no connection."""
     detail = f"server {server}, which opens no connection: {last_error}"
     return Wait(cause=WaitCause.SERVER_UNAVAILABLE, detail=detail)
+
+
+def login_wait(login_error: str) -> Wait:
+    """The wait of a tenant whose login Postgres refuses."""
+    detail = f"its login to be accepted. {login_error}"
+    return Wait(cause=WaitCause.LOGIN_REFUSED, detail=detail)

@@ -20,7 +20,11 @@ from app.wire import Login
 
 
 class Connector:
-    """Opens the connections of one pool."""
+    """Opens the connections of one pool.
+
+    Attributes:
+        refusal: why Postgres refused the latest login; None if it did not.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class Connector:
         self._derive = derive
         self._on_login = on_login
         self._cure = cure
+        self.refusal: str | None = None
         self._settled = asyncio.Event()
         self._settled.set()
         self._changes = 0
@@ -55,16 +60,25 @@ class Connector:
                 connection = await self.server.connect(self._derive())
             except TenantLoginFailed as error:
                 if changes == self._changes and self._settled.is_set():
-                    if self._cure and isinstance(error.__cause__, asyncpg.InvalidPasswordError):
-                        why = f"{error.detail} After a restore, run: {self._cure}"
-                        raise TenantLoginFailed(why) from error.__cause__
-                    raise
+                    why = self.refusal = self._explained(error)
+                    raise TenantLoginFailed(why) from error.__cause__
             else:
+                self.refusal = None
                 if self._on_login is not None:
                     self._on_login(connection)
                 return connection
             # The password change has a deadline.
             await self._settled.wait()
+
+    def forget_refusal(self) -> None:
+        """Note that the login works again."""
+        self.refusal = None
+
+    def _explained(self, error: TenantLoginFailed) -> str:
+        """What *error* says, with the command that repairs a wrong password."""
+        if self._cure and isinstance(error.__cause__, asyncpg.InvalidPasswordError):
+            return f"{error.detail} If somebody changed it, or after a restore, run: {self._cure}"
+        return error.detail
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[None]:
@@ -108,6 +122,17 @@ class Connectors:
             cure=f"poolkeeper tenants rotate {spec.id}{' --shared' if spec.is_shared else ''}",
         )
         return self._known.setdefault((spec.server, spec.strategy, spec.pool_id), new)
+
+    def refusal(self, spec: TenantSpec) -> str | None:
+        """Why Postgres refused the latest login of the tenant's open pool; None if it did not."""
+        connector = self._known.get((spec.server, spec.strategy, spec.pool_id))
+        return None if connector is None else connector.refusal
+
+    def forget_refusal(self, spec: TenantSpec) -> None:
+        """Note that the tenant's login works again."""
+        connector = self._known.get((spec.server, spec.strategy, spec.pool_id))
+        if connector is not None:
+            connector.forget_refusal()
 
     def _note_login(self, pool_id: str, connection: asyncpg.Connection) -> None:
         # Set by `app.wire` on the connections that it opens.

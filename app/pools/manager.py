@@ -441,6 +441,7 @@ class TenantPoolManager:
             server=spec.server,
             is_available=server.is_available,
             last_error=server.last_error,
+            login_error=self.connectors.refusal(spec),
             is_paused=self.pool_state(spec.pool_id) is PoolState.PAUSED,
             leases=Use(tenant_state.leased, spec.max_leases),
             pools=registry.slots if awaits_slot else None,

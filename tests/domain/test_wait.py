@@ -51,6 +51,16 @@ FULL = {"leases": Use(5, 5), "pools": Use(12, 12), "pool": Use(5, 5), "budget": 
             "a lease to end: all 5 connections of the pool are on lease (max_size)",
         ),
         (
+            {"login_error": "It refused the password.", "budget": Use(20, 20)},
+            WaitCause.LOGIN_REFUSED,
+            "its login to be accepted. It refused the password.",
+        ),
+        (
+            {"login_error": "It refused the password.", "pool": Use(5, 5)},
+            WaitCause.MAX_SIZE,
+            "a lease to end: all 5 connections of the pool are on lease (max_size)",
+        ),
+        (
             {"pool": Use(7, 7), "is_shared_with_nodes": True},
             WaitCause.SHARE,
             (

@@ -40,6 +40,9 @@ async def test_the_tenant_gets_an_error_and_no_other_notices(
         assert manager.isolations[PoolStrategy.PER_DATABASE].login(
             server, manager.tenant_state("bad").tenant.spec
         ).password not in repr(raised.value)
+        spec = manager.tenant_state("bad").tenant.spec
+        assert manager.connectors.refusal(spec) == raised.value.detail
+    assert manager.connectors.refusal(manager.tenant_state("good").tenant.spec) is None
     assert server.is_available
     assert server.generation == 0
     async with manager.lease("good") as connection:

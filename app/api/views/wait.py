@@ -15,9 +15,10 @@ class WaitView(BaseModel):
     cause: WaitCause = Field(
         description="For the pool to be resumed (`paused`), the server (`server_unavailable`), one "
         "of the tenant's own leases to end (`max_leases`), another pool to close (`pool_limit`), a "
-        "lease of the pool to end (`max_size`; `share` if nodes may have the rest of its size), a "
-        "connection that another pool or node has (`server_budget`), a turn on a node that has as "
-        "many as it may (`node_limit`), or one to be opened or handed out (`connection`).",
+        "lease of the pool to end (`max_size`; `share` if nodes may have the rest of its size), "
+        "its login to be accepted (`login_refused`), a connection that another pool or node has "
+        "(`server_budget`), a turn on a node that has as many as it may (`node_limit`), or one to "
+        "be opened or handed out (`connection`).",
         examples=["max_size"],
     )
     used: int | None = Field(

@@ -154,13 +154,17 @@ class Fleet:
 
         Its agent reports its own problems. This process sees at once that a server is away.
         """
-        if node.problem:
-            return node.problem
-        if node.is_outdated:
-            return f"It has not applied its configuration for {node.outdated_seconds:.0f} s."
+        if own := self.own_problem(node):
+            return own
         known = (self._manager.servers.get(name) for name in sorted(node.servers))
         away = [server for server in known if server is not None and not server.is_available]
         return away[0].unavailable_detail if away else ""
+
+    def own_problem(self, node: TrackedNode) -> str:
+        """The same without what other nodes have, too: a server that is away."""
+        if not node.problem and node.is_outdated:
+            return f"It has not applied its configuration for {node.outdated_seconds:.0f} s."
+        return node.problem
 
     def _nodes_of(self, tenant: TenantSpec) -> int:
         """The number of nodes on which connections of a tenant may be opened."""
@@ -215,6 +219,7 @@ class Fleet:
             server=tenant.server,
             is_available=server.is_available,
             last_error=server.last_error,
+            login_error=self._manager.connectors.refusal(tenant),
             state=reported.state,
             is_node_paused=node.declared.paused,
             in_use=reported.in_use,

@@ -138,6 +138,7 @@ async def check_login(manager: TenantPoolManager, tenant: Tenant) -> None:
                 if is_schema_missing(error):
                     raise schema_missing(spec) from error
                 raise
+        manager.connectors.forget_refusal(spec)
     except TenantLoginFailed as error:
         raise ProvisioningFailed(
             f"Role {login.user} is set up, but it cannot log in. {error.detail}"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.domain.nodes.gate import WITHOUT_TURN, EntryState
-from app.domain.wait import Wait, WaitCause, server_wait
+from app.domain.wait import Wait, WaitCause, login_wait, server_wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +14,8 @@ class WaitingClients:
         server: name of its server.
         is_available: whether the server's connections work.
         last_error: why no connection can be opened now; None if one can.
+        login_error: why Postgres refused the tenant's latest login from the service, by the role
+            and the password that nodes have, too; None if it did not.
         state: its state on the node.
         is_node_paused: whether the node is paused, not the tenant's pool.
         in_use: its connections in a transaction there.
@@ -28,6 +30,7 @@ class WaitingClients:
     server: str
     is_available: bool
     last_error: str | None
+    login_error: str | None = None
     state: EntryState
     is_node_paused: bool
     in_use: int
@@ -51,6 +54,8 @@ class WaitingClients:
                 "max_size"
             )
             return Wait(cause=WaitCause.SHARE, used=self.in_use, limit=0, detail=detail)
+        if self.login_error is not None and self.in_use < self.share:
+            return login_wait(self.login_error)
         if self.state in WITHOUT_TURN and self.demand > self.allotment:
             return self._turn
         return self._transaction if self.in_use >= self.share else self._connection

@@ -48,6 +48,11 @@ def clients(**changes: Any) -> WaitingClients:
             "its share on node edge: other places may have all connections of its max_size",
         ),
         (
+            {"state": EntryState.CLOSED, "login_error": "It refused the password."},
+            WaitCause.LOGIN_REFUSED,
+            "its login to be accepted. It refused the password.",
+        ),
+        (
             {"state": EntryState.CLOSED, "limit": 20},
             WaitCause.SERVER_BUDGET,
             (
