@@ -296,16 +296,16 @@ class FindingList(TypedDict):
 
 
 class FindingView(TypedDict):
-    """A failed check with one cause, and the affected tenants."""
+    """What needs attention for one cause, and the affected tenants."""
 
     check: str
     severity: Severity
     server: str | None
-    nodes: list[str]
-    node_count: int
+    nodes: NotRequired[list[str]]
+    node_count: NotRequired[int]
     detail: str | None
-    count: int
-    tenants: list[str]
+    count: NotRequired[int]
+    tenants: NotRequired[list[str]]
 
 
 class HistoryPointView(TypedDict):

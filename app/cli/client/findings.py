@@ -1,4 +1,4 @@
-"""`poolkeeper findings`: findings of the isolation audit and on nodes, with SQL that fixes them."""
+"""`poolkeeper findings`: what needs attention now, and what fixes it."""
 
 import typer
 
@@ -13,7 +13,7 @@ def _place(finding: Item) -> str:
         names = ", ".join(finding["nodes"])
         more = ", …" if finding["node_count"] > len(finding["nodes"]) else ""
         return f"{'nodes' if finding['node_count'] > 1 else 'node'} {names}{more}"
-    return finding["server"] or "several servers"
+    return finding["server"] or ("several servers" if finding["count"] else "service")
 
 
 def _tenants(finding: Item) -> str:
@@ -27,18 +27,20 @@ COLUMNS = (
     text("SEVERITY", "severity", ALWAYS),
     text("PLACE", _place, ALWAYS),
     number("COUNT", "count", ALWAYS),
-    prose("DETAIL", "detail"),
+    prose("DETAIL", "detail", ALWAYS),
     prose("TENANTS", _tenants, WIDE),
 )
 
-findings = resource("List what the isolation audit and nodes found.")
+findings = resource("List what needs attention: the service, servers, nodes, logins, isolation.")
 
 
 @findings.command("list", cls=ShowCommand)
 def list_findings(context: typer.Context) -> None:
-    """List checks that failed, and what to upgrade on nodes; the worst first.
+    """List what needs attention now, and what fixes it; the worst first.
 
-    The exit status is 0 even if there are findings, as for every list.
+    These are servers, nodes, logins of tenants and the service itself, as far as they do not work,
+    what to upgrade on nodes, and checks of the isolation audit that failed. The exit status is 0
+    even if there are findings, as for every list.
     """
     context.obj.show(
         lambda client: client.get(PATH)["items"],

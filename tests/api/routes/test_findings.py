@@ -1,11 +1,18 @@
-"""Findings of the isolation audit over HTTP: each cause once, with its tenants."""
+"""Findings over HTTP: each cause once, with its tenants."""
 
 from dataclasses import replace
 
+import pytest
+
+from app.control.nodes.tracked_node import TrackedNode
+from app.domain.errors import CatalogUnavailable
 from app.domain.isolation_checks import AuditCheck, Finding, Severity
+from app.domain.nodes.node import NodeState
 from app.domain.nodes.report import NodeReport
-from tests.fixtures.app import Api, ok, pointers
+from app.pools.server import Server
+from tests.fixtures.app import Api, ok, pointers, problem
 from tests.fixtures.keys import Keyring
+from tests.fixtures.postgres import Database
 
 URL = "/v1/findings"
 ROLE = Finding(check=AuditCheck.ROLE, severity=Severity.CRITICAL, detail="Role is gone.")
@@ -111,3 +118,64 @@ async def test_nodes_with_a_vulnerable_pooler_are_one_finding_with_their_tenants
     [own] = ok(await api.client.get(URL))["items"]
     # It sees no node that does not serve its tenants.
     assert own == {**found, "node_count": 1, "detail": None, "count": 1}
+
+
+async def test_a_refused_login_is_a_finding_until_it_is_repaired(
+    api: Api, database: Database
+) -> None:
+    for name in ("acme", "beta"):
+        await api.tenant(name)
+    async with database.connected() as admin:
+        await admin.execute("ALTER ROLE tenant_acme PASSWORD 'another'")
+    problem(await api.query("/v1/tenants/acme", "SELECT 1"), 503, "tenant-login-failed")
+    [found] = ok(await api.client.get(URL))["items"]
+    assert (found["check"], found["severity"], found["server"], found["tenants"]) == (
+        *("tenant_login", "critical", "local"),
+        ["acme"],
+    )
+    assert found["detail"].endswith("poolkeeper tenants rotate acme")
+    ok(await api.client.post("/v1/tenants/acme/rotate-credentials"))
+    assert ok(await api.client.get(URL)) == {"items": []}
+
+
+async def test_what_is_away_is_a_finding_and_the_service_itself_comes_first(
+    keyed_api: tuple[Api, Keyring], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, keys = keyed_api
+    for name in ("acme", "beta"):
+        await api.tenant(name)
+    ok(await api.client.put("/v1/nodes/edge", json={}), 201)
+    server = api.service.manager.servers["local"]
+    monkeypatch.setattr(server, "last_error", "It has no room.")
+    monkeypatch.setattr(TrackedNode, "state", property(lambda _: NodeState.STALE))
+
+    async def ping() -> None:
+        raise CatalogUnavailable("The catalog is away.")
+
+    monkeypatch.setattr(api.service.catalog, "ping", ping)
+    items = ok(await api.client.get(f"{URL}?named=1"))["items"]
+    assert [(each["check"], each["detail"]) for each in items] == [
+        ("catalog", "The catalog is away."),
+        (
+            "node_silent",
+            "Its agent does not report; it may go on with the connections that it has.",
+        ),
+        ("server", "It opens no new connection: It has no room."),
+    ]
+    assert [(each["severity"], each["count"], each["tenants"]) for each in items] == [
+        ("warning", 0, []),
+        ("warning", 2, ["acme"]),
+        ("warning", 2, ["acme"]),
+    ]
+    monkeypatch.setattr(Server, "is_available", property(lambda _: False))
+    first, *_ = ok(await api.client.get(URL))["items"]
+    assert (first["check"], first["severity"], first["detail"]) == (
+        *("server", "critical"),
+        "It is unavailable: It has no room.",
+    )
+    api.client.headers.update(keys.headers("bound"))
+    items = ok(await api.client.get(URL))["items"]
+    assert [(each["check"], each["tenants"], each["detail"]) for each in items] == [
+        ("server", ["acme"], None),
+        ("node_silent", ["acme"], None),
+    ]

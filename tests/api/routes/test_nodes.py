@@ -139,7 +139,8 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
     assert upgrade.startswith("Its agent is version 0.2.0, and the service is version 0.1.0: ")
     found = ok(await api.client.get("/v1/findings"))["items"]
     details = {each["check"]: each["detail"] for each in found}
-    assert details.keys() == {"pooler_version", "agent_version"}
+    assert details.keys() == {"node_problem", "pooler_version", "agent_version"}
+    assert details["node_problem"] == "its disk is full"
     assert details["agent_version"] == upgrade
     assert (shown["clients"], shown["waiting"], shown["tenants"]) == (7, 1, 1)
     assert any("CVE" in warning for warning in shown["warnings"])

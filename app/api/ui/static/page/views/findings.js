@@ -81,20 +81,25 @@ export function FindingList({ findings }) {
     </ul>`;
 }
 
+// Checks of the service's list that the page shows live, by `findingsOf`.
+const LIVE = new Set(["server", "node_silent", "node_problem", "catalog", "poller", "loops", "keys"]);
+
 export function Findings() {
   const state = live.use();
   // The service's own list says more of these.
   const findings = findingsOf(state).filter(({ key }) => key !== "check isolation" && !key.startsWith("vulnerable "));
   const { data, problem } = useResource(() => get("v1/findings"), [], { every: 6 });
-  const isEmpty = state.at && data && findings.length + data.items.length === 0;
+  const listed = data?.items.filter(({ check }) => !LIVE.has(check)) ?? [];
+  const isEmpty = state.at && data && findings.length + listed.length === 0;
   return html`
     <${View} title="Findings" lead="What needs attention: servers, pools, nodes, checks of the service, and isolation." problem=${problem}
       request=${{ path: "v1/findings" }}>
       ${isEmpty && html`
         <${Empty} title="No findings."><p>Every server is available, every node reports, no pool is paused, and each tenant is isolated as promised.</p></${Empty}>`}
       <${FindingList} findings=${findings} />
-      <${Failed} title="Nodes" items=${data?.items.filter(({ nodes }) => nodes.length)} />
-      <${Failed} title="Isolation of tenants" items=${data?.items.filter(({ nodes }) => !nodes.length)} />
+      <${Failed} title="Logins of tenants" items=${listed.filter(({ check }) => check === "tenant_login")} />
+      <${Failed} title="Nodes" items=${listed.filter(({ nodes }) => nodes.length)} />
+      <${Failed} title="Isolation of tenants" items=${listed.filter(({ nodes, check }) => !nodes.length && check !== "tenant_login")} />
     </${View}>`;
 }
 
@@ -104,7 +109,7 @@ function OnNodes({ names, count }) {
 }
 
 // The findings that the service lists, each with the tenants that it affects.
-function Failed({ title, items = [] }) {
+function Failed({ title, items }) {
   return items.length > 0 && html`
     <h2>${title}</h2>
     ${items.map(({ check, severity, server, nodes, node_count, detail, count, tenants }) => html`
