@@ -44,5 +44,5 @@ def list_findings(context: typer.Context) -> None:
     """
     context.obj.show(
         lambda client: client.get(PATH)["items"],
-        lambda items: Table(columns=COLUMNS, items=items),
+        lambda items: Table(columns=COLUMNS, items=items, wraps=True),
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
 from app.text.printable import printable
@@ -201,11 +202,16 @@ def plain(value: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Items and their columns; Rich fits it to its console."""
+    """Items and their columns; Rich fits it to its console.
+
+    Attributes:
+        wraps: whether sentences continue below instead of being shortened.
+    """
 
     columns: Sequence[TableColumn]
     items: Sequence[Item]
     title: str = ""
+    wraps: bool = False
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
@@ -220,7 +226,7 @@ class Table:
         return (printable(plain(self.columns[0].value(item))) for item in self.items)
 
     def lines(self, width: int | None = None) -> Iterator[str]:
-        """Yield the titles and a line for each item.
+        """Yield the titles and a line for each item; more lines if it *wraps*.
 
         Args:
             width: of the terminal, in characters; None for any.
@@ -229,11 +235,16 @@ class Table:
         natural = {column: max(map(cell_width, cells[column])) for column in self.columns}
         widths = natural if width is None else _fitted(natural, width)
         for row in zip(*(cells[column] for column in widths), strict=True):
-            fields = (
-                _aligned(cell, column, size)
+            parts = (
+                wrapped(cell, size, breaks_words=True) if self.wraps and column.is_prose else [cell]
                 for cell, (column, size) in zip(row, widths.items(), strict=True)
             )
-            yield _GAP.join(fields).rstrip()
+            for line in zip_longest(*parts, fillvalue=""):
+                fields = (
+                    _aligned(cell, column, size)
+                    for cell, (column, size) in zip(line, widths.items(), strict=True)
+                )
+                yield _GAP.join(fields).rstrip()
 
     def _cells(self, column: TableColumn, *, is_short: bool) -> list[str]:
         found = [printable(plain(column.value(item))) for item in self.items]

@@ -277,3 +277,21 @@ def test_who_waits_on_nodes_is_in_the_list_of_tenants_even_if_the_pool_is_closed
         for pool, there in ((None, 0), (None, 196), ({"waiting": 3}, 196), ({"waiting": 3}, 0))
     ]
     assert shown == [None, "196 on nodes", "3 + 196 on nodes", 3]
+
+
+def test_a_table_that_wraps_shows_whole_sentences_below_each_other() -> None:
+    long = "REVOKE CONNECT ON DATABASE " + "d" * 40
+    table = Table(
+        columns=[text("PLACE", "place", ALWAYS), prose("DETAIL", "detail")],
+        items=[{"place": "eu1", "detail": long}, {"place": "eu2", "detail": "Short."}],
+        wraps=True,
+    )
+    assert list(table.lines(30)) == [
+        "PLACE  DETAIL",
+        "eu1    REVOKE CONNECT ON",
+        "       DATABASE",
+        f"       {'d' * 23}",
+        f"       {'d' * 17}",
+        "eu2    Short.",
+    ]
+    assert list(table.lines()) == ["PLACE  DETAIL", f"eu1    {long}", "eu2    Short."]
