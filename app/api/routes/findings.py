@@ -51,8 +51,8 @@ async def list_findings(
 
     These are servers that cannot be used, logins that Postgres refuses, nodes that do not report,
     have a problem or are to be upgraded, checks of `GET /v1/readiness` that fail, and checks that
-    failed in the latest isolation audits. There is one item for each cause on each server, or on all
-    nodes that have it, with the number of tenants and the first of them; beyond 100 items, the
+    failed in the latest isolation audits. There is one item for each cause on each server, or on
+    all nodes that have it, with the number of tenants and the first of them; beyond 100 items, the
     rest of a check is one item.
     A key that is bound to tenants sees what concerns them, and nothing of the service itself.
     `GET /v1/tenants?finding=critical` lists all tenants with such a finding of the audit. Works
