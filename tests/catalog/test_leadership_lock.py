@@ -304,6 +304,25 @@ async def test_a_renewal_keeps_the_epoch_and_waits_for_no_write(
         assert (before.epoch, after.epoch) == (epoch, epoch)
 
 
+async def test_a_catalog_that_was_made_read_only_ends_no_leadership_and_begins_none(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    """As hosters do while its disk is full."""
+    read_only = "SET default_transaction_read_only = on"
+    async with part_of(FIRST, catalog_address) as first:
+        await begun(first)
+        async with catalog_database.connected() as connection:
+            await connection.execute(f"ALTER DATABASE {catalog_database.database} {read_only}")
+        await terminate(FIRST, catalog_database)
+        await eventually(first.disconnected.is_set)
+        await first.renew()
+        assert first.is_held
+        await first.release()
+    async with part_of(SECOND, catalog_address) as second:
+        with pytest.raises(CatalogUnavailable, match="takes no writes"):
+            await begun(second)
+
+
 async def test_a_renewal_and_other_questions_take_turns(catalog_address: CatalogAddress) -> None:
     async with part_of(FIRST, catalog_address, deadline=180.0) as first:
         await begun(first)
