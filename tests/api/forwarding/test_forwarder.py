@@ -53,6 +53,7 @@ class Standby:
 
     election: Election
     client: httpx.AsyncClient
+    forwarder: Forwarder
     served: list[Scope] = field(default_factory=list)
 
 
@@ -104,7 +105,7 @@ async def standby(
         listening(app) as (host, port),
         httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=60, trust_env=False) as http,
     ):
-        yield Standby(election, http, served)
+        yield Standby(election, http, forwarder, served)
         forwarder.close()
 
 
@@ -567,7 +568,7 @@ async def test_a_response_that_breaks_off_is_not_taken_for_whole(
 
 @pytest.mark.parametrize(("method", "is_safe"), [("GET", True), ("POST", False)])
 async def test_nobody_waits_for_ever_for_a_response_that_is_swallowed(
-    method: str, *, is_safe: bool
+    method: str, monkeypatch: pytest.MonkeyPatch, *, is_safe: bool
 ) -> None:
     async with pair_through_a_proxy(echo, longest_wait=0.2) as (standby, proxy):
         proxy.black_hole(up=False)
@@ -575,9 +576,10 @@ async def test_nobody_waits_for_ever_for_a_response_that_is_swallowed(
         assert response.status_code == 504
         problem = response.json()
         assert (problem["code"], problem["retryable"]) == ("deadline-exceeded", is_safe)
-        assert proxy.bytes_up
+        await eventually(lambda: proxy.bytes_up)
         # And its connection is not used again.
         await proxy.pass_through()
+        monkeypatch.setattr(standby.forwarder, "_longest_wait", 180.0)
         accepted = proxy.accepted
         assert (await standby.client.request(method, "/v1/tenants")).status_code == 207
         assert proxy.accepted == accepted + 1
