@@ -115,11 +115,13 @@ class Connectors:
         Keep the reference while it matters.
         """
         isolation = self._isolations[spec.strategy]
+        # What all tenants of a shared pool read names none of them.
+        named = "TENANT --shared" if spec.is_shared else spec.id
         new = Connector(
             server,
             lambda: isolation.login(server, spec),
             on_login=lambda connection: self._note_login(spec.pool_id, connection),
-            cure=f"poolkeeper tenants rotate {spec.id}{' --shared' if spec.is_shared else ''}",
+            cure=f"poolkeeper tenants rotate {named}",
         )
         return self._known.setdefault((spec.server, spec.strategy, spec.pool_id), new)
 

@@ -49,6 +49,19 @@ async def test_the_tenant_gets_an_error_and_no_other_notices(
         assert await connection.fetchval("SELECT 42") == 42
 
 
+async def test_of_a_shared_role_each_tenant_gets_an_error_that_names_no_other(
+    manager: TenantPoolManager, database: Database
+) -> None:
+    for name in ("first", "second"):
+        await provisioned(manager, name, PoolStrategy.SHARED)
+    async with database.connected() as admin:
+        await admin.execute("ALTER ROLE poolkeeper_shared PASSWORD 'another'")
+    for name in ("first", "second"):
+        with pytest.raises(TenantLoginFailed, match=r"tenants rotate TENANT --shared$"):
+            async with manager.lease(name):
+                pass
+
+
 async def test_provisioning_again_repairs_a_login(
     manager: TenantPoolManager, database: Database
 ) -> None:
