@@ -14,7 +14,7 @@ def crowding(entries: Iterable[EntryReport], most: int) -> str:
     for entry in entries:
         total += entry.clients
         largest, tenant = max((largest, tenant), (entry.clients, entry.name))
-    if most - total > max(_LEAST_ROOM, _LEAST_SHARE * most):
+    if not total or most - total > max(_LEAST_ROOM, _LEAST_SHARE * most):
         return ""
     return (
         f"It has {total:,} clients and may have {most:,} (--max-clients), then it refuses more. "

@@ -22,7 +22,7 @@ def entry(name: str, clients: int) -> EntryReport:
 
 def test_a_node_with_room_says_nothing_and_a_full_one_whose_most_clients_are() -> None:
     entries = [entry("acme", 5), entry("nova", 1_400), entry("zeta", 20)]
-    assert crowding([], 3) == crowding(entries, 1_501) == ""
+    assert crowding([], 1) == crowding([], 3) == crowding(entries, 1_501) == ""
     assert crowding(entries, 1_500) == (
         "It has 1,425 clients and may have 1,500 (--max-clients), then it refuses more. "
         "Tenant nova has 1,400 of them."
