@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.fixtures.nodes import RunningNode, all_go_on, applications, running_node
+from tests.fixtures.nodes import BACKENDS, RunningNode, all_go_on, applications, running_node
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import kill
 from tests.fixtures.proxy import FaultProxy
@@ -153,6 +153,37 @@ async def test_a_tenant_is_recycled_on_each_node_whatever_ends_before_it_hears_o
         await eventually(lambda: has_other_backend(connections["far"], before["far"]))
         await eventually(nodes["near"].is_ready)
         assert await backend_of(connections["near"]) == near, "once is enough"
+
+
+async def test_a_deleted_tenant_keeps_no_session_on_a_node_that_is_cut_off(
+    database: Database, catalog_database: Database, enterable_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(
+            served(enterable_path, tenants_in=database, catalog_in=catalog_database)
+        )
+        proxy = await stack.enter_async_context(
+            FaultProxy("127.0.0.1", service.client.base_url.port or 0)
+        )
+        node = await stack.enter_async_context(running_node(enterable_path, service, through=proxy))
+        await node.tenant("acme")
+        await eventually(lambda: node.admits("acme"))
+        connection = await stack.enter_async_context(node.application("acme"))
+        await backend_of(connection)
+        proxy.black_hole()
+        await eventually(lambda: are_stale(node))
+        (await service.client.delete("/v1/tenants/acme")).raise_for_status()
+        assert await backends_in(database) > 0, "the node has not heard of it"
+        await eventually(lambda: has_no_backend(database))
+
+
+async def has_no_backend(database: Database) -> bool:
+    return await backends_in(database) == 0
+
+
+async def backends_in(database: Database) -> int:
+    async with database.connected() as connection:
+        return int(await connection.fetchval(BACKENDS))
 
 
 async def backend_of(connection: psycopg.AsyncConnection) -> int:
