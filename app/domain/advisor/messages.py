@@ -32,10 +32,10 @@ def demand_above_size(config: DemandConfig, found: Assessment, new_size: int) ->
     if share >= 1.0:
         text = f"{load} {'cannot' if measured else 'would not'} keep up"
     elif is_counted:
-        make = "make" if measured else "would make"
+        make = ("makes" if size == 1 else "make") if measured else "would make"
         text = f"{load} {make} {percent(share)} of callers wait over {patience}"
     else:
-        text = f"{load} are too few"
+        text = f"{load} {'is' if size == 1 else 'are'} too few"
     if found.needed > found.max_allowed:
         text += f"; more than the {found.max_allowed} allowed are needed"
     else:

@@ -115,6 +115,11 @@ def test_a_size_above_what_the_load_needs_says_why() -> None:
     )
 
 
+def test_a_single_connection_is_too_few() -> None:
+    late = seen(1, rate=8.0, hold=0.05, active=1.0, waiting=3.0, late=20)
+    assert " 1 connection is too few; " in last(late, late).reason
+
+
 def test_a_step_is_followed_in_at_most_three_ticks() -> None:
     quiet: dict[str, Any] = {"rate": 10.0, "hold": 0.15}
     busy: dict[str, Any] = {"rate": 100.0, "hold": 0.15}
