@@ -45,7 +45,7 @@ class LoopWatchRoute:
 
 async def _busy(service: Service) -> None:
     """A hundredth of all tenants do something each tenth of a second."""
-    accounts = list(service.manager.tenant_states.values())
+    accounts = list(service.manager.tenants.values())
     turn = 0
     while True:
         turn += 1

@@ -85,7 +85,7 @@ async def resize(ground: Testbed, rounds: int) -> Figures:
         await provisioned(manager, "bench", PoolStrategy.SHARED)
         async with _load(manager) as load:
             await load.served_since(perf_counter(), leases=_CLIENTS)
-            pool = await manager.open_pool(manager.tenant_state("bench"), 5.0)
+            pool = await manager.open_pool(manager.tenants.state("bench"), 5.0)
             for _ in range(rounds):
                 before, steps = len(load.failed), []
                 for size in (*_SIZES[1:], _SIZES[0]):

@@ -23,7 +23,7 @@ async def open_idle_pools(manager: TenantPoolManager, count: int) -> None:
     for number in range(count):
         # Not provisioned, so that no check looks for its role.
         made = replace(tenant(f"p{number:05}", PoolStrategy.PER_TENANT), provisioned_at=None)
-        manager.set_desired(
+        manager.desired.put(
             DesiredPool(
                 pool_id=made.spec.id,
                 size=_NO_CONNECTION,

@@ -211,7 +211,7 @@ async def provisioned(manager: TenantPoolManager, name: str, strategy: PoolStrat
 async def opened(manager: TenantPoolManager, name: str) -> tuple[Pool, TenantState]:
     """The shared pool with all its connections open, as those of the peers are, and a tenant."""
     await provisioned(manager, name, PoolStrategy.SHARED)
-    tenant_state = manager.tenant_state(name)
+    tenant_state = manager.tenants.state(name)
     pool = await manager.open_pool(tenant_state, 5.0)
     await pool.wait_until_warm(5.0)
     return pool, tenant_state

@@ -100,7 +100,7 @@ class Reconciler:
         steps = 0
         async for pool_id in in_slices(list(self._manager.desired)):
             desired = self._manager.desired.get(pool_id)  # the present one
-            state = self._manager.tenant_state_for_pool(pool_id)
+            state = self._manager.tenants.of_pool(pool_id)
             if desired is None or state is None or not state.tenant.is_usable:
                 continue
             try:
@@ -111,7 +111,7 @@ class Reconciler:
 
     async def _finish_deletions(self) -> int:
         deleting: dict[str, list[str]] = defaultdict(list)
-        for tenant_id, state in self._manager.tenant_states.items():
+        for tenant_id, state in self._manager.tenants.items():
             if state.tenant.deleting:
                 deleting[state.tenant.spec.server].append(tenant_id)
         return await finish_on_servers(

@@ -66,5 +66,5 @@ class LeftSessions:
 
     def _is_deleted(self, role: str) -> bool:
         """Whether it is not the role of a tenant whose login somebody else took away."""
-        state = self._manager.tenant_states.get(role.removeprefix(OBJECT_PREFIX))
+        state = self._manager.tenants.get(role.removeprefix(OBJECT_PREFIX))
         return state is None or state.tenant.deleting

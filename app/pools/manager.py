@@ -1,4 +1,4 @@
-"""The manager: tenant in, lease out. It finds, opens and evicts pools, and keeps tenants' states.
+"""The manager: tenant in, lease out. It finds, opens and evicts pools.
 
 Opening is synchronous once there is room, so a tenant gets one pool even if many callers race for
 it. `app.control` tells it what operators want (tenants, sizes); it stores nothing that must
@@ -7,16 +7,15 @@ survive.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Collection, Coroutine, Iterator, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
-from app.domain.desired_state import DesiredPool, Tenant
+from app.domain.desired_state import Tenant
 from app.domain.errors import (
     PoolDraining,
     ServerUnavailable,
     TenantDeleting,
-    TenantNotFound,
 )
 from app.domain.eviction import Eviction, EvictionReason
 from app.domain.isolation_level import IsolationLevel
@@ -28,9 +27,10 @@ from app.domain.pool import (
     PoolState,
     PoolStats,
 )
-from app.domain.tenant import PoolStrategy, TenantSpec, shared_pool_id
+from app.domain.tenant import PoolStrategy
 from app.domain.wait import Use, Wait, WaitingTenant
 from app.pools.connector import Connectors
+from app.pools.desired_pools import DesiredPools
 from app.pools.isolation import IsolationStrategy
 from app.pools.leak_detection import Borrower
 from app.pools.lease import DEFAULT_OPTIONS, Lease, LeaseOptions, Work
@@ -39,6 +39,7 @@ from app.pools.recorder import Recorder
 from app.pools.registry import PoolRegistry, SlotWaiter
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
+from app.pools.tenants import Tenants
 from app.pools.totals import CounterTotals
 
 T = TypeVar("T")
@@ -65,13 +66,8 @@ class TenantPoolManager:
         self._unreported: deque[Eviction] = deque(maxlen=_MOST_UNREPORTED)
         self._window = stats_window
         self.counter_totals = CounterTotals(stats_window)
-        self._tenant_states: dict[str, TenantState] = {}
-        # How many tenants each shared pool serves.
-        self._served: Counter[str] = Counter()
-        self._desired: dict[str, DesiredPool] = {}
-        self._nodes_of: Callable[[TenantSpec], int] = lambda _: 0
-        self._most_here: Callable[[str], int | None] = lambda _: None
-        self._size_in_force: Callable[[str], int] = lambda _: 0
+        self.tenants = Tenants(servers, self.counter_totals)
+        self.desired = DesiredPools(configs)
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._registries = {
@@ -87,48 +83,13 @@ class TenantPoolManager:
 
     def put_tenant(self, tenant: Tenant) -> TenantState:
         """Add a tenant, or update it; its counters continue."""
-        tenant_state = self._tenant_states.get(tenant.spec.id)
-        if tenant_state is None:
-            # A server that is no longer in the settings has no contenders.
-            server = self.servers.get(tenant.spec.server)
-            tenant_state = TenantState(
-                tenant,
-                self.counter_totals.recorder_for(tenant.spec),
-                server.budget.contenders if server else None,
-            )
-            self._tenant_states[tenant.spec.id] = tenant_state
-            if tenant.spec.is_shared:
-                self._served[tenant.spec.pool_id] += 1
-        tenant_state.update(tenant)
+        tenant_state = self.tenants.put(tenant)
         pool = self.find(tenant.spec.pool_id)
         if pool is not None and tenant.deleting:
             pool.fail_waiters_of(tenant_state)
         elif pool is not None:
             pool.dispatch()
         return tenant_state
-
-    def remove_tenant(self, tenant_id: str) -> None:
-        """Forget a tenant whose pool is closed."""
-        tenant_state = self._tenant_states.pop(tenant_id, None)
-        if tenant_state is not None:
-            if tenant_state.tenant.spec.is_shared:
-                self._served[tenant_state.tenant.spec.pool_id] -= 1
-            self.counter_totals.add_deleted(tenant_state)
-
-    def tenant_state(self, tenant_id: str) -> TenantState:
-        """The state of a known tenant.
-
-        Raises:
-            TenantNotFound: there is no such tenant.
-        """
-        tenant_state = self._tenant_states.get(tenant_id)
-        if tenant_state is None:
-            raise TenantNotFound(f"There is no tenant {tenant_id}.")
-        return tenant_state
-
-    @property
-    def tenant_states(self) -> Mapping[str, TenantState]:
-        return self._tenant_states
 
     def server(self, name: str) -> Server:
         """A declared server.
@@ -172,7 +133,7 @@ class TenantPoolManager:
         Raises:
             TenantNotFound, TenantDeleting, NotProvisioned: the tenant cannot have a lease.
         """
-        tenant_state = self.tenant_state(tenant_id)
+        tenant_state = self.tenants.state(tenant_id)
         tenant = tenant_state.tenant
         tenant.check_usable()
         terms = DEFAULT_OPTIONS
@@ -224,7 +185,7 @@ class TenantPoolManager:
         registry = self._registries[spec.strategy]
         waited = await registry.wait_for_slot(tenant_state, timeout, borrower)
         self._refuse_when_closed()
-        if self._tenant_states.get(spec.id) is not tenant_state or tenant_state.tenant.deleting:
+        if self.tenants.get(spec.id) is not tenant_state or tenant_state.tenant.deleting:
             raise TenantDeleting(f"Tenant {spec.id} was deleted meanwhile.")
         return registry.find(spec.pool_id) or self._open(tenant_state, registry), waited
 
@@ -235,19 +196,18 @@ class TenantPoolManager:
     def _open(self, tenant_state: TenantState, registry: PoolRegistry) -> Pool:
         spec = tenant_state.tenant.spec
         server = self.server(spec.server)
-        desired = self._desired.get(spec.pool_id)
         pool = Pool(
             spec.pool_id,
-            self.desired_size(spec.pool_id, spec.strategy),
+            self.desired.size(spec.pool_id, spec.strategy),
             registry.config,
             connector=self.connectors.of(server, spec),
             recorder=self.recorder(tenant_state),
             owner=registry,
         )
         registry.add(pool)
-        pool.limit_to(self._most_here(spec.pool_id))
+        pool.limit_to(self.desired.most_here(spec.pool_id))
         pool.open()
-        if desired is not None and desired.paused:
+        if self.desired.is_paused(spec.pool_id):
             pool.pause()
         return pool
 
@@ -258,12 +218,6 @@ class TenantPoolManager:
             return self.counter_totals.shared_recorder(spec.server)
         return tenant_state.recorder
 
-    # -- desired state ----------------------------------------------------------------------
-
-    def set_desired(self, desired: DesiredPool) -> None:
-        """Set a pool's desired state; the pool gets it when it opens next."""
-        self._desired[desired.pool_id] = desired
-
     def resize(self, pool: Pool, size: PoolSize) -> None:
         """Change an open pool's size; a pool with a min_size is not evicted."""
         if bool(pool.size.min_size) is not bool(size.min_size):
@@ -271,81 +225,16 @@ class TenantPoolManager:
             (registry.pin if size.min_size else registry.unpin)(pool)
         pool.resize(size)
 
-    def server_name_of(self, pool_id: str) -> str | None:
-        """The name of a pool's server, open or not; None if no tenant uses the pool any more."""
-        tenant_state = self._tenant_states.get(pool_id)
-        if tenant_state is not None:
-            return tenant_state.tenant.spec.server
-        return next((name for name in self.servers if shared_pool_id(name) == pool_id), None)
-
-    def tenant_state_for_pool(self, pool_id: str) -> TenantState | None:
-        """The state of a pool's tenant; for a shared pool, of one of its provisioned tenants."""
-        tenant_state = self._tenant_states.get(pool_id)
-        if tenant_state is not None:
-            return tenant_state
-        users = (one for one in self._tenant_states.values() if one.tenant.spec.pool_id == pool_id)
-        return next((one for one in users if one.tenant.provisioned_at is not None), None)
-
-    def tenant_count(self, pool_id: str) -> int:
-        """How many tenants a pool serves."""
-        own = self._tenant_states.get(pool_id)
-        return 1 if own and not own.tenant.spec.is_shared else self._served[pool_id]
-
-    def clear_desired(self, pool_id: str) -> None:
-        """Forget a pool's desired state; an open pool keeps its present one until it closes."""
-        self._desired.pop(pool_id, None)
-
-    @property
-    def desired(self) -> Mapping[str, DesiredPool]:
-        """The desired states of all pools that have one."""
-        return self._desired
-
-    def desired_size(self, pool_id: str, strategy: PoolStrategy) -> PoolSize:
-        """A pool's desired size, or its strategy's default."""
-        desired = self._desired.get(pool_id)
-        return desired.size if desired else self._registries[strategy].config.default_size
-
-    def share_sizes(
-        self,
-        *,
-        nodes_of: Callable[[TenantSpec], int],
-        most_here: Callable[[str], int | None],
-        size_in_force: Callable[[str], int],
-    ) -> None:
-        """From now on, let nodes have parts of the tenants' sizes.
-
-        Args:
-            nodes_of: the number of nodes that may open connections of a tenant.
-            most_here: the most connections of a pool in this process; None: its whole size.
-            size_in_force: the largest size of a pool that may still be in force here or on a node.
-        """
-        self._nodes_of, self._most_here = nodes_of, most_here
-        self._size_in_force = size_in_force
-
-    def is_on_nodes(self, tenant: Tenant) -> bool:
-        """Whether nodes may open connections of a tenant."""
-        return tenant.is_usable and self._nodes_of(tenant.spec) > 0
-
-    def most_connections(self, spec: TenantSpec) -> int:
-        """The most connections that a tenant's role may have open, here and on all nodes.
-
-        The connections of a killed pooler may exist for a moment beside their replacements.
-        """
-        size = self.desired_size(spec.pool_id, spec.strategy).max_size
-        most = max(size, self._size_in_force(spec.pool_id))
-        nodes = self._nodes_of(spec)
-        return 2 * max(most, nodes + 1) if nodes else most
-
     def pool_state(self, pool_id: str) -> PoolState:
         """The state of a pool, open or not; a paused pool is paused in both cases.
 
         One that is open is unavailable while its server is.
         """
-        pool, desired = self.find(pool_id), self._desired.get(pool_id)
+        pool = self.find(pool_id)
         if pool is not None:
             is_away = pool.state in _OPEN and not pool.server.is_available
             return PoolState.UNAVAILABLE if is_away else pool.state
-        return PoolState.PAUSED if desired and desired.paused else PoolState.CLOSED
+        return PoolState.PAUSED if self.desired.is_paused(pool_id) else PoolState.CLOSED
 
     def config(self, strategy: PoolStrategy) -> PoolConfig:
         """The configuration of pools of *strategy*."""
@@ -475,7 +364,7 @@ class TenantPoolManager:
         since, awaited = monotonic() - self._window, frozenset(self.awaited_pools)
         return [
             tenant_state
-            for tenant_state in self._tenant_states.values()
+            for tenant_state in self.tenants.values()
             if tenant_state.is_active(since) or tenant_state.tenant.spec.pool_id in awaited
         ]
 
@@ -484,7 +373,7 @@ class TenantPoolManager:
 
         Running leases are included; 0 for a pool that is not open.
         """
-        state = self._tenant_states.get(subject)
+        state = self.tenants.get(subject)
         if state is not None:
             return state.connection_seconds(now)
         pool = self.find(subject)

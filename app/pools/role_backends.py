@@ -38,7 +38,7 @@ async def role_backends(manager: TenantPoolManager, server: Server) -> frozenset
 
 
 def _is_tenants(manager: TenantPoolManager, server: Server, role: bytes, database: bytes) -> bool:
-    state = manager.tenant_states.get(role.decode(errors="replace").removeprefix(OBJECT_PREFIX))
+    state = manager.tenants.get(role.decode(errors="replace").removeprefix(OBJECT_PREFIX))
     if state is None:
         return False
     spec = state.tenant.spec

@@ -103,7 +103,7 @@ async def test_what_is_not_shown_can_be_created(
         lose_responses(patched)
         with pytest.raises(CatalogUnavailable):
             await control.declarations.put(spec_of("acme"), PERSON, expected_generation=0)
-    assert "acme" not in control.manager.tenant_states
+    assert "acme" not in control.manager.tenants
     # So can another desired state than before.
     changed = spec_of("acme", weight=2)
     tenant, _ = await control.declarations.put(changed, PERSON, expected_generation=0)

@@ -66,7 +66,7 @@ async def test_an_open_pool_follows_what_was_stored(control: Control) -> None:
 async def test_an_interrupted_deletion_is_finished(control: Control) -> None:
     await control.tenant("acme")
     event = (await control.catalog.audit_log.page())[0]
-    state = control.manager.tenant_state("acme")
+    state = control.manager.tenants.state("acme")
     await control.catalog.tenants.mark_deleting(state.tenant.spec.id, event=event)
     await control.load()
     report = await control.reconciler.run_once()
@@ -234,7 +234,7 @@ async def test_others_have_their_turn_while_it_looks_at_all_pools(
 ) -> None:
     for number in range(350):
         control.manager.put_tenant(tenant(f"t{number}", PoolStrategy.PER_TENANT))
-        control.manager.set_desired(desired_pool(f"t{number}"))
+        control.manager.desired.put(desired_pool(f"t{number}"))
     convergence = control.convergence
     async with counted_turns() as turns:
         monkeypatch.setattr(convergence, "converge", turns.counted(convergence.converge))

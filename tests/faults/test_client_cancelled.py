@@ -36,7 +36,7 @@ async def slow(
 
 def parts(manager: TenantPoolManager) -> tuple[Pool, TenantState]:
     [pool] = manager.pools()
-    return pool, manager.tenant_state("a")
+    return pool, manager.tenants.state("a")
 
 
 async def work(manager: TenantPoolManager, sql: str) -> None:

@@ -52,7 +52,7 @@ async def address(api: Api) -> AsyncIterator[Address]:
 async def account(api: Api) -> TenantState:
     """A provisioned tenant."""
     await api.tenant("acme")
-    return api.service.manager.tenant_state("acme")
+    return api.service.manager.tenants.state("acme")
 
 
 async def sleeping(database: Database) -> int:

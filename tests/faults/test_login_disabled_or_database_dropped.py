@@ -38,11 +38,11 @@ async def test_the_tenant_gets_an_error_and_no_other_notices(
         is_password = fault in {"another password", "no role"}
         assert raised.value.detail.endswith("poolkeeper tenants rotate bad") is is_password
         assert manager.isolations[PoolStrategy.PER_DATABASE].login(
-            server, manager.tenant_state("bad").tenant.spec
+            server, manager.tenants.state("bad").tenant.spec
         ).password not in repr(raised.value)
-        spec = manager.tenant_state("bad").tenant.spec
+        spec = manager.tenants.state("bad").tenant.spec
         assert manager.connectors.refusal(spec) == raised.value.detail
-    assert manager.connectors.refusal(manager.tenant_state("good").tenant.spec) is None
+    assert manager.connectors.refusal(manager.tenants.state("good").tenant.spec) is None
     assert server.is_available
     assert server.generation == 0
     async with manager.lease("good") as connection:

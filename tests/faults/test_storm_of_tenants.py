@@ -90,4 +90,4 @@ async def test_every_back_end_belongs_to_a_pool_afterwards(
         await eventually(each_has_its_pool)
         # Each back-end that a pool gave up was seen to end since.
         await eventually(lambda: server.budget.limit == TIGHT)
-        assert all(state.leased == state.waiting == 0 for state in manager.tenant_states.values())
+        assert all(state.leased == state.waiting == 0 for state in manager.tenants.values())

@@ -74,7 +74,7 @@ class Arena:
         return self.manager.isolations[self.strategy]
 
     def spec(self, name: str) -> TenantSpec:
-        return self.manager.tenant_state(name).tenant.spec
+        return self.manager.tenants.state(name).tenant.spec
 
     def home(self, name: str) -> str:
         """The database in which a tenant works."""
@@ -133,7 +133,7 @@ class Arena:
     async def audit_and_repair(self) -> None:
         """Do what the service does by itself every few seconds."""
         if self.audits:
-            state = self.manager.tenant_state(self.mallory)
+            state = self.manager.tenants.state(self.mallory)
             await self.self_check.audit(self.server, [state])
 
 

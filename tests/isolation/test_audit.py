@@ -183,7 +183,7 @@ CASES = [
 
 
 async def audited(arena: Arena) -> dict[AuditCheck, Severity]:
-    state = arena.manager.tenant_state(arena.mallory)
+    state = arena.manager.tenants.state(arena.mallory)
     await arena.self_check.audit(arena.server, [state])
     assert state.isolation is not None
     return {finding.check: finding.severity for finding in state.isolation.findings}

@@ -36,10 +36,10 @@ async def test_a_round_audits_every_tenant_with_one_connection_a_server(
         return admin(server, database)
 
     monkeypatch.setattr(Server, "admin", counted)
-    before = {name: one.isolation for name, one in control.manager.tenant_states.items()}
+    before = {name: one.isolation for name, one in control.manager.tenants.items()}
     await control.isolation_audit.run_once()
     assert opened == 1
-    for name, state in control.manager.tenant_states.items():
+    for name, state in control.manager.tenants.items():
         assert state.isolation is not None
         assert state.isolation is not before[name]
     await control.isolation_audit.run_once()
@@ -100,7 +100,7 @@ async def test_of_many_roles_some_become_facts_in_each_turn(
         return found[-1]
 
     monkeypatch.setattr("app.control.monitoring.isolation_audit.inspect", kept)
-    server, states = control.manager.server("local"), control.manager.tenant_states.values()
+    server, states = control.manager.server("local"), control.manager.tenants.values()
     await control.isolation_audit.audit(server, states)
     monkeypatch.setattr(inspection, "_ROLES_AT_ONCE", 2)
     async with counted_turns() as turns:
@@ -125,7 +125,7 @@ async def test_tenants_provisioned_at_the_same_time_are_audited_together(
 
     monkeypatch.setattr(IsolationAudit, "audit", noted)
     server = control.manager.server("local")
-    states = dict(control.manager.tenant_states)
+    states = dict(control.manager.tenants)
     before = {name: state.isolation for name, state in states.items()}
     await asyncio.gather(
         *(control.isolation_audit.audit_provisioned(server, each) for each in states.values())
@@ -142,11 +142,11 @@ async def test_a_pool_just_opened_is_audited_on_whichever_server(
     servers = control.manager.servers
     # One that is audited before the tenant's own, and one without tenants.
     monkeypatch.setattr(control.manager, "servers", {"other": _away(), **servers})
-    before = control.manager.tenant_state("acme").isolation
+    before = control.manager.tenants.state("acme").isolation
     async with control.manager.lease("acme"):
         pass
     await control.isolation_audit.run_once()
-    assert control.manager.tenant_state("acme").isolation is not before
+    assert control.manager.tenants.state("acme").isolation is not before
 
 
 def _away() -> Server:
@@ -158,16 +158,16 @@ async def test_a_server_that_is_away_leaves_the_last_report(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await control.tenant("acme")
-    before = control.manager.tenant_state("acme").isolation
+    before = control.manager.tenants.state("acme").isolation
 
     async def fails(*_: object, **__: object) -> None:
         raise asyncpg.CannotConnectNowError("shutting down")
 
     monkeypatch.setattr("app.control.monitoring.isolation_audit.inspect", fails)
     await control.isolation_audit.audit(
-        control.manager.servers["local"], [control.manager.tenant_state("acme")]
+        control.manager.servers["local"], [control.manager.tenants.state("acme")]
     )
-    assert control.manager.tenant_state("acme").isolation is before
+    assert control.manager.tenants.state("acme").isolation is before
 
 
 @pytest.mark.parametrize("strategy", [PoolStrategy.PER_TENANT, PoolStrategy.PER_DATABASE])
@@ -190,7 +190,7 @@ async def test_mending_a_limit_undoes_no_resize_made_meanwhile(
     control: Control, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await control.tenant("acme")
-    state = control.manager.tenant_state("acme")
+    state = control.manager.tenants.state("acme")
 
     async def after_a_resize(server: Server, repairs: Iterable[Repair]) -> list[Repair]:
         await control.pool_operations.put(control.state("acme"), PoolChange(max_size=9), PERSON)

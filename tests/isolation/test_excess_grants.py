@@ -28,7 +28,7 @@ GRANTS = [
 
 async def audited(control: Control) -> dict[str, dict[AuditCheck, Severity]]:
     """The findings of every tenant, after an audit of all."""
-    accounts = control.manager.tenant_states
+    accounts = control.manager.tenants
     await control.isolation_audit.audit(control.manager.servers["local"], accounts.values())
     return {
         name: {one.check: one.severity for one in state.isolation.findings}
@@ -103,7 +103,7 @@ async def test_a_neighbour_no_longer_gets_in_once_it_is_closed(control: Control)
         await connection.execute(f"GRANT CONNECT ON DATABASE {OPEN} TO PUBLIC")
     await audited(control)
     server = control.manager.servers["local"]
-    spec = control.manager.tenant_state("neighbour").tenant.spec
+    spec = control.manager.tenants.state("neighbour").tenant.spec
     login = control.manager.isolations[PoolStrategy.PER_TENANT].login(server, spec)
     with pytest.raises(TenantLoginFailed):
         await server.connect(login.for_database(OPEN))

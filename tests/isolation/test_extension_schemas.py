@@ -45,7 +45,7 @@ async def api(prepared: Database, catalog_database: Database, tmp_path: Path) ->
 async def found(api: Api, tenant: str) -> dict[AuditCheck, Severity]:
     """The findings of an audit of the tenant now."""
     manager = api.service.manager
-    state = manager.tenant_state(tenant)
+    state = manager.tenants.state(tenant)
     check = IsolationAudit(
         manager,
         RoleLimits(api.service.manager),

@@ -95,7 +95,7 @@ async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8
                 "big": {AuditCheck.CLOSED_TO_OTHERS: Severity.WARNING},
                 "small": {},
             }
-            report = control.manager.tenant_state("one").isolation
+            report = control.manager.tenants.state("one").isolation
             assert report is not None
             assert any(r"gr\xf6\xdfe" in finding.detail for finding in report.findings)
             # What was set is undone, wherever that was.
@@ -144,7 +144,7 @@ async def test_a_query_that_fails_is_reported_and_the_others_are_made(
     assert found["one"].pop(AuditCheck.CLOSED_TO_OTHERS) is Severity.CRITICAL
     severities = {severity for each in found.values() for severity in each.values()}
     assert severities == {Severity.NOT_CHECKED}
-    report = control.manager.tenant_state("small").isolation
+    report = control.manager.tenants.state("small").isolation
     assert report is not None
     assert all("division by zero" in finding.detail for finding in report.findings)
 

@@ -75,7 +75,7 @@ async def test_of_a_huge_setting_only_its_beginning_is_fetched(control: Control)
                 repeat('x', 2000000));
         END $$""")
     assert await audited(control) == {"open": {AuditCheck.SETTINGS: Severity.WARNING}}
-    report = control.manager.tenant_state("open").isolation
+    report = control.manager.tenants.state("open").isolation
     assert report is not None
     [finding] = report.findings
     assert "application_name=xxx" in finding.detail

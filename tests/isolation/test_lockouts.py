@@ -113,9 +113,9 @@ async def test_a_login_that_stays_refused_is_reported_with_its_reason(
 ) -> None:
     await control.declarations.put(spec_of("acme", strategy), PERSON)
     isolation, server = control.manager.isolations[strategy], control.manager.servers["local"]
-    spec = control.manager.tenant_state("acme").tenant.spec
+    spec = control.manager.tenants.state("acme").tenant.spec
     if strategy is PER_DATABASE:
-        await isolation.provision(server, control.manager.tenant_state("acme").tenant, adopt=False)
+        await isolation.provision(server, control.manager.tenants.state("acme").tenant, adopt=False)
     home = replace(database, database=isolation.database(server, spec))
     async with home.connected() as admin:
         await admin.execute(

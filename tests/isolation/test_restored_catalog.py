@@ -25,7 +25,7 @@ async def test_a_tenant_that_was_replaced_since_the_backup_is_found(
         await connection.execute(
             "UPDATE tenants SET (uid, strategy) = ($1, 'per_database')", backup.uid
         )
-    control.manager.remove_tenant("acme")
+    control.manager.tenants.forget("acme")
     await control.declarations.load()
     assert await audited(control) == {"acme": {AuditCheck.ROLE: Severity.CRITICAL}}
     await control.provisioning.provision(control.state("acme"), PERSON, adopt=True)

@@ -36,7 +36,7 @@ async def test_no_tenant_ever_sees_a_row_of_another(database: Database, scrub_ro
             await admin.execute(sql)
         for name in names:
             async with manager.lease(name, timeout=20) as connection:
-                if not manager.tenant_state(name).tenant.spec.is_shared:
+                if not manager.tenants.state(name).tenant.spec.is_shared:
                     await connection.execute(NOTES)
         tally = Tally()
         clients = [

@@ -83,7 +83,7 @@ async def change_the_password(arena: Arena) -> bool:
     except TenantLoginFailed:
         return True
     finally:
-        tenant = arena.manager.tenant_state(arena.mallory).tenant
+        tenant = arena.manager.tenants.state(arena.mallory).tenant
         await arena.isolation.rotate_password(arena.server, tenant, 1)
         async with arena.direct() as connection:
             assert await connection.fetchval("SELECT current_user") == arena.me

@@ -132,7 +132,7 @@ async def test_a_codec_is_not_left_to_a_borrower_who_waits(manager: TenantPoolMa
     async with manager.lease("acme") as connection:
         await _codec("numeric")(connection)
         waiting = asyncio.create_task(seen(manager, "SELECT 1.50::numeric"), name="next")
-        await eventually(lambda: manager.tenant_state("acme").waiting == 1)
+        await eventually(lambda: manager.tenants.state("acme").waiting == 1)
     assert await waiting == before
 
 

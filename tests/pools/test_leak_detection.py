@@ -58,7 +58,7 @@ async def test_a_connection_knows_its_borrower_before_the_lease_has_begun(
         await provisioned(manager, "acme")
         async with manager.lease("acme"):
             pass
-        pool, tenant = manager.find("acme"), manager.tenant_state("acme")
+        pool, tenant = manager.find("acme"), manager.tenants.state("acme")
         assert pool is not None
         pool.resize(PoolSize(max_size=1))
         borrower = Borrower("select 1")

@@ -260,7 +260,7 @@ async def test_another_transaction_than_the_leases_commits_nothing(
     into = database
     if strategy is PoolStrategy.PER_DATABASE:
         into = replace(database, database="tenant_small")
-    role = manager.isolations[strategy].role(manager.tenant_state("small").tenant.spec)
+    role = manager.isolations[strategy].role(manager.tenants.state("small").tenant.spec)
     async with into.connected() as admin:
         await admin.execute(
             f"CREATE SCHEMA everybody; CREATE TABLE everybody.note (id int); GRANT ALL ON SCHEMA "

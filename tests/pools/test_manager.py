@@ -57,7 +57,7 @@ async def test_a_hundred_first_leases_open_one_pool(few: TenantPoolManager) -> N
 
     await asyncio.gather(*(lease() for _ in range(100)))
     assert opened(few) == {"a"}
-    counters = few.tenant_stats(few.tenant_state("a")).counters
+    counters = few.tenant_stats(few.tenants.state("a")).counters
     assert counters.connections_opened == 2
     assert counters.connections_acquired == counters.connections_released == 100
     [pool] = few.pools()
@@ -108,7 +108,7 @@ async def test_when_all_are_busy_a_newcomer_waits_its_deadline(few: TenantPoolMa
 async def test_who_waits_for_a_slot_is_a_waiting_caller_of_its_tenant(
     few: TenantPoolManager,
 ) -> None:
-    state = few.tenant_state("c")
+    state = few.tenants.state("c")
     async with few.lease("a"):
         async with few.lease("b"):
             newcomers = [asyncio.create_task(use(few, "c")) for _ in range(2)]
@@ -131,7 +131,7 @@ async def test_who_waits_for_a_slot_is_a_waiting_caller_of_its_tenant(
 async def test_a_wait_that_ends_without_a_slot_is_a_timeout_unless_the_caller_left(
     few: TenantPoolManager,
 ) -> None:
-    state = few.tenant_state("c")
+    state = few.tenants.state("c")
     async with few.lease("a"), few.lease("b"):
         gone = asyncio.create_task(use(few, "c"))
         await eventually(lambda: few.tenant_metrics(state).waiting_requests == 1)
@@ -314,7 +314,7 @@ async def test_those_whose_pool_yielded_go_on_when_nobody_waits_any_more(
 
 async def test_counters_survive_eviction(few: TenantPoolManager) -> None:
     await use(few, "a", "b", "c", "a")
-    stats = few.tenant_stats(few.tenant_state("a"))
+    stats = few.tenant_stats(few.tenants.state("a"))
     assert stats.counters.connections_acquired == stats.counters.connections_released == 2
     assert stats.counters.connections_opened == 2
     assert stats.last_activity is not None
@@ -377,7 +377,7 @@ async def test_deleting_a_shared_tenant_fails_its_waiting_callers_and_nobody_els
 ) -> None:
     for name in ("leaving", "staying"):
         await provisioned(few, name, PoolStrategy.SHARED)
-    pool = await few.open_pool(few.tenant_state("staying"), 1)
+    pool = await few.open_pool(few.tenants.state("staying"), 1)
     pool.resize(PoolSize(min_size=0, max_size=1, warmup_size=0))
 
     async def borrow(name: str) -> None:
@@ -387,7 +387,7 @@ async def test_deleting_a_shared_tenant_fails_its_waiting_callers_and_nobody_els
     async with few.lease("leaving"):
         callers = [asyncio.create_task(borrow(n)) for n in ("leaving", "staying", "leaving")]
         await eventually(lambda: pool.metrics.waiting_requests == len(callers))
-        state = few.tenant_state("leaving")
+        state = few.tenants.state("leaving")
         few.put_tenant(replace(state.tenant, deleting=True))
         assert (state.waiting, pool.metrics.waiting_requests) == (0, 1)
     first, other, second = await finished(callers)
@@ -440,7 +440,7 @@ async def test_three_hundred_tenants_fit_under_ten_pools(
             assert await finished(tasks) == [None] * 300
         assert manager.active_pools <= 10
         assert manager.evictions[EvictionReason.LRU] >= 20
-        states = manager.tenant_states.values()
+        states = manager.tenants.values()
         counted = [manager.tenant_stats(state).counters for state in states]
         assert sum(each.connections_acquired for each in counted) == 300
         assert sum(each.timeouts + each.connect_failures for each in counted) == 0

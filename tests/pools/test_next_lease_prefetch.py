@@ -62,7 +62,7 @@ class Callers:
             async with self.manager.lease(tenant, **terms) as connection:
                 return str(await connection.fetchval(_TENANT))
 
-        pool = pool_of(self.manager, self.manager.tenant_state(tenant).tenant.spec.pool_id)
+        pool = pool_of(self.manager, self.manager.tenants.state(tenant).tenant.spec.pool_id)
         waiters = set(pool.waiters)
         self.tasks.append(asyncio.create_task(work(), name=f"{tenant} waits"))
         await eventually(lambda: set(pool.waiters) - waiters)
@@ -203,7 +203,7 @@ async def test_what_the_next_lease_changes_is_rolled_back_as_ever(
         async with manager.lease("one") as connection:
             await connection.execute("INSERT INTO everybody VALUES (2)")
             waiting = asyncio.create_task(failing(), name="two")
-            await eventually(lambda: manager.tenant_state("two").waiting == 1)
+            await eventually(lambda: manager.tenants.state("two").waiting == 1)
         with pytest.raises(asyncpg.UndefinedColumnError):
             await waiting
         assert await admin.fetchval("SELECT sum(id) FROM everybody") == 2

@@ -238,7 +238,7 @@ def _note(request: Request, problem: Problem) -> None:
         return
     named = request.path_params.get("tenant")
     manager: TenantPoolManager | None = app.state.provided.get(TenantPoolManager)
-    is_known = manager is not None and named in manager.tenant_states
+    is_known = manager is not None and named in manager.tenants
     principal: Principal | None = request.scope.get("state", {}).get("principal")
     # A caller that is refused access to another's tenant must not fill that tenant's list.
     is_of_tenant = is_known and principal is not None and principal.can_access(named)

@@ -224,7 +224,7 @@ async def evaluate_advisor(
         raise TenantNotFound(f"There is no tenant {body.tenant}.")
     if body.budget is not None:
         await require_unbound_key(request)
-    state = manager.tenant_state(body.tenant)
+    state = manager.tenants.state(body.tenant)
     settings = _tried(body, advisor.settings)
     return _evaluation(await what_if(pools, observer, state, settings, budget=body.budget))
 

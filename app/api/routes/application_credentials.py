@@ -135,7 +135,7 @@ async def list_credentials(
 
     Works while the catalog is unreachable.
     """
-    manager.tenant_state(tenant)
+    manager.tenants.state(tenant)
     found = {each.name: each for each in credentials.of(tenant)}
     page, next_cursor = page_of_names(found, cursor, limit)
     items = [CredentialView(**_fields(found[name])) for name in page]
@@ -155,7 +155,7 @@ async def get_credential(
     response: Response,
 ) -> CredentialView:
     """Shows a credential, but not its password. Works while the catalog is unreachable."""
-    manager.tenant_state(tenant)
+    manager.tenants.state(tenant)
     found = credentials.get(tenant, name)
     response.headers["ETag"] = etag(_GENERATION, instance_of(found.created_at))
     return CredentialView(**_fields(found))
@@ -188,7 +188,7 @@ async def create_credential(
     `strategy-not-on-nodes`): their role could read other tenants' rows. The response waits until
     the nodes that serve the tenant accept the password, for 5 s at most.
     """
-    spec = manager.tenant_state(tenant).tenant.spec
+    spec = manager.tenants.state(tenant).tenant.spec
 
     def show(issued: IssuedCredential) -> IssuedCredentialView:
         credential, password = issued.credential, issued.password
@@ -204,7 +204,7 @@ async def create_credential(
         )
 
     creation = credentials.create(
-        manager.tenant_state(tenant), body.name, operation.actor, expires_at=body.expires_at
+        manager.tenants.state(tenant), body.name, operation.actor, expires_at=body.expires_at
     )
     return await operation.run(creation, show, then=lambda: feed.settle(spec))
 
@@ -229,7 +229,7 @@ async def revoke_credential(
     It stays refused if another credential of that name is created later. The response waits until
     the nodes that serve the tenant refuse it, for 5 s at most.
     """
-    spec = manager.tenant_state(tenant).tenant.spec
+    spec = manager.tenants.state(tenant).tenant.spec
     found = credentials.get(tenant, name)
     preconditions.expected_generation(_GENERATION, instance_of(found.created_at))
     revocation = credentials.revoke(found, operation.actor)

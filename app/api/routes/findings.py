@@ -60,8 +60,8 @@ async def list_findings(
     """
     found: dict[_Cause, FindingView] = {}
     servers = {str(each.server): each for each in on_servers(manager)}
-    async for id_ in in_slices(sorted(manager.tenant_states), _SLICE):
-        state = manager.tenant_states.get(id_)
+    async for id_ in in_slices(sorted(manager.tenants), _SLICE):
+        state = manager.tenants.get(id_)
         if state is None or not principal.can_access(id_):
             continue
         spec = state.tenant.spec

@@ -90,7 +90,7 @@ class PoolRequest:
         Raises:
             TenantNotFound
         """
-        return self.manager.tenant_state(self.tenant)
+        return self.manager.tenants.state(self.tenant)
 
     @property
     def actor(self) -> Actor:
@@ -100,7 +100,7 @@ class PoolRequest:
     def pool(self) -> dict[str, Any]:
         """The fields of a response that identify the pool."""
         pool_id = self.state.tenant.spec.pool_id
-        return {"pool_id": pool_id, "tenants": self.manager.tenant_count(pool_id)}
+        return {"pool_id": pool_id, "tenants": self.manager.tenants.count(pool_id)}
 
     def show(self, outcome: PoolOutcome) -> PoolView:
         return self.views.show(self.state, self.principal, pool=outcome.pool)
@@ -223,7 +223,7 @@ async def get_tenant_pool(
     404 while it is not open, was never changed, and is on no node. Without an ETag, it is only on
     nodes.
     """
-    state = manager.tenant_state(tenant)
+    state = manager.tenants.state(tenant)
     generation = desired.generation(state)
     if generation is not None:
         response.headers["ETag"] = etag(generation)
@@ -338,7 +338,7 @@ async def evict_pool(
     Works while the catalog is unreachable.
     """
     generation = desired.generation(request.state)
-    if generation is None and request.manager.is_on_nodes(request.state.tenant):
+    if generation is None and request.manager.desired.is_on_nodes(request.state.tenant):
         generation = 0
     preconditions.expected_generation(generation)
     deadline = 0.0 if mode is EvictionMode.FORCE else deadline_seconds

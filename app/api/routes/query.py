@@ -239,7 +239,7 @@ async def run_query(
     if dry_run:
         _check_statements(body)
         _bounds(body, limits)
-        _check_allowed(manager.tenant_state(tenant), limits).tenant.check_usable()
+        _check_allowed(manager.tenants.state(tenant), limits).tenant.check_usable()
         step = plan_step(PlanAction.RUN_STATEMENT, f"tenant {tenant}")
         return show_plan(step + Plan(warnings=(_NOT_SENT,)), response)
     return await _respond(request, tenant, body, manager, limits, descriptions=descriptions)
@@ -283,7 +283,7 @@ async def _respond(
 ) -> Response:
     _check_statements(body)
     timeout, max_rows = _bounds(body, limits)
-    spec = _check_allowed(manager.tenant_state(tenant), limits).tenant.spec
+    spec = _check_allowed(manager.tenants.state(tenant), limits).tenant.spec
     longest = timeout + manager.config(spec.strategy).acquire_timeout
     given: Sequence[QueryStatement | QueryBody] = body.statements or [body]
 

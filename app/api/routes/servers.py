@@ -134,7 +134,7 @@ def _waiting_on_nodes(
     """Clients of accessible tenants that wait on nodes, by server."""
     found: Counter[str] = Counter()
     for tenant, count in fleet.loads.waiting().items():
-        state = manager.tenant_states.get(tenant)
+        state = manager.tenants.get(tenant)
         if state is not None and principal.can_access(tenant):
             found[state.tenant.spec.server] += count
     return found
@@ -180,7 +180,7 @@ def _pools(manager: TenantPoolManager, server: Server, principal: Principal) -> 
     closed = {
         pool_id
         for pool_id in (*paused, *manager.awaited_pools)
-        if manager.server_name_of(pool_id) == server.name
+        if manager.tenants.server_of_pool(pool_id) == server.name
     }
     shown = (
         PoolSummary.of(manager, pool_id)

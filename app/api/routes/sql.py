@@ -211,7 +211,7 @@ async def respond_directly(request: StrictRequest) -> Response:
     objects = state.provided
     manager: TenantPoolManager = objects[TenantPoolManager]
     limits: QueryLimits = objects[QueryLimits]
-    spec = manager.tenant_state(credential.tenant).tenant.spec
+    spec = manager.tenants.state(credential.tenant).tenant.spec
     if spec.is_shared:
         raise UntrustedSqlOnSharedRole
     extend_deadline(request, limits.timeout + manager.config(spec.strategy).acquire_timeout)

@@ -140,7 +140,7 @@ async def get_stats(
 )
 async def get_tenant_stats(tenant: TenantDep, manager: ManagerDep, fleet: FleetDep) -> TenantStats:
     """Shows a tenant's counters, gauges and percentiles, whether or not its pool is open."""
-    found = manager.tenant_state(tenant)
+    found = manager.tenants.state(tenant)
     state = manager.pool_state(found.tenant.spec.pool_id)
     stats = manager.tenant_stats(found)
     is_awaited = stats.metrics.waiting_requests > 0

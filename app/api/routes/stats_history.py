@@ -175,7 +175,7 @@ async def get_tenant_stats_history(
     are kept per minute, then per hour and day; `resolution` is the coarsest that fits the step and
     reaches back far enough.
     """
-    spec = manager.tenant_state(tenant).tenant.spec
+    spec = manager.tenants.state(tenant).tenant.spec
     return await _history_of(catalog, spec.id, time_range, tenant=spec.id, pool_id=spec.pool_id)
 
 

@@ -141,7 +141,7 @@ async def put_tenant(
     keeps the ETag. In an update, an omitted server or strategy stays as it is (neither can
     change), and every other omitted field gets its default.
     """
-    state = manager.tenant_states.get(tenant)
+    state = manager.tenants.get(tenant)
     before = state.tenant if state else None
     spec = _declared(manager, defaults, tenant, body, before)
     expected = preconditions.expected_generation(
@@ -152,7 +152,7 @@ async def put_tenant(
         saved, created = declared
         response.status_code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
         response.headers["ETag"] = tenant_etag(saved)
-        return views.show(manager.tenant_state(tenant), principal)
+        return views.show(manager.tenants.state(tenant), principal)
 
     declaration = declarations.put(spec, operation.actor, expected_generation=expected)
     return await operation.run(declaration, show)
@@ -205,7 +205,7 @@ async def list_tenants(
         findings = found.isolation.findings if found.isolation else ()
         return any(each.severity is finding for each in findings)
 
-    states = manager.tenant_states
+    states = manager.tenants
     ids = [
         id_
         for id_, found in states.items()
@@ -225,7 +225,7 @@ async def get_tenant(
     response: Response,
 ) -> TenantView:
     """Shows a tenant. Works while the catalog is unreachable."""
-    state = manager.tenant_state(tenant)
+    state = manager.tenants.state(tenant)
     response.headers["ETag"] = tenant_etag(state.tenant)
     return views.show(state, principal)
 
@@ -246,7 +246,7 @@ async def delete_tenant(
     Active leases are cut at the deadline. The response waits until the nodes that serve the tenant
     have cut its clients and refuse new ones, for 1 s at most.
     """
-    state = manager.tenant_state(tenant)
+    state = manager.tenants.state(tenant)
     before = state.tenant
     expected = preconditions.expected_generation(before.generation, _instance(before))
     deletion = deletions.delete(
@@ -284,7 +284,7 @@ async def provision_tenant(
         saved, objects = provisioned
         return Provisioning(tenant=tenant, objects=objects, provisioned_at=saved.provisioned_at)
 
-    state = manager.tenant_state(tenant)
+    state = manager.tenants.state(tenant)
     return await operation.run(provisioning.provision(state, operation.actor, adopt=adopt), show)
 
 

@@ -318,13 +318,13 @@ class PoolViews:
 
     def _tenant_count(self, pool_id: str, principal: Principal) -> int:
         if principal.tenants is None:
-            return self._manager.tenant_count(pool_id)
+            return self._manager.tenants.count(pool_id)
         return accessible_pools(self._manager, principal.tenants).count(pool_id)
 
 
 def accessible_pools(manager: TenantPoolManager, tenants: frozenset[str]) -> list[str]:
     """The pool ID of each of *tenants* that exists."""
-    states = manager.tenant_states
+    states = manager.tenants
     return [states[tenant].tenant.spec.pool_id for tenant in states.keys() & tenants]
 
 

@@ -82,7 +82,7 @@ class AdvisedPools:
         """The pool with this id; None if it is neither open here nor on a node."""
         if (pool := self._manager.find(pool_id)) is not None:
             return self._of(pool)
-        state, load = self._manager.tenant_states.get(pool_id), self._loads.find(pool_id)
+        state, load = self._manager.tenants.get(pool_id), self._loads.find(pool_id)
         if state is None or load is None:
             return None
         spec, desired = state.tenant.spec, self._manager.desired.get(pool_id)
@@ -93,7 +93,7 @@ class AdvisedPools:
         return AdvisedPool(
             pool_id=pool_id,
             server=server,
-            size=self._manager.desired_size(pool_id, spec.strategy),
+            size=self._manager.desired.size(pool_id, spec.strategy),
             state=PoolState.PAUSED if is_paused else PoolState.READY,
             pool=None,
             load=load,

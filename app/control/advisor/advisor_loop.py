@@ -185,7 +185,7 @@ class AdvisorLoop:
 
     def mode_of(self, pool_id: str) -> AdvisorMode:
         """The mode of a pool's tenant if it has only one, else the service's."""
-        state = self._manager.tenant_states.get(pool_id)
+        state = self._manager.tenants.get(pool_id)
         own = state.tenant.spec.advisor_mode if state else None
         return own or self._settings.mode
 
@@ -309,7 +309,7 @@ class AdvisorLoop:
         self, pool: AdvisedPool, advice: PoolSizingRecommendation, mode: AdvisorMode
     ) -> tuple[int, str | None]:
         """Apply the advice if the mode says so; else store it, unless it is already open."""
-        state = self._manager.tenant_state_for_pool(pool.pool_id)
+        state = self._manager.tenants.of_pool(pool.pool_id)
         if state is None or self._is_changing(pool.pool_id):
             return 0, "another change of the pool is in progress"
         if self._store.find_dismissed(pool.pool_id, advice, pool.size.max_size):
@@ -359,7 +359,7 @@ class AdvisorLoop:
         return Recommendation(
             id=uuid4(),
             pool_id=pool.pool_id,
-            tenant=pool.pool_id if pool.pool_id in self._manager.tenant_states else None,
+            tenant=pool.pool_id if pool.pool_id in self._manager.tenants else None,
             rule=self._settings.rule,
             advice=advice,
             max_size=pool.size.max_size,

@@ -175,17 +175,17 @@ class Observer:
         limits = [MAX_POOL_SIZE]
         if server.limits is not None:
             limits.append(max(1, server.limit))
-        state = self._manager.tenant_states.get(pool_id)
+        state = self._manager.tenants.get(pool_id)
         if state is not None and state.tenant.spec.max_leases is not None:
             limits.append(state.tenant.spec.max_leases)
         return min(limits)
 
     def weight(self, pool_id: str) -> int:
         """The tenant's weight; for a shared pool, its number of tenants."""
-        state = self._manager.tenant_states.get(pool_id)
+        state = self._manager.tenants.get(pool_id)
         if state is not None:
             return state.tenant.spec.weight
-        return max(1, self._manager.tenant_count(pool_id))
+        return max(1, self._manager.tenants.count(pool_id))
 
     def _remember(self, pool_id: str, seen: PoolObservation) -> None:
         recent = self._recent.get(pool_id)

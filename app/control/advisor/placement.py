@@ -60,7 +60,7 @@ class PlacementAdvisor:
             yield self._recommendation(state, found) if found else None
 
     def _mark(self, now: float) -> None:
-        states = self._manager.tenant_states
+        states = self._manager.tenants
         is_due = self._marked_at is None or now - self._marked_at >= self._config.min_seconds
         if is_due:
             self._older, self._newer, self._marked_at = self._newer, {}, now
@@ -71,7 +71,7 @@ class PlacementAdvisor:
     def _tenants(self) -> Iterator[TenantState]:
         """Tenants whose own pool is open, and those that recently used a shared one."""
         for pool in list(self._manager.pools()):
-            state = self._manager.tenant_states.get(pool.pool_id)
+            state = self._manager.tenants.get(pool.pool_id)
             if state is not None:
                 yield state
         for state in self._manager.recently_active_tenants():

@@ -55,13 +55,13 @@ class RecommendationApplier:
         found = await self._store.get_open(recommendation_id)
         if found.placement is not None:
             raise RecommendationIsPlacement
-        state = self._manager.tenant_state_for_pool(found.pool_id)
+        state = self._manager.tenants.of_pool(found.pool_id)
         if state is None:
             raise RecommendationNotFound("No tenant uses the recommendation's pool any more.")
         spec = state.tenant.spec
 
         async def plan() -> PlanFor[Transition]:
-            size = self._manager.desired_size(spec.pool_id, spec.strategy)
+            size = self._manager.desired.size(spec.pool_id, spec.strategy)
             # Until a server has been reached, its budget is unknown.
             server = self._manager.server(spec.server)
             limit = server.limit if server.limits else MAX_POOL_SIZE

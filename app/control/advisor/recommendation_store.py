@@ -175,7 +175,7 @@ class RecommendationStore:
     def _is_current(self, recommendation: Recommendation, now: datetime) -> bool:
         # Deleting a tenant deletes its recommendations in the catalog.
         tenant = recommendation.tenant
-        is_used = tenant is None or tenant in self._manager.tenant_states
+        is_used = tenant is None or tenant in self._manager.tenants
         return is_used and recommendation.expires_at > now
 
 

@@ -38,7 +38,7 @@ async def start_servers(
     left: dict[str, Predecessor | None] = {server.name: None for server in servers}
     if predecessor is not None:
         logins: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
-        async for state in in_slices(list(manager.tenant_states.values())):
+        async for state in in_slices(list(manager.tenants.values())):
             spec = state.tenant.spec
             home = manager.servers.get(spec.server)
             if home is not None and state.tenant.provisioned_at is not None:

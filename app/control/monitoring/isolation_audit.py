@@ -95,7 +95,7 @@ class IsolationAudit:
             interval = self._manager.config(PoolStrategy.PER_TENANT).health_check_interval
             self._next[server.name] = now + interval
         due = []
-        async for state in in_slices(list(self._manager.tenant_states.values())):
+        async for state in in_slices(list(self._manager.tenants.values())):
             spec = state.tenant.spec
             is_due = all_are_due or state.isolation is None or spec.pool_id in opened
             if is_due and spec.server == server.name and state.tenant.is_usable:
@@ -114,7 +114,7 @@ class IsolationAudit:
 
     async def audit_pool(self, server: Server, pool_id: str) -> None:
         """Audit all tenants of a pool."""
-        states = in_slices(list(self._manager.tenant_states.values()))
+        states = in_slices(list(self._manager.tenants.values()))
         await self.audit(
             server,
             [
@@ -238,7 +238,7 @@ class IsolationAudit:
     def _is_due(self, grant: ExcessGrant, found: Inspection) -> bool:
         """Whether *grant* is on the object of a tenant just inspected, or of a deleted tenant."""
         owner = grant.name.removeprefix(OBJECT_PREFIX)
-        return grant.name in found.roles or owner not in self._manager.tenant_states
+        return grant.name in found.roles or owner not in self._manager.tenants
 
     async def _revoke(self, server: Server, grants: Sequence[ExcessGrant]) -> None:
         refused = await revoke(server, grants)
@@ -266,7 +266,7 @@ def oldest_audit_age(manager: TenantPoolManager) -> float:
     """
     now, wall = monotonic(), datetime.now(UTC)
     ages = [0.0]
-    for state in manager.tenant_states.values():
+    for state in manager.tenants.values():
         provisioned_at, report = state.tenant.provisioned_at, state.isolation
         if provisioned_at is None or state.tenant.deleting:
             continue
@@ -283,7 +283,7 @@ def findings_of(manager: TenantPoolManager) -> Iterator[tuple[TenantSpec, Findin
     Tenants may come and go during the iteration.
     """
     seen: set[str] = set()
-    for state in list(manager.tenant_states.values()):
+    for state in list(manager.tenants.values()):
         spec, report = state.tenant.spec, state.isolation
         if report is None or spec.pool_id in seen:
             continue

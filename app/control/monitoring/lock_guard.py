@@ -137,9 +137,9 @@ class LockGuard:
         if role is None:
             return None
         if role == SHARED_ROLE:
-            is_used = self._manager.tenant_count(shared_pool_id(self._server.name))
+            is_used = self._manager.tenants.count(shared_pool_id(self._server.name))
             return (role, f"{role}:{pid}") if is_used else None
-        state = self._manager.tenant_states.get(role.removeprefix(OBJECT_PREFIX))
+        state = self._manager.tenants.get(role.removeprefix(OBJECT_PREFIX))
         if state is None or state.tenant.spec.is_shared:
             return None
         return (role, role) if state.tenant.spec.server == self._server.name else None

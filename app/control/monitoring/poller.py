@@ -197,7 +197,7 @@ class Poller:
         A shared pool continues.
         """
         tenant = tenant_of(subject)
-        return tenant is None or tenant in self._manager.tenant_states
+        return tenant is None or tenant in self._manager.tenants
 
     async def _close_expired(self) -> tuple[int, int]:
         closed, suspects, slices = 0, 0, TimeSlices()

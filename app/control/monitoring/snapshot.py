@@ -274,7 +274,7 @@ class _SnapshotBuilder:
         self._active: Counter[str] = Counter()  # connections on lease, by server
         # All at once: a tenant that is deleted while the rest is built is counted exactly once.
         self._totals = manager.counter_totals.totals()
-        self._states = list(manager.tenant_states.values())
+        self._states = list(manager.tenants.values())
         self._open = list(manager.pools())
         paused = [each.pool_id for each in manager.desired.values() if each.pause]
         self._maybe_closed = sorted({*paused, *manager.awaited_pools, *self._waiting_on_nodes})
@@ -291,7 +291,7 @@ class _SnapshotBuilder:
             yield
         closed = self._before.closed if self._before else {}
         for pool_id in self._maybe_closed:
-            state = self._manager.tenant_state_for_pool(pool_id)
+            state = self._manager.tenants.of_pool(pool_id)
             if pool_id not in self._pools and state is not None:
                 self._closed[pool_id] = snapshot_pool(
                     self._manager, state, at=self._at, before=closed.get(pool_id)
@@ -361,7 +361,7 @@ class _SnapshotBuilder:
         closed = self._closed.get(spec.pool_id)
         shown = pool or closed
         pool_state = PoolState.CLOSED if shown is None else shown.state
-        size = pool.size if pool else self._manager.desired_size(spec.pool_id, spec.strategy)
+        size = pool.size if pool else self._manager.desired.size(spec.pool_id, spec.strategy)
         max_size = spec.usable(size.max_size)
         recorder, metrics = state.recorder, state.metrics
         if closed is not None and not spec.is_shared:
@@ -406,10 +406,10 @@ def snapshot_pool(
         pool, pool_id, recorder = None, spec.pool_id, manager.recorder(of)
         server, strategy = spec.server, spec.strategy
     metrics, desired = manager.pool_metrics(pool_id), manager.desired.get(pool_id)
-    wanted = manager.desired_size(pool_id, strategy)
+    wanted = manager.desired.size(pool_id, strategy)
     state = manager.pool_state(pool_id)
     size = pool.size if pool else wanted
-    tenants = manager.tenant_count(pool_id)
+    tenants = manager.tenants.count(pool_id)
     access_count = manager.access_count(pool) if pool else 0
     suspects = tuple(pool.leak_suspects(at)) if pool and metrics.active_connections else ()
     inputs = (

@@ -193,7 +193,7 @@ class NodeDeclarations:
         self._background.start("node: role limits", self._apply_limits(before, after))
 
     async def _apply_limits(self, before: NodeSpec | None, after: NodeSpec | None) -> None:
-        async for state in in_slices(list(self._manager.tenant_states.values())):
+        async for state in in_slices(list(self._manager.tenants.values())):
             spec = state.tenant.spec
             if _serves(before, spec) is _serves(after, spec) or not state.tenant.is_usable:
                 continue
@@ -204,7 +204,7 @@ class NodeDeclarations:
 
     def _lower_limit(self, tenant: str) -> None:
         """Lower the limit of a tenant's role after its size shrank, once no place has more."""
-        state = self._manager.tenant_states.get(tenant)
+        state = self._manager.tenants.get(tenant)
         if state is not None and state.tenant.is_usable:
             self._background.start(f"tenant {tenant}: role limit", self._limits.apply(state))
 

@@ -76,7 +76,7 @@ class NodeFeed:
         async with self._lock:
             made: dict[str, _MadeEntry] = {}
             nodes = {name: node.declared.spec for name, node in self._fleet.nodes.items()}
-            states = sorted(self._manager.tenant_states.items())
+            states = sorted(self._manager.tenants.items())
             async for name, state in in_slices(states):
                 if (one := self._made(state)) is not None:
                     made[name] = one
@@ -203,7 +203,7 @@ class NodeFeed:
             role=login.user,
             password=login.password,
             # On nodes, each connection counts as a lease.
-            size=spec.usable(self._manager.desired_size(spec.pool_id, spec.strategy).max_size),
+            size=spec.usable(self._manager.desired.size(spec.pool_id, spec.strategy).max_size),
             weight=spec.weight,
             paused=is_held or (desired is not None and desired.paused),
             recycles=desired.recycles if desired is not None else 0,

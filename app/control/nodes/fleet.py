@@ -80,7 +80,7 @@ class Fleet:
             clock=clock,
         )
         self.sizes = SizeSplit(manager, self.nodes, clock)
-        manager.share_sizes(
+        manager.desired.share(
             nodes_of=self._nodes_of,
             most_here=self.sizes.here,
             size_in_force=self.sizes.size_in_force,
@@ -213,7 +213,7 @@ class Fleet:
             return None
         _, name, reported = max(found, key=lambda each: each[:2])
         node = self.nodes[name]
-        size = self._manager.desired_size(tenant.pool_id, tenant.strategy).max_size
+        size = self._manager.desired.size(tenant.pool_id, tenant.strategy).max_size
         return WaitingClients(
             node=name,
             server=tenant.server,

@@ -65,7 +65,7 @@ class DesiredPoolState:
             CatalogUnavailable
         """
         for desired in await self._catalog.pools.load():
-            self._manager.set_desired(desired)
+            self._manager.desired.put(desired)
 
     async def read_uncertain(self) -> None:
         """Take over changes whose response was lost; nobody may be changing the pool now.
@@ -77,7 +77,7 @@ class DesiredPoolState:
             async with self._locks.hold_if_free(pool_id) as is_free:
                 found = await self._catalog.pools.read(pool_id) if is_free else None
                 if found is not None and pool_id not in self._unsaved:
-                    self._manager.set_desired(found)
+                    self._manager.desired.put(found)
 
     def generation(self, state: TenantState) -> int | None:
         """The version of the tenant's pool; 0 for an open, unchanged pool; None without a pool."""
@@ -108,7 +108,7 @@ class DesiredPoolState:
         ]
         # A request about one tenant must not reveal others, and changes none of them.
         if whole_pool:
-            parts.append(warn_if_shared(spec, self._manager.tenant_count(desired.pool_id)))
+            parts.append(warn_if_shared(spec, self._manager.tenants.count(desired.pool_id)))
         server = self._manager.servers.get(spec.server)
         if not desired.paused and (server is None or not server.is_available):
             parts.append(Plan(warnings=(_SERVER_AWAY,)))
@@ -122,7 +122,7 @@ class DesiredPoolState:
     ) -> Transition:
         spec = state.tenant.spec
         before = self._manager.desired.get(spec.pool_id)
-        size = self._manager.desired_size(spec.pool_id, spec.strategy)
+        size = self._manager.desired.size(spec.pool_id, spec.strategy)
         now = datetime.now(UTC)
         pause = before.pause if before else None
         if change.paused is not None and change.paused is not bool(pause):
@@ -164,7 +164,8 @@ class DesiredPoolState:
         others = sum(
             min_size
             for pool_id, min_size in (kept | self._reserved).items()
-            if pool_id != desired.pool_id and self._manager.server_name_of(pool_id) == server.name
+            if pool_id != desired.pool_id
+            and self._manager.tenants.server_of_pool(pool_id) == server.name
         )
         if others + desired.size.min_size > server.most_kept:
             on_nodes = server.divisible - server.most_kept
@@ -217,7 +218,7 @@ class DesiredPoolState:
                 expected_generation=expected_generation,
                 applied=applied,
             )
-            self._manager.set_desired(stored)
+            self._manager.desired.put(stored)
         finally:
             del self._reserved[pool_id]
         if follows_unsaved:

@@ -210,7 +210,7 @@ class PoolOperations:
             if pool is not None:
                 self._close(pool, EvictionReason.DRAINED, deadline, actor)
                 await self._record("draining", pool, actor, deadline_seconds=deadline)
-            if self._manager.is_on_nodes(state.tenant):
+            if self._manager.desired.is_on_nodes(state.tenant):
                 await self._desired.recycle_on_nodes(state, actor)
             return PoolState.CLOSED if pool is None else pool.state
 
@@ -297,7 +297,7 @@ class PoolOperations:
             pool = self._manager.find(spec.pool_id)
             if pool is None:
                 raise PoolNotFound(f"The pool of tenant {spec.id} is not open.")
-            shared = warn_if_shared(spec, self._manager.tenant_count(spec.pool_id))
+            shared = warn_if_shared(spec, self._manager.tenants.count(spec.pool_id))
             return PlanFor.of(pool, step(pool), shared)
 
         return plan
@@ -310,7 +310,7 @@ class PoolOperations:
 
         async def plan() -> PlanFor[Pool | None]:
             on_nodes = Plan()
-            if self._manager.is_on_nodes(state.tenant):
+            if self._manager.desired.is_on_nodes(state.tenant):
                 on_nodes = plan_step(PlanAction.RECYCLE, f"pool {spec.pool_id} on nodes")
                 if self._manager.find(spec.pool_id) is None:
                     return PlanFor[Pool | None].of(None, on_nodes)
@@ -320,7 +320,7 @@ class PoolOperations:
         return plan
 
     async def _recycle_on_nodes(self, state: TenantState, actor: Actor) -> Mapping[str, bool]:
-        if not self._manager.is_on_nodes(state.tenant):
+        if not self._manager.desired.is_on_nodes(state.tenant):
             return {}
         await self._desired.recycle_on_nodes(state, actor)
         return await self._wait_recycled(state.tenant.spec)

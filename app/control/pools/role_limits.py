@@ -27,7 +27,7 @@ class RoleLimits:
     def limit_for(self, state: TenantState) -> int:
         """The most connections that the tenant's role should have; -1 for no limit."""
         spec = state.tenant.spec
-        most = self._manager.most_connections(spec)
+        most = self._manager.desired.most_connections(spec)
         return self._manager.isolations[spec.strategy].connection_limit(most)
 
     async def apply(self, state: TenantState) -> None:

@@ -31,7 +31,7 @@ class UnsavedChanges:
     def keep(self, desired: DesiredPool, event: AuditEvent) -> None:
         """Apply a change that the catalog could not store."""
         self._pools.add(desired.pool_id)
-        self._manager.set_desired(desired)
+        self._manager.desired.put(desired)
         self._enqueue(event)
 
     def saved(self, pool_id: str, event: AuditEvent) -> None:
@@ -55,7 +55,7 @@ class UnsavedChanges:
                     stored, _ = await self._catalog.pools.save(
                         pool_id, desired.size, pause=desired.pause, recycles=desired.recycles
                     )
-                    self._manager.set_desired(stored)
+                    self._manager.desired.put(stored)
                     count += 1
                 self._pools.discard(pool_id)
         return count

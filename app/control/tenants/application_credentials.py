@@ -72,7 +72,7 @@ class ApplicationCredentials:
         """
         tenant, _, name = user.partition(".")
         found = self._known.get(tenant, {}).get(name)
-        state = self._manager.tenant_states.get(tenant)
+        state = self._manager.tenants.get(tenant)
         if found is None or state is None or state.tenant.deleting:
             return None
         return None if found.is_expired(datetime.now(UTC)) else found
@@ -133,7 +133,7 @@ class ApplicationCredentials:
         spec = state.tenant.spec
 
         async def plan() -> PlanFor[AuditEvent]:
-            tenant = self._manager.tenant_state(spec.id).tenant
+            tenant = self._manager.tenants.state(spec.id).tenant
             known = self._known.get(spec.id, {})
             tenant.check_not_deleting()
             if spec.is_shared:

@@ -70,7 +70,7 @@ class TenantDeclarations:
                     self._manager.put_tenant(found)
 
     def _before(self, spec: TenantSpec) -> Tenant | None:
-        state = self._manager.tenant_states.get(spec.id)
+        state = self._manager.tenants.get(spec.id)
         return state.tenant if state else None
 
 

@@ -70,7 +70,7 @@ class TenantDeletions:
         spec = state.tenant.spec
 
         async def plan() -> PlanFor[TenantState]:
-            current = self._manager.tenant_state(spec.id)
+            current = self._manager.tenants.state(spec.id)
             if expected_generation not in {None, current.tenant.generation}:
                 raise StaleVersion
             pool = self._own_pool(spec)
@@ -107,7 +107,7 @@ class TenantDeletions:
         async with self._locks.hold_if_free(tenant_id) as is_free:
             if not is_free:
                 return False
-            state = self._manager.tenant_states.get(tenant_id)
+            state = self._manager.tenants.get(tenant_id)
             if state is None:
                 return True
             # If the first step's response was lost, the deletion went no further.
@@ -139,8 +139,8 @@ class TenantDeletions:
             return False
         self._credentials.forget(tenant.spec.id)
         self._forget_advice(tenant.spec.id)
-        self._manager.remove_tenant(tenant.spec.id)
-        self._manager.clear_desired(tenant.spec.id)
+        self._manager.tenants.forget(tenant.spec.id)
+        self._manager.desired.forget(tenant.spec.id)
         return True
 
     def _own_pool(self, spec: TenantSpec) -> Pool | None:

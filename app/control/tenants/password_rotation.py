@@ -110,7 +110,7 @@ class PasswordRotation:
             pool = self._manager.find(spec.pool_id)
             if pool is not None:
                 plan += plan_recycle(pool.pool_id, pool.size, pool.metrics)
-            warning = warn_if_shared(spec, self._manager.tenant_count(spec.pool_id))
+            warning = warn_if_shared(spec, self._manager.tenants.count(spec.pool_id))
             return PlanFor.of(role, plan, warning)
 
         async def execute(plan: PlanFor[str]) -> Rotation:
@@ -200,14 +200,14 @@ class PasswordRotation:
             role=wanted.role,
             version=wanted.version,
             recycled=recycled,
-            tenants=self._manager.tenant_count(spec.pool_id),
+            tenants=self._manager.tenants.count(spec.pool_id),
         )
 
     def _state_of(self, wanted: PasswordVersion) -> TenantState | None:
         """A tenant that logs in with this role, and may do so."""
-        state = self._manager.tenant_states.get(wanted.role.removeprefix(OBJECT_PREFIX))
+        state = self._manager.tenants.get(wanted.role.removeprefix(OBJECT_PREFIX))
         if state is None:
-            state = self._manager.tenant_state_for_pool(shared_pool_id(wanted.server))
+            state = self._manager.tenants.of_pool(shared_pool_id(wanted.server))
         if state is None or not state.tenant.is_usable:
             return None
         spec = state.tenant.spec

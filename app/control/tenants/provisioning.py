@@ -66,7 +66,7 @@ class TenantProvisioning:
         spec = state.tenant.spec
 
         async def plan() -> PlanFor[TenantState]:
-            current = self._manager.tenant_state(spec.id)
+            current = self._manager.tenants.state(spec.id)
             tenant = current.tenant
             tenant.check_not_deleting()
             server = self._manager.server(spec.server)
@@ -102,7 +102,7 @@ class TenantProvisioning:
         spec = tenant.spec
         isolation = self._manager.isolations[spec.strategy]
         server = self._manager.server(spec.server)
-        max_size = self._manager.most_connections(spec)
+        max_size = self._manager.desired.most_connections(spec)
         role = isolation.role(spec)
         lock = self._locks.hold(lock_of_role(server.name, role))
         try:

@@ -66,7 +66,7 @@ class VerifierRenewal:
         due: dict[Server, dict[str, str]] = defaultdict(dict)
         count = 0
         for pool_id in list(self._manager.connectors.stretched):
-            state = self._manager.tenant_state_for_pool(pool_id)
+            state = self._manager.tenants.of_pool(pool_id)
             if state is None or not state.tenant.is_usable:
                 self._manager.connectors.stretched.discard(pool_id)
                 continue

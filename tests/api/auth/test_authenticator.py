@@ -360,7 +360,7 @@ async def test_a_shared_pool_shows_a_bound_key_nothing_of_others(locked: Locked)
 
 
 async def test_a_finding_shows_a_bound_key_no_other_names(locked: Locked) -> None:
-    state = locked.api.service.manager.tenant_states[TenantId("mine")]
+    state = locked.api.service.manager.tenants[TenantId("mine")]
     wrong = Finding(
         check=AuditCheck.MEMBERSHIPS, severity=Severity.CRITICAL, detail="of tenant_theirs"
     )

@@ -63,7 +63,7 @@ async def test_a_tenant_and_its_pool_are_deleted_in_the_version_one_saw(api: Api
     assert ok(await api.client.get(pool))["open"]
     ok(await api.client.delete(pool, headers={"If-Match": '"2"'}))
     tag = (await api.client.get(url)).headers["etag"]
-    mark = api.service.manager.tenant_state("acme").tenant.uid.hex[:8]
+    mark = api.service.manager.tenants.state("acme").tenant.uid.hex[:8]
     assert tag == f'"1-{mark}-provisioned"'
     ok(await api.client.delete(url, headers={"If-Match": tag}))
 

@@ -21,7 +21,7 @@ OTHERS = Finding(check=AuditCheck.OTHER_DATABASES, severity=Severity.WARNING, de
 
 def audited(api: Api, tenant: str, *findings: Finding) -> None:
     """The audit's findings for *tenant*; its name ends each detail."""
-    state = api.service.manager.tenant_state(tenant)
+    state = api.service.manager.tenants.state(tenant)
     assert state.isolation is not None
     named = tuple(replace(each, detail=f"{each.detail} {tenant}") for each in findings)
     state.isolation = replace(state.isolation, findings=named)

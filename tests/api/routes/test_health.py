@@ -62,7 +62,7 @@ async def test_an_old_isolation_audit_is_reported(api: Api) -> None:
     fresh = (await checks(api))["isolation"]
     assert fresh["ok"]
     assert re.search(r"The oldest audit is \d+ s old\.", fresh["detail"])
-    state = api.service.manager.tenant_state("acme")
+    state = api.service.manager.tenants.state("acme")
     assert state.isolation is not None
     state.isolation = replace(
         state.isolation, checked_at_monotonic=state.isolation.checked_at_monotonic - 600
@@ -78,7 +78,7 @@ async def test_an_old_isolation_audit_is_reported(api: Api) -> None:
 
 async def test_an_isolation_check_that_could_not_run_is_reported(api: Api) -> None:
     url = await api.tenant("acme")
-    state = api.service.manager.tenant_state("acme")
+    state = api.service.manager.tenants.state("acme")
     assert state.isolation is not None
     finding = Finding(
         check=IsolationCheck.SETTINGS, severity=Severity.NOT_CHECKED, detail="Not checked: no."

@@ -35,7 +35,7 @@ async def callers(api: Api, tenant: str, waiting: int) -> AsyncIterator[list[asy
             pass
 
     async def all_wait() -> bool:
-        return api.service.manager.tenant_state(tenant).waiting == waiting
+        return api.service.manager.tenants.state(tenant).waiting == waiting
 
     tasks = [asyncio.create_task(lease(), name=f"{tenant} {number}") for number in range(waiting)]
     try:

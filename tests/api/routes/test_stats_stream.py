@@ -200,7 +200,7 @@ async def test_a_bound_key_hears_of_its_own_tenants_until_it_is_revoked(
 ) -> None:
     api, keys = keyed_api
     for name in ("acme", "globex", "globex"):
-        if name not in api.service.manager.tenant_states:
+        if name not in api.service.manager.tenants:
             await api.tenant(name)
         await api.value(f"/v1/tenants/{name}", "SELECT 1")
     async with (

@@ -232,7 +232,7 @@ async def test_the_list_is_filtered_by_everything_it_offers(api: Api) -> None:
     last = {"state": "declared", "cursor": part["next_cursor"]}
     for page in (part, ok(await api.client.get("/v1/tenants", params=last))):
         assert (page["matches"], len(page["items"])) == (2, 1)
-    state = api.service.manager.tenant_state("acme")
+    state = api.service.manager.tenants.state("acme")
     assert state.isolation is not None
     found = Finding(check=AuditCheck.ROLE, severity=Severity.CRITICAL, detail="It is gone.")
     state.isolation = replace(state.isolation, findings=(found,))

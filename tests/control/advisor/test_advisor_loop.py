@@ -49,8 +49,8 @@ async def crowd(control: Control, name: str, *, waiting: int) -> AsyncIterator[N
         async with control.manager.lease(name, timeout=30):
             await done.wait()
 
-    size = control.manager.desired_size(
-        name, control.manager.tenant_state(name).tenant.spec.strategy
+    size = control.manager.desired.size(
+        name, control.manager.tenants.state(name).tenant.spec.strategy
     )
     holders = [asyncio.create_task(hold()) for _ in range(size.max_size + waiting)]
     try:
@@ -659,7 +659,7 @@ async def test_a_tenant_that_keeps_the_shared_pool_busy_is_advised_to_move_and_n
         control.manager, PlacementConfig(min_seconds=0.2)
     )
     assert await sampled(control, 1) == 0
-    control.manager.tenant_state("acme").recorder.hold_seconds += 3600.0
+    control.manager.tenants.state("acme").recorder.hold_seconds += 3600.0
     await asyncio.sleep(0.3)
     placement._due = 0.0
     assert await sampled(control, 1) == 1

@@ -191,7 +191,7 @@ async def test_a_poll_goes_on_without_the_catalog(control: Control) -> None:
 
 async def test_counters_survive_the_eviction_of_the_pool(control: Control) -> None:
     await control.tenant("acme")
-    state = control.manager.tenant_state("acme")
+    state = control.manager.tenants.state("acme")
     async with control.manager.lease("acme"):
         pass
     expire_at_once(control)

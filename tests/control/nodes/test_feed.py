@@ -176,7 +176,7 @@ async def test_each_change_has_a_later_version_and_nothing_else_has(fed: Fed) ->
     size = PoolSize(max_size=9)
     pause = Pause(since=NOW, by="ops")
     desired = DesiredPool(pool_id="acme", size=size, pause=pause, generation=1, updated_at=NOW)
-    manager.set_desired(desired)
+    manager.desired.put(desired)
     entry = (await changed()).entries[0]
     assert (entry.size, entry.paused) == (9, True)
     node.declared = replace(node.declared, paused=True)
@@ -188,7 +188,7 @@ async def test_each_change_has_a_later_version_and_nothing_else_has(fed: Fed) ->
     # Connected clients stay: nothing is revoked.
     assert all(entry.draining for entry in drained)
     assert drained[1].logins
-    manager.remove_tenant("acme")
+    manager.tenants.forget("acme")
     assert [entry.name for entry in (await changed()).entries] == ["beta"]
 
 
@@ -261,7 +261,7 @@ async def test_it_is_known_which_nodes_have_recycled_a_tenant(fed: Fed) -> None:
     desired = DesiredPool(
         pool_id="acme", size=size, pause=None, recycles=1, generation=1, updated_at=NOW
     )
-    fed.control.manager.set_desired(desired)
+    fed.control.manager.desired.put(desired)
     recycling = asyncio.create_task(_recycle(fed.feed, spec))
     await eventually(lambda: node.entries["acme"].recycles == 1)
     hear(node_report(1, 2, [], version=before.version))
@@ -293,7 +293,7 @@ async def test_who_waits_is_answered_at_a_change_and_at_the_end(fed: Fed) -> Non
     await fed.feed.wait(node, version, 0.001)
     waiting = asyncio.create_task(fed.feed.wait(node, version, 3600))
     await asyncio.sleep(0)
-    fed.control.manager.remove_tenant("acme")
+    fed.control.manager.tenants.forget("acme")
     assert (await fed.latest(node)).version > version
     await waiting
     waiting = asyncio.create_task(fed.feed.wait(node, (await fed.latest(node)).version, 3600))

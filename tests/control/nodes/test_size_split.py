@@ -115,7 +115,7 @@ class Site:
 
     def resize(self, size: int) -> None:
         """Set the size, as an operator does."""
-        self.control.manager.set_desired(
+        self.control.manager.desired.put(
             DesiredPool(
                 pool_id="acme",
                 size=PoolSize(max_size=size, warmup_size=0),
@@ -584,7 +584,7 @@ async def test_the_limit_of_a_role_falls_once_no_place_has_more_than_the_smaller
     state = control.state("acme")
 
     def most() -> int:
-        return control.manager.most_connections(state.tenant.spec)
+        return control.manager.desired.most_connections(state.tenant.spec)
 
     assert most() == 2 * SIZE
     edge.open = 9

@@ -140,7 +140,7 @@ async def test_a_pool_is_not_paused_for_a_tenant_that_is_being_deleted(control: 
 
 async def test_a_pool_is_not_resized_for_a_tenant_that_is_gone(control: Control) -> None:
     await control.tenant("acme")
-    state = control.manager.tenant_state("acme")
+    state = control.manager.tenants.state("acme")
     await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
     with pytest.raises(TenantDeleting):
         await control.pool_operations.put(state, PoolChange(max_size=7), PERSON)

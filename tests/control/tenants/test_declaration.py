@@ -23,7 +23,7 @@ from tests.fixtures.turns import counted_turns
 async def test_a_new_tenant_is_stored_known_and_recorded(control: Control) -> None:
     tenant, created = await control.declarations.put(spec_of("acme"), PERSON)
     assert created
-    assert control.manager.tenant_state("acme").tenant == tenant
+    assert control.manager.tenants.state("acme").tenant == tenant
     assert await control.catalog.tenants.load() == (tenant,)
     [event] = await control.catalog.audit_log.page()
     assert (event.action, event.tenant, event.actor) == ("tenant.created", "acme", PERSON)
@@ -70,12 +70,12 @@ async def test_fifty_callers_that_declare_one_tenant_make_one(control: Control) 
 async def test_everything_stored_is_known_again_after_a_restart(control: Control) -> None:
     await control.tenant("acme", weight=3)
     await control.pool_operations.put(control.state("acme"), PoolChange(max_size=9), PERSON)
-    known, wanted = dict(control.manager.tenant_states), dict(control.manager.desired)
+    known, wanted = dict(control.manager.tenants), dict(control.manager.desired)
     for tenant_id in known:
-        control.manager.remove_tenant(tenant_id)
-        control.manager.clear_desired(tenant_id)
+        control.manager.tenants.forget(tenant_id)
+        control.manager.desired.forget(tenant_id)
     await control.load()
-    assert control.manager.tenant_state("acme").tenant == known["acme"].tenant
+    assert control.manager.tenants.state("acme").tenant == known["acme"].tenant
     assert control.manager.desired == wanted
 
 
@@ -86,7 +86,7 @@ async def test_nothing_is_changed_while_the_catalog_is_away(control: Control) ->
         await control.declarations.put(spec_of("beta"), PERSON)
     with pytest.raises(CatalogUnavailable):
         await control.pool_operations.put(control.state("acme"), PoolChange(max_size=9), PERSON)
-    assert "beta" not in control.manager.tenant_states
+    assert "beta" not in control.manager.tenants
     assert "acme" not in control.manager.desired
 
 
@@ -131,5 +131,5 @@ async def test_others_have_their_turn_while_a_new_leader_learns_of_all_tenants(
             control.manager, "put_tenant", turns.counted(control.manager.put_tenant)
         )
         await control.declarations.load()
-    assert len(control.manager.tenant_states) == turns.calls == len(known)
+    assert len(control.manager.tenants) == turns.calls == len(known)
     assert turns.most <= 100

@@ -16,7 +16,7 @@ async def test_a_deleted_tenant_is_gone_but_its_data_stays(control: Control) -> 
     assert deletion.eviction is not None
     assert deletion.eviction.closed == 1
     with pytest.raises(TenantNotFound):
-        control.manager.tenant_state("acme")
+        control.manager.tenants.state("acme")
     async with control.manager.servers["local"].admin() as admin:
         assert await admin.fetchval('select one from "tenant_acme".kept') == 1
         assert not await admin.fetchval(

@@ -131,11 +131,11 @@ async def test_a_tenant_cannot_enter_another_ones_database(manager: TenantPoolMa
     await provisioned(manager, "c", PoolStrategy.SHARED)
     server = manager.servers["local"]
     for name, strategy in (("b", PoolStrategy.PER_TENANT), ("c", PoolStrategy.SHARED)):
-        login = manager.isolations[strategy].login(server, manager.tenant_state(name).tenant.spec)
+        login = manager.isolations[strategy].login(server, manager.tenants.state(name).tenant.spec)
         with pytest.raises(TenantLoginFailed, match="may not connect"):
             await server.connect(login.for_database("tenant_a"))
     own = manager.isolations[PoolStrategy.PER_DATABASE].login(
-        server, manager.tenant_state("a").tenant.spec
+        server, manager.tenants.state("a").tenant.spec
     )
     with pytest.raises(TenantLoginFailed):
         await server.connect(own.for_database(server.admins.login.database))

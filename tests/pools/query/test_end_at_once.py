@@ -74,7 +74,7 @@ async def read(
 
 
 def spec_of(read: Reader) -> TenantSpec:
-    return read.manager.tenant_state("acme").tenant.spec
+    return read.manager.tenants.state("acme").tenant.spec
 
 
 def backends(read: Reader) -> set[int]:
