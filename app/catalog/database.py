@@ -90,7 +90,13 @@ class CatalogAddress(wire.Login):
 
 
 class Database:
-    """The service's connections to its catalog; at most `CONNECTIONS` at a time."""
+    """The service's connections to its catalog; at most `CONNECTIONS` at a time.
+
+    Attributes:
+        available: whether the last operation reached the catalog; False before the first.
+        write_problem: why the catalog, which responds, took no write; None from the next one that
+            it takes.
+    """
 
     def __init__(
         self, address: CatalogAddress, *, epoch: int | None = None, deadline: float = 3.0
@@ -102,8 +108,8 @@ class Database:
         """
         self._deadline = deadline
         self._fence = fence(epoch) if epoch is not None else None
-        self._available = False
-        self._write_problem: str | None = None
+        self.available = False
+        self.write_problem: str | None = None
         self._reports = asyncio.Lock()
         self._writer = address.engine(
             timeout=deadline,
@@ -114,16 +120,6 @@ class Database:
         )
         # It uses the same connections; Postgres refuses a write that is not fenced.
         self._reader = self._writer.execution_options(postgresql_readonly=True)
-
-    @property
-    def available(self) -> bool:
-        """Whether the last operation reached the catalog; False before the first."""
-        return self._available
-
-    @property
-    def write_problem(self) -> str | None:
-        """Why the catalog, which responds, took no write; None from the next one that it takes."""
-        return self._write_problem
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -192,19 +188,19 @@ class Database:
         try:
             with translate_outages():
                 async with asyncio.timeout(self._deadline), engine.begin() as connection:
-                    self._available = True
+                    self.available = True
                     yield connection
                     is_committing = True
             if engine is self._writer:
-                self._write_problem = None
+                self.write_problem = None
         except CatalogUnavailable as error:
             is_write = engine is self._writer
             # A refusal to write comes from a catalog that was reached.
             refuses = is_write and _sqlstate(error.__cause__).startswith(_WRITES_NOTHING)
-            self._available = refuses
+            self.available = refuses
             if is_write and not isinstance(error, LeadershipLost):
                 if refuses:
-                    self._write_problem = error.detail
+                    self.write_problem = error.detail
                 is_unknown = is_committing and not refuses
                 outcome = "it is unknown if anything was" if is_unknown else "nothing was"
                 reason = error.detail.removesuffix(".")

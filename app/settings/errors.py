@@ -1,10 +1,11 @@
 """Errors in the settings: one sentence per problem, which names its key and never its value."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 
+from app.settings.forms import SENTENCES
 from app.text.validation_messages import validation_message
 
 ENV_PREFIX = "POOLKEEPER_"
@@ -29,22 +30,18 @@ def unknown_key(name: str, given: str, known: Iterable[str], *, prefix: str = ""
 
 
 def validation_messages(
-    error: ValidationError,
-    known: Sequence[str],
-    nested: Sequence[str],
-    forms: Mapping[str, str],
+    error: ValidationError, known: Sequence[str], nested: Sequence[str]
 ) -> list[str]:
     """Turn pydantic's errors into sentences.
 
     For suggestions: *known* are the top-level keys, *nested* those of a server or the catalog.
-    *forms* has a sentence for each known pattern.
     """
     found = error.errors(include_url=False, include_input=False)
     return [
         _sentence(
             [part for part in problem["loc"] if part != "[key]"],
             problem["type"],
-            validation_message(problem, forms),
+            validation_message(problem, SENTENCES),
             known if len(problem["loc"]) == 1 else nested,
         )
         for problem in found

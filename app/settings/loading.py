@@ -21,7 +21,7 @@ from app.settings.errors import (
     unknown_key,
     validation_messages,
 )
-from app.settings.settings import FORMS, Settings
+from app.settings.settings import Settings
 from app.settings.toml import CONFIG_FILE_VARIABLE, read_toml
 
 _NESTED = frozenset({"catalog", "servers"})
@@ -49,7 +49,7 @@ def load_settings(*, to_serve: bool = True) -> Settings:
         settings = Settings()
     except ValidationError as error:
         problems += validation_messages(
-            error, tuple(Settings.model_fields), tuple(ServerSettings.model_fields), FORMS
+            error, tuple(Settings.model_fields), tuple(ServerSettings.model_fields)
         )
     except pydantic_settings.SettingsError:
         keys = " or ".join(setting_name(key) for key in sorted(_NESTED))

@@ -5,7 +5,7 @@ says otherwise.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -16,7 +16,7 @@ from pydantic_settings import (
 )
 
 from app.domain.loopback import is_loopback
-from app.domain.tenant import OBJECT_PREFIX, TENANT_ID_PATTERN, PoolStrategy
+from app.domain.tenant import OBJECT_PREFIX, PoolStrategy
 from app.settings.endpoint import (
     CatalogSettings,
     Port,
@@ -24,31 +24,20 @@ from app.settings.endpoint import (
     read_secret,
 )
 from app.settings.errors import ENV_DELIMITER, ENV_PREFIX, SettingsError, setting_name
+from app.settings.forms import (
+    HostName,
+    Origin,
+    SchemaName,
+    Seconds,
+    ServerName,
+    Size,
+    TenantName,
+    weakness_of,
+)
 from app.settings.separated import Separated
 from app.settings.toml import read_toml
 
 EMBEDDED_SERVER = "local"
-_MIN_KEY_LENGTH = 32
-# What manifests have in place of secrets.
-_PLACEHOLDER = "CHANGE-ME"
-
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-TenantName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
-ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN)]
-_SCHEMA_NAME = "^[a-z_][a-z0-9_$]{0,62}$"
-SchemaName = Annotated[str, Field(pattern=_SCHEMA_NAME)]
-_HOST_NAME = r"^(\*|(\*\.)?[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])$"
-_ORIGIN = r"^(\*|https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?)$"
-HostName = Annotated[str, Field(pattern=_HOST_NAME)]
-Origin = Annotated[str, Field(pattern=_ORIGIN)]
-Size = Annotated[int, Field(ge=1, le=10_000)]
-FORMS = {
-    _HOST_NAME: "Must be a host name without a scheme or a port, `*.` and a name, or `*`.",
-    _ORIGIN: "Must be an origin such as https://app.example.com, without a path, or `*`.",
-    _SCHEMA_NAME: "Must be a schema's name: a-z, 0-9, `_` and `$`, at most 63 characters.",
-    TENANT_ID_PATTERN: "Must be a tenant's id: a-z, 0-9 and inner hyphens.",
-}
-"""What values must look like, by the pattern that they do not match."""
 
 
 class Settings(BaseSettings):
@@ -372,7 +361,7 @@ class Settings(BaseSettings):
     @field_validator("secret_key")
     @classmethod
     def _check_strength(cls, key: SecretStr | None) -> SecretStr | None:
-        problem = None if key is None else _weakness(key)
+        problem = None if key is None else weakness_of(key)
         if problem is not None:
             raise ValueError(f"{problem[0].upper()}{problem[1:]}")
         return key
@@ -466,19 +455,7 @@ class Settings(BaseSettings):
         if self.secret_key_file is None:
             return self.secret_key
         key = read_secret(self.secret_key_file)
-        problem = _weakness(key)
+        problem = weakness_of(key)
         if problem is not None:
             raise SettingsError(f"Cannot use {self.secret_key_file}: {problem}.")
         return key
-
-
-def _weakness(key: SecretStr) -> str | None:
-    """Say why a key for tenants' passwords is too weak; None if it seems not to be."""
-    if _PLACEHOLDER in key.get_secret_value().upper():
-        return (
-            f"everybody knows the placeholder {_PLACEHOLDER};"
-            " `openssl rand -hex 32` generates a secret key"
-        )
-    if len(key) < _MIN_KEY_LENGTH:
-        return f"at least {_MIN_KEY_LENGTH} characters are required"
-    return None

@@ -34,7 +34,11 @@ _CLOSING = 0.3
 
 
 class SimulatedServer:
-    """Pools on one server, advanced tick by tick."""
+    """Pools on one server, advanced tick by tick.
+
+    Attributes:
+        used: connections open or being opened.
+    """
 
     def __init__(
         self,
@@ -63,7 +67,7 @@ class SimulatedServer:
         self._connect_seconds = connect_seconds
         self._max_connecting = max_connecting
         self._knee = knee
-        self._used = 0
+        self.used = 0
         self._connecting = 0
         # Pools with waiters or too few connections, and whether one of them could not get all that
         # it wants.
@@ -74,11 +78,6 @@ class SimulatedServer:
         self._recheck, self._recheck_at = len(pools), inf
         self._indexes = {pool: place for place, pool in enumerate(pools)}
         self._dispatch(0.0)
-
-    @property
-    def used(self) -> int:
-        """Connections open or being opened."""
-        return self._used
 
     def run(self, requests: Iterable[Request], until: float) -> None:
         """Simulate *requests*, in order and none later than *until*."""
@@ -236,10 +235,10 @@ class SimulatedServer:
             claim = self._first_claim(now)
             if claim is None:
                 return
-            if self._used >= self._budget and not self._take_idle(claim, now):
+            if self.used >= self._budget and not self._take_idle(claim, now):
                 self._is_short = True
                 return
-            self._open(claim, now, is_move=self._used + 1 >= self._budget)
+            self._open(claim, now, is_move=self.used + 1 >= self._budget)
         self._is_short = bool(self._wanting)
 
     def _first_claim(self, now: float, but: SimulatedPool | None = None) -> SimulatedPool | None:
@@ -268,7 +267,7 @@ class SimulatedServer:
         pool.accrue(now)
         pool.connecting += 1
         pool.connects += 1
-        self._used += 1
+        self.used += 1
         self._connecting += 1
         cpu = min(self._connect_seconds, _LOGIN_CPU_SECONDS)
         cpu_waits = cpu * max(0.0, self._connecting / _PROCESSORS - 1)
@@ -280,7 +279,7 @@ class SimulatedServer:
         pool.accrue(now)
         pool.opened.popleft()
         pool.established -= 1
-        self._used -= 1
+        self.used -= 1
         self._dispatch(now)
 
     def _close_idle(self, pool: SimulatedPool, count: int, now: float) -> None:
@@ -290,7 +289,7 @@ class SimulatedServer:
         for _ in range(count):
             pool.opened.popleft()
         pool.established -= count
-        self._used -= count
+        self.used -= count
 
     @property
     def _move_seconds(self) -> float:
@@ -320,7 +319,7 @@ class SimulatedServer:
             return True
         if self._connecting >= min(self._max_connecting, most_moves(self._budget)):
             return True
-        if self._used < self._budget:
+        if self.used < self._budget:
             return True
         claim = self._first_claim(now, but=pool)
         if claim is None:

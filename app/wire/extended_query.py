@@ -81,6 +81,7 @@ class ExtendedQuery(PacedInterceptor):
     are discarded; asyncpg reads again once the server is done.
 
     Attributes:
+        reply: the latest reply, including a failed one, but not that of an ending.
         has_ending_begun: whether the first statement of an ending ran, whatever happened to the
             others.
 
@@ -102,7 +103,7 @@ class ExtendedQuery(PacedInterceptor):
         self._begun: asyncio.Future[None] | None = None
         self._awaited: asyncio.Future[Reply] | None = None
         self._ended: asyncio.Future[Reply] | None = None
-        self._finished = self._reply
+        self.reply = self._reply
         self._cancelled: asyncio.Future[None] | None = None
         self._is_left = self._is_handed_back = False
         self._ends_copy = self._cancels_excess = self.has_ending_begun = False
@@ -214,11 +215,6 @@ class ExtendedQuery(PacedInterceptor):
             raise ConnectionResetError("Nothing was sent.")
         await self._reply_of(self._ended)
 
-    @property
-    def reply(self) -> Reply:
-        """The latest reply, including a failed one, but not that of an ending."""
-        return self._finished
-
     async def _reply_of(self, answered: asyncio.Future[Reply]) -> Reply:
         try:
             reply: Reply = await answered
@@ -302,7 +298,7 @@ class ExtendedQuery(PacedInterceptor):
         if self._begun is not None and not self._begun.done():
             self._begun.set_exception(self._reply.error or lost)
         if answered is not self._ended:
-            self._finished = self._reply
+            self.reply = self._reply
         if answered is not None and not answered.done() and self._reply.error is not None:
             answered.set_result(self._reply)
         for each in (answered, self._ended):
@@ -371,7 +367,7 @@ class ExtendedQuery(PacedInterceptor):
         answered, reply = self._answered, self._reply
         self._answered = None
         if answered is not self._ended:
-            self._finished = reply
+            self.reply = reply
             if self._ended is not None and not self._ended.done():
                 self._answered, self._reply, self._room = self._ended, Reply(), 0
                 self._silent = _SILENT_IN_ENDING

@@ -23,21 +23,17 @@ class ForwardedBody:
     Attributes:
         is_kept: whether it can still be sent from its beginning.
         is_chunked: whether its length is unknown beforehand.
+        is_whole: whether all of it has been received.
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         names = [name for name, _ in scope["headers"]]
         self.is_chunked = b"transfer-encoding" in names
         self.is_kept = True
-        self._is_read = not (self.is_chunked or b"content-length" in names)
+        self.is_whole = not (self.is_chunked or b"content-length" in names)
         self._receive = receive
         self._parts: list[bytes] = []
         self._size = 0
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of it has been received."""
-        return self._is_read
 
     async def begin(self) -> bytes:
         """Return the part to send together with the request's head: nothing if the body is late.
@@ -45,7 +41,7 @@ class ForwardedBody:
         Raises:
             ClientLeft: the client did not wait.
         """
-        if not self._parts and not self._is_read:
+        if not self._parts and not self.is_whole:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_PART):
                     await self._next()
@@ -58,7 +54,7 @@ class ForwardedBody:
             ClientLeft: the client did not send it.
             UpstreamLost: the active instance is gone.
         """
-        while not self._is_read:
+        while not self.is_whole:
             part = self._framed(await self._next())
             await upstream.write(part + self._end())
 
@@ -69,7 +65,7 @@ class ForwardedBody:
             return {
                 "type": "http.request",
                 "body": part,
-                "more_body": bool(self._parts) or not self._is_read,
+                "more_body": bool(self._parts) or not self.is_whole,
             }
         return await self._receive()
 
@@ -78,7 +74,7 @@ class ForwardedBody:
         if message["type"] == "http.disconnect":
             raise ClientLeft
         part: bytes = message.get("body", b"")
-        self._is_read = not message.get("more_body", False)
+        self.is_whole = not message.get("more_body", False)
         self._size += len(part)
         if not self._parts or (self.is_kept and self._size <= _MAX_KEPT):
             self._parts.append(part)
@@ -92,4 +88,4 @@ class ForwardedBody:
         return b"%x\r\n%s\r\n" % (len(part), part)
 
     def _end(self) -> bytes:
-        return b"0\r\n\r\n" if self.is_chunked and self._is_read else b""
+        return b"0\r\n\r\n" if self.is_chunked and self.is_whole else b""
