@@ -2,9 +2,8 @@
 
 from dataclasses import asdict, replace
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping
 
-from app.catalog.database import Database, Store
 from app.catalog.tables import advisor
 from app.catalog.versioned_table import VersionedTable
 from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
@@ -16,25 +15,29 @@ from app.domain.tenant import AdvisorMode
 _ID = 1
 
 
-class StoredAdvisorSettings(Store):
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
-        self._rows = VersionedTable(database, advisor)
+class StoredAdvisorSettings(VersionedTable[int, AdvisorSettings]):
+    """The settings; none before the first change."""
 
-    async def load(self) -> AdvisorSettings | None:
-        """Load the settings; None before the first change."""
-        rows = await self._database.fetch(select(advisor))
-        return _settings(rows[0]) if rows else None
+    table = advisor
 
-    @property
-    def is_uncertain(self) -> bool:
-        """Whether a write may have changed them whose response was lost."""
-        return bool(self._rows.uncertain)
-
-    async def read(self) -> AdvisorSettings | None:
-        """The settings, which are not uncertain any more; None before the first change."""
-        row = await self._rows.read(_ID)
-        return None if row is None else _settings(row)
+    def _value(self, row: RowMapping) -> AdvisorSettings:
+        config = row["config"]
+        settings = AdvisorSettings(
+            rule=AdvisorRule(row["rule"]),
+            mode=AdvisorMode(row["mode"]),
+            hysteresis=PoolPressureMonitorConfig(**config["hysteresis"]),
+            generation=row["generation"],
+        )
+        if "demand" not in config:  # stored by a version without that rule
+            return settings
+        # Values that this version does not know are left out.
+        known = DemandConfig.__dataclass_fields__
+        demand = {key: value for key, value in config["demand"].items() if key in known}
+        return replace(
+            settings,
+            demand=DemandConfig(**{**demand, "trial": TrialConfig(**demand["trial"])}),
+            demand_interval_ms=config["demand_interval_ms"],
+        )
 
     async def save(
         self,
@@ -45,7 +48,7 @@ class StoredAdvisorSettings(Store):
     ) -> AdvisorSettings:
         """Replace the settings; an identical write keeps the generation and records nothing.
 
-        Works like `VersionedTable.write`; the generation in *settings* is ignored.
+        The generation in *settings* is ignored.
 
         Raises:
             StaleVersion: the generation is not the expected one.
@@ -55,30 +58,10 @@ class StoredAdvisorSettings(Store):
             "demand": asdict(settings.demand),
             "demand_interval_ms": settings.demand_interval_ms,
         }
-        saved = await self._rows.write(
+        saved, _ = await self._write(
             fixed={"id": _ID},
             values={"rule": settings.rule, "mode": settings.mode, "config": config},
             event=event,
             expected_generation=expected_generation,
         )
-        return _settings(saved.row)
-
-
-def _settings(row: RowMapping) -> AdvisorSettings:
-    config = row["config"]
-    settings = AdvisorSettings(
-        rule=AdvisorRule(row["rule"]),
-        mode=AdvisorMode(row["mode"]),
-        hysteresis=PoolPressureMonitorConfig(**config["hysteresis"]),
-        generation=row["generation"],
-    )
-    if "demand" not in config:  # stored by a version without that rule
-        return settings
-    # Values that this version does not know are left out.
-    known = DemandConfig.__dataclass_fields__
-    demand = {key: value for key, value in config["demand"].items() if key in known}
-    return replace(
-        settings,
-        demand=DemandConfig(**{**demand, "trial": TrialConfig(**demand["trial"])}),
-        demand_interval_ms=config["demand_interval_ms"],
-    )
+        return saved

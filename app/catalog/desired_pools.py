@@ -3,9 +3,8 @@
 from dataclasses import asdict, fields
 from functools import partial
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping
 
-from app.catalog.database import Database, Store
 from app.catalog.recommendations import record_applied
 from app.catalog.tables import pools
 from app.catalog.versioned_table import VersionedTable
@@ -18,25 +17,14 @@ AppliedRecommendation = tuple[Recommendation, AuditEvent]
 """A recommendation that is closed as applied, and its event."""
 
 
-class DesiredPools(Store):
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
-        self._rows = VersionedTable(database, pools)
+class DesiredPools(VersionedTable[str, DesiredPool]):
+    table = pools
 
-    async def load(self) -> tuple[DesiredPool, ...]:
-        """Load all of them, by id."""
-        statement = select(pools).order_by(pools.c.pool_id)
-        return await self._database.load(statement, _desired_pool)
-
-    @property
-    def uncertain(self) -> tuple[str, ...]:
-        """Pools that a write may have changed whose response was lost."""
-        return self._rows.uncertain
-
-    async def read(self, pool_id: str) -> DesiredPool | None:
-        """A pool's desired state, which is not uncertain any more; None if there is none."""
-        row = await self._rows.read(pool_id)
-        return None if row is None else _desired_pool(row)
+    def _value(self, row: RowMapping) -> DesiredPool:
+        values = dict(row)
+        size = PoolSize(**{each.name: values.pop(each.name) for each in fields(PoolSize)})
+        since, by = values.pop("paused_at"), values.pop("paused_by")
+        return DesiredPool(size=size, pause=Pause(since=since, by=by) if since else None, **values)
 
     async def save(
         self,
@@ -51,8 +39,7 @@ class DesiredPools(Store):
     ) -> tuple[DesiredPool, bool]:
         """Store a pool's desired state; an identical write changes and records nothing.
 
-        Works like `VersionedTable.write`; returns the present desired state, and whether the row is
-        new.
+        Returns the present desired state, and whether the row is new.
 
         Args:
             pause: when and by whom it was paused; None if it is not paused.
@@ -64,18 +51,10 @@ class DesiredPools(Store):
             RecommendationClosed: the recommendation was already closed.
         """
         paused = {"paused_at": pause and pause.since, "paused_by": pause and pause.by}
-        saved = await self._rows.write(
+        return await self._write(
             fixed={"pool_id": pool_id},
             values=asdict(size) | paused | {"recycles": recycles},
             event=event,
             expected_generation=expected_generation,
             also=partial(record_applied, *applied) if applied else None,
         )
-        return _desired_pool(saved.row), saved.created
-
-
-def _desired_pool(row: RowMapping) -> DesiredPool:
-    values = dict(row)
-    size = PoolSize(**{each.name: values.pop(each.name) for each in fields(PoolSize)})
-    since, by = values.pop("paused_at"), values.pop("paused_by")
-    return DesiredPool(size=size, pause=Pause(since=since, by=by) if since else None, **values)

@@ -6,7 +6,6 @@ from sqlalchemy import RowMapping, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.audit_log import record
-from app.catalog.database import Database, Store
 from app.catalog.tables import node_liabilities, nodes
 from app.catalog.versioned_table import VersionedTable
 from app.domain.audit import AuditEvent
@@ -16,24 +15,18 @@ Liabilities = Mapping[tuple[str, str], int]
 """Connections by node and server."""
 
 
-class Nodes(Store):
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
-        self._rows = VersionedTable(database, nodes)
+class Nodes(VersionedTable[str, DeclaredNode]):
+    table = nodes
 
-    async def load(self) -> tuple[DeclaredNode, ...]:
-        """Load all of them, by name."""
-        return await self._database.load(select(nodes).order_by(nodes.c.name), _node)
-
-    @property
-    def uncertain(self) -> tuple[str, ...]:
-        """Nodes that a write may have changed whose response was lost."""
-        return self._rows.uncertain
-
-    async def read(self, name: str) -> DeclaredNode | None:
-        """The node, which is not uncertain any more; None if there is none."""
-        row = await self._rows.read(name)
-        return None if row is None else _node(row)
+    def _value(self, row: RowMapping) -> DeclaredNode:
+        return DeclaredNode(
+            spec=NodeSpec.from_dict(dict(row)),
+            paused=row["paused"],
+            draining=row["draining"],
+            generation=row["generation"],
+            created_at=row["created_at"],
+            updated_at=row["updated_at"],
+        )
 
     async def save(
         self,
@@ -46,23 +39,22 @@ class Nodes(Store):
     ) -> tuple[DeclaredNode, bool]:
         """Create or change a node; an identical write keeps the generation and records nothing.
 
-        Works like `VersionedTable.write`; returns the present node, and whether it was created.
+        Returns the present node, and whether it was created.
 
         Raises:
             StaleVersion: its generation is not the expected one.
         """
         values = spec.as_dict()
-        saved = await self._rows.write(
+        return await self._write(
             fixed={"name": values.pop("name")},
             values={**values, "paused": paused, "draining": draining},
             event=event,
             expected_generation=expected_generation,
         )
-        return _node(saved.row), saved.created
 
     async def delete(self, name: str, *, event: AuditEvent) -> None:
         """Delete it with its liabilities; the second time, nothing changes."""
-        async with self._rows.transaction(name) as connection:
+        async with self._writes.writing(name) as connection:
             gone = await connection.execute(delete(nodes).where(nodes.c.name == name))
             owed = node_liabilities
             await connection.execute(delete(owed).where(owed.c.node == name))
@@ -89,14 +81,3 @@ class Nodes(Store):
         )
         async with self._database.transaction() as connection:
             await connection.execute(statement, values)
-
-
-def _node(row: RowMapping) -> DeclaredNode:
-    return DeclaredNode(
-        spec=NodeSpec.from_dict(dict(row)),
-        paused=row["paused"],
-        draining=row["draining"],
-        generation=row["generation"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-    )

@@ -3,7 +3,6 @@
 from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, not_, select, update
 
 from app.catalog.audit_log import record
-from app.catalog.database import Database, Store
 from app.catalog.tables import application_credentials, pools, recommendations, tenants
 from app.catalog.versioned_table import VersionedTable
 from app.domain.audit import AuditEvent
@@ -13,44 +12,38 @@ from app.domain.recommendation import RecommendationStatus
 from app.domain.tenant import TenantId, TenantSpec
 
 
-class Tenants(Store):
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
-        self._rows = VersionedTable(database, tenants)
+class Tenants(VersionedTable[TenantId, Tenant]):
+    table = tenants
 
-    async def load(self) -> tuple[Tenant, ...]:
-        """Load all of them, by id."""
-        return await self._database.load(select(tenants).order_by(tenants.c.id), _tenant)
-
-    @property
-    def uncertain(self) -> tuple[TenantId, ...]:
-        """Tenants that a write may have changed whose response was lost."""
-        return self._rows.uncertain
-
-    async def read(self, tenant: TenantId) -> Tenant | None:
-        """The tenant, which is not uncertain any more; None if there is none."""
-        row = await self._rows.read(tenant)
-        return None if row is None else _tenant(row)
+    def _value(self, row: RowMapping) -> Tenant:
+        return Tenant(
+            spec=TenantSpec.from_dict(dict(row)),
+            uid=row["uid"],
+            generation=row["generation"],
+            provisioned_at=row["provisioned_at"],
+            deleting=row["deleting"],
+            created_at=row["created_at"],
+            updated_at=row["updated_at"],
+        )
 
     async def save(
         self, spec: TenantSpec, *, event: AuditEvent, expected_generation: int | None = None
     ) -> tuple[Tenant, bool]:
         """Create or change a tenant; an identical write keeps the generation and records nothing.
 
-        Works like `VersionedTable.write`; returns the present tenant, and whether it was created.
+        Returns the present tenant, and whether it was created.
 
         Raises:
             StaleVersion: its generation is not the expected one.
             ImmutableField: it has another server or strategy.
         """
         values = spec.as_dict()
-        saved = await self._rows.write(
+        return await self._write(
             fixed={name: values.pop(name) for name in ("id", "server", "strategy")},
             values=values,
             event=event,
             expected_generation=expected_generation,
         )
-        return _tenant(saved.row), saved.created
 
     async def mark_provisioned(self, tenant: TenantId, *, event: AuditEvent) -> Tenant:
         """Record that its database objects exist; the second time, nothing changes.
@@ -87,24 +80,12 @@ class Tenants(Store):
     ) -> Tenant:
         this = tenants.c.id == tenant
         change = update(tenants).where(this, when).values(**values, updated_at=func.now())
-        async with self._rows.transaction(tenant) as connection:
+        async with self._writes.writing(tenant) as connection:
             row = (await connection.execute(change.returning(tenants))).mappings().one_or_none()
             if row is not None:
                 await record(connection, event)
-                return _tenant(row)
+                return self._value(row)
             row = (await connection.execute(select(tenants).where(this))).mappings().one_or_none()
             if row is None:
                 raise TenantNotFound(f"There is no tenant {tenant}.")
-            return _tenant(row)
-
-
-def _tenant(row: RowMapping) -> Tenant:
-    return Tenant(
-        spec=TenantSpec.from_dict(dict(row)),
-        uid=row["uid"],
-        generation=row["generation"],
-        provisioned_at=row["provisioned_at"],
-        deleting=row["deleting"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-    )
+            return self._value(row)

@@ -3,17 +3,17 @@
 One class writes all of them, so that If-Match, repetitions and races work the same everywhere.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import RowMapping, Table, and_, false, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.audit_log import record
-from app.catalog.database import Database
+from app.catalog.database import Database, Store
 from app.catalog.uncertain_writes import UncertainWrites
 from app.domain.audit import AuditEvent
 from app.domain.errors import CatalogUnavailable, ImmutableField, StaleVersion
@@ -22,46 +22,44 @@ from app.domain.errors import CatalogUnavailable, ImmutableField, StaleVersion
 # request.
 _MOST = 1000
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteResult:
-    """A row after a write, and what the write did."""
-
-    row: RowMapping
-    created: bool
-    changed: bool
+K = TypeVar("K")
+V = TypeVar("V")
 
 
-class VersionedTable:
-    """Optimistic writes of a table with the columns `generation` and `updated_at`."""
+class VersionedTable(Store, ABC, Generic[K, V]):
+    """Values that are rows of a table with the columns `generation` and `updated_at`."""
 
-    def __init__(self, database: Database, table: Table) -> None:
-        self._table = table
+    table: ClassVar[Table]
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
         # Keys of rows whose creation may have been committed, although the response was lost.
-        self._unconfirmed: dict[Any, None] = {}
-        self._writes: UncertainWrites[Any] = UncertainWrites(database)
+        self._unconfirmed: dict[K, None] = {}
+        self._writes: UncertainWrites[K] = UncertainWrites(database)
+
+    @abstractmethod
+    def _value(self, row: RowMapping) -> V:
+        """The value of a row."""
+
+    async def load(self) -> tuple[V, ...]:
+        """Load all of them, by their keys."""
+        statement = select(self.table).order_by(*self.table.primary_key)
+        return await self._database.load(statement, self._value)
 
     @property
-    def uncertain(self) -> tuple[Any, ...]:
+    def uncertain(self) -> tuple[K, ...]:
         """Keys of rows that `read` may find changed, by a write whose response was lost."""
         return self._writes.keys
 
-    async def read(self, key: object) -> RowMapping | None:
-        """The row of *key*, which is not uncertain any more; None if there is none.
-
-        Raises:
-            CatalogUnavailable
-        """
-        [column] = self._table.primary_key
-        this_row = select(self._table).where(column == key).with_for_update()
+    async def read(self, key: K) -> V | None:
+        """The value of *key*, which is not uncertain any more; None if there is none."""
+        [column] = self.table.primary_key
+        this_row = select(self.table).where(column == key).with_for_update()
         async with self._writes.reading(key) as connection:
-            return (await connection.execute(this_row)).mappings().one_or_none()
+            row = (await connection.execute(this_row)).mappings().one_or_none()
+        return None if row is None else self._value(row)
 
-    def transaction(self, key: object) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction of the database that writes the row of *key*."""
-        return self._writes.writing(key)
-
-    async def write(
+    async def _write(
         self,
         *,
         fixed: Mapping[str, Any],
@@ -69,11 +67,11 @@ class VersionedTable:
         event: AuditEvent | None,
         expected_generation: int | None,
         also: Callable[[AsyncConnection], Awaitable[None]] | None = None,
-    ) -> WriteResult:
+    ) -> tuple[V, bool]:
         """Insert the row, change it, or leave an identical one unchanged, in one transaction.
 
-        The row stays locked until the transaction ends: if two callers expect the same generation,
-        the second finds another one.
+        Return its value, and whether the row is new. The row stays locked until the transaction
+        ends: if two callers expect the same generation, the second finds another one.
 
         Args:
             fixed: columns that are set once, the primary key included.
@@ -87,22 +85,22 @@ class VersionedTable:
                 create it.
             ImmutableField: the row has another value in one of the *fixed* columns.
         """
-        [key] = (fixed[column.name] for column in self._table.primary_key)
+        [key] = (fixed[column.name] for column in self.table.primary_key)
         async with (
             self._creation(key, expected_generation) as expected,
-            self.transaction(key) as connection,
+            self._writes.writing(key) as connection,
         ):
-            written = await _write(connection, self._table, fixed, values, expected)
-            if written.changed and event is not None:
+            row, is_created, is_changed = await _write(
+                connection, self.table, fixed, values, expected
+            )
+            if is_changed and event is not None:
                 await record(connection, event)
             if also is not None:
                 await also(connection)
-            return written
+            return self._value(row), is_created
 
     @asynccontextmanager
-    async def _creation(
-        self, key: object, expected_generation: int | None
-    ) -> AsyncIterator[int | None]:
+    async def _creation(self, key: K, expected_generation: int | None) -> AsyncIterator[int | None]:
         """Wrap a write's transaction; yield the generation that it must expect, None for any.
 
         A creation whose response was lost can be repeated, even by a caller that only creates and
@@ -126,11 +124,12 @@ async def _write(
     fixed: Mapping[str, Any],
     values: Mapping[str, Any],
     expected: int | None,
-) -> WriteResult:
+) -> tuple[RowMapping, bool, bool]:
+    """Write a row; return it, whether it was created, and whether it was created or changed."""
     if not expected:
         fresh = await _insert_or_lock(connection, table, {**fixed, **values})
         if fresh is not None:
-            return WriteResult(row=fresh, created=True, changed=True)
+            return fresh, True, True
     this_row = and_(*(column == fixed[column.name] for column in table.primary_key))
     result = await connection.execute(select(table).where(this_row).with_for_update())
     row = result.mappings().one_or_none()
@@ -142,14 +141,14 @@ async def _write(
         if row[name] != value:
             raise ImmutableField(f"The {name} is {row[name]} and cannot change.")
     if all(row[name] == value for name, value in values.items()):
-        return WriteResult(row=row, created=False, changed=False)
+        return row, False, False
     change = (
         update(table)
         .where(this_row)
         .values(**values, generation=table.c.generation + 1, updated_at=func.now())
     )
     result = await connection.execute(change.returning(table))
-    return WriteResult(row=result.mappings().one(), created=False, changed=True)
+    return result.mappings().one(), False, True
 
 
 def _is_repetition(row: RowMapping, written: Mapping[str, Any], expected: int | None) -> bool:

@@ -26,7 +26,7 @@ SETTINGS = AdvisorSettings(
 
 
 async def test_before_anything_is_saved_there_are_none(catalog: Catalog) -> None:
-    assert await catalog.advisor.load() is None
+    assert await catalog.advisor.load() == ()
     with pytest.raises(StaleVersion):
         await catalog.advisor.save(SETTINGS, event=event(), expected_generation=1)
 
@@ -34,7 +34,7 @@ async def test_before_anything_is_saved_there_are_none(catalog: Catalog) -> None
 async def test_settings_are_loaded_as_they_were_saved(catalog: Catalog) -> None:
     saved = await catalog.advisor.save(SETTINGS, event=event(), expected_generation=0)
     assert saved == replace(SETTINGS, generation=1)
-    assert await catalog.advisor.load() == saved
+    assert await catalog.advisor.load() == (saved,)
 
 
 async def test_only_a_change_grows_the_generation(catalog: Catalog) -> None:
@@ -53,7 +53,7 @@ async def test_only_a_change_grows_the_generation(catalog: Catalog) -> None:
 async def test_no_change_without_its_event(catalog: Catalog) -> None:
     with pytest.raises(DBAPIError):
         await catalog.advisor.save(SETTINGS, event=refused_event())
-    assert await catalog.advisor.load() is None
+    assert await catalog.advisor.load() == ()
 
 
 async def test_a_catalog_from_before_keeps_its_advisor(database: Database) -> None:
@@ -68,9 +68,8 @@ async def test_a_catalog_from_before_keeps_its_advisor(database: Database) -> No
     await migrate(address)
     catalog = Catalog(address)
     try:
-        settings = await catalog.advisor.load()
+        [settings] = await catalog.advisor.load()
     finally:
         await catalog.close()
-    assert settings is not None
     assert (settings.rule, settings.mode) == (AdvisorRule.HYSTERESIS, AdvisorMode.APPLY)
     assert (settings.hysteresis.scale_up_step, settings.demand) == (7, DemandConfig())

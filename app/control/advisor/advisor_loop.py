@@ -132,7 +132,8 @@ class AdvisorLoop:
 
     async def load(self) -> None:
         """Load recommendations and settings from the catalog, at start."""
-        self._settings = await self._catalog.advisor.load() or self._settings
+        for stored in await self._catalog.advisor.load():
+            self._settings = stored
         await self._store.load()
         await self._auto_apply.load()
 
@@ -172,8 +173,8 @@ class AdvisorLoop:
             CatalogUnavailable
         """
         async with self._locks.hold_if_free(_SETTINGS) as is_free:
-            if is_free and self._catalog.advisor.is_uncertain:
-                found = await self._catalog.advisor.read()
+            for key in self._catalog.advisor.uncertain if is_free else ():
+                found = await self._catalog.advisor.read(key)
                 if found is not None and found != self._settings:
                     self._follow(found)
 

@@ -789,7 +789,7 @@ async def test_settings_that_were_not_stored_after_all_end_no_observation(
         pass
     await loop.tick()
     [advisor] = loop._advisors.values()
-    monkeypatch.setattr(StoredAdvisorSettings, "is_uncertain", True)
+    monkeypatch.setattr(StoredAdvisorSettings, "uncertain", (1,))
     await loop.read_uncertain()
     assert loop._advisors["local"] is advisor
     # Those that were stored count from now on, as if their response had come.
