@@ -4,8 +4,6 @@ If one of several statements fails, asyncpg does not tell which of them succeede
 """
 
 from struct import Struct
-from types import TracebackType
-from typing import Self
 
 import asyncpg
 
@@ -34,26 +32,12 @@ class CommitWatch(PacedInterceptor):
 
     # The beginning of a message, or the number of bytes left of it and whether they are passed.
     _beginning, _left, _passes = b"", 0, True
-    _is_inside = True
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         """Watch *connection*, which must be idle when the block starts."""
         super().__init__(connection)
         self._pieces: list[bytes] = []
         self._room = _MAX_BYTES
-
-    def __enter__(self) -> Self:
-        self._transport.set_protocol(self)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._is_inside = False
-        self._hand_back()
 
     def _hand_back(self) -> None:
         """Let asyncpg read again, unless the rest of a message is still to come."""
@@ -73,7 +57,7 @@ class CommitWatch(PacedInterceptor):
             self._room -= len(data)
         if data:
             self._driver.data_received(data)
-        if not self._is_inside and self._transport.get_protocol() is self:
+        if self._is_left and self._transport.get_protocol() is self:
             self._hand_back()
 
     def _without_floods(self, data: bytes) -> bytes:

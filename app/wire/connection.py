@@ -11,7 +11,8 @@ server. This file uses asyncpg's private names. asyncpg's version is pinned;
 import asyncio
 from abc import abstractmethod
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from types import TracebackType
+from typing import Any, Protocol, Self, cast
 
 import asyncpg
 from asyncpg import connect_utils
@@ -116,11 +117,33 @@ class Interceptor(asyncio.Protocol):
 
 
 class PacedInterceptor(Interceptor):
-    """Reads a flood of rows or notices piece by piece, so that it never blocks the event loop."""
+    """Reads a transport inside a block.
+
+    It reads a flood of rows or notices piece by piece, so that it never blocks the event loop.
+    """
+
+    _is_left = False
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         super().__init__(cast("asyncio.Protocol", connection._protocol))
         self._transport = cast("asyncio.Transport", connection._transport)
+
+    def __enter__(self) -> Self:
+        self._transport.set_protocol(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._is_left = True
+        self._hand_back()
+
+    @abstractmethod
+    def _hand_back(self) -> None:
+        """Let asyncpg read again, as soon as it can."""
 
     def data_received(self, data: bytes) -> None:
         """Process *data*; if it is long, one piece per round of the event loop."""

@@ -14,8 +14,6 @@ import asyncio
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
-from types import TracebackType
-from typing import Self
 
 import asyncpg
 
@@ -105,22 +103,10 @@ class ExtendedQuery(PacedInterceptor):
         self._ended: asyncio.Future[Reply] | None = None
         self.reply = self._reply
         self._cancelled: asyncio.Future[None] | None = None
-        self._is_left = self._is_handed_back = False
+        self._is_handed_back = False
         self._ends_copy = self._cancels_excess = self.has_ending_begun = False
         if connection.is_closed() or self._transport.is_closing():
             raise ConnectionResetError("The connection is closed.")
-
-    def __enter__(self) -> Self:
-        self._transport.set_protocol(self)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._leave()
 
     def _leave(self) -> None:
         self._is_left = True
