@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from time import monotonic
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 if TYPE_CHECKING:
-    from app.pools.connection import PooledConnection
+    from app.pools.pool import Pool
 
 _log = structlog.get_logger(__name__)
 
@@ -70,15 +69,14 @@ class LeakSuspect:
     pid: int
 
 
-def find_leak_suspects(
-    leased: Iterable[PooledConnection], now: float, *, threshold: float, pool_id: str
-) -> list[LeakSuspect]:
-    """Return leases older than *threshold* seconds at *now*, oldest first; log each one once."""
-    held = [connection for connection in leased if connection.leased_at < now - threshold]
+def leak_suspects(pool: Pool, now: float) -> list[LeakSuspect]:
+    """Leases older than the leak threshold at *now*, oldest first; each is logged once."""
+    since = now - pool.config.leak_threshold
+    held = [each for each in pool.connections.leased if each.leased_at < since]
     held.sort(key=lambda connection: connection.leased_at)
     suspects = [connection.leak_suspect(now) for connection in held]
     for connection, suspect in zip(held, suspects, strict=True):
         if not connection.leak_reported:
             connection.mark_leak_reported()
-            _log.warning("suspected leak", pool=pool_id, **asdict(suspect))
+            _log.warning("suspected leak", pool=pool.pool_id, **asdict(suspect))
     return suspects

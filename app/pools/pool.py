@@ -24,7 +24,7 @@ from app.pools.connection import PooledConnection
 from app.pools.connections import Connections
 from app.pools.connector import Connector
 from app.pools.idle_expiry import expired
-from app.pools.leak_detection import Borrower, LeakSuspect, find_leak_suspects
+from app.pools.leak_detection import Borrower
 from app.pools.recorder import Recorder
 from app.pools.statement_deadlines import StatementDeadlines
 from app.pools.tenant_state import TenantState
@@ -125,11 +125,6 @@ class Pool:
     def reading(self, now: float) -> CounterReading:
         """Its counters at *now*, monotonic seconds; this costs its leases nothing."""
         return self.recorder.reading(now, self.waiters, self.connections)
-
-    def leak_suspects(self, now: float) -> list[LeakSuspect]:
-        """Leases older than the leak threshold at *now*, oldest first; each is logged once."""
-        own, threshold = self.connections, self.config.leak_threshold
-        return find_leak_suspects(own.leased, now, threshold=threshold, pool_id=self.pool_id)
 
     @property
     def demand(self) -> int:

@@ -7,7 +7,7 @@ import structlog
 
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
-from app.pools.leak_detection import Borrower
+from app.pools.leak_detection import Borrower, leak_suspects
 from tests.fixtures.pools import manager_on, pool_of, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -26,10 +26,10 @@ async def test_a_lease_held_too_long_is_reported_once_with_its_borrower(
         with structlog.testing.capture_logs() as told:
             async with manager.lease("acme") as connection:
                 pool = pool_of(manager, "acme")
-                assert pool.leak_suspects(monotonic()) == []
+                assert leak_suspects(pool, monotonic()) == []
                 later = monotonic() + 61
-                [suspect] = pool.leak_suspects(later)
-                assert pool.leak_suspects(later) == [suspect]
+                [suspect] = leak_suspects(pool, later)
+                assert leak_suspects(pool, later) == [suspect]
                 assert suspect.pid == connection.get_server_pid()
         assert (suspect.tenant, suspect.task) == ("acme", "the forgetful one")
         assert __file__ in suspect.taken_at
@@ -48,7 +48,7 @@ async def test_a_lease_that_ends_in_time_is_no_suspect(
         async with manager.lease("acme"):
             pass
         pool = pool_of(manager, "acme")
-        assert pool.leak_suspects(monotonic() + 3600) == []
+        assert leak_suspects(pool, monotonic() + 3600) == []
 
 
 async def test_a_connection_knows_its_borrower_before_the_lease_has_begun(

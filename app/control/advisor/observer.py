@@ -13,6 +13,7 @@ from app.domain.counters import CounterReading
 from app.domain.histogram import Histogram
 from app.domain.nodes.load_reading import LoadOnNodes, LoadReading
 from app.domain.pool import MAX_POOL_SIZE, NO_CONNECTIONS, PoolMetrics
+from app.pools.leak_detection import leak_suspects
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.server import Server
@@ -143,7 +144,7 @@ class Observer:
             hold=after.hold - before.hold,
             connect_failures=grown.connect_failures,
             mean_connect=grown.connect_seconds / opened if opened else None,
-            leak_suspects=len(pool.leak_suspects(after.at)),
+            leak_suspects=len(leak_suspects(pool, after.at)),
             loop_lag_seconds=lag,
             server=load,
             weight=self.weight(pool.pool_id),

@@ -26,6 +26,7 @@ from app.domain.audit import POLLER
 from app.domain.errors import CatalogUnavailable
 from app.domain.history import SERVICE, PoolSample, Resolution, tenant_of
 from app.domain.pool import PoolStats
+from app.pools.leak_detection import leak_suspects
 from app.pools.manager import TenantPoolManager
 
 # Rows encoded at once, so that a poll never blocks the event loop for long.
@@ -204,6 +205,6 @@ class Poller:
         for pool in list(self._manager.pools()):
             now = monotonic()
             closed += pool.close_expired(now)
-            suspects += len(pool.leak_suspects(now))
+            suspects += len(leak_suspects(pool, now))
             await slices.end_step()
         return closed, suspects

@@ -25,7 +25,7 @@ from app.domain.pool import PoolMetrics, PoolSize, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.domain.wait import Wait
 from app.pools.event_loop_lag import EventLoopLag
-from app.pools.leak_detection import LeakSuspect
+from app.pools.leak_detection import LeakSuspect, leak_suspects
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.server import ServerState
@@ -411,7 +411,7 @@ def snapshot_pool(
     size = pool.size if pool else wanted
     tenants = manager.tenants.count(pool_id)
     access_count = manager.access_count(pool) if pool else 0
-    suspects = tuple(pool.leak_suspects(at)) if pool and metrics.active_connections else ()
+    suspects = tuple(leak_suspects(pool, at)) if pool and metrics.active_connections else ()
     inputs = (
         *(recorder.counters, recorder.created_at, state, size, desired, wanted),
         *(access_count, tenants, suspects, metrics),
