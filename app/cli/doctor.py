@@ -19,7 +19,7 @@ from app.catalog.migrate import check_database
 from app.cli.client.exit_status import ExitStatus, fail
 from app.cli.login_sql import login_sql
 from app.domain.errors import PoolkeeperError
-from app.pools.admin_connections import close
+from app.pools import driver
 from app.pools.requirements import Requirement, requirements_of
 from app.pools.server import Server
 from app.runtime.logs import configure_logging
@@ -124,7 +124,7 @@ def tls_requirement(endpoint: Endpoint, setting: str) -> Requirement:
 async def _of_server(server: Server, catalog: str | None, tls: str) -> Sequence[Requirement]:
     login = server.admins.login
     try:
-        await close(await server.admins.open())
+        await driver.close(await server.admins.open())
     except PoolkeeperError as error:
         sql = login_sql(
             error, role=login.user, database=login.database, attributes=_ADMIN_ATTRIBUTES

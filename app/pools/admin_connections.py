@@ -14,6 +14,7 @@ import asyncpg
 
 from app.domain.errors import ConnectFailed, ServerUnavailable, TenantLoginFailed
 from app.pools import driver
+from app.pools.logins import NOT_ACTIVE
 from app.wire import Login
 
 ADMIN_CONNECTIONS = 4
@@ -21,9 +22,6 @@ ADMIN_CONNECTIONS = 4
 
 _ACQUIRE_DEADLINE = 10.0
 _KEPT_SECONDS = 1.0
-NOT_ACTIVE = (
-    "This instance does not know whether it is still the active one: the catalog has not answered."
-)
 
 # Objects that others created must not hide ours, and a database must not decide who we are or how
 # literals are read. A tenant's open transaction must not block the admin connection for the others.
@@ -94,7 +92,7 @@ class AdminConnections:
                 if is_reusable and not self._is_outdated and not self._closed:
                     self._keep(connection)
                 else:
-                    await close(connection)
+                    await driver.close(connection)
         finally:
             slot.release()
 
@@ -165,12 +163,4 @@ class AdminConnections:
     async def _close_kept(self) -> None:
         kept = self._pop_kept()
         if kept is not None:
-            await close(kept)
-
-
-async def close(connection: asyncpg.Connection) -> None:
-    """Close an admin connection; terminate it if it does not end soon."""
-    try:
-        await connection.close(timeout=1)
-    except driver.CONNECTION_ERRORS:
-        connection.terminate()
+            await driver.close(kept)

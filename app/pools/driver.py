@@ -113,6 +113,14 @@ async def connect(
         return await wire.connect(login, timeout=timeout, on_abandoned=leave)
 
 
+async def close(connection: asyncpg.Connection) -> None:
+    """Close *connection*; terminate it if it does not end soon."""
+    try:
+        await connection.close(timeout=1)
+    except CONNECTION_ERRORS:
+        connection.terminate()
+
+
 @contextmanager
 def translate_connect_errors() -> Iterator[None]:
     """Translate asyncpg's errors when connecting."""

@@ -49,4 +49,4 @@ def _is_tenants(manager: TenantPoolManager, server: Server, role: bytes, databas
 def own_backends(manager: TenantPoolManager, server: Server) -> frozenset[int]:
     """Process ids of the pools' back-ends, and of those already counted as lost."""
     pools = (pool for pool in manager.pools() if pool.server is server)
-    return server.orphans.union(*(pool.connections.pids for pool in pools))
+    return server.orphans.pids.union(*(pool.connections.pids for pool in pools))

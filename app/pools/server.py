@@ -13,8 +13,6 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
-from enum import StrEnum
 from functools import partial
 from time import monotonic
 
@@ -28,16 +26,18 @@ from app.domain.errors import (
     ServerUnavailable,
     Unavailable,
 )
+from app.domain.server_state import ServerState
 from app.pools import driver
-from app.pools.admin_connections import ADMIN_CONNECTIONS, NOT_ACTIVE, AdminConnections, close
+from app.pools.admin_connections import ADMIN_CONNECTIONS, AdminConnections
 from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import ConnectLimiter
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.liveness import AttachedPool, any_still_work
+from app.pools.logins import MAX_STALLED, MAX_STALLED_OF_ADMIN, NOT_ACTIVE, Logins
+from app.pools.nodes_part import NOTHING_ON_NODES, NodesPart
 from app.pools.orphaned_backends import OrphanedBackends, Predecessor, terminate_backend
 from app.pools.policy_executor import PolicyExecutor
 from app.pools.server_limits import ServerLimits
-from app.pools.stalled_logins import StalledLogins
 from app.wire import Login
 
 _GONE_DEADLINE = 3.0
@@ -45,9 +45,6 @@ _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
 # If the loop was late by this share of a deadline, a timeout says nothing about the server.
 _STARVED_SHARE = 0.25
-# The most logins of one role into one database that timed out but are not over yet. The admin's
-# attempts run one at a time, and the task that ends unanswered connections must not wait for them.
-_MAX_STALLED, _MAX_STALLED_OF_ADMIN = 2, 6
 
 _log = structlog.get_logger(__name__)
 
@@ -58,13 +55,6 @@ class _StarvedAttempt(ServerUnavailable):
     code = ServerUnavailable.code
 
 
-class ServerState(StrEnum):
-    """Whether the server accepts connections."""
-
-    AVAILABLE = "available"
-    UNAVAILABLE = "unavailable"
-
-
 # Looked up once: enum members are slow to find, and every waiting caller needs this one.
 _AVAILABLE = ServerState.AVAILABLE
 
@@ -73,7 +63,8 @@ class Server:
     """Connections to one server; only a few are being opened at a time.
 
     Attributes:
-        nodes_lack: whether clients of nodes wait for connections of the budget.
+        nodes: what nodes have of the budget.
+        orphans: back-ends that no pool has any more.
     """
 
     def __init__(
@@ -118,21 +109,19 @@ class Server:
         self.last_error: str | None = "not contacted yet"
         self._kept_free = kept_free
         self._fixed_budget = fixed_budget
-        self._connect_timeout = connect_timeout
         self._contact_lock = asyncio.Lock()
         self._refresh_lock = asyncio.Lock()
         self._pools: set[AttachedPool] = set()
-        self._orphans = OrphanedBackends()
-        self._stalled = StalledLogins(self._update_limit)
+        self.orphans = OrphanedBackends()
+        self._logins = Logins(self._update_limit, timeout=connect_timeout, may_connect=may_connect)
         self._probe: asyncio.Task[None] | None = None
         self._recheck: asyncio.Task[None] | None = None
         self.lag = lag or EventLoopLag()
         self.cores = cores
         self.open_databases = frozenset(open_databases)
-        self._may_connect = may_connect
         self.admins = AdminConnections(
             admin,
-            connect=partial(self._log_in, most=_MAX_STALLED_OF_ADMIN),
+            connect=partial(self._logins.connect, most=MAX_STALLED_OF_ADMIN),
             may_connect=may_connect,
             answer_timeout=connect_timeout,
         )
@@ -141,11 +130,7 @@ class Server:
         self._hung_up = False
         # Whether the latest attempt to open a connection for a pool succeeded.
         self._opens = True
-        # The connections that nodes can have, those that they keep whatever pools want, and the
-        # most that pools may use.
-        self._others = self._kept_by_others = 0
-        self._most: int | None = None
-        self.nodes_lack = False
+        self.nodes = NOTHING_ON_NODES
         # Connections of the whole budget that pools may not use: those of nodes, and lost ones.
         self._withheld = self._lost_within = 0
 
@@ -168,17 +153,12 @@ class Server:
 
         With `used` it is never more than `limit`, except after that was lowered.
         """
-        return min(self._others, self.divisible)
+        return min(self.nodes.owed, self.divisible)
 
     @property
     def is_contended(self) -> bool:
         """Whether a pool, or clients of a node, want a connection of the budget."""
-        return self.budget.is_contended or self.nodes_lack
-
-    @property
-    def most_kept(self) -> int:
-        """The most connections that pools can keep open: nodes give up the others for that."""
-        return max(0, self.divisible - self._kept_by_others)
+        return self.budget.is_contended or self.nodes.lack
 
     @property
     def used(self) -> int:
@@ -188,12 +168,7 @@ class Server:
     @property
     def lost(self) -> int:
         """Connections that no pool has any more but Postgres may still have."""
-        return len(self._orphans) + len(self._stalled)
-
-    @property
-    def orphans(self) -> frozenset[int]:
-        """Process ids of back-ends that no pool has any more."""
-        return self._orphans.pids
+        return len(self.orphans) + self._logins.stalled
 
     @property
     def has_orphans(self) -> bool:
@@ -229,46 +204,33 @@ class Server:
             await self._contact()
         except Unavailable as error:
             self.mark_lost(error)
-        if self._orphans:
+        if self.orphans:
             self.recheck()
 
     async def close(self) -> None:
         """Stop probing for good. The manager closes the pools."""
         self._closed = True
-        self._hung_up = self._hung_up or len(self._stalled) > 0
+        self._hung_up = self._hung_up or self._logins.stalled > 0
         tasks = [task for task in (self._probe, self._recheck) if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, self._stalled.close(), return_exceptions=True)
+        await asyncio.gather(*tasks, self._logins.close(), return_exceptions=True)
         self._probe = self._recheck = None
         await self.admins.close()
 
-    def share(
-        self,
-        *,
-        others: int,
-        most: int | None,
-        kept: int = 0,
-        lack: bool = False,
-        keeps_min_size: bool = True,
-    ) -> None:
-        """Leave *others* connections to nodes, and use at most *most*.
-
-        Idle ones beyond it close. Nodes keep *kept* of theirs whatever pools want. *lack*: their
-        clients wait for more. *keeps_min_size*: whether the min_size of all pools fits beside that.
-        """
-        self._kept_by_others, self.nodes_lack = kept, lack
-        if (others, most) != (self._others, self._most):
-            self._others, self._most = others, most
+    def share(self, nodes: NodesPart) -> None:
+        """Leave *nodes* their part; idle connections of pools beyond the rest close."""
+        before, self.nodes = self.nodes, nodes
+        if (nodes.owed, nodes.most_here) != (before.owed, before.most_here):
             self._update_limit()
-        if keeps_min_size is not self.budget.keeps_min_size:
+        if nodes.leaves_min_size is not before.leaves_min_size:
             _log.info(
                 "min_size of all pools fits"
-                if keeps_min_size
+                if nodes.leaves_min_size
                 else "min_size of all pools does not fit beside nodes",
                 server=self.name,
             )
-            self.policy_executor.keep_min_size(list(self._pools), keeps=keeps_min_size)
+            self.policy_executor.keep_min_size(list(self._pools), keeps=nodes.leaves_min_size)
 
     def attach(self, pool: AttachedPool) -> None:
         """Tell *pool* from now on when the server is lost and when it is back."""
@@ -300,7 +262,7 @@ class Server:
     async def _attempt(self, login: Login) -> asyncpg.Connection:
         began = monotonic()
         try:
-            connection = await self._log_in(login, most=_MAX_STALLED)
+            connection = await self._logins.connect(login, most=MAX_STALLED)
         except (ServerUnavailable, ServerFull, ConnectFailed) as error:
             if self._was_starved(error, began):
                 raise _StarvedAttempt(error.detail) from error
@@ -344,7 +306,7 @@ class Server:
 
     def count_orphan(self, pid: int, user: str) -> None:
         """Count back-end *pid* of *user* against the budget until its end is confirmed."""
-        self._orphans.add(pid, user)
+        self.orphans.add(pid, user)
         self._update_limit()
         self.recheck()
         _log.info("backend not seen to end", server=self.name, pid=pid)
@@ -372,7 +334,7 @@ class Server:
         pause = _FIRST_BACKOFF
         try:
             await self.refresh()
-            while (self._orphans or self.last_error) and self.is_available:
+            while (self.orphans or self.last_error) and self.is_available:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_BACKOFF)
                 await self.refresh()
@@ -391,7 +353,7 @@ class Server:
                 self._mark_degraded(error)
             except Unavailable as error:
                 works = await any_still_work(
-                    self._pools, error, since=began, within=self._connect_timeout
+                    self._pools, error, since=began, within=self._logins.timeout
                 )
                 if self._was_starved(error, began):
                     return
@@ -417,7 +379,7 @@ class Server:
     def _was_starved(self, error: Unavailable, began: float) -> bool:
         """Whether an attempt timed out because our own event loop did not run."""
         timed_out = isinstance(error.__cause__, TimeoutError)
-        return timed_out and self.lag.worst_since(began) > self._connect_timeout * _STARVED_SHARE
+        return timed_out and self.lag.worst_since(began) > self._logins.timeout * _STARVED_SHARE
 
     async def _probe_until_back(self) -> None:
         backoff = _FIRST_BACKOFF
@@ -436,7 +398,7 @@ class Server:
                     cause = self.last_error = error.detail
             else:
                 self._probe = None
-                if self._orphans:
+                if self.orphans:
                     self.recheck()
                 return
 
@@ -449,18 +411,18 @@ class Server:
         async with self._contact_lock:
             connection = await self.admins.open()
             try:
-                async with asyncio.timeout(self._connect_timeout):
+                async with asyncio.timeout(self._logins.timeout):
                     with driver.translate_connect_errors():
                         limits = await ServerLimits.read(connection)
                         if self._predecessor is not None:
-                            await self._orphans.adopt(connection, self._predecessor)
+                            await self.orphans.adopt(connection, self._predecessor)
                             self._predecessor = None
-                        if self._orphans:
-                            await self._orphans.terminate(connection)
+                        if self.orphans:
+                            await self.orphans.terminate(connection)
             except TimeoutError as error:
                 raise ServerUnavailable("The server does not answer.") from error
             finally:
-                await close(connection)
+                await driver.close(connection)
         if self.limits is not None and self.limits.read_only is not limits.read_only:
             self.admins.renew()
         self.limits = limits
@@ -479,25 +441,7 @@ class Server:
         computed = self.limits.max_connections - self.limits.reserved - self._kept_free
         limit = max(0, self._fixed_budget or computed - ADMIN_CONNECTIONS)
         left = max(0, limit - self.lost)
-        ours = max(0, left - self._others)
-        self.budget.set_limit(ours if self._most is None else min(ours, self._most))
+        ours, most = max(0, left - self.nodes.owed), self.nodes.most_here
+        self.budget.set_limit(ours if most is None else min(ours, most))
         self._withheld, self._lost_within = left - self.budget.limit, limit - left
         self.policy_executor.run()
-
-    async def _log_in(self, login: Login, *, most: int) -> asyncpg.Connection:
-        if not self._may_connect():
-            raise ConnectFailed(NOT_ACTIVE)
-        # A process that was stopped in the middle of a login must not complete it when it wakes up.
-        login = replace(login, may_go_on=self._may_connect)
-        try:
-            connection = await self._stalled.connect(
-                login, timeout=self._connect_timeout, most=most
-            )
-        except ServerUnavailable as error:
-            if not self._may_connect():
-                raise ConnectFailed(NOT_ACTIVE) from error
-            raise
-        if not self._may_connect():
-            await close(connection)
-            raise ConnectFailed(NOT_ACTIVE)
-        return connection

@@ -119,7 +119,7 @@ async def test_its_own_tenants_get_errors_and_the_others_none(two: Two) -> None:
 
 @pytest.mark.usefixtures("no_deadlines")
 async def test_the_others_are_served_while_its_own_tenants_wait(two: Two) -> None:
-    two.manager.servers["sick"]._connect_timeout = 300
+    two.manager.servers["sick"]._logins.timeout = 300
     async with load_on(two.manager, "well", clients=10) as well:
         await use(two.manager)
         with two.hang():

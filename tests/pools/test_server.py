@@ -13,7 +13,7 @@ import pytest
 from app import wire
 from app.domain.errors import ConnectFailed, ServerUnavailable
 from app.pools import driver
-from app.pools.admin_connections import NOT_ACTIVE
+from app.pools.logins import NOT_ACTIVE
 from app.pools.orphaned_backends import Predecessor
 from app.pools.server import Server
 from tests.fixtures.pools import account, bench_on, lent, login_to, started_server

@@ -14,8 +14,9 @@ from app.api.http.strict_route import StrictRoute
 from app.api.views.pool import PoolSummary, accessible_pools
 from app.control.nodes.fleet import Fleet
 from app.domain.errors import ServerNotFound
+from app.domain.server_state import ServerState
 from app.pools.manager import TenantPoolManager
-from app.pools.server import Server, ServerState
+from app.pools.server import Server
 
 router = APIRouter(prefix="/v1/servers", tags=["servers"], route_class=StrictRoute)
 

@@ -15,9 +15,9 @@ from app.domain.counters import COUNTERS, Counters
 from app.domain.eviction import EvictionReason
 from app.domain.nodes.node import NodeState
 from app.domain.pool import PoolMetrics, PoolState, PoolStats
+from app.domain.server_state import ServerState
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.domain.wait import Wait
-from app.pools.server import ServerState
 
 
 class Latency(BaseModel):

@@ -22,13 +22,13 @@ from app.domain.desired_state import Pause
 from app.domain.eviction import EvictionReason
 from app.domain.isolation_checks import Severity
 from app.domain.pool import PoolMetrics, PoolSize, PoolState, PoolStats
+from app.domain.server_state import ServerState
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.domain.wait import Wait
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.leak_detection import LeakSuspect, leak_suspects
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
-from app.pools.server import ServerState
 from app.pools.tenant_state import TenantState
 from app.pools.totals import Totals
 

@@ -167,8 +167,8 @@ class DesiredPoolState:
             if pool_id != desired.pool_id
             and self._manager.tenants.server_of_pool(pool_id) == server.name
         )
-        if others + desired.size.min_size > server.most_kept:
-            on_nodes = server.divisible - server.most_kept
+        on_nodes = min(server.nodes.kept, server.divisible)
+        if others + desired.size.min_size > server.divisible - on_nodes:
             nodes = (
                 f", and nodes keep {on_nodes}: one each, and all that a silent one may have"
                 if on_nodes
