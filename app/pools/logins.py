@@ -16,7 +16,7 @@ import asyncpg
 
 from app.domain.errors import ConnectFailed, ServerUnavailable
 from app.pools import driver
-from app.wire import Login
+from app.wire import Login, abandon
 
 # How long a login is kept, in seconds: by then, connections that a network drops silently are over.
 # The time doubles after each one that was not over, up to the limit.
@@ -131,8 +131,7 @@ class Logins:
         self._tasks[task] = key
 
         def ended(task: asyncio.Task[None]) -> None:
-            attempt.add_done_callback(_hang_up)
-            attempt.cancel()
+            abandon(attempt)
             del self._tasks[task]
             self._changed()
 
@@ -148,8 +147,3 @@ class Logins:
         elif not attempt.cancelled() and attempt.exception() is None:
             with suppress(*driver.CONNECTION_ERRORS):
                 await attempt.result().close(timeout=_CLOSE_DEADLINE)
-
-
-def _hang_up(attempt: asyncio.Task[asyncpg.Connection]) -> None:
-    if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().terminate()

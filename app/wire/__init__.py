@@ -12,6 +12,7 @@ from app.wire.errors import (
     ServerRejected,
     TlsRejected,
 )
+from app.wire.happy_eyeballs import abandon
 from app.wire.login import Login, Tls
 from app.wire.resolver import SYSTEM_RESOLVER, Address, Resolver
 
@@ -28,5 +29,6 @@ __all__ = [
     "ServerRejected",
     "Tls",
     "TlsRejected",
+    "abandon",
     "connect",
 ]
