@@ -425,6 +425,7 @@ async def test_what_a_server_said_is_known_until_the_next_leader_has_reached_it(
     async with running(site, service):
         await eventually(lambda: stored().version == 4)
         assert stored().servers[SERVER].reports_search_path is False
+    await first.stop(patience=0.0)
 
 
 async def test_a_pooler_that_hangs_while_its_agent_is_replaced_is_closed_once_it_answers(
