@@ -23,6 +23,7 @@ _LOCKING_TIMEOUTS = (
     "statement_timeout",
     "transaction_timeout",
 )
+_MAY_CREATE = "SELECT has_schema_privilege($1, 'public', 'CREATE')"
 
 
 class PerDatabaseIsolation(DedicatedRoleIsolation):
@@ -70,6 +71,9 @@ class PerDatabaseIsolation(DedicatedRoleIsolation):
                 connection,
                 [*revoke_from_public(facts, name), *revoke_default_privileges(name)],
             )
+            # Before PostgreSQL 15 the schema public does not belong to the owner of the database.
+            if facts.can_grant_public_schema and not await connection.fetchval(_MAY_CREATE, name):
+                await execute(connection, [sql("GRANT ALL ON SCHEMA public TO %I", name)])
         return [f"role {name}", f"database {name}"]
 
     def _restore_access(

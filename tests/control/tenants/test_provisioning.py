@@ -48,3 +48,17 @@ async def test_a_role_that_is_taken_over_loses_the_database_of_the_earlier_strat
         for right in ("CONNECT", "TEMPORARY"):
             asked = "SELECT has_database_privilege('tenant_acme', current_database(), $1)"
             assert not await admin.fetchval(asked, right)
+
+
+async def test_a_tenant_may_use_the_schema_public_of_its_database_whoever_owns_it(
+    control: Control,
+) -> None:
+    """Before PostgreSQL 15 the owner of a new database does not own it."""
+    await control.tenant("acme", PoolStrategy.PER_DATABASE)
+    async with control.manager.servers["local"].admin("tenant_acme") as admin:
+        await admin.execute("ALTER SCHEMA public OWNER TO CURRENT_USER")
+        asked = "SELECT has_schema_privilege('tenant_acme', 'public', 'CREATE')"
+        assert not await admin.fetchval(asked)
+    await control.provisioning.provision(control.state("acme"), PERSON)
+    async with control.manager.servers["local"].admin("tenant_acme") as admin:
+        assert await admin.fetchval(asked)
