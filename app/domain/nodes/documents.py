@@ -33,8 +33,9 @@ Beyond loopback the service answers over TLS only (403 `tls-required`). A key of
     released the node as gone. A report counts as accepted at the time when it was sent.
 
 A dataclass becomes an object with its fields, a tuple or set a list, an enum its value. Unknown
-fields are ignored, because the other side may be newer. Everything else is strict: a field without
-a default is required, and `true` is not a number.
+fields are ignored, because the other side may be newer; a field that is not set is left out,
+because the other side may be older. Everything else is strict: a field without a default is
+required, and `true` is not a number.
 """
 
 import json
@@ -96,8 +97,9 @@ def as_document(value: Any) -> Any:  # noqa: ANN401 - any of them, and its parts
     if is_dataclass(kind):
         return {
             name: each if type(each) in _SCALARS else as_document(each)
-            for name in _names(kind)
+            for name, default in _fields(kind)
             for each in (getattr(value, name),)
+            if each is not None or default is not None
         }
     if isinstance(value, Enum):
         return value.value
@@ -126,8 +128,9 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @cache
-def _names(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - a dataclass
-    return tuple(each.name for each in fields(kind))
+def _fields(kind: Any) -> tuple[tuple[str, object], ...]:  # noqa: ANN401 - a dataclass
+    """The names of its fields, with their defaults."""
+    return tuple((each.name, each.default) for each in fields(kind))
 
 
 def from_document(kind: type[Document], document: object) -> Document:

@@ -90,6 +90,13 @@ def test_each_is_the_same_after_a_way_through_json(value: object) -> None:
     assert from_document(type(value), json.loads(sent)) == value
 
 
+def test_what_is_not_set_is_left_out_because_an_earlier_version_may_know_no_null_there() -> None:
+    unknown = replace(CONFIGURATION.servers["eu"], reports_search_path=None)
+    sent = as_document(replace(CONFIGURATION, servers={"eu": unknown}))
+    assert "reports_search_path" not in sent["servers"]["eu"]
+    assert from_document(NodeConfiguration, sent).servers["eu"] == unknown
+
+
 def test_a_text_of_another_type_is_sent_as_text() -> None:
     renamed = replace(CONFIGURATION.entries[0], name=TenantId("acme"))
     sent = as_document(replace(CONFIGURATION, entries=(renamed,)))
