@@ -1,6 +1,7 @@
 """Sessions of deleted tenants: a node that cannot be reached would keep them, so they end here.
 
-A deletion takes the login away from the tenant's role, so that nothing opens another one.
+A deletion takes the login away from the tenant's role, so that nothing opens another one, and sets
+its connection limit to 0: a role of another installation, too, may have lost its login otherwise.
 """
 
 import asyncio
@@ -21,9 +22,9 @@ from app.pools.server import Server
 _GRACE = 15.0
 _DEADLINE = 5.0
 _LOOK = f"""
-select pid, backend_start, {as_bytea("usename")} as role
+select pid, backend_start, {as_bytea("usename")} as role, {as_bytea("description")} as mark
 from pg_stat_activity
-join pg_roles on pg_roles.oid = usesysid and not rolcanlogin
+join pg_roles on pg_roles.oid = usesysid and not rolcanlogin and rolconnlimit = 0
 join pg_shdescription on objoid = usesysid and classoid = 'pg_authid'::regclass
 where {starts_with("usename", OBJECT_PREFIX)} and {starts_with("description", TENANT_MARK)}
 """  # noqa: S608 - constants
@@ -55,16 +56,22 @@ class LeftSessions:
                 now, before = monotonic(), self._seen.get(server.name, {})
                 left = {row: before.get(row, now) for row in map(tuple, rows)}
                 self._seen[server.name] = left
-                for (pid, began, quoted), since in left.items():
-                    role = unquote(quoted).decode(errors="backslashreplace")
-                    if now - since >= _GRACE and self._is_deleted(role):
-                        await connection.execute(_END, pid, began)
+                for (pid, began, *quoted), since in left.items():
+                    role, mark = (unquote(each).decode(errors="replace") for each in quoted)
+                    if now - since < _GRACE or not self._is_deleted(role, mark):
+                        continue
+                    if await connection.fetchval(_END, pid, began):
                         _log.warning("session of a deleted tenant ended", role=role, pid=pid)
         except (PoolkeeperError, asyncpg.PostgresError, TimeoutError) as error:
             reason = str(error) or "timeout"
             _log.warning("sessions of deleted tenants not ended", server=server.name, reason=reason)
 
-    def _is_deleted(self, role: str) -> bool:
-        """Whether it is not the role of a tenant whose login somebody else took away."""
+    def _is_deleted(self, role: str, mark: str) -> bool:
+        """Whether it is not the role of a tenant that is there, perhaps in a restored catalog.
+
+        A later tenant of the same id has another mark.
+        """
         state = self._manager.tenants.get(role.removeprefix(OBJECT_PREFIX))
-        return state is None or state.tenant.deleting
+        if state is None or state.tenant.deleting:
+            return True
+        return not mark.startswith(f"{TENANT_MARK}{state.tenant.uid}")

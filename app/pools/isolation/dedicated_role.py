@@ -5,7 +5,7 @@ The session belongs to the tenant, and a lease is one transaction in it.
 
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
-from app.pools.isolation.objects import ObjectFacts, execute, sql
+from app.pools.isolation.objects import ObjectFacts, disable_login, execute
 from app.pools.isolation.strategy import ADVISORY_UNLOCK, IsolationStrategy
 from app.pools.server import Server
 
@@ -50,5 +50,4 @@ class DedicatedRoleIsolation(IsolationStrategy):
         async with server.admin() as connection:
             facts = await ObjectFacts.read(connection, name, self.marks(server, tenant))
             if facts.role:
-                disable = sql("ALTER ROLE %I NOLOGIN", name)
-                await execute(connection, [disable], fail_soon=fail_soon)
+                await execute(connection, [disable_login(name)], fail_soon=fail_soon)

@@ -293,6 +293,11 @@ def set_verifier(name: str, verifier: str) -> str:
     return sql("ALTER ROLE %I PASSWORD %L", name, verifier)
 
 
+def disable_login(name: str) -> str:
+    """Let nobody log in; its limit distinguishes it from a role whose login others took away."""
+    return sql("ALTER ROLE %I NOLOGIN CONNECTION LIMIT 0", name)
+
+
 def set_connection_limit(name: str, limit: int) -> str:
     return sql(f"ALTER ROLE %I CONNECTION LIMIT {limit:d}", name)
 
