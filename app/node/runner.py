@@ -113,7 +113,9 @@ class NodeRunner:
                 group.create_task(self._keep_polling(agent), name="node: poll")
         except BaseExceptionGroup as failures:
             if failures.subgroup(AgentReplaced):
-                await self._give_way(agent)
+                # Until Python 3.11.3 the group leaves this task marked as cancelled: in it, a
+                # deadline would cancel instead of raising TimeoutError.
+                await asyncio.create_task(self._give_way(agent), name="node: give way")
             raise failures.exceptions[0] from failures
 
     async def _give_way(self, agent: Agent) -> None:
