@@ -81,8 +81,8 @@ class DesiredPool:
     """The desired state of a pool. A pool that was never changed has none and uses the defaults.
 
     Attributes:
-        recycles: how often nodes were to replace its connections; a node does it once for all that
-            it missed.
+        recycles: grows each time that nodes are to replace its connections; a node does it once for
+            all that it missed.
     """
 
     pool_id: str

@@ -27,6 +27,7 @@ from app.pools.pool import Pool
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 
+_BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 _SERVER_AWAY = "The server is unreachable: connections open when it is back."
 
 
@@ -131,7 +132,7 @@ class DesiredPoolState:
             pool_id=spec.pool_id,
             size=change.apply_to(size),
             pause=pause,
-            recycles=(before.recycles if before else 0) + change.recycle_on_nodes,
+            recycles=_recycles(before, now, again=change.recycle_on_nodes),
             generation=before.generation if before else 0,
             updated_at=now,
         )
@@ -235,6 +236,16 @@ class DesiredPoolState:
 
     def lock(self, spec: TenantSpec) -> Callable[[], AbstractAsyncContextManager[None]]:
         return partial(self._locks.hold, spec.pool_id)
+
+
+def _recycles(before: DesiredPool | None, now: datetime, *, again: bool) -> int:
+    """The number of its recycling, the next one if *again*.
+
+    It is at least the seconds since 2026 began: an instance that could not store them may have
+    given nodes the numbers that follow the stored one.
+    """
+    stored = before.recycles if before else 0
+    return max(stored + 1, int((now - _BEGINNING).total_seconds())) if again else stored
 
 
 def _never_reached(max_size: int, server: Server) -> str:
