@@ -6,7 +6,7 @@ failed tick is logged and tried again.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 async def run_every(
     name: str,
     interval: Callable[[], float],
-    tick: Callable[[], Awaitable[object]],
+    tick: Callable[[], Coroutine[Any, Any, object]],
     *,
     timeout: float,
 ) -> None:
@@ -30,14 +30,18 @@ async def run_every(
     A tick that fails or takes longer than *timeout* seconds is logged, and tried again at the next
     interval. Up to 5 % jitter keeps services from synchronising.
     """
-    loop = asyncio.get_running_loop()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
     due = loop.time()
     while True:
         try:
             async with asyncio.timeout(timeout):
-                report = await tick()
-        except Exception:  # noqa: BLE001 - the one place: no failed tick may end its loop
+                # Until Python 3.11.3, a failed task group leaves its task marked as cancelled, and
+                # a deadline in it cancels instead of raising TimeoutError: each tick has its own.
+                report = await asyncio.create_task(tick(), name=f"{name}: tick")
+        except Exception:  # the one place: no failed tick may end its loop
             _log.exception("tick failed", loop=name)
+            if task is not None and task.cancelling():
+                raise  # instead of the cancellation
         else:
             _log.debug("tick", loop=name, report=report)
         pause = interval() * (1 + random.uniform(0, _JITTER))  # noqa: S311 - spreads load
@@ -52,6 +56,7 @@ class Supervisor:
         """Call *on_death* once if a loop ends by itself, or a finite task fails."""
         self._on_death = on_death
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
         self.dead: str | None = None
 
     def start(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
@@ -61,7 +66,7 @@ class Supervisor:
         task.add_done_callback(self._ended)
 
     def start_once(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run *work*, which may end but must not fail, until `stop`."""
+        """Run *work*, which may end or be cancelled but must not fail, until `stop`."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended_once)
@@ -71,7 +76,7 @@ class Supervisor:
         self,
         name: str,
         interval: Callable[[], float],
-        tick: Callable[[], Awaitable[object]],
+        tick: Callable[[], Coroutine[Any, Any, object]],
         *,
         timeout: float,
     ) -> None:
@@ -80,23 +85,25 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Cancel every task and wait for its end. Safe to call twice."""
+        self._is_stopping = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _ended_once(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or task.exception() is not None:
-            self._ended(task)
-        else:
+        if task.cancelled() or task.exception() is None:
             self._tasks.discard(task)
+        else:
+            self._ended(task)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or self.dead is not None:
+        if self._is_stopping or self.dead is not None:
             return
         self.dead = task.get_name()
-        _log.critical("background task died", loop=self.dead, reason=str(task.exception()))
+        reason = "cancelled" if task.cancelled() else str(task.exception())
+        _log.critical("background task died", loop=self.dead, reason=reason)
         self._on_death()
 
 

@@ -331,12 +331,14 @@ class PgBouncer:
     async def close(self, *entries: str) -> None:
         # Together: each takes two answers of a pooler that may be busy.
         for begin in range(0, len(entries), _CONSOLES):
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for entry in entries[begin : begin + _CONSOLES]:
-                        group.create_task(self._close_one(entry), name=f"node: close {entry}")
-            except BaseExceptionGroup as failures:
-                raise failures.exceptions[0] from failures
+            tasks = [
+                asyncio.create_task(self._close_one(entry), name=f"node: close {entry}")
+                for entry in entries[begin : begin + _CONSOLES]
+            ]
+            # No task group: see `run_every` in app/control/background.py.
+            for failure in await asyncio.gather(*tasks, return_exceptions=True):
+                if failure is not None:
+                    raise failure
 
     async def _close_one(self, entry: str) -> None:
         console = await self._connect()

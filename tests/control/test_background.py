@@ -1,7 +1,8 @@
 """Background loops: a failed tick ends none, a dead loop is reported; no test waits for real."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.fixtures.waiting import eventually
 class Ticks:
     """Counts ticks; each can do something else."""
 
-    def __init__(self, *deeds: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, *deeds: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Do these things one after the other, then nothing."""
         self.deeds = list(deeds)
         self.at: list[float] = []
@@ -27,6 +28,12 @@ class Ticks:
 async def fail() -> None:
     """A tick that fails."""
     raise ValueError("as it happens")
+
+
+async def fail_in_group() -> None:
+    """A tick of several tasks of which one fails."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fail())
 
 
 async def hang() -> None:
@@ -65,6 +72,14 @@ async def test_a_hanging_tick_is_given_up_at_its_deadline() -> None:
 
 
 @pytest.mark.looptime(start=0)
+async def test_a_failed_group_of_tasks_does_not_end_the_loop_at_the_next_deadline() -> None:
+    # Python 3.11.2 left a task marked as cancelled then.
+    ticks = Ticks(fail_in_group, hang)
+    await ticked(ticks, seconds=35)
+    assert len(ticks.at) == 4
+
+
+@pytest.mark.looptime(start=0)
 async def test_missed_ticks_are_skipped_not_made_up_for() -> None:
     async def slow() -> None:
         await asyncio.sleep(35)
@@ -86,6 +101,18 @@ async def test_a_task_that_dies_is_reported_once_and_by_name() -> None:
     assert deaths == ["died"]
 
 
+async def test_a_loop_that_somebody_cancels_is_dead() -> None:
+    async def cancel_itself() -> None:
+        raise asyncio.CancelledError
+
+    deaths: list[str] = []
+    loops = Supervisor(on_death=lambda: deaths.append("died"))
+    loops.start("loop", cancel_itself())
+    await eventually(lambda: bool(deaths))
+    assert loops.dead == "loop"
+    await loops.stop()
+
+
 async def test_work_that_may_end_is_no_death_unless_it_fails() -> None:
     deaths: list[str] = []
     loops = Supervisor(on_death=lambda: deaths.append("died"))
@@ -99,6 +126,25 @@ async def test_work_that_may_end_is_no_death_unless_it_fails() -> None:
     await loops.stop()
     assert waits.cancelled()
     assert deaths == ["died"]
+
+
+async def test_a_loop_whose_tick_fails_when_it_is_cancelled_stops() -> None:
+    began = asyncio.Event()
+
+    async def fail_at_the_end() -> None:
+        try:
+            began.set()
+            await hang()
+        finally:
+            await fail()
+
+    deaths: list[str] = []
+    loops = Supervisor(on_death=lambda: deaths.append("died"))
+    loops.start_every("loop", lambda: 10.0, fail_at_the_end, timeout=60)
+    await began.wait()
+    async with asyncio.timeout(60):
+        await loops.stop()
+    assert deaths == []
 
 
 async def test_stopping_is_no_death_and_safe_twice() -> None:
