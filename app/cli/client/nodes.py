@@ -22,7 +22,7 @@ from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Details, Item, age, nu
 
 
 def _state(node: Item) -> str:
-    also = [each for each in ("paused", "problem", "vulnerable") if node[each]]
+    also = [each for each in ("problem", "vulnerable", "paused") if node[each]]
     return ", ".join([str(node["state"]), *also])
 
 
@@ -33,7 +33,7 @@ def sum_of(field: str, node: Item) -> int:
 
 COLUMNS = (
     text("NODE", "name", ALWAYS),
-    text("STATE", _state, ALWAYS),
+    prose("STATE", _state, ALWAYS),
     number("TENANTS", "tenants"),
     number("CLIENTS", "clients"),
     number("WAITING", "waiting", ALWAYS),

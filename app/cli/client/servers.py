@@ -17,15 +17,14 @@ def _on_nodes(item: Item) -> str | None:
 
 
 def _state(item: Item) -> str:
-    also = "read-only" if item["read_only"] else None
-    if item["state"] == "available" and item["last_error"]:
-        also = "opens no connection"
-    return f"{item['state']}, {also}" if also else str(item["state"])
+    opens_none = item["state"] == "available" and item["last_error"]
+    also = {"opens no connection": opens_none, "read-only": item["read_only"]}
+    return ", ".join([str(item["state"]), *(each for each, is_so in also.items() if is_so)])
 
 
 COLUMNS = (
     text("SERVER", "name", ALWAYS),
-    text("STATE", _state, ALWAYS),
+    prose("STATE", _state, ALWAYS),
     number("USED", lambda item: item["budget"]["used"]),
     number("LOST", lambda item: item["budget"].get("lost"), VERY_WIDE),
     number("BUDGET", lambda item: item["budget"]["limit"]),

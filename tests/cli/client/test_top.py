@@ -201,7 +201,8 @@ def test_nodes_open_as_their_tenants_and_these_with_what_they_have_there(
         screen = top.wait(lambda screen: any(line.startswith(LONGEST) for line in screen))
         assert max(map(len, screen)) <= columns
         row = cells(screen, LONGEST)
-        assert row[:3] == [LONGEST, "ready,", "paused"]
+        assert row[:3] == [LONGEST, "ready,", "problem,"]
+        assert ("paused" in row) is (columns > 80)
         assert "1234" in row
         assert any(PROBLEM[:12] in line for line in screen) is (columns == 200)
         # The tenant that waits longest is first.
