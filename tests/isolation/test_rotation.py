@@ -129,6 +129,19 @@ async def test_rotation_restores_access_of_a_tenant_that_locked_itself_out(
     assert await works(control)
 
 
+@OWN
+async def test_rotation_restores_access_of_a_tenant_that_was_deleted_after_the_backup(
+    control: Control, strategy: PoolStrategy
+) -> None:
+    tenant = await control.tenant("acme", strategy)
+    server = control.manager.servers["local"]
+    await control.manager.isolations[strategy].disable_login(server, tenant)
+    with pytest.raises(TenantLoginFailed):
+        await works(control)
+    await control.rotation.rotate(control.state("acme"), PERSON)
+    assert await works(control)
+
+
 async def test_without_its_schema_a_rotation_says_to_provision_the_tenant(
     control: Control, database: Database
 ) -> None:

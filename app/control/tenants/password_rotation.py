@@ -184,7 +184,11 @@ class PasswordRotation:
             try:
                 async with asyncio.timeout(_ROTATE_DEADLINE):
                     await isolation.rotate_password(
-                        server, state.tenant, wanted.version, fail_soon=fail_soon
+                        server,
+                        state.tenant,
+                        wanted.version,
+                        max_size=self._manager.desired.most_connections(spec),
+                        fail_soon=fail_soon,
                     )
             except TimeoutError as error:
                 raise ServerUnavailable("The server took too long to change it.") from error

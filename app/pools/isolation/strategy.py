@@ -172,17 +172,25 @@ class IsolationStrategy(ABC):
         return facts.password_version or 0
 
     async def rotate_password(
-        self, server: Server, tenant: Tenant, version: int, *, fail_soon: bool = False
+        self,
+        server: Server,
+        tenant: Tenant,
+        version: int,
+        *,
+        max_size: int | None = None,
+        fail_soon: bool = False,
     ) -> None:
         """Set that version of the role's password, whatever the present one is.
 
+        With the pool's *max_size*, also set the role's connection limit: that of a role whose
+        tenant was deleted, and is back with a restored catalog, is 0.
         *fail_soon*: do not wait for a transaction of the tenant that locks its role; see `execute`.
         After ServerUnavailable or ProvisioningFailed it may have either password.
         """
         async with server.admin() as connection:
             facts = await self._read_facts(connection, server, tenant, adopt=False, kinds=("ROLE",))
             statements = [
-                *self._put_role(facts, server, tenant, version=version),
+                *self._put_role(facts, server, tenant, max_size=max_size, version=version),
                 *self._restore_access(server, self.role(tenant.spec)),
             ]
             await execute(connection, statements, fail_soon=fail_soon)
