@@ -1,5 +1,6 @@
 """Provisioning and rotating repair whatever locks a tenant out, or say why they cannot."""
 
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from app.domain.errors import NotProvisioned, ProvisioningFailed, ServerFull
 from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control, spec_of
 from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
 
 PER_TENANT, PER_DATABASE = PoolStrategy.PER_TENANT, PoolStrategy.PER_DATABASE
 
@@ -146,10 +148,20 @@ async def test_a_login_that_stays_refused_is_reported_with_its_reason(
 async def test_a_role_at_its_connection_limit_is_reported(
     control: Control, database: Database
 ) -> None:
-    await control.tenant("acme")
+    manager, spec = control.manager, (await control.tenant("acme")).spec
+    server, isolation = manager.servers["local"], manager.isolations[spec.strategy]
+    async with AsyncExitStack() as stack:
+        for _ in range(isolation.connection_limit(manager.desired.most_connections(spec))):
+            connection = await server.connect(isolation.login(server, spec))
+            stack.push_async_callback(connection.close)
+        with pytest.raises(ServerFull, match="could not be tried"):
+            await control.rotation.rotate(control.state("acme"), PERSON)
     async with database.connected() as admin:
-        await admin.execute("ALTER ROLE tenant_acme CONNECTION LIMIT 0")
-    with pytest.raises(ServerFull, match="could not be tried"):
-        await control.rotation.rotate(control.state("acme"), PERSON)
+        count = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'tenant_acme'"
+
+        async def have_ended() -> bool:
+            return not await admin.fetchval(count)
+
+        await eventually(have_ended)
     await control.provisioning.provision(control.state("acme"), PERSON)
     await control.rotation.rotate(control.state("acme"), PERSON)
