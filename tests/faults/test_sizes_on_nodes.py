@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.long, pytest.mark.usefixtures("scrub_roles")]
 
 @dataclass
 class Site:
-    """A service, its nodes, and a tenant.
+    """A service, its nodes, and a tenant in a database.
 
     Attributes:
         most: connections that Postgres may show.
@@ -37,6 +37,7 @@ class Site:
 
     service: Served
     nodes: Mapping[str, RunningNode]
+    database: Database
     most: int = SIZE
     answered: Counter[str] = field(default_factory=Counter)
 
@@ -52,19 +53,17 @@ class Site:
         return shares
 
     async def is_in_force(self, size: int) -> bool:
-        """Whether all places obey shares of this size.
+        """Whether the service knows that all places obey a smaller size.
 
-        A node's pooler may open connections up to the size in force there, however few it has.
+        Only then does it lower the limit of the role. What it shows of the places is not enough:
+        other shares may be decided that no configuration of a node has yet.
         """
-        if not all([await node.is_ready() for node in self.nodes.values()]):
-            return False
-        shown = (await self.service.client.get("/v1/tenants/acme/pool")).raise_for_status().json()
-        places = [
-            (each["share"], max(each["size"], each["connections"])) for each in shown["nodes"]
-        ]
-        places.append((shown["share"], shown["size"]))
-        obey = all(most <= share for share, most in places)
-        return obey and sum(share for share, _ in places) <= size
+        async with self.database.connected() as connection:
+            limit = await connection.fetchval(
+                "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'tenant_acme'"
+            )
+        # As `most_connections` and `connection_limit` say.
+        return bool(limit == 2 * size + 2)
 
     async def has_most(self, place: str) -> bool:
         """Whether a place has all connections except one for each of the others."""
@@ -143,7 +142,7 @@ async def site_of(
             nodes[name] = await stack.enter_async_context(
                 running_node(directory / name, service, name=name)
             )
-        site = Site(service, nodes)
+        site = Site(service, nodes, database)
         await nodes["east"].tenant("acme")
         nodes["west"].passwords |= nodes["east"].passwords
         await site.resize(SIZE)
