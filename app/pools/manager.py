@@ -30,8 +30,9 @@ from app.domain.pool import (
 from app.domain.tenant import PoolStrategy
 from app.domain.wait import Use, Wait, WaitingTenant
 from app.pools.connector import Connectors
-from app.pools.desired_pools import DesiredPools
+from app.pools.desired_states import DesiredStates
 from app.pools.isolation import IsolationStrategy
+from app.pools.known_tenants import KnownTenants
 from app.pools.leak_detection import Borrower
 from app.pools.lease import DEFAULT_OPTIONS, Lease, LeaseOptions, Work
 from app.pools.pool import Pool
@@ -39,7 +40,6 @@ from app.pools.recorder import Recorder
 from app.pools.registry import PoolRegistry, SlotWaiter
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
-from app.pools.tenants import Tenants
 from app.pools.totals import CounterTotals
 
 T = TypeVar("T")
@@ -66,8 +66,8 @@ class TenantPoolManager:
         self._unreported: deque[Eviction] = deque(maxlen=_MOST_UNREPORTED)
         self._window = stats_window
         self.counter_totals = CounterTotals(stats_window)
-        self.tenants = Tenants(servers, self.counter_totals)
-        self.desired = DesiredPools(configs)
+        self.tenants = KnownTenants(servers, self.counter_totals)
+        self.desired = DesiredStates(configs)
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._registries = {

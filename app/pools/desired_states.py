@@ -7,7 +7,7 @@ from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy, TenantSpec
 
 
-class DesiredPools(dict[str, DesiredPool]):
+class DesiredStates(dict[str, DesiredPool]):
     """The desired states of all pools that have one, by the pool's id; a pool may be closed."""
 
     def __init__(self, configs: Mapping[PoolStrategy, PoolConfig]) -> None:

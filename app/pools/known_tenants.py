@@ -11,7 +11,7 @@ from app.pools.tenant_state import TenantState
 from app.pools.totals import CounterTotals
 
 
-class Tenants(dict[str, TenantState]):
+class KnownTenants(dict[str, TenantState]):
     """The states of all known tenants by id; `put` and `forget` alone change them."""
 
     def __init__(self, servers: Mapping[str, Server], totals: CounterTotals) -> None:
