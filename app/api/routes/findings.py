@@ -6,25 +6,24 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from app.api.http.authentication import REQUIRE_READ
-from app.api.http.dependencies import FleetDep, ManagerDep, PrincipalDep
+from app.api.http.dependencies import FleetDep, ManagerDep, PrincipalDep, ResponseCacheDep
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.health import ChecksDep
 from app.api.views.finding import (
     MOST_CAUSES,
+    Cause,
     FindingView,
-    ServerCheck,
+    in_pool,
     in_service,
     on_nodes,
     on_servers,
 )
 from app.control.time_slices import in_slices
-from app.domain.isolation_checks import AuditCheck, Severity
+from app.domain.isolation_checks import Severity
 
 _RANKS = (Severity.CRITICAL, Severity.WARNING, Severity.NOT_CHECKED)
 # Other requests get a turn after this many tenants.
 _SLICE = 500
-
-_Cause = tuple[Severity, AuditCheck | ServerCheck, str | None, str]
 
 router = APIRouter(prefix="/v1/findings", tags=["tenants"], route_class=StrictRoute)
 
@@ -40,6 +39,7 @@ async def list_findings(
     manager: ManagerDep,
     fleet: FleetDep,
     checks: ChecksDep,
+    cache: ResponseCacheDep,
     principal: PrincipalDep,
     *,
     named: Annotated[
@@ -49,28 +49,33 @@ async def list_findings(
 ) -> FindingList:
     """Lists what needs attention now, and the tenants that it concerns.
 
-    These are servers that cannot be used, logins that Postgres refuses, nodes that do not report,
-    have a problem or are to be upgraded, checks of `GET /v1/readiness` that fail, and checks that
-    failed in the latest isolation audits. There is one item for each cause on each server, or on
-    all nodes that have it, with the number of tenants and the first of them; beyond 100 items, the
-    rest of a check is one item.
+    These are servers that cannot be used, logins that Postgres refuses, paused pools, leases that
+    are held for too long, nodes that do not report, are paused, have a problem or are to be
+    upgraded, checks of `GET /v1/readiness` that fail, and checks that failed in the latest
+    isolation audits. There is one item for each cause on each server, or on all nodes that have
+    it, with the number of tenants and the first of them; beyond 100 items, the rest of a check is
+    one item.
     A key that is bound to tenants sees what concerns them, and nothing of the service itself.
     `GET /v1/tenants?finding=critical` lists all tenants with such a finding of the audit. Works
     while the catalog is unreachable.
     """
-    found: dict[_Cause, FindingView] = {}
+    found: dict[Cause, FindingView] = {}
+    snapshot = await cache.snapshot()
     servers = {str(each.server): each for each in on_servers(manager)}
     async for id_ in in_slices(sorted(manager.tenants), _SLICE):
         state = manager.tenants.get(id_)
         if state is None or not principal.can_access(id_):
             continue
         spec = state.tenant.spec
-        causes: list[tuple[_Cause, str]] = [
+        causes: list[tuple[Cause, str]] = [
             ((each.severity, each.check, spec.server, each.cause), each.detail)
             for each in (state.isolation.findings if state.isolation is not None else ())
         ]
         if refusal := manager.connectors.refusal(spec):
             causes.append(((Severity.CRITICAL, "tenant_login", spec.server, spec.pool_id), refusal))
+        pool = snapshot.pools.get(spec.pool_id) or snapshot.closed.get(spec.pool_id)
+        if pool is not None:
+            causes += in_pool(pool, spec.id)
         for cause, detail in causes:
             _item(found, cause, detail).add(id_, named=named)
         if spec.server in servers:
@@ -81,11 +86,11 @@ async def list_findings(
         items = [each.model_copy(update={"detail": None}) for each in items if each.count]
     items += await on_nodes(fleet, principal, named)
     if principal.can_read_all:
-        items += in_service(await checks.run())
+        items += in_service(await checks.run(), items)
     return FindingList(items=sorted(items, key=_order))
 
 
-def _item(found: dict[_Cause, FindingView], cause: _Cause, detail: str) -> FindingView:
+def _item(found: dict[Cause, FindingView], cause: Cause, detail: str) -> FindingView:
     """The item of *cause*, which begins with *detail*."""
     severity, check, server, _ = cause
     if cause not in found and len(found) >= MOST_CAUSES:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from datetime import UTC
 from heapq import nsmallest
 from typing import Literal
 
@@ -9,11 +10,13 @@ from pydantic import BaseModel, Field
 
 from app.api.auth.principal import Principal
 from app.api.views.readiness import ReadinessCheck
+from app.control.monitoring.snapshot import PoolSnapshot
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
 from app.control.time_slices import in_slices
 from app.domain.isolation_checks import AuditCheck, Severity
 from app.domain.nodes.node import NodeState
+from app.domain.tenant import TenantId
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 
@@ -22,9 +25,12 @@ MOST_CAUSES = 100
 # Checks of an instance that are findings; there are findings of their own for the others.
 _OF_SERVICE = frozenset({"catalog", "poller", "loops", "keys"})
 
-ServiceCheck = Literal["catalog", "poller", "loops", "keys"]
-ServerCheck = Literal["server", "tenant_login"]
-NodeCheck = Literal["node_silent", "node_problem", "pooler_version", "agent_version"]
+ServiceCheck = Literal["catalog", "poller", "loops", "keys", "isolation"]
+ServerCheck = Literal["server", "tenant_login", "pool_paused", "leak_suspect"]
+NodeCheck = Literal["node_silent", "node_problem", "node_paused", "pooler_version", "agent_version"]
+
+# The last part tells causes of the same check apart.
+Cause = tuple[Severity, AuditCheck | ServerCheck, str | None, str]
 
 
 class FindingView(BaseModel):
@@ -33,10 +39,13 @@ class FindingView(BaseModel):
     check: AuditCheck | ServerCheck | NodeCheck | ServiceCheck = Field(
         description="A check of the isolation audit; of a server: `server`, it cannot be used, "
         "opens no new connection, or takes no writes; `tenant_login`, it refuses a tenant's login; "
-        "of a node: `node_silent`, its agent does not report; `node_problem`, something keeps it "
-        "from working; `pooler_version`, its PgBouncer is vulnerable; `agent_version`, its agent "
-        "and the service are of different versions; or of the service: `catalog`, `poller`, "
-        "`loops`, `keys`, as in `GET /v1/readiness`.",
+        "of a pool: `pool_paused`, it grants no leases; `leak_suspect`, a tenant has held a lease "
+        "for longer than the leak threshold; of a node: `node_silent`, its agent does not report; "
+        "`node_problem`, something keeps it "
+        "from working; `node_paused`, its clients wait; `pooler_version`, its PgBouncer is "
+        "vulnerable; `agent_version`, its agent and the service are of different versions; or of "
+        "the service: `catalog`, `poller`, `loops`, `keys`, as in `GET /v1/readiness`; "
+        "`isolation`, audits are too old.",
         examples=["other_databases"],
     )
     severity: Severity
@@ -86,6 +95,24 @@ def on_servers(manager: TenantPoolManager) -> Iterator[FindingView]:
             )
 
 
+def in_pool(pool: PoolSnapshot, tenant: TenantId) -> Iterator[tuple[Cause, str]]:
+    """What concerns *tenant* in its pool, each with its cause."""
+    if pause := pool.pause:
+        detail = (
+            f"Pool {pool.pool_id} was paused at {pause.since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} "
+            f"by {pause.by} and grants no leases."
+        )
+        yield (Severity.WARNING, "pool_paused", pool.server, pause.by), detail
+    if held := [each for each in pool.leak_suspects if each.tenant == tenant]:
+        oldest, *others = held
+        detail = (
+            f"{tenant} has held a lease for {oldest.age_seconds:.0f} s, acquired at "
+            f"{oldest.taken_at} (pid {oldest.pid})"
+        )
+        more = f", and {len(others)} more beyond the leak threshold" if others else ""
+        yield (Severity.WARNING, "leak_suspect", pool.server, tenant), f"{detail}{more}."
+
+
 def _trouble(server: Server) -> str | None:
     if not server.is_available:
         return f"It is unavailable: {server.last_error}"
@@ -109,6 +136,7 @@ async def on_nodes(fleet: Fleet, principal: Principal, named: int) -> list[Findi
             "node_silent": _silence(node),
             # A server that is away is a finding of its own.
             "node_problem": fleet.own_problem(node),
+            "node_paused": "It is paused: its clients wait." if node.declared.paused else None,
             "pooler_version": " ".join(node.vulnerabilities),
             "agent_version": node.version_warning,
         }
@@ -143,10 +171,12 @@ def _silence(node: TrackedNode) -> str | None:
     return None
 
 
-def in_service(results: list[ReadinessCheck]) -> Iterator[FindingView]:
-    """Checks of the active instance that fail."""
+def in_service(results: list[ReadinessCheck], listed: list[FindingView]) -> Iterator[FindingView]:
+    """Checks of the active instance that fail; that of audits, if nothing *listed* explains it."""
+    explained = {each.check for each in listed if each.severity is not Severity.WARNING}
+    names = _OF_SERVICE if explained & set(AuditCheck) else {*_OF_SERVICE, "isolation"}
     for result in results:
-        if not result.ok and result.name in _OF_SERVICE:
+        if not result.ok and result.name in names:
             yield FindingView.model_validate(
                 {
                     "check": result.name,

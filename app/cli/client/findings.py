@@ -39,7 +39,8 @@ def list_findings(context: typer.Context) -> None:
     """List what needs attention now, and what fixes it; the worst first.
 
     These are servers, nodes, logins of tenants and the service itself, as far as they do not work,
-    what to upgrade on nodes, and checks of the isolation audit that failed. The exit status is 0
+    what to upgrade on nodes, paused pools and nodes, leases held for too long, and checks of the
+    isolation audit that failed. The exit status is 0
     even if there are findings, as for every list.
     """
     context.obj.show(

@@ -1,18 +1,22 @@
 """Findings over HTTP: each cause once, with its tenants."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from app.api.views import readiness
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.errors import CatalogUnavailable
 from app.domain.isolation_checks import AuditCheck, Finding, Severity
 from app.domain.nodes.node import NodeState
 from app.domain.nodes.report import NodeReport
+from app.domain.tenant import TenantId
 from app.pools.server import Server
-from tests.fixtures.app import Api, ok, pointers, problem
+from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
 
 URL = "/v1/findings"
 ROLE = Finding(check=AuditCheck.ROLE, severity=Severity.CRITICAL, detail="Role is gone.")
@@ -179,3 +183,54 @@ async def test_what_is_away_is_a_finding_and_the_service_itself_comes_first(
         ("server", ["acme"], None),
         ("node_silent", ["acme"], None),
     ]
+
+
+async def test_paused_pools_and_nodes_and_leases_held_for_too_long_are_findings(
+    api_with: ApiWith,
+) -> None:
+    async with api_with(leak_threshold_seconds=0.05) as api:
+        for name in ("acme", "beta", "gamma"):
+            await api.tenant(name)
+        # Paused pools are findings whether or not they are open.
+        ok(await api.client.put("/v1/tenants/beta/pool", json={"max_size": 3}), 201)
+        for name in ("beta", "gamma"):
+            ok(await api.client.post(f"/v1/tenants/{name}/pool/pause"))
+        ok(await api.client.put("/v1/nodes/edge", json={}), 201)
+        ok(await api.client.post("/v1/nodes/edge/pause"))
+        manager = api.service.manager
+        async with manager.lease(TenantId("acme")), manager.lease(TenantId("acme")):
+            # Both are older than the threshold.
+            await eventually(lambda: _lists(api, "and 1 more"))
+            items = ok(await api.client.get(URL))["items"]
+        found = {each["check"]: each for each in items}
+        assert {name: (each["severity"], each["tenants"]) for name, each in found.items()} == {
+            "node_paused": ("warning", ["acme", "beta", "gamma"]),
+            "pool_paused": ("warning", ["beta", "gamma"]),
+            "leak_suspect": ("warning", ["acme"]),
+        }
+        since = ok(await api.client.get("/v1/tenants/beta"))["pool"]["pause"]["since"]
+        assert found["pool_paused"]["detail"] == (
+            f"Pool beta was paused at {since[:19]}Z by api and grants no leases."
+        )
+        assert re.fullmatch(
+            r"acme has held a lease for \d+ s, acquired at .+test_findings.py:\d+ \(pid \d+\), "
+            r"and 1 more beyond the leak threshold\.",
+            found["leak_suspect"]["detail"],
+        )
+
+
+async def _lists(api: Api, text: str) -> bool:
+    return text in (await api.client.get(URL)).text
+
+
+async def test_audits_that_are_too_old_are_a_finding_unless_others_explain_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.tenant("acme")
+    monkeypatch.setattr(readiness, "oldest_audit_age", lambda _: 1e6)
+    [found] = ok(await api.client.get(URL))["items"]
+    assert (found["check"], found["severity"], found["count"]) == ("isolation", "warning", 0)
+    assert found["detail"].endswith("too old.")
+    audited(api, "acme", ROLE)
+    [found] = ok(await api.client.get(URL))["items"]
+    assert found["check"] == "role"

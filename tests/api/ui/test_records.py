@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import expect
 
 from app.control import audit_events
-from tests.fixtures.app import Api, ok
+from tests.fixtures.app import Api, ok, problem
 from tests.fixtures.browser import Tab
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import completed
@@ -108,7 +108,7 @@ async def test_findings_name_the_cause_once_with_its_tenants_and_the_sql(
             # Provisioning again starts an audit at once.
             await service.client.post(f"/v1/tenants/{name}/provision")
 
-    finding = page.locator("article", has_text="memberships")
+    finding = page.locator(".listed", has_text="memberships")
     await expect(finding).to_contain_text("critical")
     await expect(finding).to_contain_text("2 tenants on local: acme, beta")
     await tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -136,13 +136,22 @@ async def test_a_copied_request_is_the_one_that_the_page_sends(service: Api, tab
     assert tenant["labels"] == {"owner": "O'Hara; $(touch x) `y`"}
 
 
-async def test_a_server_that_takes_no_writes_is_a_finding(service: Api, tab: Tab) -> None:
-    await tab.page.goto("/#/overview")
-    found = await tab.page.evaluate("""async () => {
-      const { findingsOf } = await import("./page/views/findings.js");
-      const server = { name: "eu", state: "available", last_error: null, read_only: true };
-      return findingsOf({ servers: [server], pools: [], nodes: [], readiness: null });
-    }""")
-    assert [each["text"] for each in found] == [
-        "Server eu takes no writes: default_transaction_read_only is on"
-    ]
+async def test_the_page_shows_and_counts_the_findings_that_the_service_lists(
+    service: Api, tab: Tab, database: Database
+) -> None:
+    for name in ("acme", "beta", "gamma"):
+        await service.tenant(name)
+    async with database.connected() as admin:
+        await admin.execute("ALTER ROLE tenant_acme PASSWORD 'another'")
+    problem(await service.query("/v1/tenants/acme", "SELECT 1"), 503, "tenant-login-failed")
+    for name in ("beta", "gamma"):
+        ok(await service.client.post(f"/v1/tenants/{name}/pool/pause"))
+    page, listed = tab.page, tab.page.locator("main .listed")
+    await page.goto("/#/findings")
+    await expect(listed.locator("b")).to_have_text(["tenant login", "pool paused"])
+    items = ok(await service.client.get("/v1/findings"))["items"]
+    assert len(items) == 2
+    for number, item in enumerate(items):
+        await expect(listed.nth(number)).to_contain_text(item["detail"])
+    await expect(listed.nth(1)).to_contain_text("2 tenants on local: beta, gamma")
+    await expect(page.locator("#side [aria-current] .count")).to_have_text("2")

@@ -68,7 +68,7 @@ async def test_a_standby_shows_the_active_instance_and_takes_its_place(
     page = tab.page
     await page.goto("/")
     await expect(page.locator("#tiles")).to_contain_text("Tenants1")
-    finding = page.locator("#to-do .finding", has_text="isolation: 1 finding.")
+    finding = page.locator("#to-do .listed", has_text="memberships")
     await expect(finding).to_be_visible()
     shown = (await api.client.get("/v1/about")).json()["instance"]["url"]
     await expect(page.locator("#instance")).to_have_text(shown.removeprefix("http://"))

@@ -12,7 +12,7 @@ import { toggleTheme } from "./parts/theme.js";
 import { Empty, View } from "./parts/view.js";
 import { Advice } from "./views/advice.js";
 import { Events } from "./views/events.js";
-import { Findings, findingsOf } from "./views/findings.js";
+import { Findings } from "./views/findings.js";
 import { Keys } from "./views/keys.js";
 import { Nodes } from "./views/nodes.js";
 import { Overview } from "./views/overview.js";
@@ -29,7 +29,7 @@ const VIEWS = {
   nodes: ["Nodes", Nodes],
   servers: ["Servers", Servers],
   advice: ["Advice", Advice, ({ recommendations }) => recommendations.length],
-  findings: ["Findings", Findings, (state) => findingsOf(state).length],
+  findings: ["Findings", Findings, ({ findings }) => findings.length],
   usage: ["Usage", Usage],
   events: ["Events", Events],
   refusals: ["Refusals", RefusalsView],

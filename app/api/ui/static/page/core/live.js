@@ -27,7 +27,7 @@ export const live = createStore({
   pools: [],
   nodes: [],
   recommendations: [],
-  readiness: null,
+  findings: [],
   trails: new Map(),
   needsKey: false,
   isKeyRejected: false,
@@ -60,17 +60,17 @@ async function load() {
   try {
     const before = live.get();
     const service = get("v1/stats", { limit: 1 });
-    const [about, stats, nodes, servers, pools, recommendations, readiness] = await Promise.all([
+    const [about, stats, nodes, servers, pools, recommendations, { items: findings }] = await Promise.all([
       asksAbout ? get("v1/about") : before.about,
       service,
       service.then(nodesOf),
       list("v1/servers", { limit: 100 }, 1000),
       list("v1/pools", { sort: "-waiting", limit: 500 }, MAX_POOLS),
       list("v1/recommendations", { status: "open", limit: 200 }, MAX_RECOMMENDATIONS),
-      get("v1/readiness"),
+      get("v1/findings"),
     ]);
     live.set({
-      about, stats, nodes, servers, pools, recommendations, readiness,
+      about, stats, nodes, servers, pools, recommendations, findings,
       rate: rateOf(before.stats, stats) ?? before.rate,
       trails: trailsOf(before.trails, pools, nodes),
       tick: before.tick + 1,

@@ -9,7 +9,7 @@ import { Chart } from "../parts/chart.js";
 import { RangePicker, coveredBy, historyOf, periodOf } from "../parts/range.js";
 import { View } from "../parts/view.js";
 import { Recommendations, byUrgency } from "./advice.js";
-import { FindingList, findingsOf } from "./findings.js";
+import { FindingList } from "./findings.js";
 import { FirstTenant } from "./first-run.js";
 import { ServerCard, sumOfPools } from "./servers.js";
 import { creation } from "./tenants.js";
@@ -80,8 +80,8 @@ function Tiles({ stats, rate, servers }) {
 }
 
 function ToDo({ state }) {
-  const findings = findingsOf(state);
-  const advice = byUrgency(state.recommendations);
+  const { findings, recommendations } = state;
+  const advice = byUrgency(recommendations);
   const isQuiet = findings.length + advice.length === 0;
   const left = (items, limit, view, noun) =>
     items.length > limit && html`<p><a href=${href(view)}>All ${counted(items.length, noun)}</a></p>`;

@@ -84,6 +84,6 @@ function adviceText({ current_size, new_size, reason, blocked_by }, recommendati
   return `${sizes}${reason}${blocked_by ? `. Not ${recommendation ? "applied" : "recommended"}: ${blocked_by}` : ""}`;
 }
 
-export function leakText({ tenant, age_seconds, taken_at, pid }) {
+function leakText({ tenant, age_seconds, taken_at, pid }) {
   return `${tenant} has held a lease for ${Math.round(age_seconds)} s, acquired at ${taken_at} (pid ${pid})`;
 }
