@@ -73,7 +73,7 @@ coverage: $(DEV) $(DRIVERS) ## Run the tests and show uncovered branches
 lint: $(DEV) ## Check style, format, imports, generated code and the length of files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tests.client.generate --check
 	@find app -name '*.py' -exec awk 'FNR == 601 {print FILENAME ": longer than 600 lines"; long = 1} END {exit long}' {} +
 

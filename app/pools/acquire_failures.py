@@ -1,10 +1,8 @@
 """How callers of a pool fail: refused at once, at their deadline, or all together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from app.domain.errors import (
     PoolDraining,
@@ -15,24 +13,44 @@ from app.domain.errors import (
     ServerUnavailable,
     Unavailable,
 )
-from app.domain.pool import PoolState
+from app.domain.pool import PoolConfig, PoolSize, PoolState
 from app.domain.wait import in_seconds
+from app.pools.connect_backoff import ConnectBackoff
+from app.pools.connections import Connections
 from app.pools.recorder import Recorder
+from app.pools.server import Server
 from app.pools.tenant_state import TenantState
-from app.pools.waiters import Waiter
-
-if TYPE_CHECKING:
-    from app.pools.pool import Pool
+from app.pools.waiter import Waiter
+from app.pools.waiters import WaitQueue
 
 # Looked up once: enum members are slow to find.
 _PAUSED = PoolState.PAUSED
 _NOTABLE_LAG = 0.1
 
 
+class RefusingPool(Protocol):
+    """The facts about a pool that say whether a caller is refused, or why none was served."""
+
+    pool_id: str
+    state: PoolState
+    size: PoolSize
+    most: int
+    config: PoolConfig
+    server: Server
+    backoff: ConnectBackoff
+    connections: Connections
+    waiters: WaitQueue
+    recorder: Recorder
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it takes no more leases."""
+
+
 class AcquireFailures:
     """Failures of a pool's callers; each one is counted for the pool and for the tenant."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: RefusingPool) -> None:
         self._pool = pool
 
     def refuse(self, tenant: TenantState) -> None:

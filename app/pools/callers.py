@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from app.pools.leak_detection import Borrower
+from app.pools.borrower import Borrower
 from app.pools.pool import Pool
 from app.pools.registry import SlotWaiter
 from app.pools.tenant_state import TenantState

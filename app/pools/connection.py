@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import asyncpg
 from asyncpg import connect_utils
 from asyncpg.pool import PoolConnectionProxy
 
-from app.pools.leak_detection import Borrower, LeakSuspect
+from app.pools.borrower import Borrower
+from app.pools.tenant_state import TenantState
 from app.wire.tcp_keepalive import notice_silence
-
-if TYPE_CHECKING:
-    from app.pools.tenant_state import TenantState
 
 # A connection lives between 90 % and 100 % of its limit, so that connections opened together do not
 # all expire and reconnect together.
@@ -236,17 +233,6 @@ class PooledConnection:
         self._retyped.clear()
         # Statements keep the codecs with which they were prepared.
         self.raw._drop_local_statement_cache()
-
-    def leak_suspect(self, now: float) -> LeakSuspect:
-        """Describe its lease as a possible leak."""
-        borrower = self.borrower
-        return LeakSuspect(
-            tenant=str(self.tenant_state.tenant.spec.id) if self.tenant_state else "",
-            task=borrower.task if borrower else "",
-            taken_at=borrower.taken_at if borrower else "",
-            age_seconds=now - self.leased_at,
-            pid=self.pid,
-        )
 
     # asyncpg's proxy asks its holder's pool to drop caches after a schema change; each of our
     # connections stands for itself here.

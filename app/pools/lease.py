@@ -34,9 +34,9 @@ from app.domain.errors import (
 from app.domain.isolation_level import IsolationLevel
 from app.domain.tenant import TenantSpec
 from app.pools import driver
+from app.pools.borrower import Borrower
 from app.pools.connection import PooledConnection
 from app.pools.isolation import IsolationStrategy, is_schema_missing, schema_missing
-from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
 from app.pools.session_reset import BEGIN, end_error, end_statements, ending_of
 from app.pools.tenant_state import TenantState

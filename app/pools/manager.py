@@ -29,11 +29,11 @@ from app.domain.pool import (
 )
 from app.domain.tenant import PoolStrategy
 from app.domain.wait import Use, Wait, WaitingTenant
+from app.pools.borrower import Borrower
 from app.pools.connector import Connectors
 from app.pools.desired_states import DesiredStates
 from app.pools.isolation import IsolationStrategy
 from app.pools.known_tenants import KnownTenants
-from app.pools.leak_detection import Borrower
 from app.pools.lease import DEFAULT_OPTIONS, Lease, LeaseOptions, Work
 from app.pools.pool import Pool
 from app.pools.recorder import Recorder

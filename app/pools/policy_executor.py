@@ -30,7 +30,7 @@ from app.pools.scheduling_policy import (
     slice_of,
     spare_at,
 )
-from app.pools.waiters import Waiter
+from app.pools.waiter import Waiter
 
 # More than the rounding error of a time.
 _TICK = 0.001

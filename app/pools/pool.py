@@ -19,16 +19,17 @@ from app.domain.counters import CounterReading
 from app.domain.errors import PoolDraining, TenantDeleting, Unavailable
 from app.domain.pool import DrainResult, PoolConfig, PoolMetrics, PoolSize, PoolState
 from app.pools.acquire_failures import AcquireFailures
+from app.pools.borrower import Borrower
 from app.pools.connect_backoff import ConnectBackoff
 from app.pools.connection import PooledConnection
 from app.pools.connections import Connections
 from app.pools.connector import Connector
 from app.pools.idle_expiry import expired
-from app.pools.leak_detection import Borrower
 from app.pools.recorder import Recorder
 from app.pools.statement_deadlines import StatementDeadlines
 from app.pools.tenant_state import TenantState
-from app.pools.waiters import Waiter, WaitQueue
+from app.pools.waiter import Waiter
+from app.pools.waiters import WaitQueue
 
 _log = structlog.get_logger(__name__)
 
@@ -124,7 +125,13 @@ class Pool:
 
     def reading(self, now: float) -> CounterReading:
         """Its counters at *now*, monotonic seconds; this costs its leases nothing."""
-        return self.recorder.reading(now, self.waiters, self.connections)
+        return self.recorder.reading(
+            now,
+            waiting=self.waiters.count,
+            waiting_seconds=self.waiters.waiting_seconds(now),
+            leased_seconds=self.connections.leased_seconds(now),
+            open_seconds=self.connections.open_seconds(now),
+        )
 
     @property
     def demand(self) -> int:

@@ -3,19 +3,12 @@
 It lives as long as the service, so counters survive the eviction of the pool.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 from app.domain.counters import CounterReading, Counters, Durations
 from app.domain.histogram import Histogram, RollingHistogram
 from app.domain.pool import Percentiles, PoolMetrics, PoolStats
-
-if TYPE_CHECKING:
-    from app.pools.connections import Connections
-    from app.pools.waiters import WaitQueue
 
 _FRACTIONS = (0.50, 0.95, 0.99)
 _counters_of = attrgetter(*Counters._fields)
@@ -156,19 +149,27 @@ class Recorder:
         wait = self._wait.merged(now)
         return wait.count_above(patience) / max(1, wait.count)
 
-    def reading(self, now: float, waiters: WaitQueue, connections: Connections) -> CounterReading:
-        """The pool's reading at *now*; *waiters* and *connections* add what has not ended yet."""
+    def reading(
+        self,
+        now: float,
+        *,
+        waiting: int,
+        waiting_seconds: float,
+        leased_seconds: float,
+        open_seconds: float,
+    ) -> CounterReading:
+        """The pool's reading at *now*; the rest is what its waits and connections add until now."""
         counters = self.counters
         ended_waits = counters.wait_seconds + counters.abandoned_seconds
         ended_waits -= counters.pool_limit_wait_seconds
         return CounterReading(
             at=now,
             opened_at=self._opened_at,
-            waiting=waiters.count,
+            waiting=waiting,
             counters=counters,
-            busy_seconds=counters.hold_seconds + connections.leased_seconds(now),
-            waiting_seconds=ended_waits + waiters.waiting_seconds(now),
-            open_seconds=counters.open_seconds + connections.open_seconds(now),
+            busy_seconds=counters.hold_seconds + leased_seconds,
+            waiting_seconds=ended_waits + waiting_seconds,
+            open_seconds=counters.open_seconds + open_seconds,
             wait=self._wait.total(),
             hold=self._hold.total(),
         )

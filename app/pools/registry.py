@@ -20,7 +20,7 @@ from app.domain.errors import PoolLimitReached
 from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig
 from app.domain.wait import Use, in_seconds
-from app.pools.leak_detection import Borrower
+from app.pools.borrower import Borrower
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 

@@ -24,7 +24,7 @@ from app.pools.connection import PooledConnection
 from app.pools.recent_use import use_class, uses_much_less
 from app.pools.smoothed import Smoothed
 from app.pools.tenant_state import TenantState
-from app.pools.waiters import Waiter
+from app.pools.waiter import Waiter
 
 # One of this many turns goes to the claim with the lowest rank, however long others wait.
 _TURNS = 3

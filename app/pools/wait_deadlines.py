@@ -3,16 +3,12 @@
 With one timer for each caller, timers would be most of the cost of waiting.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from time import monotonic
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from app.pools.waiters import Waiter
+from app.pools.waiter import Waiter
 
 # If deadlines are checked this late, in seconds, nobody is failed before another moment has passed.
 _LATE = 0.1

@@ -10,64 +10,24 @@ callers or limits change; otherwise keys only grow with time, so that checking t
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count, islice
 from time import monotonic
 
 from app.pools.connection import PooledConnection
-from app.pools.leak_detection import Borrower
 from app.pools.recent_use import uses_much_less
 from app.pools.tenant_state import TenantState
 from app.pools.wait_deadlines import WaitDeadlines
+from app.pools.waiter import Waiter
 
 # Stop waiting for an expected connection once this many times as many connections have come back
 # that were expected after it.
 _SLOW = 2
 # With at most this many outdated entries in the order of tenants, a clean-up is not worth it.
 _FEW = 50
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Waiter:
-    """A waiting caller, and the future that it awaits.
-
-    Attributes:
-        since, deadline: start and deadline of its wait, in monotonic seconds.
-        begin_statements: the statements that its lease will run first.
-        borrower: who waits, if known.
-        slot_seconds: how long it had already waited until the pool could be opened.
-    """
-
-    tenant_state: TenantState
-    future: asyncio.Future[PooledConnection]
-    _: KW_ONLY
-    since: float
-    deadline: float
-    begin_statements: str = ""
-    borrower: Borrower | None = None
-    slot_seconds: float = 0.0
-
-    @property
-    def asked_at(self) -> float:
-        """When it asked for a lease, in monotonic seconds."""
-        return self.borrower.asked_at if self.borrower else self.since - self.slot_seconds
-
-    @property
-    def handed(self) -> PooledConnection | None:
-        """The connection that it was given; None if it was not served."""
-        future = self.future
-        if not future.done() or future.cancelled() or future.exception() is not None:
-            return None
-        return future.result()
-
-    def fail(self, error: Exception) -> None:
-        """Wake the caller with *error*, unless it was served or has given up."""
-        if not self.future.done():
-            self.future.set_exception(error)
 
 
 @dataclass(slots=True, eq=False, repr=False)

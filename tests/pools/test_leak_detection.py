@@ -7,7 +7,8 @@ import structlog
 
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
-from app.pools.leak_detection import Borrower, leak_suspects
+from app.pools.borrower import Borrower
+from app.pools.leak_detection import leak_suspects
 from tests.fixtures.pools import manager_on, pool_of, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually

@@ -11,8 +11,8 @@ import pytest
 from app.domain.errors import PoolSaturated, PoolTimeout, ServerUnavailable, Unavailable
 from app.domain.tenant import PoolStrategy
 from app.pools import driver
+from app.pools.borrower import Borrower
 from app.pools.event_loop_lag import EventLoopLag
-from app.pools.leak_detection import Borrower
 from app.pools.nodes_part import NodesPart
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState

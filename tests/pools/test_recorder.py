@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Self
-from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -11,9 +10,7 @@ from hypothesis import strategies as st
 from app.domain.counters import Counters
 from app.domain.pool import Percentiles
 from app.pools import recorder as recorder_module
-from app.pools.connections import Connections
 from app.pools.recorder import Recorder
-from app.pools.waiters import WaitQueue
 from tests.domain.values import NOON, metrics
 
 IDLE = metrics(0, 0, 0)
@@ -80,9 +77,10 @@ def test_the_part_of_a_wait_that_was_for_a_slot_is_no_wait_for_a_connection() ->
     assert counted.wait_seconds + counted.abandoned_seconds == 2.75
     stats = recorder.stats(IDLE, STARTED)
     assert stats.max_wait_time_ms == 750.0
-    waiters, connections = WaitQueue(on_overdue=lambda _: None), Mock(spec=Connections)
-    connections.leased_seconds.return_value = connections.open_seconds.return_value = 0.0
-    assert recorder.reading(STARTED, waiters, connections).waiting_seconds == 0.25
+    reading = recorder.reading(
+        STARTED, waiting=0, waiting_seconds=0.0, leased_seconds=0.0, open_seconds=0.0
+    )
+    assert reading.waiting_seconds == 0.25
 
 
 def test_the_gauges_are_those_given() -> None:

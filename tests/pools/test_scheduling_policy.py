@@ -6,7 +6,7 @@ import pytest
 
 from app.domain.time_sharing import KEPT_MOVES, MOVING, ROUND
 from app.pools.scheduling_policy import PoolFacts, decide, kept_seconds
-from app.pools.waiters import Waiter
+from app.pools.waiter import Waiter
 from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer, ModelWaiter
 
 
