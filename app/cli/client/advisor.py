@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Container
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import typer
@@ -17,7 +18,7 @@ from app.cli.client.service_command import (
     pairs,
     resource,
 )
-from app.cli.client.session import Session, given
+from app.cli.client.session import given
 from app.cli.client.table import ALWAYS, Details, Item, effect_of, number, prose, text
 
 Mode = Literal["off", "recommend", "apply"]
@@ -88,11 +89,7 @@ def evaluate(
     if "@" in tenant:
         raise ApiError("Name a tenant; for a shared pool, any of its tenants.", ExitStatus.USAGE)
     body = given(tenant=tenant, rule=rule, late_ms=late_ms, late_share=late_share, budget=budget)
-    session: Session = context.obj
-    session.change(
-        lambda client: client.request("POST", f"{_PATH}/evaluate", body),
-        lambda found: Details(_EVALUATION, found),
-    )
+    context.obj.send("POST", f"{_PATH}/evaluate", partial(Details, _EVALUATION), body)
 
 
 def _details(found: Item, only: Container[str] | None = None) -> Details:

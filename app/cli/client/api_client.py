@@ -83,10 +83,16 @@ class ApiError(Exception):
 class ApiClient:
     """A service at one address; a context manager. Every request may raise `ApiError`."""
 
-    def __init__(self, url: str, api_key: str | None = None, **patience: Any) -> None:
-        """Connect at the first request; *patience*: `timeout` and `attempts` of `Client`."""
+    def __init__(
+        self, url: str, api_key: str | None, *, dry_run: bool = False, **patience: Any
+    ) -> None:
+        """Connect at the first request; in a dry run, changes answer with their plans.
+
+        *patience*: `timeout` and `attempts` of `Client`.
+        """
         from poolkeeper.client import Client
 
+        self._of_changes = {"dry_run": True} if dry_run else {}
         with _api_errors():
             self._client = Client(url, api_key=api_key, **patience)
 
@@ -97,7 +103,8 @@ class ApiClient:
         self._client.close()
 
     def get(self, path: str, **params: object) -> Document:
-        return self.request("GET", path, None, **params)
+        with _api_errors():
+            return self._client.send(Request("GET", path, params))
 
     def page(self, path: str, **params: object) -> Document:
         """A complete page of a list."""
@@ -108,12 +115,12 @@ class ApiClient:
     def request(
         self, method: str, path: str, body: Mapping[str, object] | None = None, **params: object
     ) -> Document:
-        """Send a request; an action gets an idempotency key, so that it can be repeated.
+        """Send a change; an action gets an idempotency key, so that it can be repeated.
 
         A deletion applies to any version, even if the service requires a version.
         """
-        is_action = method in {"POST", "DELETE"}
-        request: Request[Document] = Request(method, path, params, body, sends_key=is_action)
+        is_action, query = method in {"POST", "DELETE"}, {**params, **self._of_changes}
+        request: Request[Document] = Request(method, path, query, body, sends_key=is_action)
         with _api_errors():
             try:
                 return self._client.send(request)
@@ -122,30 +129,29 @@ class ApiClient:
                     raise
                 return self._client.send(request, if_match="*")
 
-    def create(self, path: str, body: Mapping[str, object], **params: object) -> Document:
+    def create(self, path: str, body: Mapping[str, object]) -> Document:
         """Create a resource that does not exist yet."""
+        request: Request[Document] = Request("PUT", path, self._of_changes, body)
         with _api_errors():
-            return self._client.send(Request("PUT", path, params, body), if_none_match="*")
+            return self._client.send(request, if_none_match="*")
 
-    def update(
-        self, path: str, change: Callable[[Document], Document], **params: object
-    ) -> Document:
+    def update(self, path: str, change: Callable[[Document], Document]) -> Document:
         """Read a resource, and replace it with the result of *change*.
 
         If others change it in between, it is read again.
         """
         current: Request[Document] = Request("GET", path)
-        for attempt in range(1, _ATTEMPTS + 1):
-            with _api_errors():
+        with _api_errors():
+            for attempt in range(1, _ATTEMPTS + 1):
                 found = self._client.response(current)
-            request: Request[Document] = Request("PUT", path, params, change(found.document))
-            try:
-                with _api_errors():
+                body = change(found.document)
+                request: Request[Document] = Request("PUT", path, self._of_changes, body)
+                try:
                     return self._client.send(request, if_match=found.etag or "*")
-            except ApiError as error:
-                is_stale = error.http_status == HTTPStatus.PRECONDITION_FAILED
-                if not is_stale or attempt == _ATTEMPTS:
-                    raise
+                except ProblemError as error:
+                    is_stale = error.status == HTTPStatus.PRECONDITION_FAILED
+                    if not is_stale or attempt == _ATTEMPTS:
+                        raise
         raise AssertionError
 
     def find(self, path: str, name: str, noun: str, *, by: str = "id") -> Document:

@@ -20,6 +20,7 @@ _SIGNS = {
     Verb.REFUSE: _REFUSED,
 }
 _UNKNOWN = ("?", "yellow")
+_COUNTED = ("created", "changed", "deleted", "unchanged", "failed", "unfinished")
 # The number of tenants that a line names before it only counts the rest.
 _MOST_NAMED = 5
 
@@ -49,18 +50,11 @@ def render_plan(checks: Sequence[Check]) -> Text:
 
 
 def render_summary(summary: Summary) -> Text:
-    counts: dict[str, Sequence[object]] = {
-        "created": summary.created,
-        "changed": summary.changed,
-        "deleted": summary.deleted,
-        "unchanged": summary.unchanged,
-        "failed": summary.failed,
-        "unfinished": summary.unfinished,
-    }
+    counts = {name: len(getattr(summary, name)) for name in _COUNTED}
     shown = [
-        f"{len(tenants)} {name}"
-        for name, tenants in counts.items()
-        if tenants or name not in {"deleted", "unfinished"}
+        f"{count} {name}"
+        for name, count in counts.items()
+        if count or name not in {"deleted", "unfinished"}
     ]
     text = Text()
     causes: defaultdict[tuple[str, str], list[Failure]] = defaultdict(list)

@@ -5,7 +5,7 @@ would appear in the line that is being typed.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Thread
 from typing import Any
@@ -31,9 +31,13 @@ def names(*lists: tuple[str, str], search: bool = False) -> Callable[[Any, str],
         found: list[str] = []
 
         def fetch() -> None:
-            with suppress(ApiError):
-                wanted = {"search": incomplete} if search else {}
-                found.extend(_fetch(ctx.params, lists, wanted))
+            params = ctx.params
+            session = Session(url=params.get("url"), api_key_file=params.get("api_key_file"))
+            wanted = {"search": incomplete} if search else {}
+            with suppress(ApiError), session.client(timeout=_SECONDS, attempts=1) as client:
+                for path, field in lists:
+                    page = client.page(_filled(path, params), limit=_MOST, **wanted)
+                    found.extend(str(item[field]) for item in page["items"])
 
         # The lookup of a host name cannot be limited except by abandoning it.
         thread = Thread(target=fetch, daemon=True)
@@ -42,18 +46,6 @@ def names(*lists: tuple[str, str], search: bool = False) -> Callable[[Any, str],
         return sorted({each for each in found if _NAME.fullmatch(each)})
 
     return complete
-
-
-def _fetch(
-    params: Mapping[str, Any], lists: Iterable[tuple[str, str]], wanted: Mapping[str, str]
-) -> list[str]:
-    session = Session(url=params.get("url"), api_key_file=params.get("api_key_file"))
-    with session.client(timeout=_SECONDS, attempts=1) as client:
-        return [
-            str(item[field])
-            for path, field in lists
-            for item in client.page(_filled(path, params), limit=_MOST, **wanted)["items"]
-        ]
 
 
 def _filled(path: str, params: Mapping[str, Any]) -> str:

@@ -73,7 +73,7 @@ def create(
     session: Session = context.obj
 
     def send(client: ApiClient) -> Document:
-        issued = client.request("POST", _path(tenant), body, **session.change_params)
+        issued = client.request("POST", _path(tenant), body)
         if not session.dry_run:
             if issued["node_connection_string"] is None:
                 print_note(_NO_NODE)
@@ -94,11 +94,7 @@ def revoke(context: typer.Context, tenant: TenantArgument, name: NameArgument) -
     context.obj.confirm(
         f"Revoke credential {tenant}.{name}? Its applications can no longer connect."
     )
-    context.obj.send(
-        "DELETE",
-        path,
-        lambda revoked: f"{revoked['user']}: revoked",
-    )
+    context.obj.send("DELETE", path, lambda revoked: f"{revoked['user']}: revoked")
 
 
 def _path(tenant: str) -> str:

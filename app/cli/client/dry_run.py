@@ -39,15 +39,8 @@ class Check:
 
     @property
     def document(self) -> Mapping[str, Any]:
-        return {
-            "verb": self.step.verb,
-            "tenant": self.step.tenant,
-            "summary": self.step.summary,
-            "body": self.step.body,
-            "refusal": self.refusal,
-            "unknown": self.unknown,
-            "plan": self.plan,
-        }
+        shown = {name: getattr(self.step, name) for name in ("verb", "tenant", "summary", "body")}
+        return {**shown, "refusal": self.refusal, "unknown": self.unknown, "plan": self.plan}
 
 
 def unchecked(steps: Iterable[Step]) -> list[Check]:

@@ -17,7 +17,7 @@ from app.cli.client.service_command import (
     pairs,
     resource,
 )
-from app.cli.client.session import Session
+from app.cli.client.session import Session, given
 from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Details, Item, age, number, prose, text
 
 
@@ -141,12 +141,8 @@ def create(
     server_limit: LimitOption = None,
 ) -> None:
     """Create a node; its agent needs a key: poolkeeper keys create --scope node --node NODE."""
-    session: Session = context.obj
     body = _given(address, label, selector, server_limit)
-    session.change(
-        lambda client: client.create(_path(node), body, **session.change_params),
-        partial(Details, _DETAILS),
-    )
+    context.obj.change(lambda client: client.create(_path(node), body), partial(Details, _DETAILS))
 
 
 @nodes.command("set", cls=ChangeCommand)
@@ -162,15 +158,13 @@ def change(
     """Change a node; given labels, selectors and limits replace all present ones."""
     from poolkeeper.models import NodeBody
 
-    given = _given(address, label, selector, server_limit)
+    new = _given(address, label, selector, server_limit)
 
     def changed(current: Document) -> Document:
-        return {**{name: current[name] for name in NodeBody.__annotations__}, **given}
+        return {**{name: current[name] for name in NodeBody.__annotations__}, **new}
 
-    session: Session = context.obj
-    session.change(
-        lambda client: client.update(_path(node), changed, **session.change_params),
-        partial(Details, _DETAILS),
+    context.obj.change(
+        lambda client: client.update(_path(node), changed), partial(Details, _DETAILS)
     )
 
 
@@ -214,16 +208,13 @@ def _given(
     selector: list[str] | None,
     server_limit: list[str] | None,
 ) -> Mapping[str, Any]:
-    given: dict[str, Any] = {} if address is None else {"address": address}
-    if label is not None:
-        given["labels"] = pairs(label, "--label")
-    if selector is not None:
-        given["selector"] = pairs(selector, "--selector")
-    if server_limit is not None:
-        given["limits"] = {
-            server: _number(most) for server, most in pairs(server_limit, "--server-limit").items()
-        }
-    return given
+    limits = pairs(server_limit or (), "--server-limit")
+    return given(
+        address=address,
+        labels=label and pairs(label, "--label"),
+        selector=selector and pairs(selector, "--selector"),
+        limits={server: _number(most) for server, most in limits.items()} or None,
+    )
 
 
 def _number(most: str) -> int:

@@ -121,7 +121,7 @@ def resize(
 
     def send(client: ApiClient) -> Document:
         url, scope = _path(client, pool), _scope(pool, shared)
-        done = client.request("PUT", url, sizes, scope=scope, **session.change_params)
+        done = client.request("PUT", url, sizes, scope=scope)
         if max_size is not None and not session.dry_run:
             # The resize is done: a key that may not read the server does not change that.
             with suppress(ApiError):
@@ -197,12 +197,7 @@ def _operate(session: Session, operation: str, pool: str, shared: bool, **params
     method, below = ("DELETE", "") if operation == "evict" else ("POST", f"/{operation}")
     session.change(
         lambda client: client.request(
-            method,
-            f"{_path(client, pool)}{below}",
-            None,
-            scope=_scope(pool, shared),
-            **params,
-            **session.change_params,
+            method, f"{_path(client, pool)}{below}", None, scope=_scope(pool, shared), **params
         ),
         partial(_sentence, operation),
     )

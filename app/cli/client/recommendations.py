@@ -90,7 +90,7 @@ def dismiss(context: typer.Context, recommendation: IdArgument) -> None:
 def _decide(session: Session, recommendation: str, decision: str) -> None:
     def send(client: ApiClient) -> Document:
         found = path_segment(client.find(PATH, recommendation, "recommendation")["id"])
-        return client.request("POST", f"{PATH}/{found}/{decision}", **session.change_params)
+        return client.request("POST", f"{PATH}/{found}/{decision}")
 
     session.change(
         send,

@@ -64,7 +64,8 @@ class Session:
 
     def client(self, **patience: Any) -> ApiClient:
         """A client of the service, for a `with` block."""
-        return ApiClient(self.address, _read_key(self.api_key_file), **patience)
+        key = _read_key(self.api_key_file)
+        return ApiClient(self.address, key, dry_run=self.dry_run, **patience)
 
     def show(self, fetch: Callable[[ApiClient], Any], render: Callable[[Any], View]) -> None:
         """Print the result of *fetch*; with `--watch`, again until Ctrl-C."""
@@ -116,10 +117,7 @@ class Session:
         **params: object,
     ) -> None:
         """Send a change and print the result; with `--dry-run`, print its plan."""
-        self.change(
-            lambda client: client.request(method, path, body, **params, **self.change_params),
-            render,
-        )
+        self.change(lambda client: client.request(method, path, body, **params), render)
 
     def confirm(self, question: str) -> None:
         """Ask before a change that cannot be undone; `--yes` and `--dry-run` need no question."""
@@ -132,11 +130,6 @@ class Session:
         with self.client() as client:
             done = send(client)
         self.print(done, _plan_view if done.get("dry_run") is True else render)
-
-    @property
-    def change_params(self) -> Mapping[str, Any]:
-        """The parameters of every request that changes something."""
-        return {"dry_run": True} if self.dry_run else {}
 
     def print(self, document: Any, render: Callable[[Any], View]) -> None:
         print_document(document, render, self.output)

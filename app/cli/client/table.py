@@ -99,9 +99,8 @@ def on_node(entry: Item) -> str:
             f"{plain(entry['hold_ms'])} ms, wait {plain(entry['wait_ms'])} ms, estimated p99 "
             f"{plain(entry['wait_p99_ms'])} ms"
         )
-    return (
-        facts if entry["node_state"] == "ready" else f"{facts} (the node is {entry['node_state']})"
-    )
+    state = entry["node_state"]
+    return facts if state == "ready" else f"{facts} (the node is {state})"
 
 
 def waiting(key: str | Callable[[Item], float]) -> Callable[[Item], float | str | None]:
@@ -120,16 +119,15 @@ def waiting(key: str | Callable[[Item], float]) -> Callable[[Item], float | str 
     return value
 
 
-def wait_of(item: Item) -> str | None:
+def wait_of(item: Item, field: str = "detail") -> str | None:
     """What the callers of a tenant wait for; None if nobody waits."""
     wait: Item | None = item["waits_for"]
-    return None if wait is None else str(wait["detail"])
+    return None if wait is None else str(wait[field])
 
 
 def wait_cause(item: Item) -> str | None:
     """The same as one word, for narrow terminals."""
-    wait: Item | None = item["waits_for"]
-    return None if wait is None else str(wait["cause"])
+    return wait_of(item, "cause")
 
 
 def advice_of(pool: Item) -> str | None:
@@ -210,14 +208,11 @@ class Table:
 
     columns: Sequence[TableColumn]
     items: Sequence[Item]
-    title: str = ""
     wraps: bool = False
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
 
-        if self.title:
-            yield Text(self.title, style="italic")
         for at, line in enumerate(self.lines(options.max_width)):
             yield Text(line, style="" if at else "bold", no_wrap=True, overflow="ignore")
 
@@ -298,9 +293,8 @@ def _fitted(natural: Mapping[TableColumn, int], width: int) -> Mapping[TableColu
     """
 
     def least(column: TableColumn, prose: int) -> int:
-        return min(
-            natural[column], max(prose, len(column.title)) if column.is_prose else natural[column]
-        )
+        most = natural[column]
+        return min(most, max(prose, len(column.title))) if column.is_prose else most
 
     def total(sizes: Collection[int]) -> int:
         return sum(sizes) + len(_GAP) * (len(sizes) - 1)

@@ -146,12 +146,12 @@ def create(
     body = {
         **given(strategy=strategy, server=server),
         **_changed(weight, max_leases, advisor_mode),
-        "labels": pairs(label or [], "--label"),
+        "labels": pairs(label or (), "--label"),
     }
     session: Session = context.obj
 
     def send(client: ApiClient) -> Document:
-        declared = client.create(_path(tenant), body, **session.change_params)
+        declared = client.create(_path(tenant), body)
         if not provision or session.dry_run:
             return declared
         try:
@@ -181,21 +181,16 @@ def change(
     """Change a tenant; omitted options stay as they are."""
     from poolkeeper.models import TenantBody
 
-    added, removed = pairs(label or [], "--label"), set(remove_label or [])
+    added, removed = pairs(label or (), "--label"), remove_label or ()
 
     def changed(current: Document) -> Document:
         kept = {name: current[name] for name in TenantBody.__annotations__}
         labels = {key: value for key, value in kept["labels"].items() if key not in removed}
-        return {
-            **kept,
-            **_changed(weight, max_leases, advisor_mode),
-            "labels": {**labels, **added},
-        }
+        new = _changed(weight, max_leases, advisor_mode)
+        return {**kept, **new, "labels": {**labels, **added}}
 
-    session: Session = context.obj
-    session.change(
-        lambda client: client.update(_path(tenant), changed, **session.change_params),
-        partial(Details, _DETAILS),
+    context.obj.change(
+        lambda client: client.update(_path(tenant), changed), partial(Details, _DETAILS)
     )
 
 

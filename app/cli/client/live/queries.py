@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import NOT_FOUND, SERVICE_UNAVAILABLE
 
@@ -72,7 +72,7 @@ class TenantQuery:
             instances=_instances(client),
             tenant=client.get(path),
             numbers=client.get(f"{path}/stats"),
-            pool=_pool(client, path),
+            pool=_unless(NOT_FOUND, lambda: client.get(f"{path}/pool")),
             leases=client.page("/v1/leases", tenant=self.tenant, limit=_LEASES),
             refusals=list(client.items("/v1/refusals", tenant=self.tenant, limit=_REFUSALS)),
         )
@@ -100,19 +100,15 @@ class TenantReport:
 
 
 def _instances(client: ApiClient) -> Sequence[Document] | None:
-    try:
-        instances: Sequence[Document] = client.page("/v1/instances")["items"]
-    except ApiError as error:
-        if error.http_status != SERVICE_UNAVAILABLE:
-            raise
-        return None
-    return instances
+    page = _unless(SERVICE_UNAVAILABLE, lambda: client.page("/v1/instances"))
+    return None if page is None else page["items"]
 
 
-def _pool(client: ApiClient, path: str) -> Document | None:
+def _unless(status: int, fetch: Callable[[], Document]) -> Document | None:
+    """The document; None if the service answers with *status*."""
     try:
-        return client.get(f"{path}/pool")
+        return fetch()
     except ApiError as error:
-        if error.http_status != NOT_FOUND:
+        if error.http_status != status:
             raise
         return None

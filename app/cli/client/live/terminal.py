@@ -17,30 +17,18 @@ _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _CLEAR_LINE = "\x1b[H", "\x1b[K"
 _STYLES = {"bold": "\x1b[1m", "dim": "\x1b[2m", "red": "\x1b[31m", "selected": "\x1b[7m"}
 _PLAIN = "\x1b[0m"
-_KEYS = {
-    "\x1b[A": "up",
-    "\x1bOA": "up",
-    "k": "up",
-    "\x1b[B": "down",
-    "\x1bOB": "down",
-    "j": "down",
-    "\x1b[5~": "page up",
-    "\x1b[6~": "page down",
-    " ": "page down",
-    "\x1b[H": "home",
-    "\x1bOH": "home",
-    "\x1b[1~": "home",
-    "g": "home",
-    "\x1b[F": "end",
-    "\x1bOF": "end",
-    "\x1b[4~": "end",
-    "G": "end",
-    "\r": "enter",
-    "\n": "enter",
-    "\x7f": "backspace",
-    "\x08": "backspace",
-    "\x1b": "escape",
+_SEQUENCES = {
+    "up": ("\x1b[A", "\x1bOA", "k"),
+    "down": ("\x1b[B", "\x1bOB", "j"),
+    "page up": ("\x1b[5~",),
+    "page down": ("\x1b[6~", " "),
+    "home": ("\x1b[H", "\x1bOH", "\x1b[1~", "g"),
+    "end": ("\x1b[F", "\x1bOF", "\x1b[4~", "G"),
+    "enter": ("\r", "\n"),
+    "backspace": ("\x7f", "\x08"),
+    "escape": ("\x1b",),
 }
+_KEYS = {each: key for key, sequences in _SEQUENCES.items() for each in sequences}
 _SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO[A-Z]|.", re.DOTALL)
 
 
