@@ -133,7 +133,7 @@ def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> li
         TenantViews(manager, catalog, service.fleet, service.query_limits),
         PoolViews(manager, catalog, advisor, service.fleet),
         ServiceCollector(
-            app.state,
+            state=app.state,
             manager=manager,
             lock_guards=service.lock_guards,
             advisor=advisor,

@@ -40,9 +40,8 @@ async def rotate_credentials(
     Active sessions continue; connections are replaced as they become free. This also repairs a
     role that changed its own password. Shared tenants have one role, so theirs needs `scope=pool`.
     """
-    operation = rotation.rotate(request.state, request.actor, whole_pool=request.whole_pool)
-    return await request.operation.run(
-        operation,
+    return await request.run(
+        rotation.rotate,
         lambda rotated: CredentialRotation(
             tenant=request.tenant,
             role=rotated.role,

@@ -4,10 +4,11 @@ A shared pool serves other tenants too. Changing it through one of them needs `s
 that is not bound to tenants; each response says how many tenants were affected.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
-from typing import Annotated, Any
+from functools import cached_property, partial
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response, status
 from pydantic import Field, ValidationInfo, field_validator
@@ -37,9 +38,9 @@ from app.api.views.pool import (
     PoolView,
     PoolViews,
 )
+from app.control.operation import Operation
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations, PoolOutcome
-from app.domain.audit import Actor
 from app.domain.desired_state import PoolChange
 from app.domain.errors import PoolNotFound
 from app.domain.pool import MAX_POOL_SIZE
@@ -48,6 +49,9 @@ from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 
 router = APIRouter(prefix="/v1/tenants/{tenant}/pool", tags=["pools"], route_class=StrictRoute)
+
+R = TypeVar("R")
+V = TypeVar("V")
 
 DesiredDep = Annotated[DesiredPoolState, provided(DesiredPoolState)]
 OperationsDep = Annotated[PoolOperations, provided(PoolOperations)]
@@ -93,10 +97,6 @@ class PoolRequest:
         return self.manager.tenants.state(self.tenant)
 
     @property
-    def actor(self) -> Actor:
-        return self.operation.actor
-
-    @property
     def pool(self) -> dict[str, Any]:
         """The fields of a response that identify the pool."""
         pool_id = self.state.tenant.spec.pool_id
@@ -104,6 +104,19 @@ class PoolRequest:
 
     def show(self, outcome: PoolOutcome) -> PoolView:
         return self.views.show(self.state, self.principal, pool=outcome.pool)
+
+    async def run(
+        self,
+        operation: Callable[..., Operation[Any, R]],
+        show: Callable[[R], V],
+        *,
+        then: Callable[[], Awaitable[object]] | None = None,
+        **details: Any,
+    ) -> V | PlanView:
+        """Run an *operation* on the pool, with its own *details*; see `OperationRequest.run`."""
+        actor, whole_pool = self.operation.actor, self.whole_pool
+        made = operation(state=self.state, actor=actor, whole_pool=whole_pool, **details)
+        return await self.operation.run(made, show, then=then)
 
 
 async def get_pool_request(
@@ -198,14 +211,8 @@ async def put_tenant_pool(
         response.headers["ETag"] = etag(outcome.desired.generation)
         return request.show(outcome)
 
-    operation = operations.put(
-        request.state,
-        PoolChange(**body.model_dump()) if body else PoolChange(),
-        request.actor,
-        whole_pool=request.whole_pool,
-        expected_generation=expected,
-    )
-    return await request.operation.run(operation, show)
+    change = PoolChange(**body.model_dump()) if body else PoolChange()
+    return await request.run(operations.put, show, change=change, expected_generation=expected)
 
 
 @router.get("", dependencies=[REQUIRE_READ], summary="Get a tenant's pool")
@@ -244,11 +251,8 @@ async def pause_pool(
     provisioned: it then serves nobody until it is resumed. The response waits, for 2 s at most,
     until nodes no longer begin transactions of the tenant.
     """
-    spec = request.state.tenant.spec
-    pause = operations.pause(
-        request.state, request.actor, paused=True, whole_pool=request.whole_pool
-    )
-    return await request.operation.run(pause, request.show, then=lambda: feed.wait_paused(spec))
+    paused = partial(feed.wait_paused, request.state.tenant.spec)
+    return await request.run(operations.pause, request.show, paused=True, then=paused)
 
 
 @router.post("/resume", dependencies=[REQUIRE_OPERATE], summary="Resume a tenant's pool")
@@ -256,10 +260,7 @@ async def resume_pool(
     request: PoolRequestDep, operations: OperationsDep, feed: FeedDep
 ) -> PoolView | PlanView:
     """Hands out connections again. Works while the catalog is unreachable."""
-    resume = operations.pause(
-        request.state, request.actor, paused=False, whole_pool=request.whole_pool
-    )
-    return await request.operation.run(resume, request.show, then=feed.refresh)
+    return await request.run(operations.pause, request.show, paused=False, then=feed.refresh)
 
 
 @router.post(
@@ -277,12 +278,10 @@ async def drain_pool(
     Once it is closed, the next use opens a new one; a `min_size` does not open it before that.
     Nodes replace the tenant's connections, as when it is recycled.
     """
-    operation = operations.drain(
-        request.state, request.actor, deadline=deadline_seconds, whole_pool=request.whole_pool
-    )
-    return await request.operation.run(
-        operation,
+    return await request.run(
+        operations.drain,
         lambda state: PoolDrain(**request.pool, state=state, deadline_seconds=deadline_seconds),
+        deadline=deadline_seconds,
     )
 
 
@@ -295,9 +294,8 @@ async def recycle_pool(
     The response waits, for 3 s at most, until nodes have begun; one that cannot be reached does it
     when it is back. Works while the catalog is unreachable.
     """
-    operation = operations.recycle(request.state, request.actor, whole_pool=request.whole_pool)
-    return await request.operation.run(
-        operation,
+    return await request.run(
+        operations.recycle,
         lambda report: PoolRecycling(
             **request.pool,
             connections=report.connections,
@@ -312,9 +310,8 @@ async def check_pool(request: PoolRequestDep, operations: OperationsDep) -> Pool
 
     Only those of this service's own pool: PgBouncer tests a node's connections before use.
     """
-    operation = operations.check(request.state, request.actor, whole_pool=request.whole_pool)
-    return await request.operation.run(
-        operation,
+    return await request.run(
+        operations.check,
         lambda report: PoolCheck(**request.pool, tested=report.tested, failed=report.failed),
     )
 
@@ -341,12 +338,8 @@ async def evict_pool(
     if generation is None and request.manager.desired.is_on_nodes(request.state.tenant):
         generation = 0
     preconditions.expected_generation(generation)
-    deadline = 0.0 if mode is EvictionMode.FORCE else deadline_seconds
-    operation = operations.evict(
-        request.state, request.actor, deadline=deadline, whole_pool=request.whole_pool
-    )
-    return await request.operation.run(
-        operation,
+    return await request.run(
+        operations.evict,
         lambda report: PoolEviction(
             **request.pool,
             reason=report.eviction.reason,
@@ -354,4 +347,5 @@ async def evict_pool(
             cut=report.eviction.cut,
             nodes=NodeRecycling.of(report.nodes),
         ),
+        deadline=0.0 if mode is EvictionMode.FORCE else deadline_seconds,
     )

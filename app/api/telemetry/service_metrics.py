@@ -5,6 +5,7 @@ Metrics of pools and tenants, as of the last poll, are in `pool_metrics.py`, tho
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from time import monotonic
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -29,47 +30,37 @@ from app.pools.event_loop_lag import EventLoopLag
 from app.pools.manager import TenantPoolManager
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ServiceCollector(Collector):
-    """The service's own metrics, and its servers'."""
+    """The service's own metrics, and its servers'.
 
-    def __init__(
-        self,
-        state: State,
-        *,
-        manager: TenantPoolManager,
-        lock_guards: Mapping[str, LockGuard],
-        advisor: AdvisorLoop,
-        catalog: Catalog,
-        poller: Poller,
-        lag: EventLoopLag,
-        outbox: AuditOutbox,
-        election: Election,
-        fleet: Fleet,
-    ) -> None:
-        """*state*: of the application, with its authenticator, clients and abandoned requests."""
-        self._state = state
-        self._manager = manager
-        self._lock_guards = lock_guards
-        self._advisor = advisor
-        self._catalog = catalog
-        self._poller = poller
-        self._lag = lag
-        self._outbox = outbox
-        self._election = election
-        self._fleet = fleet
+    Attributes:
+        state: of the application, with its authenticator, clients and abandoned requests.
+    """
+
+    state: State
+    manager: TenantPoolManager
+    lock_guards: Mapping[str, LockGuard]
+    advisor: AdvisorLoop
+    catalog: Catalog
+    poller: Poller
+    lag: EventLoopLag
+    outbox: AuditOutbox
+    election: Election
+    fleet: Fleet
 
     def collect(self) -> Iterator[Metric]:
         yield from self._servers()
-        yield from node_metrics(self._fleet)
+        yield from node_metrics(self.fleet)
         yield from self._recommendations()
         yield from self._refusals()
-        clients = getattr(self._state, "clients", None)
+        clients = getattr(self.state, "clients", None)
         if clients is not None:
             yield from self._http_connections(clients)
         yield from self._service_state()
 
     def _servers(self) -> Iterator[Metric]:
-        servers, guards = self._manager.servers.items(), self._lock_guards.items()
+        servers, guards = self.manager.servers.items(), self.lock_guards.items()
         connections: dict[tuple[str, ...], float] = {}
         for name, server in servers:
             connections[name, "open"] = server.used
@@ -110,28 +101,28 @@ class ServiceCollector(Collector):
             "poolkeeper_unexplained_backends",
             "Connections of tenants' roles that are neither this service's nor a node's.",
             ("server",),
-            {(name,): self._fleet.unexplained(name) for name, _ in servers},
+            {(name,): self.fleet.unexplained(name) for name, _ in servers},
         )
         yield GaugeMetricFamily(
             "poolkeeper_isolation_check_age_seconds",
             "Time since the oldest of the tenants' latest isolation audits.",
-            oldest_audit_age(self._manager),
+            oldest_audit_age(self.manager),
         )
 
     def _recommendations(self) -> Iterator[Metric]:
         yield CounterMetricFamily(
             "poolkeeper_recommendations",
             "Recommendations made, those applied at once included.",
-            self._advisor.adjustments_total,
+            self.advisor.adjustments_total,
         )
         yield GaugeMetricFamily(
             "poolkeeper_recommendations_open",
             "Open recommendations.",
-            len(self._advisor.open_recommendations),
+            len(self.advisor.open_recommendations),
         )
 
     def _refusals(self) -> Iterator[Metric]:
-        authenticator: Authenticator = self._state.authenticator
+        authenticator: Authenticator = self.state.authenticator
         yield counter(
             "poolkeeper_auth_failures",
             "Requests refused because of their API key or password.",
@@ -147,7 +138,7 @@ class ServiceCollector(Collector):
         yield CounterMetricFamily(
             "poolkeeper_requests_abandoned",
             "Statements and uploads whose client disconnected before the response.",
-            self._state.abandoned,
+            self.state.abandoned,
         )
 
     def _http_connections(self, clients: ClientConnections) -> Iterator[Metric]:
@@ -169,32 +160,28 @@ class ServiceCollector(Collector):
         )
 
     def _service_state(self) -> Iterator[Metric]:
+        poller, instance = self.poller, self.election.instance
         yield gauge(
             "poolkeeper_leader",
             "Whether this instance is active and its leadership has not expired.",
             ("instance_id", "url"),
-            {
-                (self._election.instance.id, self._election.instance.url or ""): (
-                    self._election.trust.is_valid()
-                )
-            },
+            {(instance.id, instance.url or ""): self.election.trust.is_valid()},
         )
         yield GaugeMetricFamily(
             "poolkeeper_leadership_epoch",
             "Epoch of the active instance; it grows each time that an instance becomes active.",
-            self._election.epoch or 0,
+            self.election.epoch or 0,
         )
         yield CounterMetricFamily(
             "poolkeeper_failovers",
             "Number of times that an instance became active after another one had failed.",
-            self._election.failovers,
+            self.election.failovers,
         )
         yield GaugeMetricFamily(
             "poolkeeper_catalog_up",
             "Whether the catalog was reached when it was last used, and takes writes.",
-            int(self._catalog.available and self._catalog.write_problem is None),
+            int(self.catalog.available and self.catalog.write_problem is None),
         )
-        poller = self._poller
         yield CounterMetricFamily("poolkeeper_polls", "Finished polls.", poller.poll_count)
         if poller.last_report is not None and poller.last_at is not None:
             age = monotonic() - poller.last_at
@@ -212,17 +199,17 @@ class ServiceCollector(Collector):
         yield GaugeMetricFamily(
             "poolkeeper_loop_lag_seconds",
             "The event loop's longest delay in the last ten seconds.",
-            self._lag.worst,
+            self.lag.worst,
         )
         yield GaugeMetricFamily(
             "poolkeeper_events_pending",
             "Audit events kept in memory until the catalog is back.",
-            len(self._outbox.pending),
+            len(self.outbox.pending),
         )
         yield CounterMetricFamily(
             "poolkeeper_events_dropped",
             "Audit events lost because memory for them was full.",
-            self._outbox.dropped,
+            self.outbox.dropped,
         )
         yield gauge(
             "poolkeeper_build_info", "The service's version.", ("version",), {(__version__,): 1}

@@ -4,7 +4,7 @@ It is read from memory only, so that it can be shown while the catalog is unreac
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from time import monotonic
 from typing import Any, Self
@@ -273,35 +273,33 @@ class PoolEviction(_PoolOperated):
     nodes: list[NodeRecycling] = Field(description="Each node that serves the tenant.")
 
 
+@dataclass(frozen=True, slots=True)
 class PoolViews:
     """Shows single pools as they are now."""
 
-    def __init__(
-        self, manager: TenantPoolManager, catalog: Catalog, advisor: AdvisorLoop, fleet: Fleet
-    ) -> None:
-        self._manager = manager
-        self._fleet = fleet
-        self._catalog = catalog
-        self._advisor = advisor
+    manager: TenantPoolManager
+    catalog: Catalog
+    advisor: AdvisorLoop
+    fleet: Fleet
 
     def show(
         self, tenant: TenantState, principal: Principal, *, pool: Pool | None = None
     ) -> PoolView:
         """Show the pool that serves *tenant*, open or not; *pool* if known."""
-        manager, spec = self._manager, tenant.tenant.spec
+        manager, spec = self.manager, tenant.tenant.spec
         pool = pool or manager.find(spec.pool_id)
         now = snapshot_pool(manager, pool or tenant, at=monotonic())
         waits = now.stats.metrics.waiting_requests > 0 and not spec.is_shared
-        advice = self._advisor.latest_advice.get(spec.pool_id)
-        share = self._fleet.sizes.here(spec.pool_id)
+        advice = self.advisor.latest_advice.get(spec.pool_id)
+        share = self.fleet.sizes.here(spec.pool_id)
         view = PoolView.of_snapshot(
             now,
             principal,
             tenants=self._tenant_count(spec.pool_id, principal),
-            wait=manager.wait_of(tenant) if waits else self._fleet.wait_of(spec),
-            waiting_on_nodes=self._fleet.loads.waiting_of(spec.pool_id),
-            recommendation=self._advisor.open_recommendations.get(spec.pool_id),
-            stale=not self._catalog.available,
+            wait=manager.wait_of(tenant) if waits else self.fleet.wait_of(spec),
+            waiting_on_nodes=self.fleet.loads.waiting_of(spec.pool_id),
+            recommendation=self.advisor.open_recommendations.get(spec.pool_id),
+            stale=not self.catalog.available,
         )
         if advice is not None and advice.max_size == now.desired.max_size:
             view.advice = AdviceView.of(advice, principal)
@@ -311,15 +309,15 @@ class PoolViews:
 
     def on_nodes(self, tenant: TenantState) -> list[NodeEntryView]:
         """The tenant on each node that reports it, by node name."""
-        nodes = sorted(self._fleet.nodes.values(), key=lambda node: node.name)
-        patience = self._advisor.settings.demand.patience_seconds
+        nodes = sorted(self.fleet.nodes.values(), key=lambda node: node.name)
+        patience = self.advisor.settings.demand.patience_seconds
         shown = (NodeEntryView.of(node, tenant.tenant.spec.id, patience=patience) for node in nodes)
         return [each for each in shown if each is not None]
 
     def _tenant_count(self, pool_id: str, principal: Principal) -> int:
         if principal.tenants is None:
-            return self._manager.tenants.count(pool_id)
-        return accessible_pools(self._manager, principal.tenants).count(pool_id)
+            return self.manager.tenants.count(pool_id)
+        return accessible_pools(self.manager, principal.tenants).count(pool_id)
 
 
 def accessible_pools(manager: TenantPoolManager, tenants: frozenset[str]) -> list[str]:

@@ -149,21 +149,19 @@ class QueryLimits:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class TenantViews:
     """Shows tenants as they are now."""
 
-    def __init__(
-        self, manager: TenantPoolManager, catalog: Catalog, fleet: Fleet, query_limits: QueryLimits
-    ) -> None:
-        self._manager = manager
-        self._catalog = catalog
-        self._fleet = fleet
-        self._query_limits = query_limits
+    manager: TenantPoolManager
+    catalog: Catalog
+    fleet: Fleet
+    query_limits: QueryLimits
 
     def show(self, state: TenantState, principal: Principal) -> TenantView:
         tenant, spec = state.tenant, state.tenant.spec
-        refusal = self._query_limits.refusal(spec)
-        manager, pool_id = self._manager, spec.pool_id
+        refusal = self.query_limits.refusal(spec)
+        manager, pool_id = self.manager, spec.pool_id
         return TenantView(
             **spec.as_dict(),
             generation=tenant.generation,
@@ -175,14 +173,14 @@ class TenantViews:
             query_allowed=refusal is None,
             query_refusal=refusal,
             pool=PoolSummary.of(manager, pool_id),
-            waiting_on_nodes=self._fleet.loads.waiting_of(spec.id),
-            stale=not self._catalog.available,
+            waiting_on_nodes=self.fleet.loads.waiting_of(spec.id),
+            stale=not self.catalog.available,
         )
 
     def _isolation(self, state: TenantState, principal: Principal) -> IsolationView:
         spec, report = state.tenant.spec, state.isolation
-        server = self._manager.servers.get(spec.server)
-        isolation = self._manager.isolations[spec.strategy]
+        server = self.manager.servers.get(spec.server)
+        isolation = self.manager.isolations[spec.strategy]
         has_schema = spec.strategy is PoolStrategy.PER_TENANT
         return IsolationView(
             strategy=spec.strategy,
