@@ -102,9 +102,9 @@ def create(
             made = api_key_for(
                 token,
                 name=name,
-                scopes=tuple(scope),
+                scopes=scope,
                 created_at=now,
-                tenants=tuple(tenant or ()),
+                tenants=tenant or (),
                 node=node,
                 expires_at=expiry(expires, now),
                 requests_per_second=rate,

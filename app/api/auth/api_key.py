@@ -7,9 +7,9 @@ password hash would protect it no better than SHA-256, and would cost time in ev
 import hashlib
 import re
 import secrets
-from datetime import datetime
+from collections.abc import Iterable
 from functools import cached_property
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -105,29 +105,17 @@ def token_digest(token: str) -> bytes:
 
 
 def api_key_for(
-    token: str,
-    *,
-    name: str,
-    scopes: tuple[KeyScope, ...],
-    created_at: datetime,
-    tenants: tuple[str, ...] = (),
-    node: str | None = None,
-    expires_at: datetime | None = None,
-    requests_per_second: int | None = None,
+    token: str, *, scopes: Iterable[KeyScope], tenants: Iterable[str] = (), **fields: Any
 ) -> ApiKey:
-    """Create the stored form of a new *token*.
+    """Create the stored form of a new *token*, with the other *fields* of a key.
 
     Raises:
         ValidationError: a name, a tenant or a number is invalid.
     """
     return ApiKey(
-        name=name,
         id=key_id_of(token) or "",
         sha256=token_digest(token).hex(),
         scopes=tuple(dict.fromkeys(scopes)),
         tenants=tuple(dict.fromkeys(tenants)) or None,
-        node=node,
-        created_at=created_at,
-        expires_at=expires_at,
-        requests_per_second=requests_per_second,
+        **fields,
     )

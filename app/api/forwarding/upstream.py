@@ -108,16 +108,8 @@ class Upstream(asyncio.Protocol):
             left = due - loop.time()
             if left <= 0.0 or misses == _MISSES:
                 raise self._silence()
-            if not await self._arrives(min(left, _LOOK_INTERVAL)):
+            if not await self.arrives(min(left, _LOOK_INTERVAL)):
                 misses = 0 if await is_there() else misses + 1
-
-    async def is_answering(self) -> bool:
-        """Wait until anything arrives; the caller sets a deadline.
-
-        Raises:
-            UpstreamLost: the connection broke before that.
-        """
-        return await self._arrives(_LOOK_DEADLINE)
 
     async def read(self) -> bytes:
         """Read the next part of the body; empty at its end.
@@ -128,7 +120,7 @@ class Upstream(asyncio.Protocol):
         while not self._chunks:
             if self._is_complete:
                 return b""
-            if not await self._arrives(_SILENCE):
+            if not await self.arrives(_SILENCE):
                 raise self._silence()
         data = b"".join(self._chunks)
         self._chunks.clear()
@@ -164,8 +156,12 @@ class Upstream(asyncio.Protocol):
             raise self._loss()
         self._transport.write(data)
 
-    async def _arrives(self, seconds: float) -> bool:
-        """Wait up to *seconds*; return whether a part of the response arrived."""
+    async def arrives(self, seconds: float) -> bool:
+        """Wait up to *seconds*; return whether a part of the response arrived.
+
+        Raises:
+            UpstreamLost: the connection broke before that.
+        """
         if self.is_lost:
             raise self._loss()
         self._arrived = asyncio.get_running_loop().create_future()
@@ -302,7 +298,7 @@ class Upstreams:
             async with asyncio.timeout(_LOOK_DEADLINE):
                 upstream = await self._open_to(url)
                 upstream.begin("GET", _LOOK % (urlsplit(url).hostname or "").encode())
-                return await upstream.is_answering()
+                return await upstream.arrives(_LOOK_DEADLINE)
         except (OSError, UpstreamLost):
             return False
         finally:

@@ -138,10 +138,7 @@ async def _responded(handler: DirectHandler, request: StrictRequest) -> Response
 def _header_values(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, list[str]]:
     values: dict[bytes, list[str]] = {}
     for name, value in headers:
-        if name in values:
-            values[name].append(value.decode("latin-1"))
-        else:
-            values[name] = [value.decode("latin-1")]
+        values.setdefault(name, []).append(value.decode("latin-1"))
     return values
 
 

@@ -142,8 +142,11 @@ def cache_key(scope: Scope) -> CacheKey:
 
 
 async def send_cached(scope: Scope, given: HeaderValues, send: Send) -> bool:
-    """Send the cached response to a request, if there is one and its principal may read it."""
-    response = await _cached(scope, given)
+    """Send the cached response to a GET, if there is one and its principal may read it."""
+    cache: ResponseCache | None = scope["app"].state.response_cache
+    principal: Principal = scope["state"]["principal"]
+    is_usual = KeyScope.READ in principal.scopes and _UNUSUAL.isdisjoint(given)
+    response = await cache.get(cache_key(scope)) if cache is not None and is_usual else None
     if response is None:
         return False
     body, etag = response.body, response.etag
@@ -165,16 +168,3 @@ async def _send(send: Send, status: int, body: bytes, *headers: tuple[bytes, byt
     sized = [*headers, length] if body else headers
     await send({"type": "http.response.start", "status": status, "headers": sized})
     await send({"type": "http.response.body", "body": body})
-
-
-async def _cached(scope: Scope, given: HeaderValues) -> CachedResponse | None:
-    cache: ResponseCache | None = scope["app"].state.response_cache
-    principal: Principal = scope["state"]["principal"]
-    if (
-        cache is None
-        or scope["method"] != "GET"
-        or KeyScope.READ not in principal.scopes
-        or not _UNUSUAL.isdisjoint(given)
-    ):
-        return None
-    return await cache.get(cache_key(scope))

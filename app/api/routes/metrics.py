@@ -9,7 +9,7 @@ from prometheus_client.exposition import choose_encoder
 from app.api.http.authentication import REQUIRE_READ_ALL
 from app.api.http.dependencies import ResponseCacheDep, provided
 from app.api.http.error_responses import problem_responses
-from app.api.telemetry.pool_metrics import Exposition, encode_metrics
+from app.api.telemetry.pool_metrics import Exposition
 from app.api.telemetry.service_metrics import ServiceCollector
 
 _END = b"# EOF\n"
@@ -60,5 +60,5 @@ async def metrics(
         await exposition.prepare(await cache.snapshot())
     encode, content_type = choose_encoder(accept or "")
     pools = await exposition.render(encode, content_type)
-    body = pools.removesuffix(_END) + encode_metrics(service_metrics, encode)
+    body = pools.removesuffix(_END) + encode(service_metrics)
     return Response(body, headers={"Content-Type": content_type})

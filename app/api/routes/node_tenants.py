@@ -74,6 +74,8 @@ async def list_node_tenants(
     patience = advisor.settings.demand.patience_seconds
     return NodeTenantList(
         matches=len(found),
-        items=[NodeTenantView.of_entry(node, entry, patience=patience) for entry in page],
+        items=[
+            NodeTenantView.of(node, entry, patience=patience, tenant=entry.name) for entry in page
+        ],
         next_cursor=next_cursor,
     )

@@ -360,24 +360,9 @@ def _response(results: list[StatementResult], took: float, *, is_batch: bool) ->
 
 
 def _document(result: StatementResult, more: bytes) -> bytes:
-    rest = to_json(
-        {
-            "row_count": result.row_count,
-            "truncated": result.truncated,
-            "status": result.status,
-        }
-    )
-    parts = [
-        b'{"columns":',
-        result.columns,
-        b',"rows":[',
-        b",".join(result.rows),
-        b"],",
-        rest[1:-1],
-        more,
-        b"}",
-    ]
-    return b"".join(parts)
+    facts = {"row_count": result.row_count, "truncated": result.truncated, "status": result.status}
+    rows, rest = b",".join(result.rows), to_json(facts)[1:-1]
+    return b'{"columns":%b,"rows":[%b],%b%b}' % (result.columns, rows, rest, more)
 
 
 def _bounds(body: QueryBody, limits: QueryLimits) -> tuple[float, int]:

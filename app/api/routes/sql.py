@@ -28,12 +28,8 @@ from app.pools.query.text_statement import TextResult, TextStatement
 router = APIRouter(tags=["query"])
 
 _TRUE = b"true"
-_LEVELS = {
-    b"ReadUncommitted": IsolationLevel.READ_UNCOMMITTED,
-    b"ReadCommitted": IsolationLevel.READ_COMMITTED,
-    b"RepeatableRead": IsolationLevel.REPEATABLE_READ,
-    b"Serializable": IsolationLevel.SERIALIZABLE,
-}
+# By the driver's names, such as ReadCommitted.
+_LEVELS = {each.sql.title().replace(" ", "").encode(): each for each in IsolationLevel}
 _TURNED_OFF = "POST /sql is turned off here (sql_endpoint)."
 
 

@@ -8,7 +8,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -27,7 +26,7 @@ from app.domain.isolation_checks import Severity
 from app.domain.tenant import PoolStrategy
 from app.domain.wait import WaitCause
 
-Encoder = Callable[[CollectorRegistry], bytes]
+Encoder = Callable[[Collector], bytes]
 
 _GROUP = ("server", "strategy")
 # From 0.12 ms to 32 s by powers of two: bounds of our own histograms' buckets, so the counts are
@@ -63,7 +62,7 @@ class Exposition:
                 return
             encode, content_type = self._usual
             families = await asyncio.to_thread(SnapshotCollector, snapshot, self._series)
-            rendered = await asyncio.to_thread(encode_metrics, families, encode)
+            rendered = await asyncio.to_thread(encode, families)
             self.snapshot, self._families = snapshot, families
             self._bytes = {content_type: rendered}
 
@@ -81,15 +80,8 @@ class Exposition:
                 if families is None:
                     return b""
                 if content_type not in self._bytes:
-                    rendered = await asyncio.to_thread(encode_metrics, families, encode)
-                    self._bytes[content_type] = rendered
+                    self._bytes[content_type] = await asyncio.to_thread(encode, families)
         return self._bytes[content_type]
-
-
-def encode_metrics(collector: Collector, encode: Encoder) -> bytes:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
-    return encode(registry)
 
 
 def gauge(

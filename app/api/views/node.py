@@ -168,48 +168,35 @@ class NodeEntryView(BaseModel):
     )
 
     @classmethod
-    def of(cls, node: TrackedNode, tenant: str, *, patience: float) -> Self | None:
-        """None while the node has not reported it.
-
-        Callers that wait over *patience* seconds are late.
-        """
-        latest = node.latest
-        entry = latest.entries.get(tenant) if latest else None
-        return None if entry is None else cls(**_entry(node, entry, patience))
+    def of(cls, node: TrackedNode, entry: EntryReport, *, patience: float, **more: Any) -> Self:
+        """Callers that wait over *patience* seconds are late; *more*: fields of a subclass."""
+        load = node.reports.load(entry.name)
+        waits = WaitEstimate(load, entry.size) if load else None
+        return cls(
+            node=node.name,
+            node_state=node.state,
+            state=entry.state,
+            size=entry.size,
+            share=node.sizes.latest(entry.name),
+            connections=entry.connections,
+            active=entry.in_use,
+            clients=entry.clients,
+            waiting=entry.waiting,
+            longest_wait_ms=entry.longest_wait * 1000,
+            estimated=load is not None,
+            transactions_per_second=load.arrivals if load else None,
+            hold_ms=load.hold * 1000 if load else None,
+            wait_ms=load.wait * 1000 if load else None,
+            wait_p99_ms=waits.quantile(0.99) * 1000 if waits else None,
+            late_share=waits.late_share(patience) if waits else None,
+            **more,
+        )
 
 
 class NodeTenantView(NodeEntryView):
     """One of the tenants of a node."""
 
     tenant: str = Field(examples=["acme"])
-
-    @classmethod
-    def of_entry(cls, node: TrackedNode, entry: EntryReport, *, patience: float) -> Self:
-        """Callers that wait over *patience* seconds are late."""
-        return cls(tenant=entry.name, **_entry(node, entry, patience))
-
-
-def _entry(node: TrackedNode, entry: EntryReport, patience: float) -> dict[str, Any]:
-    load = node.reports.load(entry.name)
-    waits = WaitEstimate(load, entry.size) if load else None
-    return {
-        "node": node.name,
-        "node_state": node.state,
-        "state": entry.state,
-        "size": entry.size,
-        "share": node.sizes.latest(entry.name),
-        "connections": entry.connections,
-        "active": entry.in_use,
-        "clients": entry.clients,
-        "waiting": entry.waiting,
-        "longest_wait_ms": entry.longest_wait * 1000,
-        "estimated": load is not None,
-        "transactions_per_second": load and load.arrivals,
-        "hold_ms": load and load.hold * 1000,
-        "wait_ms": load and load.wait * 1000,
-        "wait_p99_ms": waits and waits.quantile(0.99) * 1000,
-        "late_share": waits and waits.late_share(patience),
-    }
 
 
 def _server(node: TrackedNode, server: str) -> NodeServerView:

@@ -309,10 +309,12 @@ class PoolViews:
 
     def on_nodes(self, tenant: TenantState) -> list[NodeEntryView]:
         """The tenant on each node that reports it, by node name."""
-        nodes = sorted(self.fleet.nodes.values(), key=lambda node: node.name)
-        patience = self.advisor.settings.demand.patience_seconds
-        shown = (NodeEntryView.of(node, tenant.tenant.spec.id, patience=patience) for node in nodes)
-        return [each for each in shown if each is not None]
+        name, patience = tenant.tenant.spec.id, self.advisor.settings.demand.patience_seconds
+        return [
+            NodeEntryView.of(node, node.latest.entries[name], patience=patience)
+            for _, node in sorted(self.fleet.nodes.items())
+            if node.latest and name in node.latest.entries
+        ]
 
     def _tenant_count(self, pool_id: str, principal: Principal) -> int:
         if principal.tenants is None:
