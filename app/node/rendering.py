@@ -42,9 +42,15 @@ _AUTHORITIES = (
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 
-# Provisioning also sets it for the role, where RESET ALL finds it; not so for older roles. Postgres
-# may refuse it (`reset_settings`): PgBouncer logs that, and goes on.
-_CONNECT_QUERY = f"SET client_connection_check_interval = {CHECK_INTERVAL_MS}"
+# PgBouncer takes the addresses of a name in turn, and a standby's session refuses all writes. One
+# that ends itself makes it try the next address, until there is a primary.
+# Provisioning also sets the interval for the role, where RESET ALL finds it; not so for older
+# roles. Postgres may refuse it (`reset_settings`): PgBouncer logs that, and goes on.
+_CONNECT_QUERY = (
+    "SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
+    " WHERE pg_catalog.pg_is_in_recovery();"
+    f" SET client_connection_check_interval = {CHECK_INTERVAL_MS}"
+)
 
 # PgBouncer reads this setting only when it starts.
 _TRACKS, _SEARCH_PATH = "track_extra_parameters = IntervalStyle", ",search_path"

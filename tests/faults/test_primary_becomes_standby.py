@@ -1,5 +1,8 @@
 """The primary comes back as a standby: it is recognized, left, and used again when promoted."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
 from app.domain.errors import ReadOnly, ServerUnavailable
@@ -11,6 +14,7 @@ from tests.fixtures.postgres import Database
 from tests.fixtures.private_postgres import superuser_of
 from tests.fixtures.queries import run_query
 from tests.fixtures.waiting import eventually
+from tests.node.site import Site, waits
 
 
 async def replicable(postgres: EmbeddedPostgres) -> Database:
@@ -67,7 +71,7 @@ async def refused(manager: TenantPoolManager) -> bool:
 
 
 async def write_in_vain(manager: TenantPoolManager, *, read_only: bool) -> None:
-    """Write where writing fails, because of the lease itself or for another reason."""
+    """Write where asking fails, because of the lease itself or for another reason."""
     async with manager.lease("acme", read_only=read_only) as connection:
         await connection.execute("set transaction read only")
         await run_query(connection, "create table t (i int)", [], max_rows=1, timeout=5)
@@ -85,3 +89,28 @@ async def test_a_write_refused_as_read_only_makes_the_server_doubted(
             with pytest.raises(ReadOnly):
                 await write_in_vain(manager, read_only=read_only)
     assert doubted == ["local"]
+
+
+async def test_a_node_serves_nobody_from_a_standby(
+    private_postgres: EmbeddedPostgres, enterable_path: Path
+) -> None:
+    database = await replicable(private_postgres)
+    site = Site.beside(database, enterable_path / "node")
+    await site.make_roles("acme")
+    await demote(private_postgres)
+
+    async def ask_whether_read_only() -> object:
+        async with site.client("acme") as client:
+            return await (await client.execute("SHOW transaction_read_only")).fetchone()
+
+    async with site.started(site.configuration(site.entry("acme"))) as engine:
+        await engine.open("acme")
+        asking = asyncio.create_task(ask_whether_read_only(), name="an application")
+        await eventually(lambda: waits(engine, "acme"))
+        await eventually(lambda: "administrator command" in log_of(site))
+        await promote(database)
+        assert await asking == ("off",)
+
+
+def log_of(site: Site) -> str:
+    return (site.directory / "pgbouncer.log").read_text()

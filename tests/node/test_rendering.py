@@ -27,7 +27,8 @@ def test_an_entry_is_a_line_in_each_file() -> None:
     assert (
         "acme = host='127.0.0.1' port=5432 dbname='poolkeeper' user='tenant_acme'"
         " pool_size=2 max_db_connections=2"
-        " connect_query='SET client_connection_check_interval = 50'\n"
+        " connect_query='SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
+        " WHERE pg_catalog.pg_is_in_recovery(); SET client_connection_check_interval = 50'\n"
     ) in files.ini
     assert files.hba == (
         'host "acme" "acme.web","acme.jobs" 127.0.0.0/8 scram-sha-256\n'
