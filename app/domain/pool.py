@@ -212,6 +212,7 @@ class PoolStats:
     Attributes:
         counters: counts since the service started; they survive the pool's eviction.
         metrics: current gauges.
+        wait: of all waits, whether or not they ended with a connection.
         window_seconds: the time that `max_wait_time_ms` and the percentiles cover.
     """
 

@@ -142,7 +142,7 @@ class AcquireFailures:
         """Count *waiter* as gone without a connection."""
         slot_seconds = waiter.slot_seconds
         for recorder in self._recorders(waiter.tenant_state):
-            recorder.record_abandoned(now - waiter.since + slot_seconds)
+            recorder.record_abandoned(now - waiter.since + slot_seconds, now)
         if slot_seconds:
             waiter.tenant_state.recorder.record_slot_wait(slot_seconds)
 

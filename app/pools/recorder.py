@@ -23,6 +23,7 @@ class Recorder:
 
     __slots__ = (
         *Counters._fields,
+        "_abandoned_waits",
         "_connect",
         "_hold",
         "_last_activity",
@@ -48,6 +49,8 @@ class Recorder:
         self._opened_at = 0.0
         self._taken = _NOTHING
         self._wait = RollingHistogram(window, flush_to=flush_to.wait if flush_to else None)
+        # Made with the first: most pools have none.
+        self._abandoned_waits: RollingHistogram | None = None
         self._hold = RollingHistogram(window, flush_to=flush_to.hold if flush_to else None)
         self._connect = RollingHistogram(window, flush_to=flush_to.connect if flush_to else None)
 
@@ -90,10 +93,13 @@ class Recorder:
         self._hold.record(hold, now)
         self._last_activity = now
 
-    def record_abandoned(self, wait: float) -> None:
+    def record_abandoned(self, wait: float, now: float) -> None:
         """Count a caller that stopped waiting after *wait* seconds, without a connection."""
         self.abandoned += 1
         self.abandoned_seconds += wait
+        if self._abandoned_waits is None:
+            self._abandoned_waits = RollingHistogram(self.window)
+        self._abandoned_waits.record(wait, now)
 
     def record_timeout(self) -> None:
         """Count a caller that reached its deadline; it is counted as abandoned, too."""
@@ -146,7 +152,7 @@ class Recorder:
 
     def late_share(self, patience: float, now: float) -> float:
         """Share (0..1) of callers in the window that waited longer than *patience* seconds."""
-        wait = self._wait.merged(now)
+        wait = self._waits(now)
         return wait.count_above(patience) / max(1, wait.count)
 
     def reading(
@@ -176,7 +182,7 @@ class Recorder:
 
     def stats(self, metrics: PoolMetrics, now: float) -> PoolStats:
         """Everything counted so far, with the gauges *metrics*, at *now*."""
-        wait = self._wait.merged(now)
+        wait = self._waits(now)
         return PoolStats(
             counters=self.counters,
             metrics=metrics,
@@ -188,6 +194,13 @@ class Recorder:
             hold=_percentiles(self._hold.merged(now)),
             connect=_percentiles(self._connect.merged(now)),
         )
+
+    def _waits(self, now: float) -> Histogram:
+        """All waits in the window, whether or not they ended with a connection."""
+        waits = self._wait.merged(now)
+        if self._abandoned_waits is not None:
+            waits.merge(self._abandoned_waits.merged(now))
+        return waits
 
     def _activity_time(self, now: float) -> datetime | None:
         # Computed from the monotonic clock, so that a jump of the wall clock cannot falsify it.

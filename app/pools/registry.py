@@ -266,8 +266,9 @@ class PoolRegistry:
         )
 
     def _gave_up(self, waiter: SlotWaiter) -> None:
-        waited, recorder = monotonic() - waiter.since, waiter.tenant_state.recorder
-        recorder.record_abandoned(waited)
+        now, recorder = monotonic(), waiter.tenant_state.recorder
+        waited = now - waiter.since
+        recorder.record_abandoned(waited, now)
         recorder.record_slot_wait(waited)
 
     def _let_in(self, pool: Pool) -> None:

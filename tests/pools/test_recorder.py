@@ -69,14 +69,14 @@ def test_the_part_of_a_wait_that_was_for_a_slot_is_no_wait_for_a_connection() ->
     recorder = Recorder()
     recorder.pool_opened(STARTED)
     recorder.record_acquire(0.75, STARTED)
-    recorder.record_abandoned(2.0)
+    recorder.record_abandoned(2.0, STARTED)
     for seconds in (0.5, 2.0):
         recorder.record_slot_wait(seconds)
     counted = recorder.counters
     assert (counted.pool_limit_waits, counted.pool_limit_wait_seconds) == (2, 2.5)
     assert counted.wait_seconds + counted.abandoned_seconds == 2.75
     stats = recorder.stats(IDLE, STARTED)
-    assert stats.max_wait_time_ms == 750.0
+    assert stats.max_wait_time_ms == 2000.0
     reading = recorder.reading(
         STARTED, waiting=0, waiting_seconds=0.0, leased_seconds=0.0, open_seconds=0.0
     )
@@ -108,6 +108,27 @@ def test_percentiles_are_those_of_the_leases() -> None:
     assert stats.wait.p50_ms == pytest.approx(50, rel=0.045)
     assert stats.wait.p95_ms == pytest.approx(95, rel=0.045)
     assert stats.wait.p99_ms == pytest.approx(99, rel=0.045)
+
+
+def test_waits_that_timed_out_are_in_the_percentiles_and_no_waits_of_the_advisors_readings() -> (
+    None
+):
+    recorder = Recorder(window=60.0)
+    recorder.pool_opened(STARTED)
+    for _ in range(3):
+        recorder.record_acquire(0.001, STARTED)
+        recorder.record_abandoned(5.0, STARTED)
+    assert recorder.late_share(0.1, STARTED) == 0.5
+    stats = recorder.stats(IDLE, STARTED)
+    assert stats.wait.p50_ms == pytest.approx(1, rel=0.045)
+    assert stats.wait.p99_ms == pytest.approx(5000, rel=0.045)
+    assert stats.max_wait_time_ms == 5000
+    reading = recorder.reading(
+        STARTED, waiting=0, waiting_seconds=0.0, leased_seconds=0.0, open_seconds=0.0
+    )
+    # The advisor counts timeouts beside them.
+    assert reading.wait.count == 3
+    assert recorder.stats(IDLE, STARTED + 61).wait == Percentiles()
 
 
 def test_the_longest_wait_and_the_percentiles_decay_but_the_counters_stay() -> None:

@@ -1,7 +1,7 @@
 """All open and paused pools: the list, and the eviction of idle ones."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -25,9 +25,10 @@ from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
 from app.api.views.pool import PoolView
-from app.control.monitoring.snapshot import PoolSnapshot
+from app.control.monitoring.snapshot import PoolSnapshot, TenantSnapshot
 from app.control.pools.operations import PoolOperations
 from app.domain.tenant import tenant_of_pool
+from app.domain.wait import Wait
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=StrictRoute)
 
@@ -145,6 +146,7 @@ async def list_pools(
     )
     page, next_cursor = order.page(found, cursor=cursor, offset=offset, limit=limit)
     served = Counter(row.spec.pool_id for row in snapshot.tenants_of(principal.tenants or ()))
+    waits = _waits(snapshot.tenants_of(principal.tenants))
     pools = PoolList(
         **cache.age_fields(snapshot),
         matches=len(found),
@@ -153,8 +155,7 @@ async def list_pools(
                 row,
                 principal,
                 tenants=row.tenants if principal.tenants is None else served[row.pool_id],
-                # No tenant has a shared pool's name.
-                wait=own.wait if (own := snapshot.tenants.get(row.pool_id)) else None,
+                wait=waits.get(row.pool_id),
                 waiting_on_nodes=on_nodes.get(row.pool_id, 0),
                 recommendation=advisor.open_recommendations.get(row.pool_id),
                 stale=not snapshot.catalog_available,
@@ -164,6 +165,13 @@ async def list_pools(
         next_cursor=next_cursor,
     )
     return cache.render(request, snapshot, pools, exclude=excluded)
+
+
+def _waits(tenants: Collection[TenantSnapshot]) -> dict[str, Wait]:
+    """What each pool's callers wait for; of a shared one, those of the tenant with the most."""
+    waiting = [(each, each.wait) for each in tenants if each.wait is not None]
+    waiting.sort(key=lambda each: each[0].stats.metrics.waiting_requests)
+    return {tenant.spec.pool_id: wait for tenant, wait in waiting}
 
 
 @router.post(

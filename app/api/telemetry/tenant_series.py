@@ -97,7 +97,8 @@ def _gauges(
     )
     wait = GaugeMetricFamily(
         "poolkeeper_tenant_wait_p99_seconds",
-        "99th percentile of waits in the statistics window; for _other, the highest of all.",
+        "99th percentile of waits, with or without success, in the statistics window; for _other, "
+        "the highest of all.",
         labels=_LABELS,
     )
     for name, tenants in [*((each.spec.id, (each,)) for each in selected), (OTHER, others)]:

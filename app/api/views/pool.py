@@ -140,12 +140,14 @@ class PoolView(_PoolNow):
         description="Clients that wait on nodes; `waiting` does not count them.", examples=[0]
     )
     wait_p99_ms: float | None = Field(
-        description="99th percentile of the time callers waited, within the statistics window.",
+        description="99th percentile of the time callers waited, with or without success, within "
+        "the statistics window.",
         examples=[0.4],
     )
     waits_for: WaitView | None = Field(
         description="What its callers wait for now, or its clients on nodes if no caller waits; "
-        "null if nobody waits, and for a shared pool: see the statistics of its tenants."
+        "null if nobody waits. Of a shared pool: the callers of the tenant in the path, and in "
+        "lists those of the tenant that has the most waiting."
     )
     leak_suspects: list[LeakSuspectView] = Field(
         description="Leases held longer than the leak threshold, oldest first.", examples=[[]]
@@ -289,14 +291,14 @@ class PoolViews:
         manager, spec = self.manager, tenant.tenant.spec
         pool = pool or manager.find(spec.pool_id)
         now = snapshot_pool(manager, pool or tenant, at=monotonic())
-        waits = now.stats.metrics.waiting_requests > 0 and not spec.is_shared
+        mine = tenant.metrics if spec.is_shared else now.stats.metrics
         advice = self.advisor.latest_advice.get(spec.pool_id)
         share = self.fleet.sizes.here(spec.pool_id)
         view = PoolView.of_snapshot(
             now,
             principal,
             tenants=self._tenant_count(spec.pool_id, principal),
-            wait=manager.wait_of(tenant) if waits else self.fleet.wait_of(spec),
+            wait=manager.wait_of(tenant) if mine.waiting_requests else self.fleet.wait_of(spec),
             waiting_on_nodes=self.fleet.loads.waiting_of(spec.pool_id),
             recommendation=self.advisor.open_recommendations.get(spec.pool_id),
             stale=not self.catalog.available,

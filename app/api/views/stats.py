@@ -85,7 +85,9 @@ class TenantStats(ServiceTotals, _TenantPool):
         description="What its callers wait for now, or its clients on nodes if no caller waits; "
         "null if nobody waits."
     )
-    max_wait_time_ms: float = Field(description="Longest wait in the window.", examples=[14.9])
+    max_wait_time_ms: float = Field(
+        description="Longest wait in the window, with or without success.", examples=[14.9]
+    )
     created_at: datetime | None = Field(
         description="When its pool was last opened.", examples=["2026-11-20T09:00:02Z"]
     )
@@ -95,7 +97,10 @@ class TenantStats(ServiceTotals, _TenantPool):
     window_seconds: float = Field(
         description="Window of the percentiles and the maximum.", examples=[300.0]
     )
-    wait: Latency = Field(description="From asking for a connection to getting it.")
+    wait: Latency = Field(
+        description="From asking for a connection to getting it, or to giving up: at the deadline "
+        "or before."
+    )
     hold: Latency = Field(description="From getting a connection to giving it back.")
     connect: Latency = Field(description="Opening a connection, login included.")
 

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from app.domain.errors import PoolTimeout
+from app.domain.tenant import TenantId
 from tests.catalog.values import recommendation
 from tests.fixtures.app import Api, ApiWith, ok, pointers
+from tests.fixtures.keys import Keyring
 from tests.fixtures.waiting import eventually
 
 
@@ -138,3 +141,40 @@ async def test_a_pool_in_use_lately_is_left_open(api: Api) -> None:
         "evicted": [],
         "skipped": [{"tenant": "acme", "pool_id": "acme", "reason": "not_expired"}],
     }
+
+
+async def test_a_shared_pool_says_what_its_callers_wait_for_and_how_long_those_waited_that_gave_up(
+    keyed_api: tuple[Api, Keyring],
+) -> None:
+    api, keys = keyed_api
+    for name in ("acme", "beta"):
+        await api.tenant(name, "shared")
+    ok(await api.client.put("/v1/tenants/acme/pool?scope=pool", json={"max_size": 1}), 201)
+    manager, acme, beta = api.service.manager, TenantId("acme"), TenantId("beta")
+
+    async def wait_for(tenant: TenantId, timeout: float | None = None) -> None:
+        async with manager.lease(tenant, timeout=timeout):
+            pass
+
+    async def pool() -> dict[str, Any]:
+        # No request asked for these leases.
+        api.service.snapshots.invalidate()
+        found: dict[str, Any]
+        [found] = ok(await api.client.get("/v1/pools"))["items"]
+        return found
+
+    async with asyncio.TaskGroup() as group, manager.lease(acme):
+        with pytest.raises(PoolTimeout):
+            await wait_for(beta, 0.2)
+        assert (await pool())["wait_p99_ms"] > 190
+        assert (await pool())["waits_for"] is None
+        group.create_task(wait_for(beta))
+        await eventually(lambda: manager.tenants.state(beta).waiting)
+        shown = await pool()
+        assert (shown["waiting"], shown["waits_for"]["cause"]) == (1, "max_size")
+        one = ok(await api.client.get("/v1/tenants/beta/pool"))
+        assert one["waits_for"] == shown["waits_for"]
+        # Nobody of this tenant waits.
+        assert ok(await api.client.get("/v1/tenants/acme/pool"))["waits_for"] is None
+        api.client.headers.update(keys.headers("bound"))
+        assert (await pool())["waits_for"] is None
