@@ -47,9 +47,13 @@ def provided(kind: type[Provided]) -> Any:  # noqa: ANN401 - FastAPI's, whose cl
     return Depends(get)
 
 
-async def get_authenticator(request: Request) -> Authenticator:
-    authenticator: Authenticator = request.app.state.authenticator
-    return authenticator
+def of_application(name: str) -> Any:  # noqa: ANN401 - as above
+    """The object of this name in the application's state, before the service runs, too."""
+
+    async def get(request: Request) -> object:
+        return getattr(request.app.state, name)
+
+    return Depends(get)
 
 
 async def get_principal(request: Request) -> Principal:
@@ -112,7 +116,7 @@ AdvisorDep = Annotated[AdvisorLoop, provided(AdvisorLoop)]
 FleetDep = Annotated[Fleet, provided(Fleet)]
 FeedDep = Annotated[NodeFeed, provided(NodeFeed)]
 ResponseCacheDep = Annotated[ResponseCache, provided(ResponseCache)]
-AuthenticatorDep = Annotated[Authenticator, Depends(get_authenticator)]
+AuthenticatorDep = Annotated[Authenticator, of_application("authenticator")]
 ActorDep = Annotated[Actor, Depends(get_actor)]
 PrincipalDep = Annotated[Principal, Depends(get_principal)]
 TenantDep = Annotated[TenantId, Depends(get_tenant_id)]

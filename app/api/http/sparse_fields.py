@@ -40,7 +40,7 @@ class SparsePage(BaseModel):
 
 def item_model(page: object, name: str = "items") -> type[BaseModel] | None:
     """The model of the items of *page*, if that has a list of that *name*."""
-    items = getattr(page, "model_fields", {}).get(name)
+    items = getattr(page, "__pydantic_fields__", {}).get(name)
     return None if items is None else get_args(items.annotation)[0]
 
 
@@ -57,7 +57,7 @@ def excluded_fields(fields: str | None, model: type[BaseModel]) -> set[str] | No
     """
     if fields is None:
         return None
-    wanted, known = set(fields.split(",")), set(model.model_fields)
+    wanted, known = set(fields.split(",")), set(model.__pydantic_fields__)
     unknown = sorted(wanted - known)
     if unknown:
         detail = f"Items have no field {unknown[0]}."
@@ -76,7 +76,8 @@ def exclusion_of(page: type[BaseModel]) -> Callable[..., Awaitable[Exclusion]]:
         excluded_fields(fields, models["items"])
         wanted = set(fields.split(","))
         return {
-            name: {"__all__": model.model_fields.keys() - wanted} for name, model in models.items()
+            name: {"__all__": model.__pydantic_fields__.keys() - wanted}
+            for name, model in models.items()
         }
 
     return exclusion

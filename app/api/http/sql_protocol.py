@@ -14,46 +14,28 @@ from starlette.types import Scope
 
 SQL_PATH = "/sql"
 
-# SQLSTATEs by problem code; errors of statements come with their own.
-_SQLSTATES = {
-    "active-lost": "08007",
-    "catalog-unavailable": "57P03",
-    "connect-failed": "08001",
-    "content-too-large": "54000",
-    "cross-site": "28000",
-    "deadline-exceeded": "08007",
-    "headers-too-large": "54000",
-    "leadership-lost": "57P03",
-    "lease-lost": "08007",
-    "not-provisioned": "3D000",
-    "overloaded": "53300",
-    "pool-draining": "57P03",
-    "pool-limit-reached": "53300",
-    "pool-paused": "57P03",
-    "pool-saturated": "53300",
-    "pool-timeout": "53300",
-    "query-timeout": "57014",
-    "read-only": "25006",
-    "schema-changed": "40001",
-    "schema-missing": "3F000",
-    "server-full": "53300",
-    "server-read-only": "25006",
-    "server-unavailable": "08001",
-    "sql-turned-off": "0A000",
-    "standby": "57P03",
-    "statement-ended-lease": "2D000",
-    "tenant-deleting": "3D000",
-    "tenant-login-failed": "08004",
-    "tenant-not-found": "3D000",
-    "too-many-logins": "53300",
-    "too-many-requests": "53400",
-    "unauthenticated": "28P01",
-    "untrusted-host": "28000",
-    "untrusted-sql-on-shared-role": "0A000",
-    "uri-too-long": "54000",
-    "validation-failed": "22023",
-    "wrong-database": "28000",
+# Problem codes by SQLSTATE; errors of statements come with their own.
+_PROBLEMS = {
+    "08001": "connect-failed server-unavailable",
+    "08004": "tenant-login-failed",
+    "08007": "active-lost deadline-exceeded lease-lost",
+    "0A000": "sql-turned-off untrusted-sql-on-shared-role",
+    "22023": "validation-failed",
+    "25006": "read-only server-read-only",
+    "28000": "cross-site untrusted-host wrong-database",
+    "28P01": "unauthenticated",
+    "2D000": "statement-ended-lease",
+    "3D000": "not-provisioned tenant-deleting tenant-not-found",
+    "3F000": "schema-missing",
+    "40001": "schema-changed",
+    "53300": "overloaded pool-limit-reached pool-saturated pool-timeout server-full"
+    " too-many-logins",
+    "53400": "too-many-requests",
+    "54000": "content-too-large headers-too-large uri-too-long",
+    "57014": "query-timeout",
+    "57P03": "catalog-unavailable leadership-lost pool-draining pool-paused standby",
 }
+_SQLSTATES = {code: sqlstate for sqlstate, codes in _PROBLEMS.items() for code in codes.split()}
 # For a request that does not follow the protocol: protocol_violation.
 _OTHER = "08P01"
 # Severity FATAL: sessions that, as Postgres sees it, do not begin or have ended.

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_READ
-from app.api.http.dependencies import PrincipalDep
+from app.api.http.dependencies import PrincipalDep, of_application
 from app.api.http.error_responses import problem_responses
 from app.api.http.strict_request import StrictRequest
 from app.api.http.strict_route import StrictRoute
@@ -28,13 +28,8 @@ class Liveness(BaseModel):
 _ALIVE = Liveness(status="alive")
 
 
-async def get_checks(request: Request) -> ReadinessChecks:
-    """The checks of this instance in its present state."""
-    readiness: ReadinessChecks = request.app.state.readiness
-    return readiness
-
-
-ChecksDep = Annotated[ReadinessChecks, Depends(get_checks)]
+# The checks of this instance in its present state.
+ChecksDep = Annotated[ReadinessChecks, of_application("readiness")]
 
 
 @router.get(
