@@ -249,16 +249,10 @@ def _note(request: Request, problem: Problem) -> None:
         path=problem.instance,
         status=problem.status,
         code=problem.code,
-        detail=_kept_detail(problem),
+        # The reason, without anybody's data.
+        detail=f"SQLSTATE {problem.sqlstate}" if problem.sqlstate else _with_first_error(problem),
         request_id=problem.request_id,
     )
-
-
-def _kept_detail(problem: Problem) -> str:
-    """The reason of the refusal, without anybody's data."""
-    if problem.sqlstate:
-        return f"SQLSTATE {problem.sqlstate}"
-    return _with_first_error(problem)
 
 
 def _with_first_error(problem: Problem) -> str:
@@ -273,11 +267,7 @@ async def _expected_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.PoolkeeperError)  # noqa: S101 - Starlette's signature is wider
     more: dict[str, Any] = {"hint": error.hint, "statement": error.statement}
     if isinstance(error, errors.StatementFailed):
-        more |= {
-            "sqlstate": error.sqlstate,
-            "position": error.position,
-            "fields": error.fields,
-        }
+        more |= {name: getattr(error, name) for name in ("sqlstate", "position", "fields")}
     headers = {"Retry-After": _RETRY_AFTER_SECONDS} if error.retryable else None
     return problem_response(
         request,

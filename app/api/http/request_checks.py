@@ -42,9 +42,13 @@ _SAME_SITE = frozenset({"none", "same-origin"})
 def check_framing(scope: Scope, given: HeaderValues) -> Response | None:
     """Return 400, 414 or 431 for a request without a clear end, or with too long a head."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
-    if _is_ambiguous(given, scope["http_version"]):
+    lengths = given.get(b"content-length", ())
+    encodings = given.get(b"transfer-encoding", ())
+    is_chunked_1_0 = bool(encodings) and scope["http_version"] == "1.0"
+    size = sum(map(len, chain.from_iterable(headers)))
+    if len(lengths) + len(encodings) > 1 or is_chunked_1_0:
         status, code, detail = 400, "ambiguous-length", AMBIGUOUS_LENGTH
-    elif len(headers) > MAX_HEADERS or _size(headers) > MAX_HEADER_BYTES:
+    elif len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
         status, code, detail = 431, "headers-too-large", HEADERS_TOO_LARGE
     elif len(scope["raw_path"] or b"") > MAX_PATH_BYTES:
         status, code, detail = 414, "uri-too-long", URI_TOO_LONG
@@ -94,16 +98,6 @@ def check_origin(scope: Scope, given: HeaderValues) -> Response | None:
     if scope["method"] in _SAFE_METHODS or _is_same_origin(given):
         return None
     return problem_response(Request(scope), 403, "cross-site", _CROSS_SITE)
-
-
-def _is_ambiguous(given: HeaderValues, version: str) -> bool:
-    lengths = given.get(b"content-length", ())
-    encodings = given.get(b"transfer-encoding", ())
-    return len(lengths) + len(encodings) > 1 or (bool(encodings) and version == "1.0")
-
-
-def _size(headers: list[tuple[bytes, bytes]]) -> int:
-    return sum(map(len, chain.from_iterable(headers)))
 
 
 def _is_same_origin(given: HeaderValues) -> bool:

@@ -110,15 +110,13 @@ class StrictRequest(Request):
         """Restore the sign of `-0`, which is 0 in *parsed*: to a float it is another number."""
         if self._float_mode == "float" or not _has_negative_zero(body):
             return parsed
-        return json.loads(body, parse_int=_integer, parse_float=_lossless)
+        return json.loads(
+            body, parse_int=_integer, parse_float=lambda digits: LosslessFloat(digits.encode())
+        )
 
 
 def _integer(digits: str) -> int | LosslessFloat:
     return _NEGATIVE_ZERO if digits == "-0" else int(digits)
-
-
-def _lossless(digits: str) -> LosslessFloat:
-    return LosslessFloat(digits.encode())
 
 
 def _explained(message: str) -> str:

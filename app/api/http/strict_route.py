@@ -114,8 +114,12 @@ class StrictRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             strict = StrictRequest(request.scope, request.receive, self.float_mode)
-            if not takes_body and has_body(request.headers) and await strict.body():
-                await _refuse_content(strict)
+            may_have_content = not takes_body and has_body(request.headers)
+            # An empty object is harmless; anything else was meant to have an effect.
+            if may_have_content and await strict.body() and await strict.json() not in _EMPTY:
+                raise validation_error(
+                    "body", code="unexpected_body", detail="This request takes no body."
+                )
             if request.method != "GET":
                 return await _change(request, handler(strict))
             response = await handler(strict)
@@ -137,12 +141,6 @@ async def _change(request: Request, response: Coroutine[Any, Any, Response]) -> 
         cache = request.app.state.response_cache
         if cache is not None:
             cache.invalidate()
-
-
-async def _refuse_content(request: StrictRequest) -> None:
-    """An empty object is harmless; anything else was meant to have an effect."""
-    if await request.json() not in _EMPTY:
-        raise validation_error("body", code="unexpected_body", detail="This request takes no body.")
 
 
 def _conditional(request: Request, response: Response) -> Response:

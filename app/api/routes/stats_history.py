@@ -105,6 +105,18 @@ class StatsHistory(ServiceHistory):
     pool_id: str = Field(description="The pool, or the tenant's pool.", examples=["acme"])
 
 
+EndQuery = Annotated[
+    Timestamp | None, Query(alias="to", description="End, exclusive; now if omitted.")
+]
+
+
+def check_order(start: datetime, end: datetime) -> None:
+    """Refuse a period that ends before it starts."""
+    if end <= start:
+        detail = "`to` must be after `from`."
+        raise validation_error("query", "to", code="before_from", detail=detail)
+
+
 class TimeRange(BaseModel):
     """From when to when, and how finely; checked."""
 
@@ -118,20 +130,14 @@ async def _time_range(
         Timestamp | None,
         Query(alias="from", description="Start, RFC 3339; one hour before the end if omitted."),
     ] = None,
-    end: Annotated[
-        Timestamp | None,
-        Query(alias="to", description="End, exclusive; now if omitted."),
-    ] = None,
+    end: EndQuery = None,
     step_seconds: Annotated[
         int, Query(ge=1, le=_DAY_SECONDS, description="Length of a step.")
     ] = 60,
 ) -> TimeRange:
     end = end or datetime.now(UTC)
     start = start or end - timedelta(hours=1)
-    if end <= start:
-        raise validation_error(
-            "query", "to", code="before_from", detail="`to` must be after `from`."
-        )
+    check_order(start, end)
     if (end - start).total_seconds() > _MAX_STEPS * step_seconds:
         raise validation_error(
             "query", "step_seconds", code="too_many_steps", detail=f"At most {_MAX_STEPS} steps."

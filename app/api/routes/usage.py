@@ -15,10 +15,10 @@ from app.api.http.dependencies import (
     PrincipalDep,
     provided,
 )
-from app.api.http.error_responses import validation_error
 from app.api.http.field_types import PrintableText, Timestamp
 from app.api.http.paging import NextCursor, decode_sorted, invalid_cursor, paginate
 from app.api.http.strict_route import StrictRoute
+from app.api.routes.stats_history import EndQuery, check_order
 from app.control.monitoring.poller import Poller
 from app.domain.usage_report import (
     USAGE_GROUP_PATTERN,
@@ -102,10 +102,7 @@ async def list_usage(
         Timestamp | None,
         Query(alias="from", description="Start, RFC 3339; 24 hours before the end if omitted."),
     ] = None,
-    end: Annotated[
-        Timestamp | None,
-        Query(alias="to", description="End, exclusive; now if omitted."),
-    ] = None,
+    end: EndQuery = None,
     group_by: Annotated[
         PrintableText,
         Query(
@@ -139,10 +136,7 @@ async def list_usage(
         start, end = start or since, end or until
     end = end or now
     start = start or end - timedelta(days=1)
-    if end <= start:
-        raise validation_error(
-            "query", "to", code="before_from", detail="`to` must be after `from`."
-        )
+    check_order(start, end)
     kind, _, label = group_by.partition(":")
     report = await catalog.usage_reports.make(
         start=start,

@@ -297,7 +297,9 @@ class PoolViews:
         view = PoolView.of_snapshot(
             now,
             principal,
-            tenants=self._tenant_count(spec.pool_id, principal),
+            tenants=manager.tenants.count(spec.pool_id)
+            if principal.tenants is None
+            else accessible_pools(manager, principal.tenants).count(spec.pool_id),
             wait=manager.wait_of(tenant) if mine.waiting_requests else self.fleet.wait_of(spec),
             waiting_on_nodes=self.fleet.loads.waiting_of(spec.pool_id),
             recommendation=self.advisor.open_recommendations.get(spec.pool_id),
@@ -317,11 +319,6 @@ class PoolViews:
             for _, node in sorted(self.fleet.nodes.items())
             if node.latest and name in node.latest.entries
         ]
-
-    def _tenant_count(self, pool_id: str, principal: Principal) -> int:
-        if principal.tenants is None:
-            return self.manager.tenants.count(pool_id)
-        return accessible_pools(self.manager, principal.tenants).count(pool_id)
 
 
 def accessible_pools(manager: TenantPoolManager, tenants: frozenset[str]) -> list[str]:

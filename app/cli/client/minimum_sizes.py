@@ -29,7 +29,8 @@ def too_many(
         found = actual.get(tenant, {})
         if "shared" in {declared.strategy, found.get("strategy")} or declared.pool is None:
             continue
-        server = declared.server or found.get("server") or _only(budgets)
+        only = next(iter(budgets)) if len(budgets) == 1 else ""
+        server = declared.server or found.get("server") or only
         now: int = pools[tenant]["desired"]["min_size"] if tenant in pools else 0
         wanted = now if declared.pool.min_size is None else declared.pool.min_size
         if server in budgets:
@@ -47,8 +48,3 @@ def too_many(
                 f"{budgets[server]} connections of server {server}."
             )
     return refused
-
-
-def _only(budgets: Mapping[str, int]) -> str:
-    """The name of the only server; empty if there are several."""
-    return next(iter(budgets)) if len(budgets) == 1 else ""
