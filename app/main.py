@@ -105,11 +105,11 @@ def _begin_serving(app: FastAPI, settings: Settings, service: Service) -> None:
     """Give the routes of *app* the objects they depend on."""
     app.state.service, app.state.election = service, service.election
     app.state.readiness = ServiceReadiness(
-        service.manager,
-        service.catalog,
-        service.poller,
-        service.supervisor,
-        app.state.authenticator.keys,
+        manager=service.manager,
+        catalog=service.catalog,
+        poller=service.poller,
+        supervisor=service.supervisor,
+        keys=app.state.authenticator.keys,
         max_poll_age=max_poll_age(settings.poll_interval_seconds, TICK_DEADLINE),
         audit_interval=settings.health_check_interval_seconds,
     )

@@ -4,7 +4,7 @@ Options that all commands of a group have may also precede the command's name: t
 the command. Help is plain text, because rendering it would cost more than everything else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -17,6 +17,9 @@ from app.text.validation_messages import validation_message
 
 _METAVARS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "FILE", list[str]: "TEXT"}
 _OPTIONS = "Options"
+
+# Its section, its name and its text.
+_Row = tuple[str, str, str]
 
 Declarations = Sequence[Callable[..., None]]
 """Functions whose parameters are options."""
@@ -118,15 +121,15 @@ class Group(TyperGroup):
         """List the commands by section."""
         listed = [each for each in self.commands.values() if not each.hidden]
         width = max((len(each.name or "") for each in listed), default=0)
-        for section in dict.fromkeys(_section(each, "Commands") for each in listed):
-            with formatter.section(section):
-                formatter.write_dl(
-                    [
-                        ((each.name or "").ljust(width), each.get_short_help_str(100))
-                        for each in listed
-                        if _section(each, "Commands") == section
-                    ]
-                )
+        rows: list[_Row] = [
+            (
+                _section(each, "Commands"),
+                (each.name or "").ljust(width),
+                each.get_short_help_str(100),
+            )
+            for each in listed
+        ]
+        _format_sections(rows, formatter)
 
 
 @cache
@@ -160,30 +163,21 @@ def _name_values(params: Sequence[Any]) -> None:
 
 def _format_parameters(params: Sequence[Any], ctx: Any, formatter: Any) -> None:
     """List arguments, own options and shared options, each in a section."""
-    params = sorted(params, key=lambda each: each.rich_help_panel is not None)
-    for section in dict.fromkeys(_section(each, _default_section(each)) for each in params):
-        rows = [
-            row
-            for each in params
-            if _section(each, _default_section(each)) == section
-            for row in _row(each, ctx)
-        ]
-        if rows:
-            with formatter.section(section):
-                formatter.write_dl(rows)
+    rows: list[_Row] = []
+    for each in sorted(params, key=lambda each: each.rich_help_panel is not None):
+        is_option = isinstance(each, TyperOption)
+        if (record := each.get_help_record(ctx)) is not None:
+            name, text = record
+            # An argument's type is a word of Python.
+            shown = name if is_option else name.partition(" ")[0]
+            rows.append((_section(each, _OPTIONS if is_option else "Arguments"), shown, text))
+    _format_sections(rows, formatter)
 
 
-def _row(param: Any, ctx: Any) -> Iterator[tuple[str, str]]:
-    record = param.get_help_record(ctx)
-    if record is None:
-        return
-    name, text = record
-    # An argument's type is a word of Python.
-    yield (name if isinstance(param, TyperOption) else name.partition(" ")[0]), text
-
-
-def _default_section(param: Any) -> str:
-    return _OPTIONS if isinstance(param, TyperOption) else "Arguments"
+def _format_sections(rows: Sequence[_Row], formatter: Any) -> None:
+    for section in dict.fromkeys(section for section, _, _ in rows):
+        with formatter.section(section):
+            formatter.write_dl([(name, text) for of, name, text in rows if of == section])
 
 
 def _section(of: Any, default: str) -> str:

@@ -19,7 +19,7 @@ import typer
 from app.api.auth.key_scope import KeyScope
 from app.cli.client.exit_status import ExitStatus, confirm, fail
 from app.cli.client.output import print_document
-from app.cli.client.service_command import OutputCommand, YesOption, output_options
+from app.cli.client.service_command import OutputCommand, YesOption, output_options, resource
 from app.cli.client.table import ALWAYS, WIDE, Table, number, text
 from app.cli.client.times import ExpiresOption, expiry
 from app.cli.command import Command, Declarations, Group
@@ -56,12 +56,7 @@ class Keys(Group):
     default = ("list",)
 
 
-keys = typer.Typer(
-    cls=Keys,
-    help="Create, list and revoke API keys.",
-    rich_markup_mode=None,
-    add_completion=False,
-)
+keys = resource("Create, list and revoke API keys.", kind=Keys)
 
 FileOption = Annotated[
     Path | None,

@@ -125,11 +125,13 @@ class Forwarder:
         if self._election.is_serving or await self._election.settle():
             await self._serve(app, scope, receive, send)
         elif was_forwarded:  # a request is forwarded at most once
-            await self._refuse(scope, receive, send, {_NOT_ACTIVE.decode(): "1"})
+            await self._refusal(scope, {_NOT_ACTIVE.decode(): "1"})(scope, receive, send)
         else:
             with suppress(ClientLeft):
                 body = ForwardedBody(scope, receive)
-                await self._forward(app, scope, body, send, give_up_at)
+                problem = await self._forward(app, scope, body, send, give_up_at)
+                if problem is not None:
+                    await problem(scope, _nothing, send)
 
     async def _serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         request = object()
@@ -142,7 +144,8 @@ class Forwarder:
 
     async def _forward(
         self, app: ASGIApp, scope: Scope, body: ForwardedBody, send: Send, give_up_at: float
-    ) -> None:
+    ) -> Response | None:
+        """Forward a request, or return why there is no response to pass on."""
         loop = asyncio.get_running_loop()
         pause = _FIRST_PAUSE
         request_id = request_id_of(scope)
@@ -154,12 +157,10 @@ class Forwarder:
             changed = self._changed
             if self._election.is_serving:
                 await self._serve(app, scope, body.receive_again, send)
-                return
+                return None
             url = self._election.active_url
             if url is not None and would_expose_passwords(scope, url):
-                refusal = _problem(scope, 403, "tls-required", _IN_CLEAR.format(url))
-                await refusal(scope, _nothing, send)
-                return
+                return _problem(scope, 403, "tls-required", _IN_CLEAR.format(url))
             start = await body.begin()
             upstream = None if url is None else await self._connect(url)
             is_unreached = url is not None and upstream is None
@@ -170,18 +171,15 @@ class Forwarder:
                 try:
                     is_done = await exchange.run(head + start, self._longest_wait, is_there)
                 except UpstreamSilent:
-                    timeout = _problem(scope, 504, "deadline-exceeded", _SILENT)
-                    await timeout(scope, _nothing, send)
-                    return
+                    return _problem(scope, 504, "deadline-exceeded", _SILENT)
                 except UpstreamLost:
                     if not (may_repeat and body.is_kept):
-                        await _problem(scope, 502, "active-lost", _LOST)(scope, _nothing, send)
-                        return
+                        return _problem(scope, 502, "active-lost", _LOST)
                     may_repeat = is_done = False
                 finally:
                     self._upstreams.release(upstream)
                 if is_done:
-                    return
+                    return None
             # The part of a body that arrived during the refusal may be too large to be sent again.
             if loop.time() >= give_up_at or not body.is_kept:
                 break
@@ -189,7 +187,7 @@ class Forwarder:
                 async with asyncio.timeout(pause):
                     await changed.wait()
             pause = min(2 * pause, _LONGEST_PAUSE)
-        await self._refuse(scope, _nothing, send, trouble=trouble)
+        return self._refusal(scope, trouble=trouble)
 
     async def _connect(self, url: str) -> Upstream | None:
         try:
@@ -220,18 +218,11 @@ class Forwarder:
         lines.append(b"%s: %s" % self._client.header(scope, request_id.encode()))
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
-    async def _refuse(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        headers: dict[str, str] | None = None,
-        *,
-        trouble: str = "",
-    ) -> None:
+    def _refusal(
+        self, scope: Scope, headers: dict[str, str] | None = None, *, trouble: str = ""
+    ) -> Response:
         detail = f"This instance is a standby. {self._election.active_instance}{trouble}"
-        response = _problem(scope, 503, "standby", detail, {"Retry-After": "1", **(headers or {})})
-        await response(scope, receive, send)
+        return _problem(scope, 503, "standby", detail, {"Retry-After": "1", **(headers or {})})
 
     def _reconsider(self) -> None:
         self._upstreams.keep_only(self._election.active_url)

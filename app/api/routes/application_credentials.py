@@ -1,7 +1,7 @@
 """Credentials of applications: list, show, create and revoke. A password is shown once."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Request, Response, status
 from pydantic import AfterValidator, BaseModel, Field
@@ -76,6 +76,19 @@ class CredentialView(BaseModel):
         examples=[None],
     )
 
+    @classmethod
+    def of(cls, credential: ApplicationCredential, **more: Any) -> Self:
+        """*more*: fields of a subclass."""
+        return cls(
+            name=credential.name,
+            user=credential.user,
+            created_at=credential.created_at,
+            expires_at=credential.expires_at,
+            expired=credential.is_expired(datetime.now(UTC)),
+            last_used_at=credential.last_used_at,
+            **more,
+        )
+
 
 class IssuedCredentialView(CredentialView):
     """A new credential, with its password."""
@@ -138,7 +151,7 @@ async def list_credentials(
     manager.tenants.state(tenant)
     found = {each.name: each for each in credentials.of(tenant)}
     page, next_cursor = page_of_names(found, cursor, limit)
-    items = [CredentialView(**_fields(found[name])) for name in page]
+    items = [CredentialView.of(found[name]) for name in page]
     return CredentialList(items=items, next_cursor=next_cursor)
 
 
@@ -158,7 +171,7 @@ async def get_credential(
     manager.tenants.state(tenant)
     found = credentials.get(tenant, name)
     response.headers["ETag"] = etag(_GENERATION, instance_of(found.created_at))
-    return CredentialView(**_fields(found))
+    return CredentialView.of(found)
 
 
 @router.post(
@@ -195,8 +208,8 @@ async def create_credential(
         response.headers["ETag"] = etag(_GENERATION, instance_of(credential.created_at))
         login = f"postgresql://{credential.user}:{password}"
         nodes = fleet.addresses(spec)
-        return IssuedCredentialView(
-            **_fields(credential),
+        return IssuedCredentialView.of(
+            credential,
             password=password,
             connection_string=f"{login}@{request.url.netloc}/{tenant}",
             node_connection_string=f"{login}@{','.join(nodes)}/{tenant}" if nodes else None,
@@ -233,20 +246,4 @@ async def revoke_credential(
     found = credentials.get(tenant, name)
     preconditions.expected_generation(_GENERATION, instance_of(found.created_at))
     revocation = credentials.revoke(found, operation.actor)
-    return await operation.run(
-        revocation,
-        lambda gone: CredentialView(**_fields(gone)),
-        then=lambda: feed.settle(spec),
-    )
-
-
-def _fields(credential: ApplicationCredential) -> dict[str, Any]:
-    """The fields that everyone who manages the tenant may see."""
-    return {
-        "name": credential.name,
-        "user": credential.user,
-        "created_at": credential.created_at,
-        "expires_at": credential.expires_at,
-        "expired": credential.is_expired(datetime.now(UTC)),
-        "last_used_at": credential.last_used_at,
-    }
+    return await operation.run(revocation, CredentialView.of, then=lambda: feed.settle(spec))

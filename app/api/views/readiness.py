@@ -6,6 +6,7 @@ An unreachable tenant server does not make the service unready: it serves the ot
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from heapq import nsmallest
 from math import inf
 from time import monotonic
@@ -147,34 +148,25 @@ class StandbyReadiness:
         return works and monotonic() - self._missed_since >= _UNREACHED_SECONDS
 
 
+@dataclass(slots=True, kw_only=True)
 class ServiceReadiness:
-    """The checks of the active instance."""
+    """The checks of the active instance.
 
-    def __init__(
-        self,
-        manager: TenantPoolManager,
-        catalog: Catalog,
-        poller: Poller,
-        supervisor: Supervisor,
-        keys: KeyFile,
-        *,
-        max_poll_age: float,
-        audit_interval: float,
-    ) -> None:
-        """*max_poll_age*: seconds after which polls are late.
+    Attributes:
+        max_poll_age: seconds after which polls are late.
+        audit_interval: seconds between audits.
+    """
 
-        *audit_interval*: seconds between audits.
-        """
-        self._manager = manager
-        self._catalog = catalog
-        self._poller = poller
-        self._supervisor = supervisor
-        self._keys = keys
-        self._max_poll_age = max_poll_age
-        self._audit_interval = audit_interval
-        self._lock = asyncio.Lock()
-        self._cached: tuple[ReadinessCheck, ReadinessCheck] | None = None
-        self._cached_at = 0.0
+    manager: TenantPoolManager
+    catalog: Catalog
+    poller: Poller
+    supervisor: Supervisor
+    keys: KeyFile
+    max_poll_age: float
+    audit_interval: float
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _cached: tuple[ReadinessCheck, ReadinessCheck] | None = field(default=None, init=False)
+    _cached_at: float = field(default=0.0, init=False)
 
     async def run(self) -> list[ReadinessCheck]:
         catalog, isolation = await self._expensive()
@@ -197,10 +189,10 @@ class ServiceReadiness:
 
     async def _check_catalog(self) -> ReadinessCheck:
         """Not required: pools keep serving without it, and no other instance would serve better."""
-        problem = self._catalog.write_problem
+        problem = self.catalog.write_problem
         try:
             async with asyncio.timeout(_PING_DEADLINE):
-                await self._catalog.ping()
+                await self.catalog.ping()
         except CatalogUnavailable as error:
             problem = error.detail
         except TimeoutError:
@@ -210,21 +202,21 @@ class ServiceReadiness:
         )
 
     def _check_poller(self) -> ReadinessCheck:
-        last_at = self._poller.last_at
+        last_at = self.poller.last_at
         if last_at is None:
             return _required("poller", ok=False, detail="No poll has ended yet.")
         age = monotonic() - last_at
         return _required(
-            "poller", ok=age <= self._max_poll_age, detail=f"The last poll ended {age:.1f} s ago."
+            "poller", ok=age <= self.max_poll_age, detail=f"The last poll ended {age:.1f} s ago."
         )
 
     def _check_background_tasks(self) -> ReadinessCheck:
-        dead = self._supervisor.dead
+        dead = self.supervisor.dead
         detail = "All of them run." if dead is None else f"Background task {dead} died."
         return _required("loops", ok=dead is None, detail=detail)
 
     def _check_keys(self) -> ReadinessCheck:
-        keys = self._keys
+        keys = self.keys
         detail = keys.problem or f"Keys: {len(keys)}."
         if not keys.is_enforced:
             detail = "No API keys: only local programs can connect, with full access."
@@ -233,7 +225,7 @@ class ServiceReadiness:
     async def _check_isolation(self) -> ReadinessCheck:
         severities: Counter[Severity] = Counter()
         critical: set[str] = set()
-        async for spec, finding in in_slices(findings_of(self._manager), _SLICE):
+        async for spec, finding in in_slices(findings_of(self.manager), _SLICE):
             severities[finding.severity] += 1
             if finding.severity is Severity.CRITICAL:
                 critical.add(str(spec.id))
@@ -242,8 +234,8 @@ class ServiceReadiness:
         if critical:
             names = ", ".join(nsmallest(_MAX_NAMES, critical))
             detail += f" Critical findings for {len(critical)} tenants or their roles: {names}."
-        age = oldest_audit_age(self._manager)
-        is_fresh = age <= _INTERVALS * self._audit_interval + _AUDIT_DEADLINE
+        age = oldest_audit_age(self.manager)
+        is_fresh = age <= _INTERVALS * self.audit_interval + _AUDIT_DEADLINE
         detail += f" The oldest audit is {age:.0f} s old" + ("." if is_fresh else ", too old.")
         is_complete = not severities[Severity.NOT_CHECKED]
         if not is_complete:
@@ -253,7 +245,7 @@ class ServiceReadiness:
         )
 
     def _check_servers(self) -> ReadinessCheck:
-        servers = self._manager.servers
+        servers = self.manager.servers
         unavailable = sorted(name for name, server in servers.items() if not server.is_available)
         degraded = [
             f"{name}: {servers[name].last_error}"

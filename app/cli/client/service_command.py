@@ -190,9 +190,9 @@ class Resource(Group):
     default = ("list", "show")
 
 
-def resource(summary: str) -> typer.Typer:
+def resource(summary: str, kind: type[Group] = Resource) -> typer.Typer:
     """Create the group of a resource's commands; a group even with one command."""
-    app = typer.Typer(cls=Resource, help=summary, rich_markup_mode=None, add_completion=False)
+    app = typer.Typer(cls=kind, help=summary, rich_markup_mode=None, add_completion=False)
     app.callback()(lambda: None)
     return app
 

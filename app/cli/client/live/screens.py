@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from app.cli.client.live.feed import Found, Query
+from app.cli.client.live.feed import Found
 from app.cli.client.live.lists import LiveRows, NodeRows, PoolRows
 from app.cli.client.live.queries import Listing, ListQuery, TenantQuery
 
@@ -127,10 +127,6 @@ class Screens:
     @property
     def current(self) -> ListScreen | TenantScreen:
         return self.opened[-1]
-
-    @property
-    def query(self) -> Query:
-        return self.current.query
 
     def press(self, key: str, character: str, found: Found) -> None:
         """Handle a key while *found* is on the screen."""
