@@ -107,6 +107,12 @@ def verifier_renewed(role: str, pool_id: str, iterations: int, actor: Actor) -> 
     return _pool_event("verifier_renewed", pool_id, actor, after=after)
 
 
+def password_restored(role: str, pool_id: str, version: int, actor: Actor) -> AuditEvent:
+    """A restore or a failover had undone a rotation of the role's password."""
+    after = {"role": role, "password_version": version}
+    return _pool_event("password_restored", pool_id, actor, after=after)
+
+
 def desired_pool_changed(
     before: DesiredPool | None,
     desired: DesiredPool,

@@ -2,7 +2,8 @@
 
 After a restart or an outage it opens the pools with a min_size, applies changes of size, finishes
 deletions and rotations, stores what could not be stored, and reads what may have been stored. It
-also stores when credentials were used, and renews verifiers of an earlier version.
+also makes up for rotations that a failover undid, stores when credentials were used, and renews
+verifiers of an earlier version.
 """
 
 from collections import defaultdict
@@ -85,6 +86,7 @@ class Reconciler:
         steps = await self._converge()
         # Rotations and deletions may wait for a server; no other pool waits for them.
         rotated = await self._rotation.finish_rotations()
+        rotated += await self._rotation.restore_lost()
         renewed = await self._verifiers.renew()
         if is_reached:
             deleted = await self._finish_deletions()

@@ -227,7 +227,7 @@ def _of_role(role: str, facts: RoleFacts) -> Iterator[Finding]:
 
 
 def _of_password(role: str, facts: RoleFacts, versions: Collection[int]) -> Iterator[Finding]:
-    """Compare the password's version: a restore of either side brings back an earlier one."""
+    """Compare the password's version: a restore or a failover of either side may have lost one."""
     version = facts.password_version
     if version is not None and version not in versions:
         is_own = role.startswith(OBJECT_PREFIX)
@@ -235,8 +235,9 @@ def _of_password(role: str, facts: RoleFacts, versions: Collection[int]) -> Iter
         yield _critical(
             AuditCheck.PASSWORD,
             f"Role {role} has version {version} of its password, the catalog version "
-            f"{min(versions)}: one of them was restored from a backup, and the role cannot log in. "
-            f"Run: poolkeeper tenants rotate {tenant}",
+            f"{min(versions)}: a restore or a failover undid a rotation, and the role cannot log "
+            "in. The service makes up for it. If it stays so, run: poolkeeper tenants rotate "
+            f"{tenant}",
         )
 
 

@@ -98,6 +98,7 @@ class Service:
             manager,
             role_passwords,
             locks,
+            outbox,
             without_logins=self.node_feed.without_logins,
             audit_isolation=self.isolation_audit.audit_pool,
         )

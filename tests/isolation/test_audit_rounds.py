@@ -9,6 +9,7 @@ import pytest
 
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.domain.desired_state import PoolChange
+from app.domain.errors import ServerUnavailable
 from app.domain.isolation_checks import AuditCheck, Severity
 from app.domain.isolation_facts import RoleFacts
 from app.domain.tenant import PoolStrategy
@@ -20,6 +21,7 @@ from app.wire import Login
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
 from tests.fixtures.turns import counted_turns
+from tests.fixtures.waiting import eventually
 
 
 async def test_a_round_audits_every_tenant_with_one_connection_a_server(
@@ -168,6 +170,20 @@ async def test_a_server_that_is_away_leaves_the_last_report(
         control.manager.servers["local"], [control.manager.tenants.state("acme")]
     )
     assert control.manager.tenants.state("acme").isolation is before
+
+
+async def test_all_tenants_are_audited_at_once_after_an_outage(control: Control) -> None:
+    """The server that is back may be another one, without the latest changes."""
+    await control.tenant("acme")
+    state, server = control.state("acme"), control.manager.servers["local"]
+    await control.isolation_audit.run_once()
+    before = state.isolation
+    await control.isolation_audit.run_once()
+    assert state.isolation is before
+    server.mark_lost(ServerUnavailable("It is away."))
+    await eventually(lambda: server.is_available)
+    await control.isolation_audit.run_once()
+    assert state.isolation is not before
 
 
 @pytest.mark.parametrize("strategy", [PoolStrategy.PER_TENANT, PoolStrategy.PER_DATABASE])

@@ -179,7 +179,7 @@ async def test_a_rotation_that_a_restored_catalog_does_not_know_is_found(
     [finding] = await password_findings(control)
     assert finding.severity is Severity.CRITICAL
     named = "TENANT --shared" if is_shared else "acme"
-    assert finding.detail.endswith(f"Run: poolkeeper tenants rotate {named}")
+    assert finding.detail.endswith(f"run: poolkeeper tenants rotate {named}")
     await control.rotation.rotate(control.state("acme"), PERSON, whole_pool=is_shared)
     # Nobody waits for the next audit to see that it is mended.
     report = control.state("acme").isolation
@@ -250,6 +250,46 @@ async def test_whoever_adopts_a_role_keeps_no_password_that_was_rotated_away(
     assert await works(control)
 
 
+@ALL
+async def test_a_rotation_that_a_failover_of_the_server_lost_is_made_again(
+    control: Control, strategy: PoolStrategy
+) -> None:
+    tenant = await control.tenant("acme", strategy)
+    state, server = control.state("acme"), control.manager.servers["local"]
+    rotation = await control.rotation.rotate(state, PERSON, whole_pool=tenant.spec.is_shared)
+    await control.manager.isolations[strategy].rotate_password(server, tenant, rotation.version - 1)
+    with pytest.raises(TenantLoginFailed):
+        await works(control)
+    assert len(await password_findings(control)) == 1
+    assert await control.rotation.restore_lost() == 1
+    assert await works(control)
+    assert await control.rotation.restore_lost() == 0
+    [stored] = await control.catalog.password_versions.load()
+    assert (stored.version, stored.applied) == (rotation.version, True)
+
+
+@ALL
+async def test_a_rotation_that_a_failover_of_the_catalog_lost_is_known_again(
+    control: Control, catalog_database: Database, strategy: PoolStrategy
+) -> None:
+    tenant = await control.tenant("acme", strategy)
+    state = control.state("acme")
+    rotation = await control.rotation.rotate(state, PERSON, whole_pool=tenant.spec.is_shared)
+    # As after a restart on the catalog of before.
+    async with catalog_database.connected() as connection:
+        await connection.execute("DELETE FROM credentials")
+    ROLE_PASSWORDS.set_password_version("local", rotation.role, rotation.version - 1)
+    ROLE_PASSWORDS._next.clear()
+    assert len(await password_findings(control)) == 1
+    assert await control.rotation.restore_lost() == 1
+    assert await works(control)
+    assert await password_findings(control) == []
+    [stored] = await control.catalog.password_versions.load()
+    assert (stored.version, stored.applied) == (rotation.version, True)
+    await control.audit_outbox.flush()
+    assert "pool.password_restored" in await control.actions()
+
+
 async def test_a_rotation_that_follows_one_of_unknown_outcome_is_no_finding(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +346,7 @@ async def test_a_crash_between_the_steps_is_made_up_for_after_a_restart(
         control.manager,
         ROLE_PASSWORDS,
         control.locks,
+        control.audit_outbox,
         without_logins=control.node_feed.without_logins,
         audit_isolation=control.isolation_audit.audit_pool,
     )

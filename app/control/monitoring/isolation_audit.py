@@ -63,7 +63,8 @@ class IsolationAudit:
         self._manager = manager
         self._limits = limits
         self._outbox = outbox
-        self._next: dict[str, float] = {}
+        # By server: when all its tenants are due, unless there was an outage after this generation.
+        self._next: dict[str, tuple[int, float]] = {}
         self._seen: WeakSet[Pool] = WeakSet()
         self._recorded_at: dict[tuple[str, str], float] = {}
         # By server: the tenants just provisioned, and the task that audits them.
@@ -89,11 +90,15 @@ class IsolationAudit:
         return opened
 
     async def _due(self, server: Server, opened: set[str]) -> list[TenantState]:
+        if not server.is_available:
+            return []
         now = monotonic()
-        all_are_due = now >= self._next.get(server.name, now)
+        generation, at = self._next.get(server.name, (server.generation, now))
+        # Another server may have taken over, and have lost the latest changes.
+        all_are_due = now >= at or generation != server.generation
         if all_are_due:
             interval = self._manager.config(PoolStrategy.PER_TENANT).health_check_interval
-            self._next[server.name] = now + interval
+            self._next[server.name] = server.generation, now + interval
         due = []
         async for state in in_slices(list(self._manager.tenants.values())):
             spec = state.tenant.spec

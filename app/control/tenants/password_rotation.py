@@ -1,7 +1,7 @@
 """Password rotation: a new password for a tenant's login role.
 
 The catalog first stores the wanted version; until Postgres is known to have it, the Reconciler sets
-it again.
+it again. It does the same if a restore or a failover of the server or the catalog undid a rotation.
 """
 
 import asyncio
@@ -15,12 +15,15 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
+from app.control.audit_events import AuditOutbox
 from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.control.tenants.provisioning import check_login, lock_of_role
+from app.control.time_slices import in_slices
 from app.control.unfinished_changes import finish_on_servers
-from app.domain.audit import Actor
+from app.domain.audit import RECONCILER, Actor
 from app.domain.desired_state import PasswordVersion, Tenant
 from app.domain.errors import CatalogUnavailable, Conflict, ServerUnavailable, Unavailable
+from app.domain.isolation_checks import AuditCheck
 from app.domain.plan import PlanAction, plan_recycle, plan_step, warn_if_shared
 from app.domain.tenant import OBJECT_PREFIX, TenantSpec, shared_pool_id
 from app.pools.isolation.role_passwords import RolePasswords
@@ -55,6 +58,7 @@ class PasswordRotation:
         manager: TenantPoolManager,
         role_passwords: RolePasswords,
         locks: KeyedLocks,
+        outbox: AuditOutbox,
         *,
         without_logins: Callable[[TenantSpec], AbstractAsyncContextManager[None]],
         audit_isolation: Callable[[Server, str], Awaitable[None]],
@@ -67,6 +71,7 @@ class PasswordRotation:
         self._manager = manager
         self._role_passwords = role_passwords
         self._locks = locks
+        self._outbox = outbox
         self._without_logins = without_logins
         self._audit_isolation = audit_isolation
         self._unapplied: dict[tuple[str, str], PasswordVersion] = {}
@@ -168,6 +173,55 @@ class PasswordRotation:
                 _log.warning("password not set", role=wanted.role, reason=error.detail)
                 return False
         return True
+
+    async def restore_lost(self) -> int:
+        """Bring together each role's password and its version in the catalog; return how many.
+
+        The isolation audit found them to differ. The later version is the one in force: an earlier
+        password may be known to somebody.
+        """
+        lost: dict[str, dict[str, TenantState]] = defaultdict(dict)
+        async for state in in_slices(list(self._manager.tenants.values())):
+            findings = state.isolation.findings if state.isolation is not None else ()
+            if state.tenant.is_usable and AuditCheck.PASSWORD in {one.check for one in findings}:
+                lost[state.tenant.spec.server][state.tenant.spec.pool_id] = state
+        states = {server: list(of_pools.values()) for server, of_pools in lost.items()}
+        return await finish_on_servers(states, self._restore)
+
+    async def _restore(self, state: TenantState) -> bool:
+        spec = state.tenant.spec
+        server = self._manager.server(spec.server)
+        isolation = self._manager.isolations[spec.strategy]
+        role, known = isolation.role(spec), isolation.password_version(server, spec)
+        if not server.is_available or self._locks.is_held(lock_of_role(server.name, role)):
+            return False
+        async with self._locks.hold_if_free(spec.pool_id) as is_free:
+            if not is_free:
+                return False
+            try:
+                marked = await self._marked_version(state.tenant)
+                wanted = PasswordVersion(server=server.name, role=role, version=known, applied=True)
+                if marked > known:
+                    await self._adopt(spec, replace(wanted, version=marked))
+                elif marked:
+                    await self._apply(state, wanted, fail_soon=True)
+            except (Unavailable, Conflict) as error:
+                _log.warning("password not restored", role=role, reason=error.detail)
+                return False
+        self._manager.connectors.forget_refusal(spec)
+        version = max(marked, known)
+        event = audit_events.password_restored(role, spec.pool_id, version, RECONCILER)
+        self._outbox.enqueue(event)
+        await self._audit_isolation(server, spec.pool_id)
+        return True
+
+    async def _adopt(self, spec: TenantSpec, known: PasswordVersion) -> None:
+        """Take over the version that the role has, and give nodes its password."""
+        async with self._without_logins(spec):
+            await self._catalog.password_versions.record_applied(
+                known.server, known.role, known.version
+            )
+            self._role_passwords.set_password_version(known.server, known.role, known.version)
 
     async def _apply(
         self, state: TenantState, wanted: PasswordVersion, *, fail_soon: bool = False
