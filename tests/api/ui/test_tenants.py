@@ -128,7 +128,13 @@ async def test_hostile_text_is_shown_as_text(service: Api, tab: Tab) -> None:
         body["items"][0] |= {"state": "unavailable", "last_error": hostile, "host": hostile}
         await route.fulfill(json=body)
 
+    async def with_hostile_finding(route: Route) -> None:
+        finding = {"check": "server", "severity": "critical", "server": hostile, "detail": hostile}
+        rest = {"nodes": [], "node_count": 0, "count": 1, "tenants": [hostile]}
+        await route.fulfill(json={"items": [finding | rest]})
+
     await page.route("**/v1/servers?limit=100", with_hostile_error)
+    await page.route("**/v1/findings", with_hostile_finding)
     for view in ("tenants/acme", "servers", "findings", "events"):
         await page.goto(f"/#/{view}")
         await expect(page.locator("h1")).to_be_visible()
