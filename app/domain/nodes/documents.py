@@ -41,7 +41,7 @@ required, and `true` is not a number.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from enum import Enum
+from enum import Enum, EnumType
 from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -97,7 +97,7 @@ def as_document(value: Any) -> Any:  # noqa: ANN401 - any of them, and its parts
     if is_dataclass(kind):
         return {
             name: each if type(each) in _SCALARS else as_document(each)
-            for name, default in _fields(kind)
+            for name, _, default in _fields(kind)
             for each in (getattr(value, name),)
             if each is not None or default is not None
         }
@@ -128,9 +128,17 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @cache
-def _fields(kind: Any) -> tuple[tuple[str, object], ...]:  # noqa: ANN401 - a dataclass
-    """The names of its fields, with their defaults."""
-    return tuple((each.name, each.default) for each in fields(kind))
+def _fields(kind: Any) -> tuple[tuple[str, Any, object], ...]:  # noqa: ANN401 - a dataclass
+    """The names of its fields, with their types and defaults."""
+    types = get_type_hints(kind)
+    return tuple(
+        (
+            each.name,
+            types[each.name],
+            each.default if each.default_factory is MISSING else each.default_factory,
+        )
+        for each in fields(kind)
+    )
 
 
 def from_document(kind: type[Document], document: object) -> Document:
@@ -139,90 +147,44 @@ def from_document(kind: type[Document], document: object) -> Document:
     Raises:
         ValueError: it does not fit; the message says what is wrong where, and quotes no value.
     """
-    # Every type is hashable.
-    reader: _Reader = _reader(kind)  # type: ignore[arg-type]
-    found: Document = reader(document, "")
+    found: Document = _read(kind, document, "")
     return found
 
 
-# Reads a JSON value, given its place in the document.
-_Reader = Callable[[object, str], Any]
-
-
-@cache
-def _reader(kind: Any) -> _Reader:  # noqa: ANN401 - any type, also of typing's
-    """The reader of this type; cached, because reports have thousands of values."""
+def _read(kind: Any, value: object, place: str) -> Any:  # noqa: ANN401 - any type, also of typing's
+    """Read the JSON *value* at this *place* in the document as *kind*."""
+    if (scalar := _SCALARS.get(kind)) is not None:  # most are, and a report has thousands
+        return scalar(value, place)
     if is_dataclass(kind):
-        return _dataclass_reader(kind)
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return _enum_reader(kind)
+        return _read_object(kind, value, place)
+    if isinstance(kind, EnumType):
+        try:
+            return kind(value)
+        except ValueError as error:
+            raise ValueError(f"{place}: expected one of {', '.join(kind)}") from error
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is UnionType:
-        return _optional_reader(_reader(arguments[0]))
+        return None if value is None else _read(arguments[0], value, place)
     if origin is Mapping:
-        return _mapping_reader(_reader(arguments[1]))
-    if origin in {tuple, frozenset}:
-        return _list_reader(origin, _reader(arguments[0]))
-    return _SCALARS[kind]
-
-
-def _dataclass_reader(kind: Any) -> _Reader:  # noqa: ANN401
-    hints = get_type_hints(kind)
-    readers = {each.name: _reader(hints[each.name]) for each in fields(kind)}
-    required = [
-        each.name
-        for each in fields(kind)
-        if each.default is MISSING and each.default_factory is MISSING
-    ]
-
-    def read(value: object, place: str) -> Any:  # noqa: ANN401
         given = _expected(dict, value, place, "an object")
-        for name in required:
-            if name not in given:
-                raise ValueError(f"{place}/{name}: this field is missing")
-        known = {
-            name: reader(given[name], f"{place}/{name}")
-            for name, reader in readers.items()
-            if name in given
-        }
-        try:
-            return kind(**known)
-        except ValueError as error:
-            raise ValueError(f"{place or '/'}: {error}") from error
-
-    return read
+        return {key: _read(arguments[1], each, f"{place}/{key}") for key, each in given.items()}
+    items = _expected(list, value, place, "a list")
+    return origin(
+        [_read(arguments[0], each, f"{place}/{index}") for index, each in enumerate(items)]
+    )
 
 
-def _enum_reader(kind: type[Enum]) -> _Reader:
-    members = {member.value: member for member in kind}
-
-    def read(value: object, place: str) -> Enum:
-        found = members.get(value) if isinstance(value, str) else None
-        if found is None:
-            raise ValueError(f"{place}: expected one of {', '.join(members)}")
-        return found
-
-    return read
-
-
-def _optional_reader(reader: _Reader) -> _Reader:
-    return lambda value, place: None if value is None else reader(value, place)
-
-
-def _mapping_reader(reader: _Reader) -> _Reader:
-    def read(value: object, place: str) -> Mapping[str, Any]:
-        given = _expected(dict, value, place, "an object")
-        return {key: reader(each, f"{place}/{key}") for key, each in given.items()}
-
-    return read
-
-
-def _list_reader(kind: Callable[[list[Any]], Any], reader: _Reader) -> _Reader:
-    def read(value: object, place: str) -> Any:  # noqa: ANN401
-        given = _expected(list, value, place, "a list")
-        return kind([reader(each, f"{place}/{index}") for index, each in enumerate(given)])
-
-    return read
+def _read_object(kind: Any, value: object, place: str) -> Any:  # noqa: ANN401 - a dataclass
+    given, known = _expected(dict, value, place, "an object"), {}
+    for name, kind_of_field, default in _fields(kind):
+        if name in given:
+            known[name] = _read(kind_of_field, given[name], f"{place}/{name}")
+        elif default is MISSING:
+            raise ValueError(f"{place}/{name}: this field is missing")
+    try:
+        return kind(**known)
+    except ValueError as error:
+        raise ValueError(f"{place or '/'}: {error}") from error
 
 
 def _expected(kind: type[Document], value: object, place: str, name: str) -> Document:
@@ -251,4 +213,9 @@ def _truth(value: object, place: str) -> bool:
     return _expected(bool, value, place, "true or false")
 
 
-_SCALARS: Mapping[type, _Reader] = {int: _whole, float: _number, str: _text, bool: _truth}
+_SCALARS: Mapping[type, Callable[[object, str], Any]] = {
+    int: _whole,
+    float: _number,
+    str: _text,
+    bool: _truth,
+}
