@@ -7,8 +7,8 @@ CatalogUnavailable; every other error is a bug and propagates.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import asyncpg
 from sqlalchemy import Executable, RowMapping, Select, func, select, true
@@ -21,6 +21,9 @@ from app.catalog import dialect
 from app.catalog.requirements import STATEMENT_REASONS, is_login_error, login_reason
 from app.catalog.tables import leadership
 from app.domain.errors import CatalogUnavailable, LeadershipLost, QueryTimeout
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 
@@ -235,6 +238,11 @@ class Database:
 def after_commit(connection: AsyncConnection, callback: Callable[[], None]) -> None:
     """Call *callback* once the transaction of *connection* is committed."""
     connection.info[_COMMITTED].append(callback)
+
+
+def fields_in(row: RowMapping, kind: "type[DataclassInstance]") -> dict[str, Any]:
+    """The fields of the dataclass *kind* that *row* has as columns."""
+    return {each.name: row[each.name] for each in fields(kind) if each.name in row}
 
 
 class Store:

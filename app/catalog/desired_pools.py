@@ -1,10 +1,11 @@
 """Desired state of pools; each change is stored with its audit event."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
 
 from sqlalchemy import RowMapping
 
+from app.catalog.database import fields_in
 from app.catalog.recommendations import record_applied
 from app.catalog.tables import pools
 from app.catalog.versioned_table import VersionedTable
@@ -21,10 +22,9 @@ class DesiredPools(VersionedTable[str, DesiredPool]):
     table = pools
 
     def _value(self, row: RowMapping) -> DesiredPool:
-        values = dict(row)
-        size = PoolSize(**{each.name: values.pop(each.name) for each in fields(PoolSize)})
-        since, by = values.pop("paused_at"), values.pop("paused_by")
-        return DesiredPool(size=size, pause=Pause(since=since, by=by) if since else None, **values)
+        size, since = PoolSize(**fields_in(row, PoolSize)), row["paused_at"]
+        pause = Pause(since=since, by=row["paused_by"]) if since else None
+        return DesiredPool(size=size, pause=pause, **fields_in(row, DesiredPool))
 
     async def save(
         self,

@@ -1,11 +1,13 @@
 """Declared nodes, and the most connections that each can have."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from sqlalchemy import RowMapping, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.audit_log import record
+from app.catalog.database import fields_in
 from app.catalog.tables import node_liabilities, nodes
 from app.catalog.versioned_table import VersionedTable
 from app.domain.audit import AuditEvent
@@ -19,14 +21,8 @@ class Nodes(VersionedTable[str, DeclaredNode]):
     table = nodes
 
     def _value(self, row: RowMapping) -> DeclaredNode:
-        return DeclaredNode(
-            spec=NodeSpec.from_dict(dict(row)),
-            paused=row["paused"],
-            draining=row["draining"],
-            generation=row["generation"],
-            created_at=row["created_at"],
-            updated_at=row["updated_at"],
-        )
+        spec = NodeSpec(**fields_in(row, NodeSpec))
+        return DeclaredNode(spec=spec, **fields_in(row, DeclaredNode))
 
     async def save(
         self,
@@ -44,7 +40,7 @@ class Nodes(VersionedTable[str, DeclaredNode]):
         Raises:
             StaleVersion: its generation is not the expected one.
         """
-        values = spec.as_dict()
+        values = asdict(spec)
         return await self._write(
             fixed={"name": values.pop("name")},
             values={**values, "paused": paused, "draining": draining},

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.audit_log import record
-from app.catalog.database import Store
+from app.catalog.database import Store, fields_in
 from app.catalog.tables import recommendations, tenants
 from app.domain.advisor import (
     Confidence,
@@ -31,13 +31,6 @@ from app.domain.recommendation import (
     RecommendationKind,
     RecommendationStatus,
 )
-
-# Fields that are stored unchanged.
-_PLAIN = (
-    *("id", "pool_id", "tenant", "rule", "max_size"),
-    *("created_at", "expires_at", "closed_at", "closed_by"),
-)
-_PLAIN_OF_ADVICE = ("current_size", "new_size", "reason", "evidence", "wanted")
 
 
 class Recommendations(Store):
@@ -253,16 +246,16 @@ def _finite(value: float | None) -> float | None:
 
 
 def _recommendation(row: RowMapping) -> Recommendation:
-    return Recommendation(
-        **{name: row[name] for name in _PLAIN},
-        advice=PoolSizingRecommendation(
-            **{name: row[name] for name in _PLAIN_OF_ADVICE},
-            action=ScalingAction(row["action"]),
-            reason_code=ReasonCode(row["reason_code"]),
-            confidence=Confidence(row["confidence"]),
-            expected=None if row["expected"] is None else Effect(**row["expected"]),
-        ),
-        metrics=PoolMetrics(**{each.name: row[each.name] for each in fields(PoolMetrics)}),
-        status=RecommendationStatus(row["status"]),
-        placement=None if row["placement"] is None else Placement(row["placement"]),
-    )
+    expected, placement = row["expected"], row["placement"]
+    advice = fields_in(row, PoolSizingRecommendation) | {
+        "action": ScalingAction(row["action"]),
+        "reason_code": ReasonCode(row["reason_code"]),
+        "confidence": Confidence(row["confidence"]),
+        "expected": None if expected is None else Effect(**expected),
+    }
+    rest = fields_in(row, Recommendation) | {
+        "status": RecommendationStatus(row["status"]),
+        "placement": None if placement is None else Placement(placement),
+    }
+    metrics = PoolMetrics(**fields_in(row, PoolMetrics))
+    return Recommendation(advice=PoolSizingRecommendation(**advice), metrics=metrics, **rest)

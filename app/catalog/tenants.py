@@ -3,6 +3,7 @@
 from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, not_, select, update
 
 from app.catalog.audit_log import record
+from app.catalog.database import fields_in
 from app.catalog.tables import application_credentials, pools, recommendations, tenants
 from app.catalog.versioned_table import VersionedTable
 from app.domain.audit import AuditEvent
@@ -16,15 +17,7 @@ class Tenants(VersionedTable[TenantId, Tenant]):
     table = tenants
 
     def _value(self, row: RowMapping) -> Tenant:
-        return Tenant(
-            spec=TenantSpec.from_dict(dict(row)),
-            uid=row["uid"],
-            generation=row["generation"],
-            provisioned_at=row["provisioned_at"],
-            deleting=row["deleting"],
-            created_at=row["created_at"],
-            updated_at=row["updated_at"],
-        )
+        return Tenant(spec=TenantSpec.from_dict(dict(row)), **fields_in(row, Tenant))
 
     async def save(
         self, spec: TenantSpec, *, event: AuditEvent, expected_generation: int | None = None

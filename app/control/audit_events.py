@@ -187,8 +187,8 @@ def node_saved(before: DeclaredNode | None, spec: NodeSpec, actor: Actor) -> Aud
     return _event(
         "node.updated" if before else "node.created",
         actor,
-        before=before.spec.as_dict() if before else None,
-        after=spec.as_dict(),
+        before=asdict(before.spec) if before else None,
+        after=asdict(spec),
     )
 
 
@@ -202,7 +202,7 @@ def node_switched(
 
 
 def node_deleted(node: DeclaredNode, actor: Actor) -> AuditEvent:
-    return _event("node.deleted", actor, before=node.spec.as_dict())
+    return _event("node.deleted", actor, before=asdict(node.spec))
 
 
 def server_lost(name: str, reason: str | None) -> AuditEvent:

@@ -1,5 +1,6 @@
 """A node in the API: its declaration, its report, and its allotments."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Self
 
@@ -96,7 +97,7 @@ class NodeView(BaseModel):
         report = latest.report if latest else None
         configuration = node.configuration
         return cls(
-            **declared.spec.as_dict(),
+            **asdict(declared.spec),
             paused=declared.paused,
             draining=declared.draining,
             state=node.state,

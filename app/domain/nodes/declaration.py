@@ -1,9 +1,8 @@
 """A node as an operator declares it: its address, the tenants it serves, and its limits."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Self
 
 from app.domain.tenant import TenantSpec
 
@@ -35,15 +34,6 @@ class NodeSpec:
         Never for a shared tenant: they would get the role of all shared tenants.
         """
         return not tenant.is_shared and self.selector.items() <= tenant.labels.items()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Every field, as JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `as_dict`; other keys are ignored."""
-        return cls(**{each.name: values[each.name] for each in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,11 +29,6 @@ def test_a_node_serves_tenants_with_all_its_labels_and_a_role_of_their_own(
     assert node.serves(spec(labels=GOLD, strategy=strategy)) is is_served
 
 
-def test_a_declaration_survives_json() -> None:
-    node = NodeSpec(name="edge", address="h:1", labels=GOLD, selector=GOLD, limits={"local": 2})
-    assert NodeSpec.from_dict(node.as_dict()) == node
-
-
 @pytest.mark.parametrize(
     ("engine", "count", "vulnerable"),
     [
