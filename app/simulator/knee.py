@@ -29,11 +29,7 @@ class Knee:
         if not 0 <= self.contention < 1:
             raise InvalidInput("The knee's contention must be at least 0 and below 1.")
 
-    @property
-    def coherency(self) -> float:
-        """The law's k: the cost of keeping all consistent."""
-        return (1 - self.contention) / self.connections**2
-
     def stretch(self, active: int) -> float:
         """How many times longer a lease takes if *active* leases run."""
-        return 1 + (active - 1) * (self.contention + self.coherency * active)
+        coherency = (1 - self.contention) / self.connections**2  # the law's k
+        return 1 + (active - 1) * (self.contention + coherency * active)

@@ -99,10 +99,6 @@ def scenario(name: ScenarioName, hold: float) -> Scenario:
     return _SCENARIOS[name](hold)
 
 
-def _steady(_hold: float) -> Scenario:
-    return _alone(_level(60, 2 * _HOUR))
-
-
 def _step(_hold: float) -> Scenario:
     quiet = _level(10, 10 * _MINUTE)
     return _alone([*quiet, *_level(100, 20 * _MINUTE), *quiet])
@@ -148,14 +144,6 @@ def _tight_budget(hold: float) -> Scenario:
     return Scenario(load=zipf(once * 6, _BIN, 20), budget=28)
 
 
-def _slow_connects(_hold: float) -> Scenario:
-    return replace(_alone(_wave(5, 60)), connect=0.1)
-
-
-def _short_holds(_hold: float) -> Scenario:
-    return replace(_alone(_wave(20, 200)), hold=0.02)
-
-
 def _high_rate(_hold: float) -> Scenario:
     bins = int(2 * _MINUTE / _BIN)
     rise = [40 + 260 * place / bins for place in range(bins)]
@@ -191,7 +179,7 @@ def _level(rate: float, seconds: float) -> Sequence[float]:
 
 
 _SCENARIOS: Mapping[ScenarioName, Callable[[float], Scenario]] = {
-    ScenarioName.STEADY: _steady,
+    ScenarioName.STEADY: lambda _: _alone(_level(60, 2 * _HOUR)),
     ScenarioName.STEP: _step,
     ScenarioName.RAMP: _ramp,
     ScenarioName.BURST: _burst,
@@ -202,8 +190,8 @@ _SCENARIOS: Mapping[ScenarioName, Callable[[float], Scenario]] = {
     ScenarioName.OVERLOAD_8: partial(_overload, connections=8),
     ScenarioName.OVERLOAD_20: partial(_overload, connections=20),
     ScenarioName.TIGHT_BUDGET: _tight_budget,
-    ScenarioName.SLOW_CONNECTS: _slow_connects,
-    ScenarioName.SHORT_HOLDS: _short_holds,
+    ScenarioName.SLOW_CONNECTS: lambda _: replace(_alone(_wave(5, 60)), connect=0.1),
+    ScenarioName.SHORT_HOLDS: lambda _: replace(_alone(_wave(20, 200)), hold=0.02),
     ScenarioName.HIGH_RATE: _high_rate,
     ScenarioName.NOISY_NEIGHBOUR: _noisy_neighbour,
 }
