@@ -4,11 +4,11 @@ It also keeps the last minutes of each pool for what-if questions.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from app.control.advisor.advised_pools import AdvisedPool
-from app.domain.advisor import EstimatedPart, PoolObservation, ServerLoad
+from app.domain.advisor import PoolObservation, ServerLoad
 from app.domain.counters import CounterReading
 from app.domain.histogram import Histogram
 from app.domain.nodes.load_reading import LoadOnNodes, LoadReading
@@ -24,7 +24,16 @@ _REMEMBERED_SECONDS = 60.0
 _REMEMBERED = 6
 # So many seconds after a pool can lend again, the callers that it kept waiting are served or gone.
 _SETTLING_SECONDS = 5.0
-_NO_PART = EstimatedPart(arrivals=0, mean_active=0.0)
+# How the numbers of two consecutive observations are joined; of the others the later one counts.
+_SUMS = (
+    *("seconds", "arrivals", "acquired", "released", "timeouts", "rejected"),
+    *("pool_limit_waits", "connect_failures", "arrivals_on_nodes"),
+)
+# The lag of the event loop, too: a single stall does not invalidate the other minutes.
+_MEANS = (
+    *("mean_active", "mean_waiting", "mean_open", "mean_active_on_nodes"),
+    "loop_lag_seconds",
+)
 
 
 class Observer:
@@ -210,7 +219,6 @@ def _with_nodes(
     """Join the observation of nodes with *here*, which must not be used afterwards."""
     here.wait.merge(on_nodes.wait)
     here.hold.merge(on_nodes.hold)
-    part = EstimatedPart(arrivals=on_nodes.arrivals, mean_active=on_nodes.mean_active)
     return replace(
         here,
         metrics=PoolMetrics.total((here.metrics, metrics)),
@@ -220,7 +228,8 @@ def _with_nodes(
         arrivals=here.arrivals + on_nodes.arrivals,
         acquired=here.acquired + on_nodes.ended,
         released=here.released + on_nodes.ended,
-        estimated=part if on_nodes.arrivals or on_nodes.mean_active else None,
+        arrivals_on_nodes=on_nodes.arrivals,
+        mean_active_on_nodes=on_nodes.mean_active,
     )
 
 
@@ -228,43 +237,18 @@ def _joined(first: PoolObservation, then: PoolObservation) -> PoolObservation:
     """Join two consecutive observations of a pool; *first* must not be used afterwards."""
     first.wait.merge(then.wait)
     first.hold.merge(then.hold)
-    seconds = first.seconds + then.seconds
-
-    def mean(one: float, other: float) -> float:
-        return (one * first.seconds + other * then.seconds) / seconds
-
+    sums = {name: getattr(first, name) + getattr(then, name) for name in _SUMS}
+    means = {
+        name: (getattr(first, name) * first.seconds + getattr(then, name) * then.seconds)
+        / sums["seconds"]
+        for name in _MEANS
+    }
     return replace(
         then,
-        seconds=seconds,
-        mean_active=mean(first.mean_active, then.mean_active),
-        mean_waiting=mean(first.mean_waiting, then.mean_waiting),
-        mean_open=mean(first.mean_open, then.mean_open),
-        arrivals=first.arrivals + then.arrivals,
-        acquired=first.acquired + then.acquired,
-        released=first.released + then.released,
-        timeouts=first.timeouts + then.timeouts,
-        rejected=first.rejected + then.rejected,
-        pool_limit_waits=first.pool_limit_waits + then.pool_limit_waits,
-        connect_failures=first.connect_failures + then.connect_failures,
+        **sums,
+        **means,
         mean_connect=first.mean_connect if then.mean_connect is None else then.mean_connect,
-        # A single stall does not invalidate the other minutes.
-        loop_lag_seconds=mean(first.loop_lag_seconds, then.loop_lag_seconds),
         wait=first.wait,
         hold=first.hold,
         interrupted=first.interrupted or then.interrupted,
-        estimated=_joined_parts(first.estimated, then.estimated, mean),
-    )
-
-
-def _joined_parts(
-    first: EstimatedPart | None,
-    then: EstimatedPart | None,
-    mean: Callable[[float, float], float],
-) -> EstimatedPart | None:
-    if first is None and then is None:
-        return None
-    first, then = first or _NO_PART, then or _NO_PART
-    return EstimatedPart(
-        arrivals=first.arrivals + then.arrivals,
-        mean_active=mean(first.mean_active, then.mean_active),
     )

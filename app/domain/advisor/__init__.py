@@ -8,7 +8,7 @@ from app.domain.advisor.hysteresis import (
     Streaks,
     advise_by_thresholds,
 )
-from app.domain.advisor.observation import EstimatedPart, PoolObservation, ServerLoad
+from app.domain.advisor.observation import PoolObservation, ServerLoad
 from app.domain.advisor.placement import (
     Placement,
     PlacementConfig,
@@ -35,7 +35,6 @@ __all__ = [
     "DemandConfig",
     "DemandRule",
     "Effect",
-    "EstimatedPart",
     "HysteresisRule",
     "Memory",
     "Placement",

@@ -65,11 +65,9 @@ def unreliable_observation(
 
 def _may_explain_waits(config: DemandConfig, seen: PoolObservation) -> bool:
     """Whether a stall of this process may be the cause of its callers' waits."""
-    lag, on_nodes = seen.loop_lag_seconds, seen.estimated
-    if on_nodes is None:
-        has_callers = seen.arrivals > 0 or seen.mean_waiting > 0.0
-    else:
-        has_callers = seen.arrivals > on_nodes.arrivals
+    lag, has_callers = seen.loop_lag_seconds, seen.arrivals > seen.arrivals_on_nodes
+    if not seen.is_estimated:
+        has_callers = has_callers or seen.mean_waiting > 0.0
     if lag <= config.loop_lag_seconds or not has_callers:
         return False
     return seen.wait.count_above(_OF_A_STALL * lag) <= config.late_share * seen.acquired

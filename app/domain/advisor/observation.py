@@ -37,19 +37,6 @@ class ServerLoad:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EstimatedPart:
-    """The part of an observation that nodes reported; its waits and holds are estimates.
-
-    Attributes:
-        arrivals: callers that arrived there.
-        mean_active: connections that were busy there, averaged over time.
-    """
-
-    arrivals: int
-    mean_active: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolObservation:
     """One pool over one interval, on this process and the nodes together.
 
@@ -78,7 +65,7 @@ class PoolObservation:
         loop_lag_seconds: the longest stall of the event loop.
         server: what the database did; None when it was not sampled.
         weight: the pool's share of a short budget, relative to others, at least 1.
-        estimated: the part on nodes; None if there is none.
+        arrivals_on_nodes, mean_active_on_nodes: the part of each that nodes reported.
         interrupted: whether the pool could not lend for a part of the interval, or shortly before,
             because it was paused or its server was away. Callers that waited then would have waited
             at any size.
@@ -110,13 +97,19 @@ class PoolObservation:
     loop_lag_seconds: float = 0.0
     server: ServerLoad | None = None
     weight: int = 1
-    estimated: EstimatedPart | None = None
+    arrivals_on_nodes: int = 0
+    mean_active_on_nodes: float = 0.0
     interrupted: bool = False
     idle_places: int = 0
 
     def usable(self, size: int) -> int:
         """The number of *size* connections that are at places with callers; at least 1."""
         return max(1, size - self.idle_places)
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether nodes reported a part of it: waits and holds there are estimates."""
+        return bool(self.arrivals_on_nodes or self.mean_active_on_nodes)
 
     @property
     def is_open(self) -> bool:

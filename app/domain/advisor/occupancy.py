@@ -44,7 +44,7 @@ class Occupancy:
         *hold*: the mean seconds of a lease so far, None if it is unknown.
         """
         present = seen.metrics.active_connections + seen.metrics.waiting_requests
-        if seen.estimated is not None:
+        if seen.is_estimated:
             # One look per second at nodes measures no concurrency.
             return Occupancy(present=present)
         # A caller whose lease continues after the interval, or that got none, would have held it

@@ -58,9 +58,11 @@ class _Evaluated:
 
     def naming_nodes(self, advice: PoolSizingRecommendation) -> PoolSizingRecommendation:
         """Return *advice* with the part of the observation that is on nodes, if any."""
-        if (part := self.seen.estimated) is None:
+        seen = self.seen
+        if not seen.is_estimated:
             return advice
-        return advice.with_estimated(part.arrivals / max(1, self.seen.arrivals), part.mean_active)
+        share = seen.arrivals_on_nodes / max(1, seen.arrivals)
+        return advice.with_estimated(share, seen.mean_active_on_nodes)
 
 
 class ServerAdvisor(Generic[Memory]):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.advisor import DemandConfig, EstimatedPart
+from app.domain.advisor import DemandConfig
 from app.domain.advisor.arrival_rate import ArrivalRate
 from app.domain.advisor.forecast import Forecast
 from app.domain.advisor.lateness import Lateness
@@ -183,7 +183,7 @@ def test_long_leases_that_have_only_begun_count_in_full() -> None:
         {"active": 5.0, "waiting": 20.0},
         {"active": 5.0, "timeouts": 300, "acquired": 200},
         {"active": 5.0, "rejected": 300, "acquired": 200},
-        {"active": 5.0, "estimated": EstimatedPart(arrivals=10, mean_active=1.0)},
+        {"active": 5.0, "arrivals_on_nodes": 10, "mean_active_on_nodes": 1.0},
     ],
     ids=["waited", "timed out", "refused", "on nodes, where nothing is measured"],
 )

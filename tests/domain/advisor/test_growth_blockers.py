@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from app.domain.advisor import DemandConfig, EstimatedPart, ReasonCode, ServerLoad
+from app.domain.advisor import DemandConfig, ReasonCode, ServerLoad
 from app.domain.advisor.growth_blockers import growth_blocker, is_io_bound, unreliable_observation
 from app.domain.pool import PoolState
 from tests.domain.advisor.observations import histogram, seen
 
 CONFIG = DemandConfig()
-ON_NODES = EstimatedPart(arrivals=10, mean_active=4.0)
+ON_NODES = {"arrivals_on_nodes": 10, "mean_active_on_nodes": 4.0}
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ ON_NODES = EstimatedPart(arrivals=10, mean_active=4.0)
         ({"connect_failures": 1}, ReasonCode.CONNECTS_FAILING),
         ({"loop_lag_seconds": 0.101, "arrivals": 1}, ReasonCode.LOOP_LAG),
         ({"loop_lag_seconds": 0.15, "rate": 2.0, "late": 10}, ReasonCode.LOOP_LAG),
-        ({"loop_lag_seconds": 0.15, "rate": 2.2, "estimated": ON_NODES}, ReasonCode.LOOP_LAG),
+        ({"loop_lag_seconds": 0.15, "rate": 2.2, **ON_NODES}, ReasonCode.LOOP_LAG),
         ({"mean_open": 7.9, "opened": 7, "waiting": 1.0}, ReasonCode.OPEN_BELOW_TARGET),
     ],
 )
@@ -43,7 +43,7 @@ def test_an_observation_that_says_nothing_has_its_reason(
         ({"loop_lag_seconds": 0.1, "arrivals": 1}, False),
         ({"loop_lag_seconds": 9.0}, False),
         # Callers on nodes do not wait for this process, and no stall explains waits of seconds.
-        ({"loop_lag_seconds": 9.0, "rate": 2.0, "estimated": ON_NODES, "waiting": 9.0}, False),
+        ({"loop_lag_seconds": 9.0, "rate": 2.0, **ON_NODES, "waiting": 9.0}, False),
         ({"loop_lag_seconds": 0.15, "rate": 2.0, "wait": histogram((9.8, 10))}, False),
         ({"mean_open": 2.0, "opened": 2}, False),
         ({"mean_open": 2.0, "opened": 2, "waiting": 0.9}, False),
