@@ -9,11 +9,10 @@ import os
 import random
 import shutil
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import structlog
 
@@ -22,7 +21,7 @@ from app.embedded.cluster import Cluster, locate_cluster, shared_base_directory
 from app.embedded.data_directory import DataDirectory, new_password
 from app.embedded.databases import EmbeddedAddress, create_databases
 from app.embedded.errors import EmbeddedPostgresError
-from app.embedded.postmaster import FAST_SECONDS, Postmaster
+from app.embedded.postmaster import Postmaster
 
 HOST = "127.0.0.1"
 
@@ -96,22 +95,28 @@ class EmbeddedPostgres:
         """
         if self._address is not None:
             return self._address
-        async with self._all_or_nothing():
-            self._directory.lock()
-            self._directory.begin_log()
-            package = (self._package or installed_package()).resolve()
-            self._cluster = cluster = await locate_cluster(
-                self._directory.path, package=package, shared_root=self._shared_root
-            )
-            if (orphan := Postmaster.find_orphan(cluster.directory)) is not None:
-                log.warning("embedded postgres of a killed service found running", pid=orphan.pid)
-                await orphan.stop()
-            await cluster.remove_incomplete()
-            password = await self._ensure_cluster(cluster)
-            port = await self._launch(cluster, port=_free_port())
-            address = EmbeddedAddress(HOST, port, "postgres", password)
-            await create_databases(address)
-            self._address = address
+        try:
+            with self._start_errors():
+                self._directory.lock()
+                self._directory.begin_log()
+                package = (self._package or installed_package()).resolve()
+                self._cluster = cluster = await locate_cluster(
+                    self._directory.path, package=package, shared_root=self._shared_root
+                )
+                if (orphan := Postmaster.find_orphan(cluster.directory)) is not None:
+                    log.warning(
+                        "embedded postgres of a killed service found running", pid=orphan.pid
+                    )
+                    await orphan.stop()
+                await cluster.remove_incomplete()
+                password = await self._ensure_cluster(cluster)
+                port = await self._launch(cluster, port=_free_port())
+                address = EmbeddedAddress(HOST, port, "postgres", password)
+                await create_databases(address)
+                self._address = address
+        except BaseException:
+            await self.stop()
+            raise
         return self._address
 
     async def stop(self) -> None:
@@ -179,20 +184,6 @@ class EmbeddedPostgres:
         self._address, self.relaunch_pause = replace(address, port=port), _SHORTEST_PAUSE
         return True
 
-    async def restart(self, mode: Literal["fast", "immediate"] = "fast") -> EmbeddedAddress:
-        """Stop and launch again, on the same port if it is still free. The server must be started.
-
-        Raises:
-            EmbeddedPostgresError: it was not started, or does not start again and is stopped.
-        """
-        if self._postmaster is None or self._cluster is None or self._address is None:
-            raise EmbeddedPostgresError("the embedded Postgres is not started")
-        async with self._all_or_nothing():
-            await self._postmaster.stop(fast_seconds=FAST_SECONDS if mode == "fast" else 0.0)
-            port = await self._launch(self._cluster, port=self._address.port)
-        self._address = replace(self._address, port=port)
-        return self._address
-
     async def _ensure_cluster(self, cluster: Cluster) -> str:
         """Create the cluster or read its superuser's password; return the password."""
         stored = self._directory.read_password()
@@ -240,15 +231,6 @@ class EmbeddedPostgres:
             raise EmbeddedPostgresError(
                 f"the embedded Postgres in {self._directory.path} cannot be started: {error}",
             ) from error
-
-    @asynccontextmanager
-    async def _all_or_nothing(self) -> AsyncIterator[None]:
-        try:
-            with self._start_errors():
-                yield
-        except BaseException:
-            await self.stop()
-            raise
 
 
 def _free_port() -> int:

@@ -116,16 +116,14 @@ class Postmaster:
                 return pid == str(self.pid) and status.strip() == "ready"
         return False
 
-    async def stop(self, *, fast_seconds: float = FAST_SECONDS) -> None:
+    async def stop(self) -> None:
         """End the server: fast, then immediately, then by force. Safe after it has ended.
-
-        A fast shutdown may take *fast_seconds*; 0 starts with the immediate one.
 
         Raises:
             EmbeddedPostgresError: it outlived even SIGKILL, which only a hung disk can cause.
         """
         for number, seconds in (
-            (signal.SIGINT, fast_seconds),
+            (signal.SIGINT, FAST_SECONDS),
             (signal.SIGQUIT, IMMEDIATE_SECONDS),
             (signal.SIGKILL, IMMEDIATE_SECONDS),
         ):
@@ -136,8 +134,6 @@ class Postmaster:
     async def _ends(self, number: signal.Signals, seconds: float) -> bool:
         if not self.is_running():
             return True
-        if seconds == 0:
-            return False
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
             os.kill(self.pid, signal.SIGCONT)  # a stopped process handles no other signal

@@ -21,7 +21,7 @@ from app.embedded import EmbeddedPostgres
 from tests.catalog.values import event, spec
 from tests.fixtures.catalog import address_of
 from tests.fixtures.postgres import Database
-from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.private_postgres import restarted, superuser_of
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
 
@@ -177,7 +177,7 @@ async def test_a_stopped_postgres_is_an_outage_and_its_return_ends_it(
     await migrate(address)
     async with opened(address) as catalog:
         await asyncio.gather(*(save(catalog, weight=1) for _ in range(8)))
-        await private_postgres.restart()
+        await restarted(private_postgres)
         await catalog.ping()
         await private_postgres.stop()
         with pytest.raises(CatalogUnavailable):

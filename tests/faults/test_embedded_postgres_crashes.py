@@ -9,33 +9,25 @@ import asyncpg
 import pytest
 
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.private_postgres import restarted, superuser_of
 from tests.fixtures.processes import family, is_alive
 from tests.fixtures.waiting import eventually
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])
 async def test_a_restart_keeps_port_and_data_and_cuts_connections(
-    private_postgres: EmbeddedPostgres, mode: str
+    private_postgres: EmbeddedPostgres, how: signal.Signals
 ) -> None:
     database = await superuser_of(private_postgres)
     connection = await database.connect()
     await connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     pid = private_postgres.pid
-    address = await private_postgres.restart("fast" if mode == "fast" else "immediate")
-    assert address.port == database.port
+    await restarted(private_postgres, how)
+    assert (await private_postgres.start()).port == database.port
     assert private_postgres.pid != pid
     await eventually(connection.is_closed)
     async with database.connected() as again:
         assert await again.fetchval("SELECT answer FROM kept") == 42
-
-
-async def test_a_killed_server_comes_back_by_a_restart(private_postgres: EmbeddedPostgres) -> None:
-    database = await superuser_of(private_postgres)
-    os.kill(private_postgres.pid or 0, signal.SIGKILL)
-    await private_postgres.restart()
-    async with database.connected() as connection:
-        assert await connection.fetchval("SELECT 42") == 42
 
 
 async def test_a_server_that_does_not_come_up_is_tried_again_and_its_directory_kept(
@@ -95,8 +87,3 @@ async def test_a_frozen_server_can_be_stopped(private_postgres: EmbeddedPostgres
     os.kill(private_postgres.pid or 0, signal.SIGSTOP)
     await private_postgres.stop()
     assert not [pid for pid in members if is_alive(pid)]
-
-
-async def test_what_was_not_started_cannot_be_restarted(enterable_path: Path) -> None:
-    with pytest.raises(EmbeddedPostgresError, match="not started"):
-        await EmbeddedPostgres(enterable_path / "data").restart()

@@ -7,7 +7,7 @@ from app.domain.errors import ServerFull
 from app.embedded import EmbeddedPostgres
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import pids, provisioned, use
-from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.private_postgres import restarted, superuser_of
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import watched_manager_on
 
@@ -34,7 +34,7 @@ async def test_open_connections_serve_and_opening_one_fails_with_the_reason(
     database = await superuser_of(private_postgres)
     async with database.connected() as connection:
         await connection.execute("ALTER SYSTEM SET max_locks_per_transaction = 10")
-    await private_postgres.restart()
+    await restarted(private_postgres)
     async with watched_manager_on(database) as manager:
         server = manager.servers["local"]
         for name in ("working", "new"):

@@ -16,7 +16,7 @@ from app.domain.lock_table import BackendSignal
 from app.embedded import EmbeddedPostgres
 from tests.fixtures.app import Api, ok, problem, serving
 from tests.fixtures.postgres import Database, fresh_database
-from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.private_postgres import restarted, superuser_of
 from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -48,7 +48,7 @@ async def small_server(session_directory: Path) -> AsyncIterator[Database]:
     try:
         async with (await superuser_of(server)).connected() as admin:
             await admin.execute("ALTER SYSTEM SET max_locks_per_transaction = 10")
-        await server.restart()
+        await restarted(server)
         yield await superuser_of(server)
     finally:
         await server.stop()

@@ -24,8 +24,8 @@ from tests.fixtures.nodes import RunningNode, running_node
 from tests.fixtures.pools import COUNT_BACKENDS
 from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import Database
-from tests.fixtures.private_postgres import superuser_of
-from tests.fixtures.processes import is_alive, kill, paused
+from tests.fixtures.private_postgres import restarted, superuser_of
+from tests.fixtures.processes import kill, paused
 from tests.fixtures.served import NO_ANSWER, Served, served
 from tests.fixtures.sessions import counted_sessions
 from tests.fixtures.waiting import eventually
@@ -240,19 +240,15 @@ async def kill_the_service(site: Site) -> None:
 
 
 async def restart_postgres(site: Site) -> None:
-    await site.postgres.restart("fast")
+    await restarted(site.postgres)
 
 
 async def restart_postgres_immediately(site: Site) -> None:
-    await site.postgres.restart("immediate")
+    await restarted(site.postgres, signal.SIGQUIT)
 
 
 async def kill_postgres(site: Site) -> None:
-    pid = site.postgres.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: not is_alive(pid))
-    assert await site.postgres.restart_if_crashed()
+    await restarted(site.postgres, signal.SIGKILL)
 
 
 async def pause_postgres(site: Site) -> None:

@@ -1,6 +1,6 @@
 """Postgres restarts under load: callers get errors, nobody hangs, everything recovers."""
 
-from typing import Literal
+import signal
 
 import pytest
 
@@ -8,13 +8,13 @@ from app.domain.tenant import PoolStrategy
 from app.embedded import EmbeddedPostgres
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import provisioned
-from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.private_postgres import restarted, superuser_of
 from tests.fixtures.watch import watched_manager_on
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
 async def test_a_restart_under_load_heals(
-    private_postgres: EmbeddedPostgres, mode: Literal["fast", "immediate"]
+    private_postgres: EmbeddedPostgres, how: signal.Signals
 ) -> None:
     database = await superuser_of(private_postgres)
     async with watched_manager_on(database) as manager:
@@ -22,6 +22,6 @@ async def test_a_restart_under_load_heals(
             await provisioned(manager, name, strategy)
         async with load_on(manager, "a", "b", "c") as load:
             await load.goes_on()
-            await private_postgres.restart(mode)
+            await restarted(private_postgres, how)
             await load.goes_on_without_failure()
         assert load.failures

@@ -11,7 +11,7 @@ from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from tests.fixtures.pools import manager_on, provisioned
 from tests.fixtures.postgres import Database
-from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.private_postgres import restarted, superuser_of
 from tests.fixtures.queries import run_query
 from tests.fixtures.waiting import eventually
 from tests.node.site import Site, waits
@@ -22,7 +22,7 @@ async def replicable(postgres: EmbeddedPostgres) -> Database:
     database = await superuser_of(postgres)
     async with database.connected() as connection:
         await connection.execute("alter system set wal_level = 'replica'")
-    await postgres.restart()
+    await restarted(postgres)
     return database
 
 
@@ -30,7 +30,7 @@ async def demote(postgres: EmbeddedPostgres) -> None:
     """Restart a server as a hot standby without a primary."""
     assert postgres._cluster is not None
     (postgres._cluster.directory / "standby.signal").touch(mode=0o666)
-    await postgres.restart()
+    await restarted(postgres)
 
 
 async def promote(database: Database) -> None:

@@ -11,7 +11,7 @@ from app.domain.tenant import PoolStrategy
 from app.embedded import EmbeddedPostgres
 from app.pools import driver
 from tests.fixtures.pools import manager_on, provisioned, use
-from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.private_postgres import restarted, superuser_of
 
 
 async def test_tenants_of_every_kind_are_served(
@@ -23,7 +23,7 @@ async def test_tenants_of_every_kind_are_served(
     database = await superuser_of(private_postgres)
     async with database.connected() as connection:
         await connection.execute(f"ALTER SYSTEM SET unix_socket_directories = '{directory}'")
-    await private_postgres.restart()
+    await restarted(private_postgres)
     async with manager_on(replace(database, host=str(directory))) as manager:
         for name, strategy in zip("abc", PoolStrategy, strict=True):
             await provisioned(manager, name, strategy)

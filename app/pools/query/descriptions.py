@@ -10,12 +10,13 @@ round trip; if there are more rows now, it is run again too.
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from sys import getsizeof
 from typing import Self
 
 from pydantic_core import to_json
 
-from app.pools.query.pg_types import RECORD, RECORD_ARRAY, PgType, are_built_in
+from app.pools.query.pg_types import BUILT_IN, RECORD, RECORD_ARRAY, PgType
 from app.wire.reply import Reply
 
 # Limits of what is kept: a few megabytes in all, 40 at most; every tenant has the same limits.
@@ -84,7 +85,7 @@ class Description:
         """Whether it is short enough to keep, and DDL cannot change the meaning of its types."""
         oids = {each.oid for each in (*self.parameters, *self.types)}
         columns = len(self.parameters) + len(self.types)
-        return columns <= _MAX_COLUMNS and are_built_in(oids) and oids.isdisjoint(_RECORDS)
+        return columns <= _MAX_COLUMNS and BUILT_IN.keys() >= oids and oids.isdisjoint(_RECORDS)
 
 
 def _source_of(reply: Reply) -> tuple[bytes, bytes | None]:
@@ -122,15 +123,8 @@ class Descriptions:
     """The descriptions of the tenants that ran statements last."""
 
     def __init__(self) -> None:
-        self._by_tenant: OrderedDict[str, TenantDescriptions] = OrderedDict()
+        self._of = lru_cache(_MAX_TENANTS)(lambda _: TenantDescriptions())
 
     def of(self, tenant: str) -> TenantDescriptions:
         """The descriptions of a tenant's statements."""
-        found = self._by_tenant.get(tenant)
-        if found is not None:
-            self._by_tenant.move_to_end(tenant)
-            return found
-        if len(self._by_tenant) >= _MAX_TENANTS:
-            self._by_tenant.popitem(last=False)
-        made = self._by_tenant[tenant] = TenantDescriptions()
-        return made
+        return self._of(tenant)

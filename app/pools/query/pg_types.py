@@ -135,10 +135,6 @@ async def look_up_types(query: ExtendedQuery, oids: Iterable[int]) -> Mapping[in
     return {**BUILT_IN, **found}
 
 
-def are_built_in(oids: Iterable[int]) -> bool:
-    return BUILT_IN.keys() >= set(oids)
-
-
 def _is_fixed(kind: PgType, oid: int) -> bool:
     """Whether it is the same on every server; rows of the catalogs differ between versions."""
     part = kind.element or kind
