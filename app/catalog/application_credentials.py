@@ -8,8 +8,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.audit_log import record
 from app.catalog.database import Database, Store
+from app.catalog.in_doubt_writes import InDoubtWrites
 from app.catalog.tables import application_credentials
-from app.catalog.uncertain_writes import UncertainWrites
 from app.domain.application_credential import ApplicationCredential
 from app.domain.audit import AuditEvent
 from app.domain.tenant import TenantId
@@ -20,7 +20,7 @@ _COLUMNS = application_credentials.c
 class StoredApplicationCredentials(Store):
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        self._revocations: UncertainWrites[ApplicationCredential] = UncertainWrites(database)
+        self._revocations: InDoubtWrites[ApplicationCredential] = InDoubtWrites(database)
 
     async def load(self) -> tuple[ApplicationCredential, ...]:
         """Load all of them, by tenant and name."""
@@ -89,12 +89,12 @@ class StoredApplicationCredentials(Store):
                 await record(connection, event)
 
     @property
-    def uncertain(self) -> tuple[ApplicationCredential, ...]:
+    def in_doubt(self) -> tuple[ApplicationCredential, ...]:
         """Credentials that may be deleted although the response was lost."""
         return self._revocations.keys
 
     async def has(self, credential: ApplicationCredential) -> bool:
-        """Whether it is stored; it is not uncertain any more."""
+        """Whether it is stored; it is not in doubt any more."""
         this_row = select(_COLUMNS.name).where(*_is(credential)).with_for_update()
         async with self._revocations.reading(credential) as connection:
             return (await connection.execute(this_row)).one_or_none() is not None

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.audit_log import record
 from app.catalog.database import Database, Store
-from app.catalog.uncertain_writes import UncertainWrites
+from app.catalog.in_doubt_writes import InDoubtWrites
 from app.domain.audit import AuditEvent
 from app.domain.errors import CatalogUnavailable, ImmutableField, StaleVersion
 
@@ -35,7 +35,7 @@ class VersionedTable(Store, ABC, Generic[K, V]):
         super().__init__(database)
         # Keys of rows whose creation may have been committed, although the response was lost.
         self._unconfirmed: dict[K, None] = {}
-        self._writes: UncertainWrites[K] = UncertainWrites(database)
+        self._writes: InDoubtWrites[K] = InDoubtWrites(database)
 
     @abstractmethod
     def _value(self, row: RowMapping) -> V:
@@ -47,12 +47,12 @@ class VersionedTable(Store, ABC, Generic[K, V]):
         return await self._database.load(statement, self._value)
 
     @property
-    def uncertain(self) -> tuple[K, ...]:
+    def in_doubt(self) -> tuple[K, ...]:
         """Keys of rows that `read` may find changed, by a write whose response was lost."""
         return self._writes.keys
 
     async def read(self, key: K) -> V | None:
-        """The value of *key*, which is not uncertain any more; None if there is none."""
+        """The value of *key*, which is not in doubt any more; None if there is none."""
         [column] = self.table.primary_key
         this_row = select(self.table).where(column == key).with_for_update()
         async with self._writes.reading(key) as connection:

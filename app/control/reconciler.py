@@ -16,12 +16,12 @@ from app.catalog.catalog import Catalog
 from app.control.audit_events import AuditOutbox
 from app.control.pools.convergence import PoolConvergence
 from app.control.pools.unsaved_changes import UnsavedChanges
+from app.control.server_queues import work_off
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.verifier_renewal import VerifierRenewal
 from app.control.time_slices import in_slices
-from app.control.unfinished_changes import finish_on_servers
 from app.domain.audit import RECONCILER
 from app.domain.errors import CatalogUnavailable, PoolkeeperError
 from app.pools.manager import TenantPoolManager
@@ -78,8 +78,8 @@ class Reconciler:
             saved = await self._unsaved.save()
             await self._credentials.save_uses()
             await self._outbox.flush()
-            for read_uncertain in self._readers:
-                await read_uncertain()
+            for read_in_doubt in self._readers:
+                await read_in_doubt()
             is_reached = True
         except CatalogUnavailable as error:
             _log.warning("catalog unavailable", reason=error.detail)
@@ -116,6 +116,6 @@ class Reconciler:
         for tenant_id, state in self._manager.tenants.items():
             if state.tenant.deleting:
                 deleting[state.tenant.spec.server].append(tenant_id)
-        return await finish_on_servers(
+        return await work_off(
             deleting, lambda tenant_id: self._deletions.finish(tenant_id, RECONCILER)
         )

@@ -34,7 +34,7 @@ from app.pools.connect_limiter import ConnectLimiter
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.liveness import AttachedPool, any_still_work
 from app.pools.logins import MAX_STALLED, MAX_STALLED_OF_ADMIN, NOT_ACTIVE, Logins
-from app.pools.nodes_part import NOTHING_ON_NODES, NodesPart
+from app.pools.node_reservation import NO_RESERVATION, NodeReservation
 from app.pools.orphaned_backends import OrphanedBackends, Predecessor, terminate_backend
 from app.pools.policy_executor import PolicyExecutor
 from app.pools.server_limits import ServerLimits
@@ -63,7 +63,7 @@ class Server:
     """Connections to one server; only a few are being opened at a time.
 
     Attributes:
-        nodes: what nodes have of the budget.
+        reservation: what nodes have of the budget.
         orphans: back-ends that no pool has any more.
     """
 
@@ -130,7 +130,7 @@ class Server:
         self._hung_up = False
         # Whether the latest attempt to open a connection for a pool succeeded.
         self._opens = True
-        self.nodes = NOTHING_ON_NODES
+        self.reservation = NO_RESERVATION
         # Connections of the whole budget that pools may not use: those of nodes, and lost ones.
         self._withheld = self._lost_within = 0
 
@@ -153,12 +153,12 @@ class Server:
 
         With `used` it is never more than `limit`, except after that was lowered.
         """
-        return min(self.nodes.owed, self.divisible)
+        return min(self.reservation.owed, self.divisible)
 
     @property
     def is_contended(self) -> bool:
         """Whether a pool, or clients of a node, want a connection of the budget."""
-        return self.budget.is_contended or self.nodes.lack
+        return self.budget.is_contended or self.reservation.lack
 
     @property
     def used(self) -> int:
@@ -218,19 +218,19 @@ class Server:
         self._probe = self._recheck = None
         await self.admins.close()
 
-    def share(self, nodes: NodesPart) -> None:
-        """Leave *nodes* their part; idle connections of pools beyond the rest close."""
-        before, self.nodes = self.nodes, nodes
-        if (nodes.owed, nodes.most_here) != (before.owed, before.most_here):
+    def reserve(self, for_nodes: NodeReservation) -> None:
+        """Leave nodes what is reserved; idle connections of pools beyond the rest close."""
+        before, self.reservation = self.reservation, for_nodes
+        if (for_nodes.owed, for_nodes.most_here) != (before.owed, before.most_here):
             self._update_limit()
-        if nodes.leaves_min_size is not before.leaves_min_size:
+        if for_nodes.leaves_min_size is not before.leaves_min_size:
             _log.info(
                 "min_size of all pools fits"
-                if nodes.leaves_min_size
+                if for_nodes.leaves_min_size
                 else "min_size of all pools does not fit beside nodes",
                 server=self.name,
             )
-            self.policy_executor.keep_min_size(list(self._pools), keeps=nodes.leaves_min_size)
+            self.policy_executor.keep_min_size(list(self._pools), keeps=for_nodes.leaves_min_size)
 
     def attach(self, pool: AttachedPool) -> None:
         """Tell *pool* from now on when the server is lost and when it is back."""
@@ -441,7 +441,7 @@ class Server:
         computed = self.limits.max_connections - self.limits.reserved - self._kept_free
         limit = max(0, self._fixed_budget or computed - ADMIN_CONNECTIONS)
         left = max(0, limit - self.lost)
-        ours, most = max(0, left - self.nodes.owed), self.nodes.most_here
+        ours, most = max(0, left - self.reservation.owed), self.reservation.most_here
         self.budget.set_limit(ours if most is None else min(ours, most))
         self._withheld, self._lost_within = left - self.budget.limit, limit - left
         self.policy_executor.run()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.catalog import uncertain_writes, versioned_table
+from app.catalog import in_doubt_writes, versioned_table
 from app.catalog.catalog import Catalog
 from app.catalog.database import Database
 from app.domain.advisor import PoolPressureMonitorConfig
@@ -113,15 +113,15 @@ async def test_what_is_not_shown_can_be_created(
 
 
 @pytest.mark.parametrize("error", [CatalogUnavailable, asyncio.CancelledError])
-async def test_it_is_uncertain_until_it_is_read(
+async def test_it_is_in_doubt_until_it_is_read(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    monkeypatch.setattr(uncertain_writes, "REPEATED_WITHIN", 0.0)
+    monkeypatch.setattr(in_doubt_writes, "REPEATED_WITHIN", 0.0)
     with monkeypatch.context() as patched:
         lose_responses(patched, error)
         with pytest.raises(error):
             await catalog.tenants.save(spec("acme"), event=event(), expected_generation=0)
-    assert list(catalog.tenants.uncertain) == ["acme"]
+    assert list(catalog.tenants.in_doubt) == ["acme"]
     stored = await catalog.tenants.read(spec("acme").id)
     assert stored is not None
-    assert not catalog.tenants.uncertain
+    assert not catalog.tenants.in_doubt

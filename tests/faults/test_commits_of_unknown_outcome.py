@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.catalog import uncertain_writes
+from app.catalog import in_doubt_writes
 from tests.fixtures.app import Api, ok, problem, serving
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -26,7 +26,7 @@ async def api(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Api]:
     """The application, whose catalog is behind a proxy; its clients repeat nothing."""
-    monkeypatch.setattr(uncertain_writes, "REPEATED_WITHIN", 0.0)
+    monkeypatch.setattr(in_doubt_writes, "REPEATED_WITHIN", 0.0)
     async with serving(database, replace(catalog_database, port=fault_proxy.port), tmp_path) as api:
         yield api
 
@@ -113,4 +113,4 @@ async def test_what_failed_before_its_commit_was_not_stored_and_is_not_read(
     url = "/v1/tenants/acme"
     problem(await api.client.put(url, json=SPEC), 503, "catalog-unavailable")
     fault_proxy.ends_after = b""
-    assert api.service.catalog.tenants.uncertain == ()
+    assert api.service.catalog.tenants.in_doubt == ()

@@ -13,7 +13,7 @@ from app.domain.tenant import PoolStrategy
 from app.pools import driver
 from app.pools.borrower import Borrower
 from app.pools.event_loop_lag import EventLoopLag
-from app.pools.nodes_part import NodesPart
+from app.pools.node_reservation import NodeReservation
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 from app.wire import Login
@@ -141,7 +141,7 @@ async def test_who_waits_while_other_pools_use_up_the_budget_is_told_so(bench: B
 
 async def test_a_budget_that_nodes_have_is_no_connection_in_use(bench: Bench) -> None:
     pool, acme = bench.pool(2), account()
-    bench.server.share(NodesPart(owed=1000))
+    bench.server.reserve(NodeReservation(owed=1000))
     with pytest.raises(PoolTimeout, match=r"Pools have 0 connections of server .*, nodes \d+\.$"):
         await pool.acquire(acme, 0.05)
 

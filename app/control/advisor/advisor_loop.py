@@ -20,7 +20,7 @@ from app.control import audit_events
 from app.control.advisor.advised_pools import AdvisedPool, AdvisedPools
 from app.control.advisor.auto_apply import AutoApply, log_fields
 from app.control.advisor.observer import Observer
-from app.control.advisor.placement import PlacementAdvisor
+from app.control.advisor.placement_advisor import PlacementAdvisor
 from app.control.advisor.recommendation_applier import changes_size, clamped
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.operation import KeyedLocks, Operation, PlanFor
@@ -164,7 +164,7 @@ class AdvisorLoop:
             needs_catalog=True,
         )
 
-    async def read_uncertain(self) -> None:
+    async def read_in_doubt(self) -> None:
         """Take over settings whose response was lost; nobody may be changing them now.
 
         If they were not stored after all, observations continue to count.
@@ -173,7 +173,7 @@ class AdvisorLoop:
             CatalogUnavailable
         """
         async with self._locks.hold_if_free(_SETTINGS) as is_free:
-            for key in self._catalog.advisor.uncertain if is_free else ():
+            for key in self._catalog.advisor.in_doubt if is_free else ():
                 found = await self._catalog.advisor.read(key)
                 if found is not None and found != self._settings:
                     self._follow(found)
@@ -250,7 +250,9 @@ class AdvisorLoop:
     def _used_up_share(self, name: str, advisor: ServerAdvisor[Any], budget: int) -> float | None:
         """The connections per weight that pools can have of a used-up budget; else None."""
         server = self._manager.servers.get(name)
-        return advisor.used_up_share(budget, nodes_lack=server is not None and server.nodes.lack)
+        return advisor.used_up_share(
+            budget, nodes_lack=server is not None and server.reservation.lack
+        )
 
     def _budget(self, name: str) -> int | None:
         """The connections that the advised pools may have together; None while unknown."""

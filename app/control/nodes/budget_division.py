@@ -18,7 +18,7 @@ from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.division import Holder, divide
 from app.domain.nodes.gate import WITHOUT_TURN
 from app.pools.manager import TenantPoolManager
-from app.pools.nodes_part import NOTHING_ON_NODES, NodesPart
+from app.pools.node_reservation import NO_RESERVATION, NodeReservation
 from app.pools.server import Server
 
 # The name of this process as a holder; no node can have it.
@@ -76,14 +76,14 @@ class BudgetDivision:
         """Start with the nodes' allotments from an earlier leader of the service."""
         for server in self._manager.servers.values():
             owed = self._owed(server.name)
-            server.share(NodesPart(owed=owed, kept=owed))
+            server.reserve(NodeReservation(owed=owed, kept=owed))
 
     def end(self) -> None:
         """Give the whole budget to this process, because there are no nodes."""
         self._own.clear()
         self._backends.forget()
         for server in self._manager.servers.values():
-            server.share(NOTHING_ON_NODES)
+            server.reserve(NO_RESERVATION)
 
     def unexplained(self, server: str) -> int:
         """Back-ends of tenants' roles that are neither ours nor, as far as known, a node's."""
@@ -232,8 +232,8 @@ class BudgetDivision:
             most = max(0, server.divisible - others)
             own = own.send(Allotment(generation=1, connections=most))
         lack = any(self._lacks(node, server.name) for node in self._nodes.values())
-        server.share(
-            NodesPart(
+        server.reserve(
+            NodeReservation(
                 owed=others,
                 kept=self._kept_by_nodes(server.name),
                 most_here=own.current,

@@ -156,13 +156,13 @@ class NodeDeclarations:
         lock = partial(self._locks.hold, _target(name))
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
-    async def read_uncertain(self) -> None:
+    async def read_in_doubt(self) -> None:
         """Take over changes whose response was lost; nobody may be changing the node now.
 
         Raises:
             CatalogUnavailable
         """
-        for name in self._catalog.nodes.uncertain:
+        for name in self._catalog.nodes.in_doubt:
             async with self._locks.hold_if_free(_target(name)) as is_free:
                 if not is_free:
                     continue

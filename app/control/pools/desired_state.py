@@ -68,13 +68,13 @@ class DesiredPoolState:
         for desired in await self._catalog.pools.load():
             self._manager.desired.put(desired)
 
-    async def read_uncertain(self) -> None:
+    async def read_in_doubt(self) -> None:
         """Take over changes whose response was lost; nobody may be changing the pool now.
 
         Raises:
             CatalogUnavailable
         """
-        for pool_id in self._catalog.pools.uncertain:
+        for pool_id in self._catalog.pools.in_doubt:
             async with self._locks.hold_if_free(pool_id) as is_free:
                 found = await self._catalog.pools.read(pool_id) if is_free else None
                 if found is not None and pool_id not in self._unsaved:
@@ -168,7 +168,7 @@ class DesiredPoolState:
             if pool_id != desired.pool_id
             and self._manager.tenants.server_of_pool(pool_id) == server.name
         )
-        on_nodes = min(server.nodes.kept, server.divisible)
+        on_nodes = min(server.reservation.kept, server.divisible)
         if others + desired.size.min_size > server.divisible - on_nodes:
             nodes = (
                 f", and nodes keep {on_nodes}: one each, and all that a silent one may have"

@@ -192,14 +192,14 @@ class ApplicationCredentials:
         lock = partial(self._locks.hold, tenant)
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
-    async def read_uncertain(self) -> None:
+    async def read_in_doubt(self) -> None:
         """Take over revocations whose response was lost, once nobody repeats them any more.
 
         Raises:
             CatalogUnavailable
         """
         stored = self._catalog.application_credentials
-        for each in stored.uncertain:
+        for each in stored.in_doubt:
             async with self._locks.hold_if_free(each.tenant) as is_free:
                 if (
                     is_free

@@ -57,13 +57,13 @@ class TenantDeclarations:
         lock = partial(self._locks.hold, spec.id)
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
-    async def read_uncertain(self) -> None:
+    async def read_in_doubt(self) -> None:
         """Take over changes whose response was lost; nobody may be changing the tenant now.
 
         Raises:
             CatalogUnavailable
         """
-        for tenant in self._catalog.tenants.uncertain:
+        for tenant in self._catalog.tenants.in_doubt:
             async with self._locks.hold_if_free(tenant) as is_free:
                 found = await self._catalog.tenants.read(tenant) if is_free else None
                 if found is not None:

@@ -17,9 +17,9 @@ from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.control.audit_events import AuditOutbox
 from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.server_queues import work_off
 from app.control.tenants.provisioning import check_login, lock_of_role
 from app.control.time_slices import in_slices
-from app.control.unfinished_changes import finish_on_servers
 from app.domain.audit import RECONCILER, Actor
 from app.domain.desired_state import PasswordVersion, Tenant
 from app.domain.errors import CatalogUnavailable, Conflict, ServerUnavailable, Unavailable
@@ -158,7 +158,7 @@ class PasswordRotation:
         unapplied: dict[str, list[PasswordVersion]] = defaultdict(list)
         for wanted in self._unapplied.values():
             unapplied[wanted.server].append(wanted)
-        return await finish_on_servers(unapplied, self._finish)
+        return await work_off(unapplied, self._finish)
 
     async def _finish(self, wanted: PasswordVersion) -> bool:
         state = self._state_of(wanted)
@@ -186,7 +186,7 @@ class PasswordRotation:
             if state.tenant.is_usable and AuditCheck.PASSWORD in {one.check for one in findings}:
                 lost[state.tenant.spec.server][state.tenant.spec.pool_id] = state
         states = {server: list(of_pools.values()) for server, of_pools in lost.items()}
-        return await finish_on_servers(states, self._restore)
+        return await work_off(states, self._restore)
 
     async def _restore(self, state: TenantState) -> bool:
         spec = state.tenant.spec

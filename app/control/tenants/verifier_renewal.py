@@ -13,8 +13,8 @@ import structlog
 from app.control import audit_events
 from app.control.audit_events import AuditOutbox
 from app.control.operation import KeyedLocks
+from app.control.server_queues import work_off
 from app.control.tenants.provisioning import lock_of_role
-from app.control.unfinished_changes import finish_on_servers
 from app.domain.audit import RECONCILER
 from app.domain.errors import ProvisioningFailed, Unavailable
 from app.pools.isolation.repair import Repair, repair
@@ -50,7 +50,7 @@ class VerifierRenewal:
         A renewal that Postgres refuses is tried again once a login shows that it is still needed.
         """
         due = {server.name: [(server, pools)] for server, pools in self._due().items()}
-        return await finish_on_servers(due, self._try_to_renew)
+        return await work_off(due, self._try_to_renew)
 
     async def _try_to_renew(self, due: tuple[Server, dict[str, str]]) -> int:
         server, pools = due

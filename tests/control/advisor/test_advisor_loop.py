@@ -13,7 +13,7 @@ import pytest
 
 from app.catalog.advisor_settings import StoredAdvisorSettings
 from app.control import audit_events
-from app.control.advisor.placement import PlacementAdvisor
+from app.control.advisor.placement_advisor import PlacementAdvisor
 from app.domain.advisor import (
     DemandConfig,
     Placement,
@@ -789,13 +789,13 @@ async def test_settings_that_were_not_stored_after_all_end_no_observation(
         pass
     await loop.tick()
     [advisor] = loop._advisors.values()
-    monkeypatch.setattr(StoredAdvisorSettings, "uncertain", (1,))
-    await loop.read_uncertain()
+    monkeypatch.setattr(StoredAdvisorSettings, "in_doubt", (1,))
+    await loop.read_in_doubt()
     assert loop._advisors["local"] is advisor
     # Those that were stored count from now on, as if their response had come.
     other = replace(saved, mode=AdvisorMode.OFF)
     event = audit_events.advisor_saved(saved, other, PERSON)
     await control.catalog.advisor.save(other, event=event)
-    await loop.read_uncertain()
+    await loop.read_in_doubt()
     assert loop.settings.mode is AdvisorMode.OFF
     assert not loop._advisors

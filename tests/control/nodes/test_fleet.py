@@ -33,7 +33,7 @@ from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy, TenantId
 from app.domain.wait import WaitCause
 from app.pools import driver
-from app.pools.nodes_part import NOTHING_ON_NODES
+from app.pools.node_reservation import NO_RESERVATION
 from app.pools.server import Server
 from tests.catalog.values import event
 from tests.fixtures.catalog import address_of
@@ -245,7 +245,7 @@ async def test_a_node_gives_up_what_it_does_not_need_for_a_min_size(site: Site) 
     await keep("coyote")
     # A silent node gives up nothing.
     await site.later(STALE_AFTER)
-    assert site.server.nodes.kept == node.liability
+    assert site.server.reservation.kept == node.liability
     with pytest.raises(BudgetExceeded, match="all that a silent one may have"):
         await control.pool_operations.put(control.state("dingo"), change, PERSON)
 
@@ -650,7 +650,7 @@ async def test_without_nodes_nothing_is_said_of_what_was_there(site: Site) -> No
     await site.hear(node)
     await site.later(4)
     assert (site.fleet.unexplained("local"), site.server.budget.limit) == (0, BUDGET)
-    assert site.server.nodes == NOTHING_ON_NODES
+    assert site.server.reservation == NO_RESERVATION
 
 
 async def test_reports_are_taken_in_order_and_of_the_latest_agent(site: Site) -> None:

@@ -1,10 +1,10 @@
-"""What nodes have of a server's budget."""
+"""Connections of a server's budget that are reserved for nodes."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodesPart:
+class NodeReservation:
     """What nodes have of a server's budget, and what pools may use beside them.
 
     Attributes:
@@ -22,4 +22,4 @@ class NodesPart:
     leaves_min_size: bool = True
 
 
-NOTHING_ON_NODES = NodesPart()
+NO_RESERVATION = NodeReservation()

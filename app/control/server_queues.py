@@ -1,4 +1,4 @@
-"""Unfinished changes on several servers: no server waits for another."""
+"""A queue of unfinished changes for each server: no server waits for another."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,19 +13,17 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
-async def finish_on_servers(
-    changes: Mapping[str, Sequence[T]], finish: Callable[[T], Awaitable[int]]
-) -> int:
-    """Finish *changes*, by server, those of one server one after another; return how many.
+async def work_off(queues: Mapping[str, Sequence[T]], finish: Callable[[T], Awaitable[int]]) -> int:
+    """Finish the changes in *queues*, by server, one after another; return how many.
 
     A server that takes too long has the rest of them left for the next time.
     """
 
-    async def finish_on(server: str, those: Sequence[T]) -> int:
+    async def finish_on(server: str, queue: Sequence[T]) -> int:
         finished = 0
         try:
             async with asyncio.timeout(_SERVER_DEADLINE):
-                for each in those:
+                for each in queue:
                     finished += await finish(each)
         except TimeoutError:
             _log.warning("changes left unfinished, the server takes too long", server=server)
@@ -33,7 +31,7 @@ async def finish_on_servers(
 
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(finish_on(server, those), name=f"finish changes on {server}")
-            for server, those in changes.items()
+            group.create_task(finish_on(server, queue), name=f"finish changes on {server}")
+            for server, queue in queues.items()
         ]
     return sum(task.result() for task in tasks)

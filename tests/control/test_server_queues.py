@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from app.control import unfinished_changes
-from app.control.unfinished_changes import finish_on_servers
+from app.control import server_queues
+from app.control.server_queues import work_off
 
 
 async def test_no_server_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,11 +22,11 @@ async def test_no_server_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> N
 
     hanging = {f"server {number}": [f"hangs {number}"] for number in range(6)}
     works = {"works": ["first", "refused", "last"]}
-    assert await finish_on_servers({**hanging, **works}, finish) == 8
+    assert await work_off({**hanging, **works}, finish) == 8
     assert order[:3] == ["first", "refused", "last"]
 
     # One that takes too long is left for the next time, with what it has finished.
     ends.clear()
-    monkeypatch.setattr(unfinished_changes, "_SERVER_DEADLINE", 0.01)
-    assert await finish_on_servers({"slow": ["first", "hangs", "never"]}, finish) == 1
-    assert await finish_on_servers({}, finish) == 0
+    monkeypatch.setattr(server_queues, "_SERVER_DEADLINE", 0.01)
+    assert await work_off({"slow": ["first", "hangs", "never"]}, finish) == 1
+    assert await work_off({}, finish) == 0

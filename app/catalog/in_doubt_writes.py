@@ -1,4 +1,4 @@
-"""Writes that may be stored: their commit had begun, and its response was lost.
+"""Writes in doubt: their commit had begun, and its response was lost, so they may be stored.
 
 Clients soon repeat such a request. If none does, the row is read again.
 """
@@ -18,8 +18,8 @@ REPEATED_WITHIN = 30.0
 K = TypeVar("K")
 
 
-class UncertainWrites(Generic[K]):
-    """The uncertain writes of a table, by the keys of their rows."""
+class InDoubtWrites(Generic[K]):
+    """The writes of a table that are in doubt, by the keys of their rows."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -51,7 +51,7 @@ class UncertainWrites(Generic[K]):
 
     @asynccontextmanager
     async def reading(self, key: K) -> AsyncIterator[AsyncConnection]:
-        """A transaction that locks and reads the row of *key*, which is then certain.
+        """A transaction that locks and reads the row of *key*, which is then not in doubt.
 
         Reading with a lock waits for a write that has not ended yet.
         """
