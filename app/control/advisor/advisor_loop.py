@@ -250,9 +250,8 @@ class AdvisorLoop:
     def _used_up_share(self, name: str, advisor: ServerAdvisor[Any], budget: int) -> float | None:
         """The connections per weight that pools can have of a used-up budget; else None."""
         server = self._manager.servers.get(name)
-        return advisor.used_up_share(
-            budget, nodes_lack=server is not None and server.reservation.lack
-        )
+        nodes_lack = server is not None and server.reservation.lack
+        return advisor.used_up_share(budget, nodes_lack=nodes_lack)
 
     def _budget(self, name: str) -> int | None:
         """The connections that the advised pools may have together; None while unknown."""
