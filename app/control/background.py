@@ -7,6 +7,7 @@ failed tick is logged and tried again.
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -59,17 +60,13 @@ class Supervisor:
         self._is_stopping = False
         self.dead: str | None = None
 
-    def start(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
-        """Run *loop* until `stop`."""
-        task = asyncio.create_task(loop, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def start_once(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run *work*, which may end or be cancelled but must not fail, until `stop`."""
+    def start(
+        self, name: str, work: Coroutine[Any, Any, None], *, may_end: bool = False
+    ) -> asyncio.Task[None]:
+        """Run *work* until `stop`; if it *may_end*, or be cancelled, it still must not fail."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._ended_once)
+        task.add_done_callback(partial(self._ended, may_end=may_end))
         return task
 
     def start_every(
@@ -91,15 +88,10 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ended_once(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or task.exception() is None:
-            self._tasks.discard(task)
-        else:
-            self._ended(task)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None], *, may_end: bool) -> None:
         self._tasks.discard(task)
-        if self._is_stopping or self.dead is not None:
+        has_failed = not task.cancelled() and task.exception() is not None
+        if self._is_stopping or self.dead is not None or (may_end and not has_failed):
             return
         self.dead = task.get_name()
         reason = "cancelled" if task.cancelled() else str(task.exception())

@@ -4,7 +4,6 @@ Root never writes inside a cluster, which belongs to an unprivileged user; files
 for Postgres are beside it. `postmaster` handles running servers.
 """
 
-import asyncio
 import hashlib
 import os
 import shutil
@@ -106,11 +105,8 @@ class Cluster:
         finally:
             shutil.rmtree(half, ignore_errors=True)
 
-    async def remove_incomplete(self) -> None:
+    def remove_incomplete(self) -> None:
         """Remove the leftovers of a killed service, each time: its initdb may have outlived it."""
-        await asyncio.to_thread(self._remove_half_made)
-
-    def _remove_half_made(self) -> None:
         for leftover in self.base_directory.glob(f"{INCOMPLETE_PREFIX}*"):
             log.warning("half-made embedded cluster removed", directory=str(leftover))
             shutil.rmtree(leftover, ignore_errors=True)

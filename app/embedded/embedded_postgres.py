@@ -108,7 +108,7 @@ class EmbeddedPostgres:
                         "embedded postgres of a killed service found running", pid=orphan.pid
                     )
                     await orphan.stop()
-                await cluster.remove_incomplete()
+                await asyncio.to_thread(cluster.remove_incomplete)
                 password = await self._ensure_cluster(cluster)
                 port = await self._launch(cluster, port=_free_port())
                 address = EmbeddedAddress(HOST, port, "postgres", password)

@@ -163,8 +163,8 @@ async def _active_instance(
             stack.callback(guard.close)
         stack.push_async_callback(service.supervisor.stop)
         stack.callback(service.end_streams)
-        started = service.supervisor.start_once(
-            "start servers", _start_servers(service, takeover.predecessor)
+        started = service.supervisor.start(
+            "start servers", _start_servers(service, takeover.predecessor), may_end=True
         )
         if not takeover.trust_left:
             await _finished(started, _FIRST_CONTACT_DEADLINE)

@@ -62,7 +62,7 @@ async def local_node(settings: Settings, service: Service) -> AsyncIterator[None
     )
     control_plane = LocalControlPlane(service.fleet, service.node_feed)
     runner = NodeRunner(engine, control_plane, store, is_patient=True)
-    running = service.supervisor.start_once("local node", _run(runner, service.fleet))
+    running = service.supervisor.start("local node", _run(runner, service.fleet), may_end=True)
     try:
         yield
     finally:

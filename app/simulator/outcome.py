@@ -14,6 +14,11 @@ CONNECT_PRICE = 1
 a connection-second is 1/100 of what a budget of 100 has in a second: half as much, rounded up."""
 
 _OVER_TARGET = 0.01
+_AS_JSON = (
+    *("rule", "seconds", "leases", "late", "late_share", "timeouts", "rejected", "p99_wait_ms"),
+    *("goodput", "avg_connections", "connection_seconds", "resizes", "flips_per_hour"),
+    *("settling_s", "tenants_over_target"),
+)
 _NEAR = 0.1
 
 
@@ -111,26 +116,11 @@ class SimulationResult:
 
     def as_json(self) -> dict[str, object]:
         """Return it for programs: units as in the names, shares 0..1."""
-        return {
-            "rule": self.rule,
-            "seconds": self.seconds,
-            "leases": self.leases,
-            "late": self.late,
-            "late_share": self.late_share,
-            "timeouts": self.timeouts,
-            "rejected": self.rejected,
-            "p99_wait_ms": self.p99_wait_ms,
-            "goodput": self.goodput,
-            "avg_connections": self.avg_connections,
+        return {name: getattr(self, name) for name in _AS_JSON} | {
             "avg_max_size": self.max_size_seconds / self.seconds,
             "avg_active": self.active_seconds / self.seconds,
-            "connection_seconds": self.connection_seconds,
             "connects_per_s": self.connects / self.seconds,
-            "resizes": self.resizes,
-            "flips_per_hour": self.flips_per_hour,
-            "settling_s": self.settling_s,
             "regret": {str(price): regret for price, regret in self.regret.items()},
-            "tenants_over_target": self.tenants_over_target,
         }
 
 

@@ -116,13 +116,13 @@ async def test_a_loop_that_somebody_cancels_is_dead() -> None:
 async def test_work_that_may_end_is_no_death_unless_it_fails() -> None:
     deaths: list[str] = []
     loops = Supervisor(on_death=lambda: deaths.append("died"))
-    await loops.start_once("ends", asyncio.sleep(0))
+    await loops.start("ends", asyncio.sleep(0), may_end=True)
     await asyncio.sleep(0)
     assert (deaths, loops.dead) == ([], None)
-    loops.start_once("fails", fail())
+    loops.start("fails", fail(), may_end=True)
     await eventually(lambda: bool(deaths))
     assert loops.dead == "fails"
-    waits = loops.start_once("waits", hang())
+    waits = loops.start("waits", hang(), may_end=True)
     await loops.stop()
     assert waits.cancelled()
     assert deaths == ["died"]

@@ -80,7 +80,12 @@ class PoolAdvice:
 
 
 class AdvisorLoop:
-    """One rule for all pools, a `ServerAdvisor` for each server, and a mode for each pool."""
+    """One rule for all pools, a `ServerAdvisor` for each server, and a mode for each pool.
+
+    Attributes:
+        settings: the settings in force.
+        latest_advice: the latest advice about every pool that is open or has load on nodes.
+    """
 
     def __init__(
         self,
@@ -102,10 +107,10 @@ class AdvisorLoop:
         self._store = store
         self._auto_apply = auto_apply
         self._is_changing = is_changing
-        self._settings = settings
+        self.settings = settings
         self._placement = PlacementAdvisor(manager, is_on_nodes=pools.is_on_nodes)
         self._advisors: dict[str, ServerAdvisor[Any]] = {}
-        self._latest_advice: dict[str, PoolAdvice] = {}
+        self.latest_advice: dict[str, PoolAdvice] = {}
         self._due = 0.0
         self._new_left = _MAX_NEW
         # How many more evaluations must advise a pool's growth before it is recommended.
@@ -116,24 +121,14 @@ class AdvisorLoop:
         self.adjustments_total = 0
 
     @property
-    def settings(self) -> AdvisorSettings:
-        """The settings in force."""
-        return self._settings
-
-    @property
     def open_recommendations(self) -> Mapping[str, Recommendation]:
         """The open recommendations by subject; available while the catalog is unreachable, too."""
         return self._store.open
 
-    @property
-    def latest_advice(self) -> Mapping[str, PoolAdvice]:
-        """The latest advice about every pool that is open or has load on nodes."""
-        return self._latest_advice
-
     async def load(self) -> None:
         """Load recommendations and settings from the catalog, at start."""
         for stored in await self._catalog.advisor.load():
-            self._settings = stored
+            self.settings = stored
         await self._store.load()
         await self._auto_apply.load()
 
@@ -147,7 +142,7 @@ class AdvisorLoop:
         """
 
         async def plan() -> PlanFor[AuditEvent]:
-            event = audit_events.advisor_saved(self._settings, settings, actor)
+            event = audit_events.advisor_saved(self.settings, settings, actor)
             return PlanFor.of(event, plan_record("advisor", event))
 
         async def execute(plan: PlanFor[AuditEvent]) -> AdvisorSettings:
@@ -175,11 +170,11 @@ class AdvisorLoop:
         async with self._locks.hold_if_free(_SETTINGS) as is_free:
             for key in self._catalog.advisor.in_doubt if is_free else ():
                 found = await self._catalog.advisor.read(key)
-                if found is not None and found != self._settings:
+                if found is not None and found != self.settings:
                     self._follow(found)
 
     def _follow(self, settings: AdvisorSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._advisors.clear()
         self._refused.clear()
         self._due = 0.0
@@ -188,7 +183,7 @@ class AdvisorLoop:
         """The mode of a pool's tenant if it has only one, else the service's."""
         state = self._manager.tenants.get(pool_id)
         own = state.tenant.spec.advisor_mode if state else None
-        return own or self._settings.mode
+        return own or self.settings.mode
 
     async def tick(self) -> int:
         """Advise on every pool if the interval is over; return the number of new recommendations.
@@ -200,7 +195,7 @@ class AdvisorLoop:
         now = monotonic()
         if now < self._due:
             return 0
-        self._due = now + self._settings.interval * (1 - _EARLY)
+        self._due = now + self.settings.interval * (1 - _EARLY)
         await self._evaluate(now)
         self._new_left, made, slices = _MAX_NEW, 0, TimeSlices()
         for server, advisor in list(self._advisors.items()):
@@ -230,13 +225,13 @@ class AdvisorLoop:
             retained.add(advised.pool_id)
             at = monotonic()
             seen = self._observer.observe(advised, at)
-            if seen is None and self._settings.rule is AdvisorRule.HYSTERESIS:
+            if seen is None and self.settings.rule is AdvisorRule.HYSTERESIS:
                 seen = self._observer.observe_gauges(advised, at)
             if seen is not None:
                 self._advisor(advised.server.name).evaluate(advised.pool_id, seen)
         await slices.end()
         for gone in self._observer.retain(retained):
-            self._latest_advice.pop(gone, None)
+            self.latest_advice.pop(gone, None)
             self._refused.pop(gone, None)
             for advisor in self._advisors.values():
                 advisor.forget(gone)
@@ -244,7 +239,7 @@ class AdvisorLoop:
     def _advisor(self, server: str) -> ServerAdvisor[Any]:
         advisor = self._advisors.get(server)
         if advisor is None:
-            advisor = self._advisors[server] = self._settings.advisor()
+            advisor = self._advisors[server] = self.settings.advisor()
         return advisor
 
     def _used_up_share(self, name: str, advisor: ServerAdvisor[Any], budget: int) -> float | None:
@@ -283,7 +278,7 @@ class AdvisorLoop:
         if changes_size(advice, pool.size):
             made, blocked_by = await self._recommend(pool, advice, mode)
             self.adjustments_total += made
-        self._latest_advice[pool.pool_id] = PoolAdvice(
+        self.latest_advice[pool.pool_id] = PoolAdvice(
             datetime.now(UTC), advice, pool.size.max_size, blocked_by
         )
         await self._withdraw_outdated(pool, advice, limit)
@@ -349,7 +344,7 @@ class AdvisorLoop:
         is_room = advice.reason_code is not ReasonCode.DEMAND_ABOVE_SIZE
         if is_room and peak is not None and 2 * peak <= advice.current_size:
             return True
-        return (advice.evidence.get("late_share") or 0.0) <= self._settings.demand.late_share
+        return (advice.evidence.get("late_share") or 0.0) <= self.settings.demand.late_share
 
     def _recommendation(
         self, pool: AdvisedPool, advice: PoolSizingRecommendation, found: Recommendation | None
@@ -362,7 +357,7 @@ class AdvisorLoop:
             id=uuid4(),
             pool_id=pool.pool_id,
             tenant=pool.pool_id if pool.pool_id in self._manager.tenants else None,
-            rule=self._settings.rule,
+            rule=self.settings.rule,
             advice=advice,
             max_size=pool.size.max_size,
             metrics=pool.metrics,
@@ -374,13 +369,13 @@ class AdvisorLoop:
     @property
     def _lifetime(self) -> timedelta:
         """How long a recommendation stays open unless it is repeated."""
-        interval = timedelta(seconds=self._settings.interval)
+        interval = timedelta(seconds=self.settings.interval)
         return min(max(_MIN_LIFETIME, interval * _INTERVALS_TO_LIVE), MAX_LIFETIME)
 
     async def _suggest_placements(self, now: float) -> int:
         """Recommend another kind of pool to some tenants; return how many."""
         made, slices = 0, TimeSlices()
-        for found in self._placement.suggest(now, self._settings.mode):
+        for found in self._placement.suggest(now, self.settings.mode):
             await slices.end_step()
             if found is not None and self._new_left and not self._store.knows(found):
                 self._new_left -= 1

@@ -235,7 +235,7 @@ async def test_settings_and_open_recommendations_survive_a_restart(control: Cont
         replace(control.advisor_loop.settings, mode=AdvisorMode.OFF), PERSON
     )
     control.advisor_loop._store._open = {}
-    control.advisor_loop._settings = replace(control.advisor_loop.settings, mode=AdvisorMode.APPLY)
+    control.advisor_loop.settings = replace(control.advisor_loop.settings, mode=AdvisorMode.APPLY)
     await control.advisor_loop.load()
     assert control.advisor_loop.open_recommendations["acme"].id == recommendation.id
     assert control.advisor_loop.settings.mode is AdvisorMode.OFF
