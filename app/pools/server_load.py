@@ -4,9 +4,8 @@ Read-only. If a server does not answer, or shows only our own back-ends, its loa
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from time import monotonic
 
 from app.domain.advisor import ServerLoad
@@ -38,47 +37,35 @@ where backend_type = 'client backend' and pid <> pg_backend_pid()
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActivitySample:
-    at: float
-    active: int
-    running: int
-    locked: int
-    io: int
-    client_write: int
-    ours: int
-    idle_in_transaction: int
-
-
 class ServerLoads:
     """The load of every server; `sample` again and again, and read it with `of`."""
 
     def __init__(self, servers: Mapping[str, Server]) -> None:
         """Sample those of *servers* whose connections are used."""
         self._servers = servers
-        self._looks: dict[str, deque[ActivitySample]] = {
+        # By server: when it was sampled, and how many back-ends there were of each kind.
+        self._looks: dict[str, deque[tuple[float, Counter[str]]]] = {
             name: deque(maxlen=_REMEMBERED) for name in servers
         }
 
     def of(self, server: str) -> ServerLoad | None:
         """A server's load in at most the last half minute; None without samples."""
         since = monotonic() - _MEMORY_SECONDS
-        looks = [look for look in self._looks.get(server, ()) if look.at >= since]
+        looks = [look for at, look in self._looks.get(server, ()) if at >= since]
         if not looks:
             return None
-        active = sum(look.active for look in looks)
-        ours = sum(look.ours for look in looks)
+        total = sum(looks, Counter())
 
-        def share(count: int, whole: int) -> float:
-            return count / whole if whole >= _ENOUGH_ACTIVE else 0.0
+        def share(state: str, of: str) -> float:
+            return total[state] / total[of] if total[of] >= _ENOUGH_ACTIVE else 0.0
 
         return ServerLoad(
             cores=self._servers[server].cores,
-            running=sum(look.running for look in looks) / len(looks),
-            lock_share=share(sum(look.locked for look in looks), active),
-            io_share=share(sum(look.io for look in looks), active),
-            idle_in_transaction_share=share(sum(look.idle_in_transaction for look in looks), ours),
-            client_write_share=share(sum(look.client_write for look in looks), active),
+            running=total["running"] / len(looks),
+            lock_share=share("locked", of="active"),
+            io_share=share("io", of="active"),
+            idle_in_transaction_share=share("idle_in_transaction", of="ours"),
+            client_write_share=share("client_write", of="active"),
             samples=len(looks),
         )
 
@@ -94,6 +81,5 @@ class ServerLoads:
                 row = await connection.fetchrow(_LOOK)
         except (PoolkeeperError, TimeoutError):
             return
-        found: dict[str, int] = dict(row or {})
-        if found and not found.pop("hidden"):
-            self._looks[server.name].append(ActivitySample(at=monotonic(), **found))
+        if row is not None and not row["hidden"]:
+            self._looks[server.name].append((monotonic(), Counter(dict(row))))
