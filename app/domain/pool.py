@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Self, TypedDict, Unpack
+from typing import Any, Self
 
 from app.domain.counters import Counters
 from app.domain.errors import InvalidInput
@@ -56,20 +56,6 @@ class PoolSize:
             raise InvalidInput("warmup_size must be between 0 and max_size.")
 
 
-class PoolLimits(TypedDict, total=False):
-    """The keyword arguments that every strategy's configuration takes."""
-
-    warmup_size: int
-    idle_timeout: float
-    max_lifetime: float
-    health_check: bool
-    health_check_interval: float
-    acquire_timeout: float
-    max_waiting: int
-    leak_threshold: float
-    refuses_when_paused: bool
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolConfig:
     """How the pools of one strategy behave.
@@ -105,23 +91,19 @@ class PoolConfig:
     refuses_when_paused: bool = False
 
     @classmethod
-    def shared(cls, max_connections: int = 20, **limits: Unpack[PoolLimits]) -> Self:
+    def shared(cls, max_connections: int = 20, **limits: Any) -> Self:
         """One pool of *max_connections* for all shared tenants of a server."""
         return cls(strategy=PoolStrategy.SHARED, pool_size=max_connections, **limits)
 
     @classmethod
-    def per_tenant(
-        cls, max_pools: int = 100, pool_size: int = 5, **limits: Unpack[PoolLimits]
-    ) -> Self:
+    def per_tenant(cls, max_pools: int = 100, pool_size: int = 5, **limits: Any) -> Self:
         """Up to *max_pools* pools of *pool_size*, one for each tenant with its own schema."""
         return cls(
             strategy=PoolStrategy.PER_TENANT, max_pools=max_pools, pool_size=pool_size, **limits
         )
 
     @classmethod
-    def per_database(
-        cls, max_databases: int = 50, pool_size: int = 5, **limits: Unpack[PoolLimits]
-    ) -> Self:
+    def per_database(cls, max_databases: int = 50, pool_size: int = 5, **limits: Any) -> Self:
         """Up to *max_databases* pools of *pool_size*, one for each tenant with its own database."""
         return cls(
             strategy=PoolStrategy.PER_DATABASE,

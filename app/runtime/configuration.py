@@ -26,7 +26,7 @@ from app.domain.leadership import Instance
 from app.domain.nodes.allotment import NO_ALLOTMENT
 from app.domain.nodes.configuration import NodeServer
 from app.domain.nodes.documents import LONGEST_POLL
-from app.domain.pool import PoolConfig, PoolLimits
+from app.domain.pool import PoolConfig
 from app.domain.tenant import AdvisorMode, PoolStrategy
 from app.embedded.binaries import make_enterable
 from app.embedded.data_directory import write_private_file
@@ -51,7 +51,7 @@ _FINGERPRINT = 16
 
 
 def pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
-    limits: PoolLimits = {
+    limits = {
         "warmup_size": settings.warmup_size,
         "idle_timeout": settings.idle_timeout_seconds,
         "max_lifetime": settings.max_lifetime_seconds,
