@@ -69,6 +69,7 @@ class CatalogAddress(wire.Login):
     def named(self, application_name: str) -> Self:
         """The same address for a connection with that name."""
         settings = {
+            **wire.NO_TIMEOUTS,
             "application_name": application_name,
             # Within 25 s the server notices that this process is gone, and releases its locks.
             "tcp_keepalives_idle": "10",

@@ -15,7 +15,7 @@ import asyncpg
 from app.domain.errors import ConnectFailed, ServerUnavailable, TenantLoginFailed
 from app.pools import driver
 from app.pools.logins import NOT_ACTIVE
-from app.wire import Login
+from app.wire import NO_TIMEOUTS, Login
 
 ADMIN_CONNECTIONS = 4
 """One in the server's own database, one elsewhere, one for checks, one kept open (see `open`)."""
@@ -26,6 +26,7 @@ _KEPT_SECONDS = 1.0
 # Objects that others created must not hide ours, and a database must not decide who we are or how
 # literals are read. A tenant's open transaction must not block the admin connection for the others.
 _SETTINGS = {
+    **NO_TIMEOUTS,
     "search_path": "pg_catalog, pg_temp",
     "role": "none",
     "lock_timeout": "3s",

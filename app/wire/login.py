@@ -9,6 +9,17 @@ from app.wire.resolver import SYSTEM_RESOLVER, Resolver
 
 Tls = ssl.SSLContext | Literal[False]
 
+NO_TIMEOUTS = dict.fromkeys(
+    (
+        "idle_in_transaction_session_timeout",
+        "idle_session_timeout",
+        "lock_timeout",
+        "statement_timeout",
+    ),
+    "0",
+)
+"""Settings that lift what is set for a role or a database: that is meant for applications."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:

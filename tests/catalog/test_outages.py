@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
+from app import wire
 from app.catalog.catalog import Catalog
 from app.catalog.database import CONNECTIONS, CatalogAddress, translate_outages
 from app.catalog.migrate import migrate
@@ -104,6 +105,23 @@ async def test_a_full_disk_is_named_and_nothing_is_changed(
         await save(catalog)
     assert await catalog.tenants.load() == ()
     assert catalog.available
+
+
+async def test_timeouts_that_are_set_for_its_database_do_not_apply(
+    catalog_database: Database,
+) -> None:
+    """As a hoster sets them, for applications; an idle leader would lose its lock."""
+    async with catalog_database.connected() as admin:
+        for timeout in wire.NO_TIMEOUTS:
+            name = catalog_database.database
+            await admin.execute(f"ALTER DATABASE {name} SET {timeout} = '10s'")
+    login = address_of(catalog_database).named("test")
+    connection = await wire.connect(login, timeout=60)
+    try:
+        for timeout in wire.NO_TIMEOUTS:
+            assert await connection.fetchval(f"SHOW {timeout}") == "0"
+    finally:
+        await connection.close()
 
 
 async def test_a_missing_database_is_an_outage(catalog_address: CatalogAddress) -> None:

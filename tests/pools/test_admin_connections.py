@@ -10,10 +10,12 @@ import pytest
 from app.domain.errors import ConnectFailed, ServerUnavailable
 from app.pools import admin_connections, driver
 from app.pools.admin_connections import AdminConnections
-from app.wire import Login
+from app.wire import NO_TIMEOUTS, Login
 from tests.fixtures.pools import login_to
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
+
+_SOURCES = "SELECT source FROM pg_settings WHERE name = ANY($1)"
 
 
 class Admins:
@@ -45,6 +47,17 @@ async def admins(database: Database) -> AsyncIterator[Admins]:
     yield admins
     await admins.connections.close()
     assert admins.open_count == 0
+
+
+async def test_timeouts_that_are_set_for_a_database_do_not_apply(
+    admins: Admins, database: Database
+) -> None:
+    async with database.connected() as connection:
+        for timeout in NO_TIMEOUTS:
+            await connection.execute(f"ALTER DATABASE {database.database} SET {timeout} = '10s'")
+    async with admins.connections.use() as connection:
+        rows = await connection.fetch(_SOURCES, list(NO_TIMEOUTS))
+        assert {row["source"] for row in rows} == {"client"}
 
 
 async def test_the_next_user_gets_the_open_connection_as_if_it_were_new(admins: Admins) -> None:
