@@ -76,10 +76,10 @@ def evaluate(
         Rule | None, typer.Option(help="A rule to use in place of the advisor's.")
     ] = None,
     late_ms: Annotated[
-        float | None, typer.Option("--late-ms", help="A caller that waits longer is late.")
+        float | None, typer.Option(help="A caller that waits longer is late.")
     ] = None,
     late_share: Annotated[
-        float | None, typer.Option("--late-share", help="Tolerated share of late callers, 0 to 1.")
+        float | None, typer.Option(help="Tolerated share of late callers, 0 to 1.")
     ] = None,
     budget: Annotated[
         int | None, typer.Option(min=1, help="A connection budget to use in place of the server's.")

@@ -24,9 +24,7 @@ def apply(
         typer.Option("--dry-run", help="Show the plan and what would be refused; change nothing."),
     ] = False,
     yes: YesOption = False,
-    parallel: Annotated[
-        int, typer.Option("--parallel", min=1, max=64, help="Number of tenants at a time.")
-    ] = 16,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="Number of tenants at a time.")] = 16,
 ) -> None:
     """Create, change, provision and resize tenants to match a file."""
     from app.cli.client.apply_file import apply_file

@@ -75,13 +75,11 @@ NodeArgument = Annotated[
     str, typer.Argument(metavar="NODE", help="Node name.", autocompletion=node_names)
 ]
 AddressOption = Annotated[
-    str | None,
-    typer.Option("--address", metavar="HOST:PORT", help="Where applications reach it."),
+    str | None, typer.Option(metavar="HOST:PORT", help="Where applications reach it.")
 ]
 SelectorOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--selector",
         metavar="KEY=VALUE",
         help="A label of the tenants that it serves; repeatable. Without labels: all with their "
         "own role.",
@@ -90,7 +88,6 @@ SelectorOption = Annotated[
 LimitOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--server-limit",
         metavar="SERVER=N",
         help="The most connections that it may have of a server; repeatable.",
     ),

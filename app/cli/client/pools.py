@@ -103,15 +103,10 @@ def resize(
     context: typer.Context,
     pool: PoolArgument,
     *,
-    max_size: Annotated[
-        int | None, typer.Option("--max-size", min=1, help="Maximum connections.")
-    ] = None,
-    min_size: Annotated[
-        int | None, typer.Option("--min-size", min=0, help="Connections kept open.")
-    ] = None,
+    max_size: Annotated[int | None, typer.Option(min=1, help="Maximum connections.")] = None,
+    min_size: Annotated[int | None, typer.Option(min=0, help="Connections kept open.")] = None,
     warmup_size: Annotated[
-        int | None,
-        typer.Option("--warmup-size", min=0, help="Connections opened with the pool."),
+        int | None, typer.Option(min=0, help="Connections opened with the pool.")
     ] = None,
     shared: SharedOption = False,
 ) -> None:

@@ -57,9 +57,7 @@ def query(
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="Maximum duration of the statement."),
     ] = None,
-    max_rows: Annotated[
-        int | None, typer.Option("--max-rows", min=1, help="Maximum number of rows.")
-    ] = None,
+    max_rows: Annotated[int | None, typer.Option(min=1, help="Maximum number of rows.")] = None,
 ) -> None:
     """Run one statement as a tenant and print its rows."""
     sql = sys.stdin.read() if sql == "-" else sql

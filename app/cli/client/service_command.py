@@ -32,7 +32,6 @@ JsonOption = Annotated[
 UrlOption = Annotated[
     str | None,
     typer.Option(
-        "--url",
         envvar="POOLKEEPER_URL",
         help="Address of the service; default: by POOLKEEPER_HOST and POOLKEEPER_PORT, or by"
         " poolkeeper.toml, else http://127.0.0.1:8080.",
@@ -42,7 +41,6 @@ UrlOption = Annotated[
 KeyFileOption = Annotated[
     Path | None,
     typer.Option(
-        "--api-key-file",
         envvar="POOLKEEPER_API_KEY_FILE",
         help="File with the API key; or set POOLKEEPER_API_KEY.",
         dir_okay=False,
@@ -52,21 +50,17 @@ KeyFileOption = Annotated[
 TenantArgument = Annotated[
     str, typer.Argument(metavar="TENANT", help="Tenant id.", autocompletion=tenant_names)
 ]
-StrategyFilter = Annotated[str | None, typer.Option("--strategy", help="Filter by strategy.")]
+StrategyFilter = Annotated[str | None, typer.Option(help="Filter by strategy.")]
 ServerFilter = Annotated[
-    str | None,
-    typer.Option("--server", help="Filter by server.", autocompletion=server_names),
+    str | None, typer.Option(help="Filter by server.", autocompletion=server_names)
 ]
 TenantFilter = Annotated[
-    str | None,
-    typer.Option("--tenant", help="Filter by tenant.", autocompletion=tenant_names),
+    str | None, typer.Option(help="Filter by tenant.", autocompletion=tenant_names)
 ]
-PoolFilter = Annotated[
-    str | None, typer.Option("--pool", help="Filter by pool.", autocompletion=pool_names)
-]
+PoolFilter = Annotated[str | None, typer.Option(help="Filter by pool.", autocompletion=pool_names)]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 LabelOption = Annotated[
-    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label; repeatable.")
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; repeatable.")
 ]
 
 
@@ -80,17 +74,14 @@ def service_options(url: UrlOption = None, api_key_file: KeyFileOption = None) -
 
 def watch_option(
     watch: Annotated[
-        float | None,
-        typer.Option("--watch", min=0.2, max=3600, help="Repeat every N seconds until Ctrl-C."),
+        float | None, typer.Option(min=0.2, max=3600, help="Repeat every N seconds until Ctrl-C.")
     ] = None,
 ) -> None:
     """The option of commands that only read."""
 
 
 def limit_option(
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, max=100_000, help="Maximum number of rows.")
-    ] = 200,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rows.")] = 200,
 ) -> None:
     """The option of lists."""
 

@@ -75,16 +75,13 @@ _DETAILS = (
 )
 
 WeightOption = Annotated[
-    int | None,
-    typer.Option("--weight", min=1, max=1000, help="Share of connections when they run short."),
+    int | None, typer.Option(min=1, max=1000, help="Share of connections when they run short.")
 ]
 MaxLeasesOption = Annotated[
-    int | None,
-    typer.Option("--max-leases", min=0, help="Maximum number of concurrent leases; 0: no limit."),
+    int | None, typer.Option(min=0, help="Maximum number of concurrent leases; 0: no limit.")
 ]
 ModeOption = Annotated[
-    Mode | None,
-    typer.Option("--advisor-mode", help="How recommendations for its own pool are handled."),
+    Mode | None, typer.Option(help="How recommendations for its own pool are handled.")
 ]
 
 tenants = resource("List, show, create, change, provision and delete tenants.")
@@ -173,8 +170,7 @@ def change(
     max_leases: MaxLeasesOption = None,
     label: LabelOption = None,
     remove_label: Annotated[
-        list[str] | None,
-        typer.Option("--remove-label", metavar="KEY", help="A label to remove; repeatable."),
+        list[str] | None, typer.Option(metavar="KEY", help="A label to remove; repeatable.")
     ] = None,
     advisor_mode: ModeOption = None,
 ) -> None:
