@@ -84,17 +84,11 @@ class Authenticator:
         return self._counted("key", wait)
 
     def throttle_credential(self, user: str) -> float:
-        """Count a request with a credential.
-
-        Return the seconds that it must wait, 0 if it may pass.
-        """
+        """Count a request; return the seconds that the credential must wait, 0 if it may pass."""
         return self._counted("credential", self._limits.check_credential(user))
 
     def reject(self, failure: AuthFailure, address: str) -> float:
-        """Record a failure.
-
-        Return the seconds that this address must wait, 0 if it may try again.
-        """
+        """Record a failure; return the seconds that this address must wait, 0 if it may retry."""
         self.record_failure(failure, client=address)
         return self._counted("address", self._limits.check_address(address))
 

@@ -45,18 +45,12 @@ class RateLimits:
         return self._keys.fill(key_id, rate, 1.0) if rate else 0.0
 
     def check_credential(self, user: str) -> float:
-        """Count a request with a credential.
-
-        Return the seconds that it must wait, 0 if it may pass.
-        """
+        """Like `check_key`, for a credential."""
         rate, burst = self._credential_per_second, self._credential_burst
         return self._credentials.fill(user, burst, burst / rate) if rate else 0.0
 
     def check_address(self, address: str) -> float:
-        """Count a failure of an address.
-
-        Return the seconds that it must wait, 0 if it may try again.
-        """
+        """Count a failure of an address; return the seconds that it must wait, 0 for none."""
         return self._failures.fill(network_of(address), _FAILURES_PER_MINUTE, _MINUTE)
 
     def should_log(self) -> bool:

@@ -62,10 +62,7 @@ class ClientConnection(Protocol):
 
 
 class ClientConnections:
-    """All connections.
-
-    In addition, those without a complete request, and those that do not read.
-    """
+    """All connections; those without a complete request, and those that do not read."""
 
     def __init__(self, limits: ClientLimits, limit: Callable[[], int]) -> None:
         """Call *limit* at each new connection, because it may change."""

@@ -97,9 +97,7 @@ class NodeView(BaseModel):
         report = latest.report if latest else None
         configuration = node.configuration
         return cls(
-            **asdict(declared.spec),
-            paused=declared.paused,
-            draining=declared.draining,
+            **asdict(declared) | asdict(declared.spec),
             state=node.state,
             engine=report.engine[:_LONGEST_TEXT] if report else None,
             agent=(report.agent[:_LONGEST_TEXT] or None) if report else None,
@@ -116,9 +114,6 @@ class NodeView(BaseModel):
             and configuration is not None
             and report.version == configuration.version,
             servers=[_server(node, server) for server in sorted(node.commitments)],
-            generation=declared.generation,
-            created_at=declared.created_at,
-            updated_at=declared.updated_at,
         )
 
 
