@@ -107,10 +107,7 @@ class ResponseCache:
         *,
         exclude: set[str] | None = None,
     ) -> Response:
-        """Render *model*, from *snapshot*, as a response.
-
-        Its items without the fields in *exclude*.
-        """
+        """Render *model*, of *snapshot*, as a response; its items without the *exclude* fields."""
         without: dict[str, object] = dict.fromkeys(AGE_FIELDS, True)
         if exclude:
             without["items"] = {"__all__": exclude}

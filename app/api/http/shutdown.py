@@ -24,10 +24,7 @@ class ShutdownResponder:
         self._is_stopping = is_stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on.
-
-        While stopping, add a header, and answer requests that are cut off.
-        """
+        """While stopping, add a header to responses, and answer requests that are cut off."""
         has_begun = False
 
         async def send_closing(message: MutableMapping[str, Any]) -> None:

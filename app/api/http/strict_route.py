@@ -131,10 +131,7 @@ class StrictRoute(APIRoute):
 
 
 async def _change(request: Request, response: Coroutine[Any, Any, Response]) -> Response:
-    """Await *response*.
-
-    Then the next request of the caller shows the change, even after a failure.
-    """
+    """Await *response*; even if it fails, the caller's next request shows the change."""
     try:
         return await response
     finally:

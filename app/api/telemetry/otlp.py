@@ -46,10 +46,7 @@ _log = structlog.get_logger(__name__)
 
 class OtlpExporter:
     def __init__(self, endpoint: str) -> None:
-        """Push to *endpoint*.
-
-        Headers, certificates and other options come from `OTEL_…` variables.
-        """
+        """Push to *endpoint*; headers, certificates and the like come from `OTEL_…` variables."""
         self._exporter = OTLPMetricExporter(endpoint, timeout=_TIMEOUT_SECONDS)
         self._resource = Resource.create(
             {"service.name": "poolkeeper", "service.version": __version__}

@@ -63,10 +63,7 @@ class Execution:
     def __init__(
         self, execute: Callable[[Step], object], *, on_end: Callable[[Step], object]
     ) -> None:
-        """Call *execute* from several threads, which raises `ApiError`.
-
-        Call *on_end* after each step.
-        """
+        """Call *execute* in several threads, which raises `ApiError`; *on_end* after each step."""
         self._execute = execute
         self._on_end = on_end
         self._stop = Event()
