@@ -151,8 +151,12 @@ def simulate(
             idle_timeout=idle_seconds,
         )
         result = _simulate(rule, case.load, replace(config, pool=pool), size)
-    except (InvalidInput, OSError, UnicodeDecodeError) as error:
-        fail(_sentence(error, trace), ExitStatus.USAGE)
+    except InvalidInput as error:
+        fail(error.detail, ExitStatus.USAGE)
+    except UnicodeDecodeError:
+        fail(f"The trace {trace} is not UTF-8 text.", ExitStatus.USAGE)
+    except OSError as error:
+        fail(f"The trace {trace} cannot be read: {error.strerror}.", ExitStatus.USAGE)
     _print_result(result, as_json=as_json)
 
 
@@ -207,18 +211,6 @@ def _run_jobs(*jobs: Callable[[], SimulationResult], is_long: bool) -> list[Simu
         return [job() for job in jobs]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
         return [running.result() for running in [processes.submit(job) for job in jobs]]
-
-
-def _sentence(error: Exception, trace: Path | None) -> str:
-    match error:
-        case InvalidInput():
-            return error.detail
-        case UnicodeDecodeError():
-            return f"The trace {trace} is not UTF-8 text."
-        case OSError():
-            return f"The trace {trace} cannot be read: {error.strerror}."
-        case _:
-            raise error
 
 
 def _print_result(result: SimulationResult, *, as_json: bool) -> None:

@@ -170,11 +170,8 @@ class KeyReservation:
             is_dry_run = any(name.lower() == b"dry-run" for name, _ in message["headers"])
             if message["status"] in _STORED_STATUSES and not is_dry_run:
                 is_secret = self.has_secret and message["status"] in _SUCCESSES
-                self._response = (
-                    StoredResponse(message["status"], headers, None, ReplayHoldsSecret)
-                    if is_secret
-                    else StoredResponse(message["status"], headers, b"")
-                )
+                body, refusal = (None, ReplayHoldsSecret) if is_secret else (b"", ReplayTooLarge)
+                self._response = StoredResponse(message["status"], headers, body, refusal)
         elif self._response is not None and self._response.body is not None:
             body = self._response.body + message.get("body", b"")
             self._response.body = body if len(body) <= MAX_BODY_BYTES else None

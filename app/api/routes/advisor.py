@@ -254,11 +254,9 @@ def _of_metrics(body: EvaluateBody, advisor: AdvisorLoop) -> PoolSizingRecommend
 def _tried(body: EvaluateBody, settings: AdvisorSettings) -> AdvisorSettings:
     """Return *settings* with the changes to try."""
     tried = body.config.applied_to(replace(settings, rule=body.rule or settings.rule))
-    demand = tried.demand
-    if body.late_ms is not None:
-        demand = replace(demand, patience_seconds=body.late_ms / 1000)
-    if body.late_share is not None:
-        demand = replace(demand, late_share=body.late_share)
+    late_share = tried.demand.late_share if body.late_share is None else body.late_share
+    patience = tried.demand.patience_seconds if body.late_ms is None else body.late_ms / 1000
+    demand = replace(tried.demand, late_share=late_share, patience_seconds=patience)
     return replace(tried, demand=demand)
 
 

@@ -96,7 +96,7 @@ async def list_nodes(
 ) -> NodeList:
     """Lists nodes by name. Works while the catalog is unreachable."""
     page, next_cursor = page_of_names(fleet.nodes, cursor, limit)
-    items = [_show(fleet.nodes[name], fleet) for name in page]
+    items = [NodeView.of(fleet.nodes[name], fleet) for name in page]
     return NodeList(items=items, next_cursor=next_cursor)
 
 
@@ -104,7 +104,7 @@ async def list_nodes(
 async def get_node(node: NodeDep, fleet: FleetDep, response: Response) -> NodeView:
     """Shows a node, what it reports, and its part of each server's budget."""
     response.headers["ETag"] = _etag(node.declared)
-    return _show(node, fleet)
+    return NodeView.of(node, fleet)
 
 
 @router.put(
@@ -144,7 +144,7 @@ async def put_node(
         found, created = saved
         response.status_code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
         response.headers["ETag"] = _etag(found.declared)
-        return _show(found, fleet)
+        return NodeView.of(found, fleet)
 
     spec = NodeSpec(name=node, **body.model_dump())
     change = declarations.put(spec, operation.actor, expected_generation=expected)
@@ -167,7 +167,7 @@ async def delete_node(
     before = node.declared
     expected = preconditions.expected_generation(before.generation, instance_of(before.created_at))
     deletion = declarations.delete(node, operation.actor, expected_generation=expected)
-    return await operation.run(deletion, lambda deleted: _show(deleted, fleet))
+    return await operation.run(deletion, lambda deleted: NodeView.of(deleted, fleet))
 
 
 @router.post("/{node}/pause", dependencies=REQUIRE_ADMIN_ALL, summary="Pause a node")
@@ -202,11 +202,7 @@ async def _switch(
     fleet: Fleet,
 ) -> NodeView | PlanView:
     switch = declarations.switch(node, action, operation.actor)
-    return await operation.run(switch, lambda saved: _show(saved[0], fleet))
-
-
-def _show(node: TrackedNode, fleet: Fleet) -> NodeView:
-    return NodeView.of(node, fleet.problem(node))
+    return await operation.run(switch, lambda saved: NodeView.of(saved[0], fleet))
 
 
 def _etag(node: DeclaredNode) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field
 
+from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import NodeState
@@ -91,8 +92,7 @@ class NodeView(BaseModel):
     updated_at: datetime = Field(examples=["2026-11-20T09:00:00Z"])
 
     @classmethod
-    def of(cls, node: TrackedNode, problem: str) -> Self:
-        """*problem*: what keeps it from working; empty if nothing."""
+    def of(cls, node: TrackedNode, fleet: Fleet) -> Self:
         declared, latest = node.declared, node.latest
         report = latest.report if latest else None
         configuration = node.configuration
@@ -101,7 +101,7 @@ class NodeView(BaseModel):
             state=node.state,
             engine=report.engine[:_LONGEST_TEXT] if report else None,
             agent=(report.agent[:_LONGEST_TEXT] or None) if report else None,
-            problem=problem[:_LONGEST_TEXT] or None,
+            problem=fleet.problem(node)[:_LONGEST_TEXT] or None,
             warnings=[*weaknesses(report.engine), *filter(None, [node.version_warning])]
             if report
             else [],

@@ -37,12 +37,10 @@ WORDS: Mapping[str, str] = {
 def evidence_of(item: Item) -> str | None:
     """All known numbers, in the API's order; None if there are none."""
     found = [
-        WORDS.get(name, f"{name.replace('_', ' ')} {{}}").format(_shown(name, value))
+        WORDS.get(name, f"{name.replace('_', ' ')} {{}}").format(
+            percent(value) if name in _SHARES else plain(value)
+        )
         for name, value in (item.get("evidence") or {}).items()
         if value is not None
     ]
     return ", ".join(found) or None
-
-
-def _shown(name: str, value: float) -> str:
-    return percent(value) if name in _SHARES else plain(value)

@@ -30,7 +30,13 @@ class ListQuery:
         page = self.of.page(
             client, sort=self.sort, search=self.search, offset=self.offset, limit=limit
         )
-        return Listing(query=self, stats=stats, instances=_instances(client), page=page)
+        return Listing(
+            query=self,
+            stats=stats,
+            instances=_instances(client),
+            items=page["items"],
+            matches=page["matches"],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +51,8 @@ class Listing:
     query: ListQuery
     stats: Document
     instances: Sequence[Document] | None
-    page: Document
-
-    @property
-    def items(self) -> Sequence[Document]:
-        items: Sequence[Document] = self.page["items"]
-        return items
-
-    @property
-    def matches(self) -> int:
-        matches: int = self.page["matches"]
-        return matches
+    items: Sequence[Document]
+    matches: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
