@@ -185,7 +185,7 @@ def _report(
         if not each.is_met and not each.is_critical:
             word, style = "advice", "yellow"
         found = printable(f"{each.name}: {each.detail}")
-        first, *others = [found] if width is None else wrapped(found, width - _MARGIN)
+        first, *others = wrapped(found, width and width - _MARGIN)
         yield Text.assemble((f"  {word}".ljust(_MARGIN), style), first)
         yield from (Text(" " * _MARGIN + line) for line in others)
     missing = {each.sql: each.sql_place for each in requirements if not each.is_met and each.sql}

@@ -57,7 +57,7 @@ def print_error(sentence: str) -> None:
     """Print on standard error why a command fails."""
     text, width = f"poolkeeper: {printable_lines(sentence)}", terminal_width(sys.stderr)
     for line in text.split("\n"):
-        for part in [line] if width is None else wrapped(line, width):
+        for part in wrapped(line, width):
             print(part, file=sys.stderr)  # noqa: T201 - said by hand
 
 

@@ -22,9 +22,9 @@ def cell_width(text: str) -> int:
     return cell_len(text)
 
 
-def shortened(text: str, width: int) -> str:
+def shortened(text: str, width: int | None) -> str:
     """Shorten *text* to at most *width* columns, with an ellipsis if something is left out."""
-    if cell_width(text) <= width:
+    if width is None or cell_width(text) <= width:
         return text
     text = text[:width]
     while cell_width(text) >= width:
@@ -32,11 +32,13 @@ def shortened(text: str, width: int) -> str:
     return f"{text}…"
 
 
-def wrapped(text: str, width: int, *, breaks_words: bool = False) -> Sequence[str]:
+def wrapped(text: str, width: int | None, *, breaks_words: bool = False) -> Sequence[str]:
     """Wrap *text* to lines of at most *width* columns, between words, keeping its indentation.
 
     A longer word gets its own line, so that it can be copied; with *breaks_words*, it is broken.
     """
+    if width is None:
+        return [text]
     body = text.lstrip(" ")
     indentation = " " * (len(text) - len(body))
     room = max(1, width - len(indentation))

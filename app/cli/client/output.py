@@ -40,8 +40,7 @@ def print_document(document: Any, render: Render, output: OutputFormat) -> None:
 
 def print_note(sentence: str) -> None:
     """Print a note beside the result, on standard error."""
-    note, width = printable(sentence), terminal_width(sys.stderr)
-    for line in [note] if width is None else wrapped(note, width):
+    for line in wrapped(printable(sentence), terminal_width(sys.stderr)):
         typer.echo(line, err=True)
 
 

@@ -269,7 +269,7 @@ class Details:
         size = max(len(column.title) for column in self.columns) + len(_GAP)
         for column in self.columns:
             value = printable(plain(column.value(self.item)))
-            first, *others = [value] if width is None else wrapped(value, width - size)
+            first, *others = wrapped(value, width and width - size)
             yield f"{printable(column.title):<{size}}{first}"
             yield from (" " * size + line for line in others)
 

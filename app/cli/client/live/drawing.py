@@ -45,7 +45,7 @@ def draw_list(
 ) -> list[Line]:
     head = _head(found, url, width, most_servers=max(1, height // 4))
     screen.fit(height - len(head) - 2, found)
-    lines = [*head, Line(_fitted(_title(screen), width))]
+    lines = [*head, Line(shortened(_title(screen), width))]
     if not isinstance(found, Listing) or found.query.of != screen.of:
         return lines
     titles, *rows = Table(columns=screen.of.columns, items=found.items[: screen.rows]).lines(width)
@@ -71,11 +71,11 @@ def footer(screen: ListScreen | TenantScreen, news: News, width: int | None) -> 
     """The available keys, or why the numbers are old."""
     if news.error is not None:
         error = " ".join(news.error.split())
-        return Line(_fitted(printable(f"{news.age:.0f} s old: {error}"), width), "red")
+        return Line(shortened(printable(f"{news.age:.0f} s old: {error}"), width), "red")
     keys = _TENANT_KEYS
     if isinstance(screen, ListScreen):
         keys = _FILTER_KEYS if screen.is_typing else _LIST_KEYS
-    return Line(_fitted(keys, width), "dim")
+    return Line(shortened(keys, width), "dim")
 
 
 def _head(found: Found, url: str, width: int | None, *, most_servers: int) -> list[Line]:
@@ -157,7 +157,7 @@ def _server(server: Document, width: int | None) -> Line:
     if server["last_error"]:
         trouble += f"  {server['state']}: {server['last_error']}"
     line = f"{server['name']}  {bar}  {numbers}{trouble}"
-    return Line(_fitted(printable(line), width), "" if is_available and not trouble else "red")
+    return Line(shortened(printable(line), width), "" if is_available and not trouble else "red")
 
 
 def _title(screen: ListScreen) -> str:
@@ -234,9 +234,8 @@ def _lease(lease: Document) -> tuple[str, str]:
 
 
 def _fact(name: str, fact: str, width: int | None, style: str = "") -> Iterator[Line]:
-    safe = printable(fact) or "-"
-    parts = [safe] if width is None else wrapped(safe, max(10, width - _LABEL), breaks_words=True)
-    for at, part in enumerate(parts):
+    room = width and max(10, width - _LABEL)
+    for at, part in enumerate(wrapped(printable(fact) or "-", room, breaks_words=True)):
         yield Line(f"{'' if at else name:<{_LABEL}}{part}", style)
 
 
@@ -277,8 +276,4 @@ def _as_many_as_fit(facts: Iterable[str], width: int | None) -> str:
         if line and width is not None and len(longer) > width:
             break
         line = longer
-    return _fitted(line, width)
-
-
-def _fitted(line: str, width: int | None) -> str:
-    return line if width is None else shortened(line, width)
+    return shortened(line, width)
