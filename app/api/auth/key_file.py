@@ -56,7 +56,6 @@ class KeyFile:
         """*required*: whether requests need a key even before the file exists."""
         self.path = path
         self.problem: str | None = None
-        self._required = required
         self._clock = clock
         self._keys: Mapping[str, ApiKey] | None = {} if required else None
         self._seen: _Signature | None = None

@@ -1,6 +1,6 @@
 """The audit trail, newest first. Events that are not stored yet are served from memory."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
@@ -9,7 +9,6 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import (
     CatalogDep,
@@ -136,26 +135,17 @@ async def list_events(  # noqa: PLR0917 - one parameter per filter
     except CatalogUnavailable:
         if cursor:  # only the catalog has the next page
             raise
-        shown = (each for each in outbox.pending if origin in {None, Origin.of(each.actor)})
-        pending = islice(_matching(shown, filters, since, principal), limit)
-        return EventList(
-            items=[EventView.of(each) for each in pending], next_cursor=None, stale=True
+        newest_first = reversed(tuple(outbox.pending))
+        shown = (
+            view
+            for event, view in ((each, EventView.of(each)) for each in newest_first)
+            if principal.can_access(event.tenant)
+            and origin in {None, Origin.of(event.actor)}
+            and (since is None or event.at >= since)
+            and all(value in {None, getattr(view, name)} for name, value in filters.items())
         )
+        return EventList(items=list(islice(shown, limit)), next_cursor=None, stale=True)
     items, next_cursor = paginate(found, limit, lambda event: (event.id or 0,))
     return EventList(
         items=[EventView.of(event) for event in items], next_cursor=next_cursor, stale=False
     )
-
-
-def _matching(
-    pending: Iterable[AuditEvent],
-    filters: Mapping[str, str | None],
-    since: datetime | None,
-    principal: Principal,
-) -> Iterable[AuditEvent]:
-    """The matching events in memory, newest first."""
-    for event in reversed(tuple(pending)):
-        shown = EventView.of(event)
-        matches = all(value in (None, getattr(shown, name)) for name, value in filters.items())
-        if matches and principal.can_access(event.tenant) and (since is None or event.at >= since):
-            yield event

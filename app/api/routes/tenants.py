@@ -190,27 +190,21 @@ async def list_tenants(
     part = search.strip().lower()
     labels = {(key, value) for key, _, value in (text.partition(":") for text in label)}
 
-    def matches(tenant: Tenant) -> bool:
-        spec = tenant.spec
+    def matches(found: TenantState) -> bool:
+        spec = found.tenant.spec
+        findings = found.isolation.findings if found.isolation else ()
         return (
             principal.can_access(spec.id)
             and (strategy is None or spec.strategy is strategy)
             and (server is None or spec.server == server)
-            and (state is None or phase_of(tenant) is state)
+            and (state is None or phase_of(found.tenant) is state)
             and part in spec.id
             and labels <= spec.labels.items()
+            and (finding is None or any(each.severity is finding for each in findings))
         )
 
-    def has_finding(found: TenantState) -> bool:
-        findings = found.isolation.findings if found.isolation else ()
-        return any(each.severity is finding for each in findings)
-
     states = manager.tenants
-    ids = [
-        id_
-        for id_, found in states.items()
-        if matches(found.tenant) and (finding is None or has_finding(found))
-    ]
+    ids = [id_ for id_, found in states.items() if matches(found)]
     page, next_cursor = page_of_names(ids, cursor, limit)
     items = [views.show(states[id_], principal) for id_ in page]
     return TenantList(matches=len(ids), items=items, next_cursor=next_cursor)
