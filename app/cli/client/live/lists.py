@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from app.cli.client.api_client import ApiClient, Document, path_segment
 from app.cli.client.nodes import COLUMNS as NODE_COLUMNS
@@ -34,35 +34,85 @@ _TENANT_FIELDS = (
 )
 
 
-class LiveRows(Protocol):
-    """How a list is fetched and shown; equal ones show the same."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveRows:
+    """A list: how it is fetched and shown. Those with the same title show the same.
 
-    @property
-    def title(self) -> str: ...
+    Attributes:
+        orders: sort keys with the API's names; the first is the default.
+        page: fetches a part of it: `items`, and the number of all matching items.
+        opened: what opens with an item: a list, or a tenant.
+    """
 
-    @property
-    def orders(self) -> Sequence[str]:
-        """Sort keys with the API's names; the first is the default."""
-
-    @property
-    def columns(self) -> Sequence[TableColumn]: ...
-
-    def page(
-        self, client: ApiClient, *, sort: str, search: str, offset: int, limit: int
-    ) -> Document:
-        """A part of it: `items`, and the number of all matching items."""
-
-    def opened(self, item: Document) -> LiveRows | str:
-        """What opens with an item: a list, or a tenant."""
+    title: str
+    orders: Sequence[str]
+    columns: Sequence[TableColumn] = field(compare=False)
+    page: Callable[..., Document] = field(compare=False)
+    opened: Callable[[Document], LiveRows | str] = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class PoolRows:
-    """All open and paused pools."""
+def _tenant(item: Document) -> str:
+    return str(item["tenant"])
 
-    title: ClassVar[str] = "pools"
-    orders: ClassVar[Sequence[str]] = ("-waiting", "-wait_p99_ms", "-active", "-size", "pool_id")
-    columns: ClassVar[Sequence[TableColumn]] = (
+
+def tenants_of_pool(pool: str) -> LiveRows:
+    """The tenants of a shared pool."""
+
+    def page(client: ApiClient, **part: Any) -> Document:
+        return client.page("/v1/stats", pool=pool, fields=_TENANT_FIELDS, **part)
+
+    return LiveRows(
+        title=f"tenants of {pool}",
+        orders=("-waiting_requests", "-wait_p99_ms", "-active_connections", "tenant"),
+        columns=(
+            text("TENANT", "tenant", ALWAYS),
+            number("WAITING", "waiting_requests", ALWAYS),
+            number("WAIT P99 MS", lambda item: item["wait"]["p99_ms"], USUALLY),
+            number("ACTIVE", "active_connections", USUALLY),
+            text("WAITS FOR", wait_cause, USUALLY),
+            number("HOLD P95 MS", lambda item: item["hold"]["p95_ms"], USUALLY),
+            number("TIMEOUTS", "timeouts", USUALLY),
+            number("LEASES", "connections_acquired", WIDE),
+        ),
+        page=page,
+        opened=_tenant,
+    )
+
+
+def tenants_on_node(node: str) -> LiveRows:
+    """The tenants of one node."""
+
+    def page(client: ApiClient, **part: Any) -> Document:
+        return client.page(f"/v1/nodes/{path_segment(node)}/tenants", **part)
+
+    return LiveRows(
+        title=f"tenants on node {node}",
+        orders=("-longest_wait_ms", "-waiting", "-clients", "-active", "tenant"),
+        columns=NODE_TENANT_COLUMNS,
+        page=page,
+        opened=_tenant,
+    )
+
+
+def _pools(client: ApiClient, **part: Any) -> Document:
+    return client.page("/v1/pools", fields=_POOL_FIELDS, **part)
+
+
+def _nodes(client: ApiClient, *, sort: str, search: str, offset: int, limit: int) -> Document:
+    """All nodes are few enough to sort and filter them here."""
+    found = [node for node in client.items("/v1/nodes") if search in node["name"]]
+    if sort == "-connections":
+        found.sort(key=lambda node: -sum_of("connections", node))
+    elif sort != "name":
+        found.sort(key=lambda node: -node[sort[1:]])
+    return {"items": found[offset : offset + limit], "matches": len(found)}
+
+
+# All open and paused pools.
+POOLS = LiveRows(
+    title="pools",
+    orders=("-waiting", "-wait_p99_ms", "-active", "-size", "pool_id"),
+    columns=(
         text("POOL", "pool_id", ALWAYS),
         prose("STATE", pool_state, ALWAYS),
         number("WAITING", waiting("waiting"), ALWAYS),
@@ -76,90 +126,14 @@ class PoolRows:
         prose("REASON", lambda pool: (pool["recommendation"] or {}).get("reason"), WIDE),
         number("TENANTS", "tenants", VERY_WIDE),
         text("SERVER", "server", VERY_WIDE),
-    )
-
-    def page(self, client: ApiClient, **part: Any) -> Document:
-        return client.page("/v1/pools", fields=_POOL_FIELDS, **part)
-
-    def opened(self, item: Document) -> LiveRows | str:
-        return PoolTenantRows(item["pool_id"]) if item["shared"] else str(item["tenant"])
-
-
-@dataclass(frozen=True, slots=True)
-class PoolTenantRows:
-    """The tenants of a shared pool."""
-
-    pool: str
-    orders: ClassVar[Sequence[str]] = (
-        "-waiting_requests",
-        "-wait_p99_ms",
-        "-active_connections",
-        "tenant",
-    )
-    columns: ClassVar[Sequence[TableColumn]] = (
-        text("TENANT", "tenant", ALWAYS),
-        number("WAITING", "waiting_requests", ALWAYS),
-        number("WAIT P99 MS", lambda item: item["wait"]["p99_ms"], USUALLY),
-        number("ACTIVE", "active_connections", USUALLY),
-        text("WAITS FOR", wait_cause, USUALLY),
-        number("HOLD P95 MS", lambda item: item["hold"]["p95_ms"], USUALLY),
-        number("TIMEOUTS", "timeouts", USUALLY),
-        number("LEASES", "connections_acquired", WIDE),
-    )
-
-    @property
-    def title(self) -> str:
-        return f"tenants of {self.pool}"
-
-    def page(self, client: ApiClient, **part: Any) -> Document:
-        return client.page("/v1/stats", pool=self.pool, fields=_TENANT_FIELDS, **part)
-
-    def opened(self, item: Document) -> LiveRows | str:
-        return str(item["tenant"])
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRows:
-    """All nodes: few enough to sort and filter them here."""
-
-    title: ClassVar[str] = "nodes"
-    orders: ClassVar[Sequence[str]] = ("-waiting", "-clients", "-connections", "name")
-    columns: ClassVar[Sequence[TableColumn]] = NODE_COLUMNS
-
-    def page(
-        self, client: ApiClient, *, sort: str, search: str, offset: int, limit: int
-    ) -> Document:
-        found = [node for node in client.items("/v1/nodes") if search in node["name"]]
-        if sort == "-connections":
-            found.sort(key=lambda node: -sum_of("connections", node))
-        elif sort != "name":
-            found.sort(key=lambda node: -node[sort[1:]])
-        return {"items": found[offset : offset + limit], "matches": len(found)}
-
-    def opened(self, item: Document) -> LiveRows | str:
-        return NodeTenantRows(item["name"])
-
-
-@dataclass(frozen=True, slots=True)
-class NodeTenantRows:
-    """The tenants of one node."""
-
-    node: str
-    orders: ClassVar[Sequence[str]] = (
-        "-longest_wait_ms",
-        "-waiting",
-        "-clients",
-        "-active",
-        "tenant",
-    )
-    columns: ClassVar[Sequence[TableColumn]] = NODE_TENANT_COLUMNS
-
-    @property
-    def title(self) -> str:
-        return f"tenants on node {self.node}"
-
-    def page(self, client: ApiClient, **part: Any) -> Document:
-        return client.page(f"/v1/nodes/{path_segment(self.node)}/tenants", **part)
-
-    def opened(self, item: Document) -> LiveRows | str:
-        return str(item["tenant"])
+    ),
+    page=_pools,
+    opened=lambda pool: tenants_of_pool(pool["pool_id"]) if pool["shared"] else _tenant(pool),
+)
+NODES = LiveRows(
+    title="nodes",
+    orders=("-waiting", "-clients", "-connections", "name"),
+    columns=NODE_COLUMNS,
+    page=_nodes,
+    opened=lambda node: tenants_on_node(node["name"]),
+)

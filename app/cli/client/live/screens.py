@@ -1,9 +1,9 @@
 """The state of what the screen shows, and how keys change it; pure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from app.cli.client.live.feed import Found
-from app.cli.client.live.lists import LiveRows, NodeRows, PoolRows
+from app.cli.client.live.lists import NODES, POOLS, LiveRows
 from app.cli.client.live.queries import Listing, ListQuery, TenantQuery
 
 _LONGEST_SEARCH = 48
@@ -21,7 +21,7 @@ class ListScreen:
         is_typing: whether keys go into the filter.
     """
 
-    of: LiveRows = field(default_factory=PoolRows)
+    of: LiveRows = POOLS
     order: int = 0
     search: str = ""
     is_typing: bool = False
@@ -141,8 +141,8 @@ class Screens:
                 self._close()
             case "enter" if isinstance(screen, ListScreen):
                 self._open(screen, found)
-            case "n" if not (isinstance(screen, ListScreen) and screen.of == NodeRows()):
-                self.opened.append(ListScreen(of=NodeRows()))
+            case "n" if not (isinstance(screen, ListScreen) and screen.of == NODES):
+                self.opened.append(ListScreen(of=NODES))
             case _:
                 screen.press(key, character)
 
