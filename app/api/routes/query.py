@@ -217,7 +217,6 @@ async def run_query(
     body: QueryBody,
     manager: ManagerDep,
     limits: Annotated[QueryLimits, provided(QueryLimits)],
-    descriptions: Annotated[Descriptions, provided(Descriptions)],
     *,
     request: Request,
     response: Response,
@@ -242,14 +241,14 @@ async def run_query(
         _check_allowed(manager.tenants.state(tenant), limits).tenant.check_usable()
         step = plan_step(PlanAction.RUN_STATEMENT, f"tenant {tenant}")
         return show_plan(step + Plan(warnings=(_NOT_SENT,)), response)
-    return await _respond(request, tenant, body, manager, limits, descriptions=descriptions)
+    return await _respond(request, tenant, body)
 
 
 async def respond_directly(request: StrictRequest) -> Response | None:
     """Respond like `run_query` to a valid request without parameters; None for others."""
-    objects = request.app.state.provided
     principal: Principal = request.scope["state"]["principal"]
-    if request.scope["query_string"] or KeyScope.QUERY not in principal.scopes or not objects:
+    is_usual = not request.scope["query_string"] and KeyScope.QUERY in principal.scopes
+    if not (is_usual and request.app.state.provided):
         return None
     try:
         tenant = TenantId(request.path_params["tenant"])
@@ -260,27 +259,16 @@ async def respond_directly(request: StrictRequest) -> Response | None:
         return None
     await reserve_key(request)
     try:
-        return await _respond(
-            request,
-            tenant,
-            body,
-            objects[TenantPoolManager],
-            objects[QueryLimits],
-            descriptions=objects[Descriptions],
-        )
+        return await _respond(request, tenant, body)
     finally:
         request.app.state.response_cache.invalidate()
 
 
-async def _respond(
-    request: Request,
-    tenant: TenantId,
-    body: QueryBody,
-    manager: TenantPoolManager,
-    limits: QueryLimits,
-    *,
-    descriptions: Descriptions,
-) -> Response:
+async def _respond(request: Request, tenant: TenantId, body: QueryBody) -> Response:
+    objects = request.app.state.provided
+    manager: TenantPoolManager = objects[TenantPoolManager]
+    limits: QueryLimits = objects[QueryLimits]
+    descriptions: Descriptions = objects[Descriptions]
     _check_statements(body)
     timeout, max_rows = _bounds(body, limits)
     spec = _check_allowed(manager.tenants.state(tenant), limits).tenant.spec
