@@ -7,6 +7,7 @@ scrape are in `service_metrics.py`. To add a counter, edit only `app/domain/coun
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -84,26 +85,22 @@ class Exposition:
         return self._bytes[content_type]
 
 
-def gauge(
-    name: str, text: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
+def _family(
+    kind: type[GaugeMetricFamily | CounterMetricFamily],
+    name: str,
+    text: str,
+    labels: tuple[str, ...],
+    values: Mapping[tuple[str, ...], float],
 ) -> Metric:
-    """A gauge with one value for each combination of label values."""
-    return _filled(GaugeMetricFamily(name, text, labels=labels), values)
-
-
-def counter(
-    name: str, text: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
-) -> Metric:
-    """A counter with one value for each combination of label values."""
-    return _filled(CounterMetricFamily(name, text, labels=labels), values)
-
-
-def _filled(
-    family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[tuple[str, ...], float]
-) -> Metric:
+    """A metric with one value for each combination of label values."""
+    family = kind(name, text, labels=labels)
     for key, value in sorted(values.items()):
         family.add_metric(key, value)
     return family
+
+
+gauge = partial(_family, GaugeMetricFamily)
+counter = partial(_family, CounterMetricFamily)
 
 
 class SnapshotCollector(Collector):
