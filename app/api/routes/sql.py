@@ -119,6 +119,18 @@ class SqlBatchResult(BaseModel):
     results: list[SqlResult]
 
 
+@router.post(
+    SQL_PATH,
+    operation_id="run_sql",
+    summary="Run statements for Neon's serverless driver",
+    response_model=SqlResult | SqlBatchResult,
+    responses={
+        400: {"model": PostgresError, "description": "Bad request"},
+        500: problem_responses()[500],
+    },
+    # The password is its key.
+    openapi_extra={"security": []},
+)
 async def run_sql(
     request: Request,
     *,
@@ -170,22 +182,6 @@ async def run_sql(
     tenants cannot use it.
     """
     return await respond_directly(StrictRequest(request.scope, request.receive, "lossless-float"))
-
-
-router.add_api_route(
-    SQL_PATH,
-    run_sql,
-    methods=["POST"],
-    operation_id="run_sql",
-    summary="Run statements for Neon's serverless driver",
-    response_model=SqlResult | SqlBatchResult,
-    responses={
-        400: {"model": PostgresError, "description": "Bad request"},
-        500: problem_responses()[500],
-    },
-    # The password is its key.
-    openapi_extra={"security": []},
-)
 
 
 @router.options(SQL_PATH, include_in_schema=False)

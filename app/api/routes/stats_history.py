@@ -6,7 +6,7 @@ chooses the one that answers a request.
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
@@ -117,6 +117,9 @@ def check_order(start: datetime, end: datetime) -> None:
         raise validation_error("query", "to", code="before_from", detail=detail)
 
 
+History = TypeVar("History", bound=ServiceHistory)
+
+
 class TimeRange(BaseModel):
     """From when to when, and how finely; checked."""
 
@@ -160,9 +163,7 @@ async def get_service_stats_history(
 
     `on_nodes` has what nodes reported. A key that is bound to tenants answers 403.
     """
-    return ServiceHistory.model_validate(
-        await _query_history(catalog, SERVICE, time_range), from_attributes=True
-    )
+    return await _history(ServiceHistory, catalog, SERVICE, time_range)
 
 
 @router.get(
@@ -182,7 +183,9 @@ async def get_tenant_stats_history(
     reaches back far enough.
     """
     spec = manager.tenants.state(tenant).tenant.spec
-    return await _history_of(catalog, spec.id, time_range, tenant=spec.id, pool_id=spec.pool_id)
+    return await _history(
+        StatsHistory, catalog, spec.id, time_range, tenant=spec.id, pool_id=spec.pool_id
+    )
 
 
 @router.get(
@@ -212,8 +215,9 @@ async def get_pool_stats_history(
     """
     if not _can_access_pool(manager, principal, pool_id):
         raise PoolNotFound(f"There is no pool {pool_id}.")
-    tenant = tenant_of_pool(pool_id)
-    return await _history_of(catalog, pool_id, time_range, tenant=tenant, pool_id=pool_id)
+    return await _history(
+        StatsHistory, catalog, pool_id, time_range, tenant=tenant_of_pool(pool_id), pool_id=pool_id
+    )
 
 
 def _can_access_pool(manager: TenantPoolManager, principal: Principal, pool_id: str) -> bool:
@@ -224,18 +228,9 @@ def _can_access_pool(manager: TenantPoolManager, principal: Principal, pool_id: 
     return pool_id in accessible_pools(manager, tenants)
 
 
-async def _history_of(
-    catalog: Catalog, subject: str, time_range: TimeRange, *, tenant: str | None, pool_id: str
-) -> StatsHistory:
-    history = await _query_history(catalog, subject, time_range)
-    return StatsHistory.model_validate(
-        {"tenant": tenant, "pool_id": pool_id, **history}, from_attributes=True
-    )
-
-
-async def _query_history(
-    catalog: Catalog, subject: str, time_range: TimeRange
-) -> dict[str, object]:
+async def _history(
+    kind: type[History], catalog: Catalog, subject: str, time_range: TimeRange, **of: str | None
+) -> History:
     query = partial(
         catalog.samples.query_history,
         start=time_range.start,
@@ -244,7 +239,8 @@ async def _query_history(
     )
     history = await query(subject)
     is_shared = subject != SERVICE and tenant_of(subject) is None
-    return {
+    fields = {
+        **of,
         "from": time_range.start,
         "to": time_range.end,
         "step_seconds": time_range.step_seconds,
@@ -252,3 +248,4 @@ async def _query_history(
         "items": history.points,
         "on_nodes": () if is_shared else (await query(on_nodes(subject))).points,
     }
+    return kind.model_validate(fields, from_attributes=True)
