@@ -4,8 +4,7 @@ Options that all commands of a group have may also precede the command's name: t
 the command. Help is plain text, because rendering it would cost more than everything else.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -21,18 +20,17 @@ _OPTIONS = "Options"
 # Its section, its name and its text.
 _Row = tuple[str, str, str]
 
-Declarations = Sequence[Callable[..., None]]
-"""Functions whose parameters are options."""
+Options = Sequence[Any]
 
 
 class Command(TyperCommand):
-    """A command; subclasses declare options that it has besides its own."""
+    """A command; subclasses have options besides its own."""
 
-    declares: ClassVar[Declarations] = ()
+    shared: ClassVar[Options] = ()
 
     def __init__(self, name: str | None, **attributes: Any) -> None:
         super().__init__(name, **attributes)
-        self.params += _declared(self.declares)
+        self.params += self.shared
         _name_values(self.params)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -55,16 +53,11 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """A group of commands; options before a command are handed on to it."""
 
-    declares: ClassVar[Declarations] = ()
+    shared: ClassVar[Options] = ()
     """Options of its commands that may precede them."""
 
     default: ClassVar[Sequence[str]] = ()
     """The commands to try as the default; the first that exists runs if none is named."""
-
-    @property
-    def shared(self) -> Sequence[TyperOption]:
-        """The options of its commands that may precede them."""
-        return _declared(self.declares)
 
     def get_params(self, ctx: Any) -> list[Any]:
         # Shown and completed here, but parsed by the command.
@@ -132,14 +125,13 @@ class Group(TyperGroup):
         _format_sections(rows, formatter)
 
 
-@cache
-def parameters(declaration: Callable[..., None]) -> Sequence[Any]:
-    """The parameters of a command that calls *declaration*."""
+def options(declaration: Callable[..., None]) -> Mapping[str, Any]:
+    """The options that the parameters of *declaration* describe, by name."""
     app = typer.Typer(add_completion=False)
     app.command()(declaration)
     params = get_command(app).params
     _name_values(params)
-    return params
+    return {str(param.name): param for param in params}
 
 
 def _with_defaults(params: list[Any]) -> list[Any]:
@@ -148,10 +140,6 @@ def _with_defaults(params: list[Any]) -> list[Any]:
         if param.default is None and param.type_descriptor.annotation is bool:
             param.default = False
     return params
-
-
-def _declared(declarations: Declarations) -> list[Any]:
-    return [param for each in declarations for param in parameters(each)]
 
 
 def _name_values(params: Sequence[Any]) -> None:

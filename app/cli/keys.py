@@ -19,10 +19,10 @@ import typer
 from app.api.auth.key_scope import KeyScope
 from app.cli.client.exit_status import ExitStatus, confirm, fail
 from app.cli.client.output import print_document
-from app.cli.client.service_command import OutputCommand, YesOption, output_options, resource
+from app.cli.client.service_command import OUTPUT_OPTIONS, OutputCommand, YesOption, resource
 from app.cli.client.table import ALWAYS, WIDE, Table, number, text
 from app.cli.client.times import ExpiresOption, expiry
-from app.cli.command import Command, Declarations, Group
+from app.cli.command import Command, Group, Options
 from app.text.validation_messages import validation_message
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ COLUMNS = (
 class Keys(Group):
     """The commands of API keys."""
 
-    declares: ClassVar[Declarations] = (output_options,)
+    shared: ClassVar[Options] = OUTPUT_OPTIONS
     default = ("list",)
 
 

@@ -14,8 +14,8 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from app import __version__
-from app.cli.client.service_command import ServiceCommand, output_options, service_options
-from app.cli.command import Command, Declarations, Group
+from app.cli.client.service_command import SERVICE_OPTIONS, ServiceCommand
+from app.cli.command import Command, Group, Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ ENTRIES: Mapping[str, Entry] = {
 class CommandLine(Group):
     """All commands; only the one that is used is imported."""
 
-    declares: ClassVar[Declarations] = (output_options, service_options)
+    shared: ClassVar[Options] = SERVICE_OPTIONS
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)

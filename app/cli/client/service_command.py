@@ -16,7 +16,7 @@ from app.cli.client.completion import pool_names, server_names, tenant_names
 from app.cli.client.exit_status import fail
 from app.cli.client.output import OutputFormat
 from app.cli.client.session import Session
-from app.cli.command import Command, Declarations, Group, parameters
+from app.cli.command import Command, Group, Options, options
 
 _SECTION = "Options of all commands"
 _POINTER = re.compile(r"/(?:body|query|path)/(\w+)([^:\s]*)")
@@ -64,56 +64,41 @@ LabelOption = Annotated[
 ]
 
 
-def output_options(output: OutputOption = "table", as_json: JsonOption = False) -> None:
-    """The options of every command that prints a result."""
-
-
-def service_options(url: UrlOption = None, api_key_file: KeyFileOption = None) -> None:
-    """The options of every command that talks to a service."""
-
-
-def watch_option(
-    watch: Annotated[
-        float | None, typer.Option(min=0.2, max=3600, help="Repeat every N seconds until Ctrl-C.")
-    ] = None,
-) -> None:
-    """The option of commands that only read."""
-
-
-def limit_option(
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rows.")] = 200,
-) -> None:
-    """The option of lists."""
-
-
-def dry_run_option(
+def _declaration(
+    *,
+    yes: YesOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done and change nothing.")
     ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rows.")] = 200,
+    watch: Annotated[
+        float | None, typer.Option(min=0.2, max=3600, help="Repeat every N seconds until Ctrl-C.")
+    ] = None,
+    output: OutputOption = "table",
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    api_key_file: KeyFileOption = None,
 ) -> None:
-    """The option of changes."""
+    """The options that several kinds of commands have."""
 
 
-def yes_option(yes: YesOption = False) -> None:
-    """The option of changes that cannot be undone."""
+_OPTIONS = options(_declaration)
+OUTPUT_OPTIONS = (_OPTIONS["output"], _OPTIONS["as_json"])
+SERVICE_OPTIONS = (*OUTPUT_OPTIONS, _OPTIONS["url"], _OPTIONS["api_key_file"])
 
 
 class OutputCommand(Command):
     """A command with a result, printed in any format."""
 
-    declares: ClassVar[Declarations] = (output_options,)
+    shared: ClassVar[Options] = OUTPUT_OPTIONS
 
     def invoke(self, ctx: Any) -> Any:
         ctx.obj = self.session(ctx)
         return super().invoke(ctx)
 
     def session(self, ctx: Any) -> Session:
-        """The session of a call, from the declared options."""
-        shared = {
-            param.name: ctx.params.pop(param.name)
-            for declaration in self.declares
-            for param in parameters(declaration)
-        }
+        """The session of a call, from its shared options."""
+        shared = {param.name: ctx.params.pop(param.name) for param in self.shared}
         if shared.pop("as_json"):
             shared["output"] = "json"
         return Session(**shared)
@@ -122,7 +107,7 @@ class OutputCommand(Command):
 class ServiceCommand(OutputCommand):
     """A command that talks to a service."""
 
-    declares: ClassVar[Declarations] = (output_options, service_options)
+    shared: ClassVar[Options] = SERVICE_OPTIONS
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -153,31 +138,31 @@ class ServiceCommand(OutputCommand):
 class ListCommand(ServiceCommand):
     """Lists resources."""
 
-    declares: ClassVar[Declarations] = (limit_option, watch_option, output_options, service_options)
+    shared: ClassVar[Options] = (_OPTIONS["limit"], _OPTIONS["watch"], *SERVICE_OPTIONS)
 
 
 class ShowCommand(ServiceCommand):
     """Shows one resource."""
 
-    declares: ClassVar[Declarations] = (watch_option, output_options, service_options)
+    shared: ClassVar[Options] = (_OPTIONS["watch"], *SERVICE_OPTIONS)
 
 
 class ChangeCommand(ServiceCommand):
     """Changes one resource."""
 
-    declares: ClassVar[Declarations] = (dry_run_option, output_options, service_options)
+    shared: ClassVar[Options] = (_OPTIONS["dry_run"], *SERVICE_OPTIONS)
 
 
 class FinalCommand(ChangeCommand):
     """Makes a change that cannot be undone."""
 
-    declares: ClassVar[Declarations] = (yes_option, *ChangeCommand.declares)
+    shared: ClassVar[Options] = (_OPTIONS["yes"], *ChangeCommand.shared)
 
 
 class Resource(Group):
     """The commands of a resource; without a command, it is listed or shown."""
 
-    declares: ClassVar[Declarations] = (output_options, service_options)
+    shared: ClassVar[Options] = SERVICE_OPTIONS
     default = ("list", "show")
 
 
