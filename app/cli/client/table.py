@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,45 +32,37 @@ _LEAST_SHARE = 0.001
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TableColumn:
     """A column: its title, an item's value in it, and how it fits a narrow terminal.
 
     Attributes:
+        of: the field with an item's value, or what computes it.
         priority: the lower, the longer it stays as a table becomes narrower.
         is_prose: may be shortened with an ellipsis; anything else is shown whole or not at all.
         is_id: shown as its shortest unique beginning.
     """
 
     title: str
-    value: Callable[[Item], object]
-    justify: Literal["left", "right"] = "left"
+    of: str | Callable[[Item], object]
     priority: int = USUALLY
+    justify: Literal["left", "right"] = "left"
     is_prose: bool = False
     is_id: bool = False
 
-
-def text(title: str, value: str | Callable[[Item], object], priority: int = USUALLY) -> TableColumn:
-    """A column of names or words: a field, or computed from an item."""
-    return TableColumn(title=title, value=_reader(value), priority=priority)
+    def value(self, item: Item) -> object:
+        return self.of(item) if callable(self.of) else item.get(self.of)
 
 
-def prose(
-    title: str, value: str | Callable[[Item], object], priority: int = USUALLY
-) -> TableColumn:
-    """A column of sentences."""
-    return TableColumn(title=title, value=_reader(value), priority=priority, is_prose=True)
-
-
-def number(
-    title: str, value: str | Callable[[Item], float | str | None], priority: int = USUALLY
-) -> TableColumn:
-    return TableColumn(title=title, value=_reader(value), priority=priority, justify="right")
+# Columns of names or words, of sentences, and of numbers.
+text = TableColumn
+prose = partial(TableColumn, is_prose=True)
+number = partial(TableColumn, justify="right")
 
 
 def identifier(title: str, key: str, priority: int = ALWAYS) -> TableColumn:
     """A column of long ids."""
-    return TableColumn(title=title, value=_reader(key), priority=priority, is_id=True)
+    return TableColumn(title, key, priority, is_id=True)
 
 
 def age(title: str, key: str, priority: int = USUALLY) -> TableColumn:
@@ -280,10 +273,6 @@ def short_id_length(ids: Sequence[str]) -> int:
     whole = max(map(len, known), default=0)
     sizes = range(_SHORT, whole)
     return next((n for n in sizes if len({each[:n] for each in known}) == len(known)), whole)
-
-
-def _reader(value: str | Callable[[Item], Any]) -> Callable[[Item], Any]:
-    return value if callable(value) else lambda item: item.get(value)
 
 
 def _fitted(natural: Mapping[TableColumn, int], width: int) -> Mapping[TableColumn, int]:
