@@ -8,6 +8,7 @@ from typing import Protocol
 
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.estimates import EntryTotals
+from app.node.pooler_log import PoolerLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,8 @@ class Engine(Protocol):
     Every method raises a `NodeError` if the pooler is away or refuses.
     `tests/node/test_engine_conformance.py` tests what each must do.
     """
+
+    log: PoolerLog
 
     @property
     def name(self) -> str:

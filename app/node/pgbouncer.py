@@ -89,7 +89,7 @@ class PgBouncer:
         self._account = account
         self._directory = NodeDirectory(directory, uid=account.uid, gid=account.gid)
         self._socket = self._directory.socket(settings.port)
-        self._log = PoolerLog(self._directory.path / _LOG)
+        self.log = PoolerLog(self._directory.path / _LOG)
         self.version = version_of(program)
         self._check_version()
         self.process: PoolerProcess | None = None
@@ -174,7 +174,7 @@ class PgBouncer:
             self._program,
             self._directory.path / INI,
             account=self._account,
-            log=self._log.path,
+            log=self.log.path,
         )
         try:
             await self._until_it_listens(self.process)
@@ -196,16 +196,16 @@ class PgBouncer:
                         return self._check_port()
         except TimeoutError as error:
             raise CannotStart(
-                f"PgBouncer did not listen within {_START_SECONDS:g} seconds. {self._log}"
+                f"PgBouncer did not listen within {_START_SECONDS:g} seconds. {self.log}"
             ) from error
         self._check_port()
-        raise CannotStart(f"PgBouncer ended. {self._log}")
+        raise CannotStart(f"PgBouncer ended. {self.log}")
 
     def _check_port(self) -> None:
-        if self._log.is_without_port:
+        if self.log.is_without_port:
             raise CannotStart(
                 f"PgBouncer cannot listen on {self._settings.address}, port {self._settings.port}."
-                f" {self._log}"
+                f" {self.log}"
             )
 
     async def stop(self, *, patience: float) -> None:
@@ -263,7 +263,7 @@ class PgBouncer:
         try:
             await (await self._connected()).run("RELOAD", *commands)
         except CommandRefused as error:
-            raise NotInForce(f"PgBouncer did not accept its files: {error}. {self._log}") from error
+            raise NotInForce(f"PgBouncer did not accept its files: {error}. {self.log}") from error
 
     async def _rendered(self, configuration: NodeConfiguration) -> RenderedFiles:
         # Thousands of entries take long, and the event loop may be the service's.
@@ -299,7 +299,7 @@ class PgBouncer:
         wanted = {entry.name: as_shown(configuration, entry) for entry in configuration.entries}
         if {name: each.columns for name, each in shown.items()} != wanted:
             raise NotInForce(
-                f"PgBouncer has read its files, but does not have the entries in them. {self._log}"
+                f"PgBouncer has read its files, but does not have the entries in them. {self.log}"
             )
         self._digests = files.digests
 
@@ -374,7 +374,7 @@ class PgBouncer:
         return measures
 
     async def totals(self) -> Mapping[str, EntryTotals]:
-        self._log.keep_short()
+        self.log.keep_short()
         return dict(await self._shown("SHOW STATS", shown_totals))
 
     async def backends(self) -> Mapping[str, Collection[Backend]]:

@@ -11,6 +11,11 @@ _LONGEST = 16 << 20
 _END = 1 << 16
 _MOST_COMPLAINTS = 5
 _is_complaint = re.compile(r" (ERROR|WARNING|FATAL) ").search
+# PgBouncer indents further lines of a message, so what clients send is no such line.
+_refusals = re.compile(
+    r"^\d[^\[\t\n]*\[\d+\] (?:ERROR S: login|WARNING server login) failed: (?:FATAL:? )?(.{1,300})",
+    re.MULTILINE,
+).findall
 _READS_FILES = "RELOAD command issued"
 _CANNOT_LISTEN = "cannot listen on"
 
@@ -20,6 +25,7 @@ class PoolerLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._read_to: int | None = None
 
     def __str__(self) -> str:
         """PgBouncer's complaints since it last read its files, as a sentence."""
@@ -32,6 +38,19 @@ class PoolerLog:
     def is_without_port(self) -> bool:
         """Whether another process has its port: it only serves its Unix socket, or has ended."""
         return _CANNOT_LISTEN in self._end()
+
+    def refused_logins(self) -> list[str]:
+        """Why Postgres refused logins since the last call, each reason once."""
+        before = self._read_to
+        with suppress(OSError), self.path.open("rb") as file:
+            end = os.fstat(file.fileno()).st_size
+            # It is shorter if it was emptied, or begun anew.
+            known = end if before is None else before if before <= end else 0
+            file.seek(max(known, end - _END))
+            added = file.read()
+            self._read_to = file.tell()
+            return list(dict.fromkeys(_refusals(added.decode(errors="replace"))))
+        return []
 
     def keep_short(self) -> None:
         """Empty it if it has become long."""

@@ -18,6 +18,7 @@ from app.domain.nodes.client_limit import crowding
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.documents import ANSWER_SECONDS, NodeSession
 from app.domain.nodes.node import FENCED_AFTER
+from app.domain.nodes.refused_logins import RefusedLogins
 from app.domain.nodes.report_changes import ReportChanges
 from app.domain.nodes.weaknesses import weaknesses
 from app.node.agent import Agent
@@ -87,6 +88,7 @@ class NodeRunner:
         self._polling: asyncio.Timeout | None = None
         # A problem with the pooler that an operator should know.
         self._problem = ""
+        self._refused = RefusedLogins()
         # Problems with the service, by the request that fails.
         self._complaints: dict[str, str] = {}
 
@@ -268,7 +270,13 @@ class NodeRunner:
         """Report changes; return whether there is more to report at once."""
         self._report_due.clear()
         whole = await agent.report(session.session, sequence, problem=self._problem)
-        problem = whole.problem or crowding(whole.entries, self._max_clients)
+        now, refused = self._clock(), self._refused
+        refused.note(self._engine.log.refused_logins(), agent.configuration.entries, now)
+        problem = (
+            whole.problem
+            or refused.problem(whole.entries, now)
+            or crowding(whole.entries, self._max_clients)
+        )
         report = changes.shorten(replace(whole, problem=problem))
         sent_at = self._clock()
         answer = await self._service.report(report)

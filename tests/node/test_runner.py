@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
+from app.domain.nodes import refused_logins
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.documents import ANSWER_SECONDS, ReportAnswer
@@ -592,3 +593,31 @@ async def test_a_first_configuration_that_cannot_be_in_force_is_reported_until_i
         await eventually(lambda: service.reports[-1].version == 2)
         assert not service.reports[-1].problem
         assert await site.role_of("acme") == "tenant_acme"
+
+
+async def test_a_login_that_postgres_refuses_to_the_pooler_is_reported_until_it_works_again(
+    site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refused_logins, "_TRIED_AGAIN", 0.5)
+    await site.make_roles("beta")
+    service = ScriptedService(replace(node, entries=(*node.entries, site.entry("beta"))))
+    async with running(site, service) as engine, site.database.connected() as admin:
+        await eventually(lambda: listens(engine))
+        assert await site.role_of("acme") == "tenant_acme"
+        await admin.execute("ALTER ROLE tenant_beta NOLOGIN")
+        with pytest.raises(psycopg.OperationalError):
+            await site.role_of("beta")
+        await eventually(lambda: service.reports[-1].problem)
+        reason = 'role "tenant_beta" is not permitted to log in'
+        assert service.reports[-1].problem == (
+            f"Postgres refuses the login of tenant beta: {reason}."
+        )
+        await admin.execute("ALTER ROLE tenant_beta LOGIN")
+
+        async def is_well() -> bool:
+            # PgBouncer refuses one more client, and tries again then.
+            with suppress(psycopg.OperationalError):
+                await site.role_of("beta")
+            return not service.reports[-1].problem
+
+        await eventually(is_well)
