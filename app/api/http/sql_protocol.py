@@ -7,6 +7,7 @@ it if the operator lists them.
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
@@ -40,23 +41,6 @@ _SQLSTATES = {code: sqlstate for sqlstate, codes in _PROBLEMS.items() for code i
 _OTHER = "08P01"
 # Severity FATAL: sessions that, as Postgres sees it, do not begin or have ended.
 _FATAL_CLASSES = ("08", "28", "53", "57P")
-# Fields that Postgres reports besides code and message, by the letters of its protocol.
-_FIELDS = {
-    "detail": "D",
-    "hint": "H",
-    "position": "P",
-    "internalPosition": "p",
-    "internalQuery": "q",
-    "where": "W",
-    "schema": "s",
-    "table": "t",
-    "column": "c",
-    "dataType": "d",
-    "constraint": "n",
-    "file": "F",
-    "line": "L",
-    "routine": "R",
-}
 # A tenant's code may raise an error with megabytes.
 _LONGEST_FIELD = 4000
 _METHODS = "POST"
@@ -97,20 +81,30 @@ class PostgresError(BaseModel):
     message: str
     code: str = Field(description="SQLSTATE.")
     severity: str
-    detail: str | None
-    hint: str | None
-    position: str | None = Field(description="In the statement, in characters from 1.")
-    internal_position: str | None = Field(alias="internalPosition")
-    internal_query: str | None = Field(alias="internalQuery")
-    where: str | None
-    schema_name: str | None = Field(alias="schema")
-    table: str | None
-    column: str | None
-    data_type: str | None = Field(alias="dataType")
-    constraint: str | None
-    file: str | None
-    line: str | None
-    routine: str | None
+    # Each of the others with its letter in Postgres' protocol.
+    detail: Annotated[str | None, "D"]
+    hint: Annotated[str | None, "H"]
+    position: Annotated[str | None, "P"] = Field(
+        description="In the statement, in characters from 1."
+    )
+    internal_position: Annotated[str | None, "p"] = Field(alias="internalPosition")
+    internal_query: Annotated[str | None, "q"] = Field(alias="internalQuery")
+    where: Annotated[str | None, "W"]
+    schema_name: Annotated[str | None, "s"] = Field(alias="schema")
+    table: Annotated[str | None, "t"]
+    column: Annotated[str | None, "c"]
+    data_type: Annotated[str | None, "d"] = Field(alias="dataType")
+    constraint: Annotated[str | None, "n"]
+    file: Annotated[str | None, "F"]
+    line: Annotated[str | None, "L"]
+    routine: Annotated[str | None, "R"]
+
+
+_FIELDS = {
+    field.alias or name: field.metadata[0]
+    for name, field in PostgresError.model_fields.items()
+    if field.metadata
+}
 
 
 def takes_postgres_errors(scope: Scope, status: int) -> bool:

@@ -83,10 +83,10 @@ class OperationRequest:
                 await then()
             return shown
         plan: Plan = await operation.plan()
-        if operation.needs_catalog and not self.catalog.available:
-            plan += Plan(warnings=(_CATALOG_UNREACHABLE,))
-        elif operation.needs_catalog and self.catalog.write_problem is not None:
-            plan += Plan(warnings=(self.catalog.write_problem,))
+        is_away = not self.catalog.available
+        problem = _CATALOG_UNREACHABLE if is_away else self.catalog.write_problem
+        if operation.needs_catalog and problem is not None:
+            plan += Plan(warnings=(problem,))
         return show_plan(plan, self.response)
 
 
