@@ -5,7 +5,7 @@ CatalogUnavailable; every other error is a bug and propagates.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -222,14 +222,6 @@ class Database:
                 made += map(make, rows)
                 await asyncio.sleep(0)
         return tuple(made)
-
-    async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
-        """Return the rows that *statement* reads in its own transaction.
-
-        Raises as `reading` does.
-        """
-        async with self.reading() as connection:
-            return (await connection.execute(statement)).mappings().all()
 
     async def close(self) -> None:
         """Close every connection; a later use opens new ones."""

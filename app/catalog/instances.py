@@ -2,7 +2,7 @@
 
 from sqlalchemy import func, select, text
 
-from app.catalog.database import Store
+from app.catalog.database import Store, fields_in
 from app.catalog.tables import instances, leadership
 from app.domain.leadership import ABANDONED_AFTER, InstanceRecord
 
@@ -14,19 +14,12 @@ class Instances(Store):
     async def load(self) -> tuple[InstanceRecord, ...]:
         """Load the instances that run, as far as known: the active one first, then by start."""
         held = (leadership.c.holder == instances.c.id) & ~leadership.c.released
-        columns = (
-            instances.c.id,
-            instances.c.url,
-            instances.c.version,
-            instances.c.started_at,
-            instances.c.seen_at,
-            leadership.c.epoch,
-            leadership.c.acquired_at,
-        )
-        rows = await self._database.fetch(
-            select(*columns)
+        statement = (
+            select(instances, leadership.c.epoch, leadership.c.acquired_at)
             .select_from(instances.outerjoin(leadership, held))
             .where(leadership.c.epoch.is_not(None) | (instances.c.seen_at > func.now() - _RECENT))
             .order_by(leadership.c.epoch, instances.c.started_at)  # nulls are last
         )
-        return tuple(InstanceRecord(**row) for row in rows)
+        return await self._database.load(
+            statement, lambda row: InstanceRecord(**fields_in(row, InstanceRecord))
+        )

@@ -59,8 +59,12 @@ class Nodes(VersionedTable[str, DeclaredNode]):
 
     async def load_liabilities(self) -> Liabilities:
         """Load the most connections that each node can have of each server."""
-        rows = await self._database.fetch(select(node_liabilities))
-        return {(row["node"], row["server"]): row["connections"] for row in rows}
+        return dict(
+            await self._database.load(
+                select(node_liabilities),
+                lambda row: ((row["node"], row["server"]), row["connections"]),
+            )
+        )
 
     async def save_liabilities(self, liabilities: Liabilities) -> None:
         """Store these liabilities; others stay as they are."""
