@@ -462,6 +462,8 @@ class WaitQueueMachine(RuleBasedStateMachine):
         self.gone: list[Waiter] = []
         self.overdue: list[float] = []
         self.expected: dict[PooledConnection, TenantState] = {}
+        # Those that were expected for a line that is gone: a later line does not count on them.
+        self.stray: set[PooledConnection] = set()
 
     def teardown(self) -> None:
         self.queue.clear()
@@ -490,7 +492,9 @@ class WaitQueueMachine(RuleBasedStateMachine):
     def next_unexpected(self, returning: TenantState | None = None) -> Waiter | None:
         able = []
         for tenant in self.accounts:
-            expected = list(self.expected.values()).count(tenant)
+            expected = sum(
+                whose is tenant and each not in self.stray for each, whose in self.expected.items()
+            )
             comes_back = int(tenant is returning)
             beyond = self.callers(tenant)[expected:]
             if beyond and tenant.has_room_for(expected + 1 - comes_back):
@@ -502,13 +506,19 @@ class WaitQueueMachine(RuleBasedStateMachine):
         assert waiter in self.waiting
         self.waiting.remove(waiter)
         self.overdue.append(waiter.deadline)
-        self.queue.remove(waiter)
+        self.take_out(waiter)
         waiter.fail(PoolTimeout())
+
+    def take_out(self, waiter: Waiter) -> None:
+        self.queue.remove(waiter)
+        tenant = waiter.tenant_state
+        if all(each.tenant_state is not tenant for each in (*self.waiting, *self.gone)):
+            self.stray |= {each for each, whose in self.expected.items() if whose is tenant}
 
     def hand(self, waiter: Waiter | None) -> None:
         if waiter is not None:
             self.waiting.remove(waiter)
-            self.queue.remove(waiter)
+            self.take_out(waiter)
             waiter.tenant_state.lease_begun(0.0, self.clock.now)
             waiter.future.set_result(sentinel.connection)
 
@@ -539,8 +549,8 @@ class WaitQueueMachine(RuleBasedStateMachine):
     def be_taken_out(self, data: st.DataObject) -> None:
         if self.gone:
             waiter = data.draw(st.sampled_from(self.gone))
-            self.queue.remove(waiter)
             self.gone.remove(waiter)
+            self.take_out(waiter)
 
     @rule()
     def serve(self) -> None:
