@@ -326,14 +326,16 @@ class Agent:
 
     def _gated(self, server: str) -> list[GatedEntry]:
         """The entries of a server that have connections, or want some."""
-        is_fenced = self._is_fenced
+        silence = self._clock() - self._accepted_at
+        may_open = not is_fenced(silence, self._entries.connections)
         staying = [
             tracked.gated(
                 size=self.configuration.size_of(entry),
                 weight=entry.weight,
                 # A resumed entry with another password waits until that is in force.
                 allowed=entry.size > 0
-                and not (is_fenced or entry.paused or entry.name in self._paused)
+                and may_open
+                and not (entry.paused or entry.name in self._paused)
                 and entry.name not in self._withheld,
             )
             for entry, tracked in self._entries.served(self._entries.awake)
@@ -347,10 +349,6 @@ class Agent:
             and self._entries.server_of(tracked.name) in {None, server}
         ]
         return staying + leaving
-
-    @property
-    def _is_fenced(self) -> bool:
-        return is_fenced(self._clock() - self._accepted_at, self._entries.connections)
 
     # -- reports ---------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,8 +47,6 @@ from app.node.shown_rows import (
     shown_entry,
     shown_measure,
     shown_totals,
-    shown_user,
-    shown_version,
 )
 from app.node.threads import in_thread
 
@@ -144,11 +143,11 @@ class PgBouncer:
         if self.process is None or self.process.pid != console.pid:
             self.process = PoolerProcess(console.pid)
         # The version of the running process; the program may have been replaced since.
-        [version] = await console.rows("SHOW VERSION", shown_version)
+        [version] = await console.rows("SHOW VERSION", itemgetter("version"))
         self.version = version_in(version) or self.version
         self._check_version()
         self._entries = frozenset(await self.read_back())
-        self._users = frozenset(await console.rows("SHOW USERS", shown_user)) - {_CONSOLE}
+        self._users = frozenset(await console.rows("SHOW USERS", itemgetter("name"))) - {_CONSOLE}
         return True
 
     def _refuse_others(self) -> None:

@@ -165,7 +165,10 @@ class NodeRunner:
                 break
             except (ServiceError, TimeoutError) as error:
                 self._complain("configuration", error)
-                if stored is not None and await self._may_use(stored):
+                # Then the service cannot have given this node's connections to others by now.
+                if stored is not None and (
+                    self._is_fresh(stored) or await self._engine.is_running()
+                ):
                     configuration = stored.configuration
                     break
             await pauses.wait()
@@ -176,10 +179,6 @@ class NodeRunner:
             left=stored.left if stored else {},
             clock=self._clock,
         )
-
-    async def _may_use(self, stored: StoredNode) -> bool:
-        """Whether the service cannot have given this node's connections to others by now."""
-        return self._is_fresh(stored) or await self._engine.is_running()
 
     def _is_fresh(self, stored: StoredNode) -> bool:
         return self._clock() - stored.accepted_at < FENCED_AFTER

@@ -52,14 +52,6 @@ def _number(row: Row, column: str) -> int:
     return int(value)
 
 
-def shown_user(row: Row) -> str:
-    return str(row["name"])
-
-
-def shown_version(row: Row) -> str:
-    return str(row["version"])
-
-
 def shown_measure(row: Row) -> tuple[str, EntryMeasure]:
     return _entry(row, "database"), EntryMeasure(
         connections=sum([_number(row, column) for column in _CONNECTED if column in row]),

@@ -245,9 +245,10 @@ def kept_until(
     key = user.key(now)
     if claim.since is None and claim.key >= key:
         return inf
-    slice_ = (
-        _shortest_slice(budget, user) if uses_much_less(claim.key, key) else slice_of(user, budget)
-    )
+    if uses_much_less(claim.key, key):
+        slice_ = shortest_slice(budget.move_seconds, user.weight / budget.mean_weight)
+    else:
+        slice_ = slice_of(user, budget)
     # Connections come back, and slots become free, some time after the end of a slice. So the slice
     # ends earlier by the recent mean of that time; otherwise small slices would grow by a larger
     # part than large ones.
@@ -312,10 +313,6 @@ def slice_of(user: TenantState, budget: ConnectionBudget[P]) -> float:
     return slice_seconds(
         due, budget.move_seconds, relative_weight, acquire_timeout=budget.acquire_timeout
     )
-
-
-def _shortest_slice(budget: ConnectionBudget[P], user: TenantState) -> float:
-    return shortest_slice(budget.move_seconds, user.weight / budget.mean_weight)
 
 
 def floor_of(pool: PoolFacts, budget: ConnectionBudget[P]) -> int:

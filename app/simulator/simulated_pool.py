@@ -1,6 +1,5 @@
 """A simulated pool: its connections, its queue and its counts. `simulated_server` decides."""
 
-from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
 from math import exp
@@ -122,7 +121,3 @@ class SimulatedPool:
         """
         self.open_seconds += self.open * (now - self.accrued_until)
         self.accrued_until = now
-
-    def unused_since(self, moment: float) -> int:
-        """How many idle connections were last used before *moment*."""
-        return bisect_left(self.idle, moment)

@@ -8,7 +8,7 @@ the real policy (`sharing`). A login takes processor time: it slows down other l
 server has a knee, the leases. The model has no maximum lifetime of connections.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import chain
@@ -132,7 +132,8 @@ class SimulatedServer:
         for pool in self._pools:
             if pool.idle and pool.idle[0] < self.now - timeout:
                 spare = max(0, pool.established - pool.min_size)
-                self._close_idle(pool, min(spare, pool.unused_since(self.now - timeout)), self.now)
+                unused = bisect_left(pool.idle, self.now - timeout)
+                self._close_idle(pool, min(spare, unused), self.now)
             if pool.idle_seconds is not None and pool.idle_seconds < timeout:
                 keep = max(pool.min_size, pool.warm_size)
                 old = bisect_right(pool.opened, self.now - pool.idle_seconds)

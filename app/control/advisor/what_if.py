@@ -6,7 +6,7 @@ It changes nothing: a new advisor evaluates the pool's last minutes.
 from dataclasses import replace
 from time import monotonic
 
-from app.control.advisor.advised_pools import AdvisedPool, AdvisedPools
+from app.control.advisor.advised_pools import AdvisedPools
 from app.control.advisor.observer import Observer
 from app.control.time_slices import in_slices
 from app.domain.advisor import PoolSizingRecommendation
@@ -38,7 +38,13 @@ async def what_if(
         raise PoolNotFound(f"Pool {state.tenant.spec.pool_id} is not open.")
     advisor, evaluated = settings.advisor(), [pool]
     if budget is not None:
-        evaluated += [other for other in pools if _is_beside(other, pool)]
+        evaluated += [
+            other
+            for other in pools
+            if other.server is pool.server
+            and other.pool_id != pool.pool_id
+            and not other.is_closing
+        ]
     async for each in in_slices(evaluated, _SLICE):
         seen = observer.recent(each.pool_id) or (observer.observe_gauges(each, monotonic()),)
         for observation in seen:
@@ -47,7 +53,3 @@ async def what_if(
                 most = max(min(most, budget), 1)
             advisor.evaluate(each.pool_id, replace(observation, max_allowed=most))
     return dict(advisor.allocate(budget))[pool.pool_id]
-
-
-def _is_beside(other: AdvisedPool, pool: AdvisedPool) -> bool:
-    return other.pool_id != pool.pool_id and other.server is pool.server and not other.is_closing

@@ -166,7 +166,8 @@ class Rows:
         values = zip(*map(column_values, rows), strict=True)
         columns: list[Iterable[str]] = list(map(column_to_json, values, formatters))
         if self._keys is not None:
-            columns = list(map(_prefixed, self._keys, columns))
+            keyed = zip(self._keys, columns, strict=True)
+            columns = [map(key.__add__, values) for key, values in keyed]
         if not columns:
             return [f"{self._opening}{self._closing}".encode()] * len(rows)
         return [
@@ -241,10 +242,6 @@ def first_execution(
         # One row more than may be returned, so that the last row comes together with the end.
         execute(portal=PORTAL, max_rows=0 if is_only else min(FIRST_ROWS, max_rows + 1)),
     )
-
-
-def _prefixed(key: str, values: Iterable[str]) -> Iterable[str]:
-    return map(key.__add__, values)
 
 
 def _check_forms(parameter_status: Mapping[str, str]) -> None:
