@@ -24,7 +24,6 @@ from app.domain.pool import PoolSize
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
-from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 
 _BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -115,7 +114,11 @@ class DesiredPoolState:
             parts.append(Plan(warnings=(_SERVER_AWAY,)))
         most, before = desired.size.max_size, transition.size_before.max_size
         if server is not None and server.limits is not None and most > max(before, server.limit):
-            parts.append(Plan(warnings=(_never_reached(most, server),)))
+            warning = (
+                f"max_size {most} is never reached: all pools of server {server.name} and its "
+                f"nodes have {server.limit} connections together."
+            )
+            parts.append(Plan(warnings=(warning,)))
         return PlanFor.of(transition, *parts)
 
     def _transition(
@@ -246,10 +249,3 @@ def _recycles(before: DesiredPool | None, now: datetime, *, again: bool) -> int:
     """
     stored = before.recycles if before else 0
     return max(stored + 1, int((now - _BEGINNING).total_seconds())) if again else stored
-
-
-def _never_reached(max_size: int, server: Server) -> str:
-    return (
-        f"max_size {max_size} is never reached: all pools of server {server.name} and its nodes "
-        f"have {server.limit} connections together."
-    )
