@@ -240,7 +240,7 @@ async def test_nothing_is_written_past_the_fence(catalog_address: CatalogAddress
     database = CatalogDatabase(catalog_address, epoch=0, deadline=10.0)
     try:
         with pytest.raises(CatalogUnavailable):
-            await database.fetch(tenants.delete().returning(tenants.c.id))
+            await database.load(tenants.delete().returning(tenants.c.id), dict)
         async with database.transaction() as connection:
             await connection.execute(tenants.delete())
     finally:
