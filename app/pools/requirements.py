@@ -215,8 +215,9 @@ def _close(facts: AdminFacts, databases: Sequence[str]) -> str:
 def _of_budget(server: Server) -> Requirement:
     limits = server.limits
     usable = limits.max_connections - limits.reserved if limits else 0
+    wanted = server.fixed_budget or server.limit
     return Requirement(
         name="budget",
-        is_met=0 < server.limit <= usable,
-        detail=f"the service may use {server.limit} of {usable} connections",
+        is_met=0 < wanted <= usable,
+        detail=f"the service may use {wanted} of {usable} connections",
     )

@@ -108,7 +108,7 @@ class Server:
         self.limits: ServerLimits | None = None
         self.last_error: str | None = "not contacted yet"
         self._kept_free = kept_free
-        self._fixed_budget = fixed_budget
+        self.fixed_budget = fixed_budget
         self._contact_lock = asyncio.Lock()
         self._refresh_lock = asyncio.Lock()
         self._pools: set[AttachedPool] = set()
@@ -136,7 +136,7 @@ class Server:
 
     @property
     def limit(self) -> int:
-        """The whole connection budget.
+        """The whole connection budget, never more than Postgres has connections for.
 
         `budget` is this without lost connections and those of nodes.
         """
@@ -438,8 +438,8 @@ class Server:
     def _update_limit(self) -> None:
         if self.limits is None:
             return
-        computed = self.limits.max_connections - self.limits.reserved - self._kept_free
-        limit = max(0, self._fixed_budget or computed - ADMIN_CONNECTIONS)
+        possible = self.limits.max_connections - self.limits.reserved - ADMIN_CONNECTIONS
+        limit = max(0, min(self.fixed_budget or possible - self._kept_free, possible))
         left = max(0, limit - self.lost)
         ours, most = max(0, left - self.reservation.owed), self.reservation.most_here
         self.budget.set_limit(ours if most is None else min(ours, most))

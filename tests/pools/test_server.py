@@ -13,9 +13,11 @@ import pytest
 from app import wire
 from app.domain.errors import ConnectFailed, ServerUnavailable
 from app.pools import driver
+from app.pools.admin_connections import ADMIN_CONNECTIONS
 from app.pools.logins import NOT_ACTIVE
 from app.pools.orphaned_backends import Predecessor
 from app.pools.server import Server
+from app.pools.server_limits import ServerLimits
 from tests.fixtures.pools import account, bench_on, lent, login_to, started_server
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -68,6 +70,19 @@ async def test_a_back_end_that_does_not_end_counts_until_it_does(
             return server.budget.limit == 5
 
         await eventually(ended)
+
+
+@pytest.mark.parametrize("most", [20, 3], ids=["fewer", "none"])
+async def test_a_fixed_budget_is_never_more_than_postgres_has_connections_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """It was restarted with fewer: callers wait for their turn, instead of being refused."""
+    limits = ServerLimits(version="18", max_connections=most, reserved=3)
+    async with started_server(database, budget=30) as server:
+        assert server.limit == 30
+        monkeypatch.setattr(ServerLimits, "read", AsyncMock(return_value=limits))
+        await server.refresh()
+        assert server.limit == server.budget.limit == max(0, most - 3 - ADMIN_CONNECTIONS)
 
 
 async def test_an_admin_connection_is_refused_at_once_while_the_server_is_away(
