@@ -40,6 +40,7 @@ coalesce((
 """
 _FACTS = f"""
 select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
+    current_setting('server_version_num')::int >= 160000 as grants_with_options,
     quote_ident(admin.rolname) as admin,
     case when role.oid is not null then {_IS_ROLE_MARKED} end as role,
     substring(
@@ -170,12 +171,14 @@ class ObjectFacts:
         of_tenants: the kinds of objects that have the mark of any tenant.
         out_of_reach: the kinds of objects that exist and that the admin may not change.
         is_shared: whether the role has the mark of any installation's shared tenants.
+        grants_with_options: whether a grant of a role says what it allows, as since version 16.
         is_open_to_public: whether everyone can use the connection's database, and the admin can
             revoke that; *is_public_schema_open*: the same for its schema public.
     """
 
     is_superuser: bool
     inherits: bool
+    grants_with_options: bool
     admin: str
     role: bool | None
     password_version: int | None
@@ -286,7 +289,9 @@ def put_login_role(
     yield from reset_settings(name)
     yield sql("COMMENT ON ROLE %I IS %L", name, mark)
     if not facts.is_superuser:
-        yield sql("GRANT %I TO CURRENT_USER", name)
+        # With `createrole_self_grant` the admin may have it already, without some of these options.
+        options = " WITH INHERIT TRUE, SET TRUE" if facts.grants_with_options else ""
+        yield sql(f"GRANT %I TO CURRENT_USER{options}", name)
 
 
 def set_verifier(name: str, verifier: str) -> str:

@@ -245,7 +245,11 @@ def _failure(error: ServerError, timeout: float, elapsed: float) -> Exception:
     The SQLSTATE is not enough, because a function may raise any: the raising routine counts.
     """
     if error.is_fatal:
-        return LeaseLost()
+        # Such as a `transaction_timeout` that somebody set for the database.
+        return LeaseLost(
+            f"Postgres ended the connection: {error.message}. Whether the work was committed is "
+            "unknown."
+        )
     # If messages are in another language, only the clock tells who cancelled it.
     is_cancelled = (
         error.sqlstate == "57014"

@@ -310,11 +310,17 @@ async def test_retiring_touches_no_role_of_somebody_else(
         )
 
 
+@pytest.mark.parametrize("self_grant", ["", "set", "inherit", "set, inherit"])
 async def test_a_role_that_may_create_roles_and_databases_is_admin_enough(
-    database: Database, scrub_roles: None
+    database: Database, scrub_roles: None, self_grant: str
 ) -> None:
     async with database.connected() as admin:
         await admin.execute("CREATE ROLE tenant_admin LOGIN CREATEROLE CREATEDB PASSWORD 'modest'")
+        if self_grant:
+            if admin.get_server_version() < (16,):
+                pytest.skip("There is no createrole_self_grant before 16.")
+            setting = f"SET createrole_self_grant = '{self_grant}'"
+            await admin.execute(f"ALTER ROLE tenant_admin {setting}")
         await admin.execute(f"ALTER DATABASE {database.database} OWNER TO tenant_admin")
     modest = replace(database, user="tenant_admin", password="modest")
     async with manager_on(modest) as manager:

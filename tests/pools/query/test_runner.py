@@ -282,8 +282,10 @@ async def test_a_server_that_does_not_cancel_is_not_waited_for(
         await execute(connection, "SELECT pg_sleep(10)", timeout=0.02)
 
 
-async def test_a_connection_that_breaks_is_a_lost_lease(connection: asyncpg.Connection) -> None:
-    with pytest.raises(LeaseLost):
+async def test_a_connection_that_postgres_ends_is_a_lost_lease_and_says_why(
+    connection: asyncpg.Connection,
+) -> None:
+    with pytest.raises(LeaseLost, match=r"^Postgres ended the connection: \w.*\. Whether the work"):
         await execute(connection, "SELECT pg_terminate_backend(pg_backend_pid())")
 
 
