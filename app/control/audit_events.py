@@ -214,6 +214,16 @@ def server_back(name: str) -> AuditEvent:
     return _event("server.available", POLLER, after={"name": name})
 
 
+def server_budget_changed(name: str, before: int, after: int, max_connections: int) -> AuditEvent:
+    """The limits that a server was read to have give it another budget."""
+    return _event(
+        "server.budget_changed",
+        POLLER,
+        before={"name": name, "budget": before},
+        after={"name": name, "budget": after, "max_connections": max_connections},
+    )
+
+
 def leadership_acquired(instance: Instance, takeover: Takeover) -> AuditEvent:
     """An instance became active; *reason* is set if its predecessor did not stop cleanly."""
     how = "failed" if takeover.is_failover else "stopped, and may have left connections on a server"

@@ -19,7 +19,7 @@ from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.audit_events import AuditOutbox
 from app.control.monitoring.node_samples import NodeSamples
 from app.control.monitoring.sampler import Sampler
-from app.control.monitoring.server_outages import ServerOutages
+from app.control.monitoring.server_changes import ServerChanges
 from app.control.monitoring.snapshot import Snapshot, Snapshots
 from app.control.time_slices import TimeSlices
 from app.domain.audit import POLLER
@@ -69,7 +69,7 @@ class Poller:
         self._nodes = nodes
         self.poll_count = 0
         self._sampler = Sampler()
-        self._outages = ServerOutages(manager.servers)
+        self._server_changes = ServerChanges(manager.servers)
         self._unsaved: list[PoolSample] = []
         self.last_report: PollReport | None = None
         self.last_at: float | None = None
@@ -88,7 +88,7 @@ class Poller:
         self._manager.evict_expired()
         evicted = self._manager.take_evictions()
         await self._outbox.record(
-            *self._outages.take_events(),
+            *self._server_changes.take_events(),
             *(audit_events.pool_evicted(gone, POLLER) for gone in evicted if gone.is_notable),
         )
         recommendations = 0

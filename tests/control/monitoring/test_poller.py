@@ -17,6 +17,8 @@ from app.domain.nodes.report import EntryReport
 from app.domain.pool import PoolState
 from app.domain.tenant import PoolStrategy
 from app.domain.usage_report import Grouping
+from app.pools.server import Server
+from app.pools.server_limits import ServerLimits
 from tests.fixtures.control import Control
 from tests.fixtures.pools import pool_of
 from tests.fixtures.reporting import entry
@@ -168,6 +170,29 @@ async def test_an_outage_of_a_server_is_two_events_and_its_pools_are_unavailable
     assert (lost.action, lost.reason) == ("server.unavailable", "It is away.")
     assert (back.action, back.reason) == ("server.available", None)
     assert back.after == lost.after == {"name": "local"}
+
+
+async def test_another_budget_of_a_server_is_an_event(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = control.manager.servers["local"]
+    await control.poller.run_once()
+    assert server.limits is not None
+    before, fewer = server.limit, server.limits.max_connections - 10
+    # Postgres was started again with another limit.
+    other = replace(server.limits, max_connections=fewer)
+    monkeypatch.setattr(ServerLimits, "read", AsyncMock(return_value=other))
+    await server.refresh()
+    for _ in range(2):
+        await control.poller.run_once()
+    [event] = await control.catalog.audit_log.page(action="server.budget_changed")
+    assert event.before == {"name": "local", "budget": before}
+    assert event.after == {"name": "local", "budget": before - 10, "max_connections": fewer}
+    # Lost connections do not change it.
+    monkeypatch.setattr(Server, "lost", property(lambda _: 3))
+    await server.refresh()
+    await control.poller.run_once()
+    assert len(await control.catalog.audit_log.page(action="server.budget_changed")) == 1
 
 
 async def test_an_outage_between_two_polls_is_recorded(control: Control) -> None:
