@@ -30,3 +30,39 @@ async def test_no_server_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(server_queues, "_SERVER_DEADLINE", 0.01)
     assert await work_off({"slow": ["first", "hangs", "never"]}, finish) == 1
     assert await work_off({}, finish) == 0
+
+
+async def test_a_failure_that_nobody_expected_ends_the_work_on_its_server_only() -> None:
+    failed, done = asyncio.Event(), list[str]()
+
+    async def finish(change: str) -> bool:
+        if change == "fails":
+            failed.set()
+            raise ZeroDivisionError
+        await failed.wait()
+        # Another turn of the loop: time enough to be cancelled.
+        await asyncio.sleep(0)
+        done.append(change)
+        return True
+
+    with pytest.raises(ZeroDivisionError):
+        await work_off({"broken": ["fails", "left"], "well": ["first", "last"]}, finish)
+    assert done == ["first", "last"]
+
+
+async def test_whoever_is_cancelled_leaves_no_work_behind() -> None:
+    ended = asyncio.Event()
+
+    async def finish(_: str) -> bool:
+        try:
+            return await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(work_off({"hangs": ["first"]}, finish), name="works")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()

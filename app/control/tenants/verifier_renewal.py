@@ -4,7 +4,6 @@ The password stays the same, so sessions, leases and logins continue. Logins sho
 it; see `Connectors.stretched` and `app/pools/isolation/role_passwords.py`.
 """
 
-import asyncio
 from collections import defaultdict
 from contextlib import AsyncExitStack
 
@@ -24,7 +23,6 @@ from app.pools.server import Server
 
 # In one batch: half a second of a server's admin connection, for which others wait.
 _BATCH = 50
-_DEADLINE = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -55,9 +53,8 @@ class VerifierRenewal:
     async def _try_to_renew(self, due: tuple[Server, dict[str, str]]) -> int:
         server, pools = due
         try:
-            async with asyncio.timeout(_DEADLINE):
-                return await self._renew(server, pools)
-        except (Unavailable, ProvisioningFailed, TimeoutError) as error:
+            return await self._renew(server, pools)
+        except (Unavailable, ProvisioningFailed) as error:
             _log.warning("verifiers not renewed", server=server.name, reason=str(error))
             return 0
 
