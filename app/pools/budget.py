@@ -4,18 +4,15 @@ It only counts and measures; the scheduling policy decides. The sum of open, con
 connections never exceeds the limit, except after the limit was lowered.
 """
 
-from typing import Generic, TypeVar
-
 from app.pools.claims import Claims
 from app.pools.connect_limiter import ConnectLimiter
 from app.pools.recent_use import Contenders
+from app.pools.scheduled_pool import ScheduledPool
 from app.pools.smoothed import Smoothed
 from app.pools.spare_order import SpareOrder
 
-P = TypeVar("P")
 
-
-class ConnectionBudget(Generic[P]):
+class ConnectionBudget:
     """At most *limit* connections on one server, shared by its pools.
 
     Attributes:
@@ -47,10 +44,10 @@ class ConnectionBudget(Generic[P]):
         self.is_frozen = False
         self.keeps_min_size = True
         self.connect_slots = connect_slots or ConnectLimiter()
-        self.claims: Claims[P] = Claims()
+        self.claims = Claims()
         self.unsatisfied = self.claims.by_pool
         self.contenders = Contenders()
-        self.spare: SpareOrder[P] = SpareOrder()
+        self.spare = SpareOrder()
         self.move_seconds = 0.0
         self._overrun = Smoothed()
         self._connect = Smoothed()
@@ -151,7 +148,7 @@ class ConnectionBudget(Generic[P]):
         """Note that a connection moved on *seconds* after the end of its slice."""
         self._overrun.note(seconds)
 
-    def forget(self, pool: P) -> None:
+    def forget(self, pool: ScheduledPool) -> None:
         """Forget *pool*, which has closed."""
         self.claims.drop(pool)
         self.spare.drop(pool)

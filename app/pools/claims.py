@@ -6,16 +6,15 @@ The scheduling policy sets the ranks and decides whose turn it is.
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Generic, TypeVar
 
-P = TypeVar("P")
+from app.pools.scheduled_pool import ScheduledPool
 
 # A position in the order; the lowest is first.
 Rank = tuple[float, ...]
 
 
 @dataclass(slots=True, eq=False)
-class Claim(Generic[P]):
+class Claim:
     """The claim of one pool.
 
     Attributes:
@@ -27,7 +26,7 @@ class Claim(Generic[P]):
         overdue_at: likewise, when its turn becomes overdue.
     """
 
-    pool: P
+    pool: ScheduledPool
     wanted: int
     key: float
     rank: Rank
@@ -35,7 +34,7 @@ class Claim(Generic[P]):
     overdue_at: float = inf
 
 
-class Claims(Generic[P]):
+class Claims:
     """The claims of one server's pools; each operation takes O(log n), reading the first O(1).
 
     Attributes:
@@ -48,12 +47,12 @@ class Claims(Generic[P]):
 
     def __init__(self) -> None:
         """Start without claims."""
-        self.by_pool: dict[P, Claim[P]] = {}
+        self.by_pool: dict[ScheduledPool, Claim] = {}
         self.wanted = self.unserved = self.turns = self.changes = 0
-        self._by_rank: _Order[P] = _Order(self.by_pool)
-        self._by_time: _Order[P] = _Order(self.by_pool)
+        self._by_rank = _Order(self.by_pool)
+        self._by_time = _Order(self.by_pool)
 
-    def put(self, claim: Claim[P]) -> None:
+    def put(self, claim: Claim) -> None:
         """Set what a pool wants, replacing its previous claim."""
         old = self.by_pool.get(claim.pool)
         self.wanted += claim.wanted - (old.wanted if old else 0)
@@ -69,7 +68,7 @@ class Claims(Generic[P]):
             self._by_time.add(claim, (claim.overdue_at, claim.since))
         self._clean()
 
-    def drop(self, pool: P) -> None:
+    def drop(self, pool: ScheduledPool) -> None:
         """Remove the claim of *pool*."""
         claim = self.by_pool.pop(pool, None)
         if claim is not None:
@@ -78,7 +77,7 @@ class Claims(Generic[P]):
             self.unserved -= claim.since is not None
             self._clean()
 
-    def wanted_besides(self, pool: P, promised: int) -> int:
+    def wanted_besides(self, pool: ScheduledPool, promised: int) -> int:
         """How many connections other pools than *pool* surely want, if so many are *promised*.
 
         If places are promised, it is unknown who gets them, so only pools without any connection
@@ -93,12 +92,12 @@ class Claims(Generic[P]):
         self.turns += 1
 
     @property
-    def first(self) -> Claim[P] | None:
+    def first(self) -> Claim | None:
         """The claim of the lowest rank; of equals, the oldest."""
         return self._by_rank.first
 
     @property
-    def longest_overdue(self) -> Claim[P] | None:
+    def longest_overdue(self) -> Claim | None:
         """The claim that is or becomes overdue first, of a pool without a connection."""
         return self._by_time.first
 
@@ -107,19 +106,19 @@ class Claims(Generic[P]):
         self._by_time.clean()
 
 
-class _Order(Generic[P]):
+class _Order:
     """A heap of claims; replaced or dropped ones are removed when they reach its top."""
 
-    def __init__(self, current: dict[P, Claim[P]]) -> None:
-        self._heap: list[tuple[Rank, int, Claim[P]]] = []
+    def __init__(self, current: dict[ScheduledPool, Claim]) -> None:
+        self._heap: list[tuple[Rank, int, Claim]] = []
         self._current = current
         self._added = 0
 
     @property
-    def first(self) -> Claim[P] | None:
+    def first(self) -> Claim | None:
         return self._heap[0][-1] if self._heap else None
 
-    def add(self, claim: Claim[P], rank: Rank) -> None:
+    def add(self, claim: Claim, rank: Rank) -> None:
         self._added += 1
         heappush(self._heap, (rank, self._added, claim))
 
@@ -131,5 +130,5 @@ class _Order(Generic[P]):
         while heap and not self._holds(heap[0][-1]):
             heappop(heap)
 
-    def _holds(self, claim: Claim[P]) -> bool:
+    def _holds(self, claim: Claim) -> bool:
         return self._current.get(claim.pool) is claim

@@ -8,17 +8,15 @@ from collections.abc import Iterable
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
-from typing import Generic, Protocol, TypeVar
 
 from app.domain.openings import SOON
 from app.domain.time_sharing import ROUND
 from app.pools.budget import ConnectionBudget
-from app.pools.connect_limiter import Clock, ConnectSlot, LoopClock, Timer
+from app.pools.connect_limiter import Clock, LoopClock, Timer
 from app.pools.connection import PooledConnection
+from app.pools.scheduled_pool import ScheduledPool
 from app.pools.scheduling_policy import (
     Actions,
-    PoolConnections,
-    PoolFacts,
     claim_of,
     decide,
     first_claim,
@@ -39,46 +37,22 @@ _TICK = 0.001
 _LOOK_AGAIN = 0.003
 
 
-class ScheduledConnections(PoolConnections, Protocol):
-    """What the executor does with a pool's connections."""
-
-    def begin_open(self, slot: ConnectSlot) -> None:
-        """Start opening a connection; *slot* is released when that has ended."""
-
-    def evict_idle(self, connection: PooledConnection, slot: ConnectSlot | None = None) -> None:
-        """Start closing the idle *connection*; *slot* is released when that has ended."""
-
-
-class ScheduledPool(PoolFacts, Protocol):
-    """What the executor does with a pool."""
-
-    @property
-    def connections(self) -> ScheduledConnections:
-        """Its connections."""
-
-    def serve(self, waiter: Waiter, connection: PooledConnection) -> None:
-        """Lend the idle *connection* to *waiter*."""
-
-
-P = TypeVar("P", bound=ScheduledPool)
-
-
-class PolicyExecutor(Generic[P]):
+class PolicyExecutor:
     """Hands over, opens and closes the connections of one server's pools."""
 
-    def __init__(self, budget: ConnectionBudget[P], clock: Clock | None = None) -> None:
+    def __init__(self, budget: ConnectionBudget, clock: Clock | None = None) -> None:
         self.budget = budget
         self._clock = clock or LoopClock()
         # When to run again, and for which pool (None: no pool). One timer at the earliest time
         # serves all.
-        self._due: dict[P | None, float] = {}
-        self._rechecks: list[tuple[float, int, P | None]] = []
+        self._due: dict[ScheduledPool | None, float] = {}
+        self._rechecks: list[tuple[float, int, ScheduledPool | None]] = []
         self._count = count()
         self._timer_at = inf
         self._timer: Timer | None = None
         budget.connect_slots.when_given_up(self.run)
 
-    def run(self, pool: P | None = None) -> None:
+    def run(self, pool: ScheduledPool | None = None) -> None:
         """Act on a change in *pool*, or only in the budget."""
         now, changed = self._clock.time(), pool
         while True:
@@ -91,14 +65,14 @@ class PolicyExecutor(Generic[P]):
             changed = self._carry_out(actions, pool)
         self._recheck_at(None, max(actions.recheck_at, now + _LOOK_AGAIN))
 
-    def keep_min_size(self, pools: Iterable[P], *, keeps: bool) -> None:
+    def keep_min_size(self, pools: Iterable[ScheduledPool], *, keeps: bool) -> None:
         """Let *pools*, all of this server, keep their min_size, or let others have it by need."""
         self.budget.keep_min_size(keeps=keeps)
         for pool in pools:
             if pool.size.min_size:
                 self.run(pool)
 
-    def _carry_out(self, actions: Actions[P], pool: P | None) -> P | None:
+    def _carry_out(self, actions: Actions, pool: ScheduledPool | None) -> ScheduledPool | None:
         """Carry out *actions*; return the pool that they change."""
         slots, changed = self.budget.connect_slots, pool
         for changed, connection in actions.close:
@@ -116,7 +90,7 @@ class PolicyExecutor(Generic[P]):
 
     # These run at every lease, so they are cheap: they call `run` only if something may come of it.
 
-    def awaits(self, pool: P, waiter: Waiter) -> bool:
+    def awaits(self, pool: ScheduledPool, waiter: Waiter) -> bool:
         """Whether `run` may act for *pool* now that *waiter* waits."""
         own = pool.connections
         if own.idle or own.open >= pool.most:
@@ -127,12 +101,12 @@ class PolicyExecutor(Generic[P]):
         wanted = shortfall(pool, self.budget, self._clock.time())
         return wanted != (claim.wanted if claim else 0)
 
-    def served(self, pool: P) -> None:
+    def served(self, pool: ScheduledPool) -> None:
         """Note that *pool* kept a connection for its next caller: it may want fewer now."""
         if pool in self.budget.unsatisfied:
             self._note(pool, self._clock.time())
 
-    def rested(self, pool: P) -> None:
+    def rested(self, pool: ScheduledPool) -> None:
         """Note that *pool* kept a connection as idle: others may get it when its time is over."""
         kept = kept_seconds(pool, self.budget)
         if kept and pool not in self.budget.unsatisfied:
@@ -142,7 +116,7 @@ class PolicyExecutor(Generic[P]):
         else:
             self.run(pool)
 
-    def keeps(self, pool: P, connection: PooledConnection) -> bool:
+    def keeps(self, pool: ScheduledPool, connection: PooledConnection) -> bool:
         """Whether *pool* keeps a *connection* that has just come back."""
         now, budget = self._clock.time(), self.budget
         is_over = budget.is_over
@@ -168,7 +142,7 @@ class PolicyExecutor(Generic[P]):
                 self.budget.note_overrun(late)
         return False
 
-    def _note(self, pool: P, now: float) -> None:
+    def _note(self, pool: ScheduledPool, now: float) -> None:
         """Update what *pool* wants, and whether others may get its connections."""
         budget, own = self.budget, pool.connections
         wanted = shortfall(pool, budget, now)
@@ -184,7 +158,7 @@ class PolicyExecutor(Generic[P]):
             if late_at > now:
                 self._recheck_at(pool, late_at)
 
-    def _refresh(self, now: float, *, noted: P | None) -> None:
+    def _refresh(self, now: float, *, noted: ScheduledPool | None) -> None:
         """Bring the first claim, and the first pool to take from, up to date.
 
         Those of the pool just *noted* already are. Without a free connect slot nobody gets any.
@@ -209,7 +183,7 @@ class PolicyExecutor(Generic[P]):
 
     # -- later ---------------------------------------------------------------------------------
 
-    def _recheck_at(self, pool: P | None, at: float) -> None:
+    def _recheck_at(self, pool: ScheduledPool | None, at: float) -> None:
         """Run again at the monotonic time *at*, for *pool* or only for the budget."""
         if at >= self._due.get(pool, inf):
             return

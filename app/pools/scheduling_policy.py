@@ -13,16 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
-from typing import Generic, Protocol, TypeVar
 
 from app.domain.openings import openings_wanted
-from app.domain.pool import PoolSize, PoolState
+from app.domain.pool import PoolState
 from app.domain.time_sharing import longest_kept, most_moves, shortest_slice, slice_seconds
 from app.pools.budget import ConnectionBudget
 from app.pools.claims import Claim
 from app.pools.connection import PooledConnection
 from app.pools.recent_use import use_class, uses_much_less
-from app.pools.smoothed import Smoothed
+from app.pools.scheduled_pool import ScheduledPool
 from app.pools.tenant_state import TenantState
 from app.pools.waiter import Waiter
 
@@ -32,89 +31,8 @@ _TURNS = 3
 _READY, _WARMING_UP = PoolState.READY, PoolState.WARMING_UP
 
 
-class PoolConnections(Protocol):
-    """The facts about a pool's connections that the policy reads; see `Connections`."""
-
-    undoing_prefetch: int
-    """How many will soon be idle."""
-
-    returns: Smoothed
-    """Seconds until a caller comes after a connection came back and nobody waited."""
-
-    idle_found_at: float
-    """When a caller last found an idle connection, in monotonic seconds."""
-
-    @property
-    def hold(self) -> float:
-        """Seconds that a lease takes, recently; 0 when unknown."""
-
-    @property
-    def idle(self) -> Sequence[PooledConnection]:
-        """Idle connections, the longest unused first."""
-
-    @property
-    def connecting(self) -> int:
-        """How many are being opened."""
-
-    @property
-    def in_use(self) -> int:
-        """How many are leased."""
-
-    @property
-    def live(self) -> int:
-        """How many work: idle, leased or being checked."""
-
-    @property
-    def open(self) -> int:
-        """How many the server may see: working, connecting and closing ones."""
-
-    def is_current(self, connection: PooledConnection, now: float) -> bool:
-        """Whether *connection* is neither broken, nor stale, nor too old."""
-
-
-class PoolWaiters(Protocol):
-    """The facts about a pool's waiters that the policy reads; see `WaitQueue`."""
-
-    @property
-    def servable(self) -> int:
-        """How many could be served at once if there were enough connections."""
-
-    def next(self) -> Waiter | None:
-        """The waiter to serve now."""
-
-
-class PoolFacts(Protocol):
-    """The facts about a pool that the policy reads."""
-
-    size: PoolSize
-    state: PoolState
-
-    @property
-    def most(self) -> int:
-        """How many connections it may have now."""
-
-    @property
-    def connections(self) -> PoolConnections:
-        """Its connections."""
-
-    @property
-    def waiters(self) -> PoolWaiters:
-        """Its waiters."""
-
-    @property
-    def can_open(self) -> bool:
-        """Whether it may open connections: the server is available, and no backoff runs."""
-
-    @property
-    def is_failing(self) -> bool:
-        """Whether its latest attempt to open a connection failed."""
-
-
-P = TypeVar("P", bound=PoolFacts)
-
-
 @dataclass(frozen=True, slots=True)
-class Actions(Generic[P]):
+class Actions:
     """What to do next; false if there is nothing to do.
 
     Attributes:
@@ -125,17 +43,17 @@ class Actions(Generic[P]):
         recheck_at: when to decide again if nothing happens until then.
     """
 
-    close: Sequence[tuple[P, PooledConnection]] = ()
+    close: Sequence[tuple[ScheduledPool, PooledConnection]] = ()
     serve: tuple[Waiter, PooledConnection] | None = None
-    open: P | None = None
-    take: tuple[P, PooledConnection] | None = None
+    open: ScheduledPool | None = None
+    take: tuple[ScheduledPool, PooledConnection] | None = None
     recheck_at: float = inf
 
     def __bool__(self) -> bool:
         return bool(self.close or self.serve or self.open or self.take)
 
 
-def decide(pool: P | None, budget: ConnectionBudget[P], now: float) -> Actions[P]:
+def decide(pool: ScheduledPool | None, budget: ConnectionBudget, now: float) -> Actions:
     """Decide what to do next, after a change in *pool*, or only in the *budget*.
 
     The first case that applies:
@@ -161,7 +79,7 @@ def decide(pool: P | None, budget: ConnectionBudget[P], now: float) -> Actions[P
     return _among_pools(budget, now)
 
 
-def _within(pool: P, now: float) -> Actions[P]:
+def _within(pool: ScheduledPool, now: float) -> Actions:
     """Cases 1 and 2."""
     own = pool.connections
     if not own.idle:
@@ -176,7 +94,7 @@ def _within(pool: P, now: float) -> Actions[P]:
     return Actions(close=[(pool, own.idle[-1])])
 
 
-def _among_pools(budget: ConnectionBudget[P], now: float) -> Actions[P]:
+def _among_pools(budget: ConnectionBudget, now: float) -> Actions:
     """Cases 4 and 5."""
     claim = first_claim(budget, now)
     if claim is None or budget.connect_slots.free <= 0:
@@ -190,7 +108,7 @@ def _among_pools(budget: ConnectionBudget[P], now: float) -> Actions[P]:
     return _from_another(claim, budget, now)
 
 
-def _from_another(claim: Claim[P], budget: ConnectionBudget[P], now: float) -> Actions[P]:
+def _from_another(claim: Claim, budget: ConnectionBudget, now: float) -> Actions:
     """Case 5."""
     if (first := budget.spare.first) is None or first[0] is claim.pool:
         return Actions()
@@ -203,7 +121,7 @@ def _from_another(claim: Claim[P], budget: ConnectionBudget[P], now: float) -> A
     return Actions(recheck_at=kept_until)
 
 
-def _beyond_limit(budget: ConnectionBudget[P]) -> Actions[P]:
+def _beyond_limit(budget: ConnectionBudget) -> Actions:
     """Case 3."""
     if (first := budget.spare.first) is None:
         return Actions()
@@ -211,13 +129,13 @@ def _beyond_limit(budget: ConnectionBudget[P]) -> Actions[P]:
     return Actions(close=[(donor, donor.connections.idle[0])])
 
 
-def _is_large(claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
+def _is_large(claim: Claim, budget: ConnectionBudget) -> bool:
     """Whether the claiming pool already has its fair share of the connections, and at least two."""
     return claim.key < inf and claim.pool.connections.in_use >= max(2.0, budget.fair_share)
 
 
 def kept_until(
-    pool: P, connection: PooledConnection, budget: ConnectionBudget[P], now: float
+    pool: ScheduledPool, connection: PooledConnection, budget: ConnectionBudget, now: float
 ) -> float:
     """Decide until when *pool* keeps a *connection* that has just come back; not after *now*: no.
 
@@ -256,7 +174,7 @@ def kept_until(
     return connection.opened_at + slice_ - max(0.0, early)
 
 
-def _may_lose(pool: P, claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
+def _may_lose(pool: ScheduledPool, claim: Claim, budget: ConnectionBudget) -> bool:
     """Whether *pool*, which has work for all its connections, may lose one to *claim* now."""
     promised = max(0, budget.promised)
     return (
@@ -269,7 +187,7 @@ def _may_lose(pool: P, claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
     )
 
 
-def first_claim(budget: ConnectionBudget[P], now: float) -> Claim[P] | None:
+def first_claim(budget: ConnectionBudget, now: float) -> Claim | None:
     """Return the claim whose turn it is at *now*; None if there is none.
 
     It is the one with the lowest rank, see `claim_of`. But in most turns it is an overdue one, if
@@ -284,7 +202,7 @@ def first_claim(budget: ConnectionBudget[P], now: float) -> Claim[P] | None:
     return claims.first
 
 
-def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> Claim[P]:
+def claim_of(pool: ScheduledPool, wanted: int, budget: ConnectionBudget, now: float) -> Claim:
     """The claim of *pool* for *wanted* more connections.
 
     Less use per weight comes first; each connection being opened counts as a lease. Among tenants
@@ -307,7 +225,7 @@ def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> C
     return Claim(pool, wanted, key, (use, 0, waiter.since), waiter.since, waiter.since + turn)
 
 
-def slice_of(user: TenantState, budget: ConnectionBudget[P]) -> float:
+def slice_of(user: TenantState, budget: ConnectionBudget) -> float:
     """Seconds that *user* may keep a connection while others wait; see `slice_seconds`."""
     due, relative_weight = budget.fair_share * user.weight, user.weight / budget.mean_weight
     return slice_seconds(
@@ -315,7 +233,7 @@ def slice_of(user: TenantState, budget: ConnectionBudget[P]) -> float:
     )
 
 
-def floor_of(pool: PoolFacts, budget: ConnectionBudget[P]) -> int:
+def floor_of(pool: ScheduledPool, budget: ConnectionBudget) -> int:
     """The connections that *pool* opens without callers, and that are not taken from it.
 
     While the min_size of all pools does not fit into what nodes leave of the budget, there are
@@ -324,19 +242,19 @@ def floor_of(pool: PoolFacts, budget: ConnectionBudget[P]) -> int:
     return pool.size.min_size if budget.keeps_min_size else 0
 
 
-def has_spare(pool: PoolFacts, budget: ConnectionBudget[P]) -> bool:
+def has_spare(pool: ScheduledPool, budget: ConnectionBudget) -> bool:
     """Whether *pool* has an idle connection beyond those that it keeps."""
     return bool(pool.connections.idle) and pool.connections.live > floor_of(pool, budget)
 
 
-def spare_at(pool: PoolFacts, budget: ConnectionBudget[P], *, from_large: bool = False) -> float:
+def spare_at(pool: ScheduledPool, budget: ConnectionBudget, *, from_large: bool = False) -> float:
     """Until when *pool* keeps its longest unused idle connection; see `kept_seconds`."""
     kept = kept_seconds(pool, budget, from_large=from_large)
     return pool.connections.idle[0].idle_since + kept
 
 
 def kept_seconds(
-    pool: PoolFacts, budget: ConnectionBudget[P], *, from_large: bool = False
+    pool: ScheduledPool, budget: ConnectionBudget, *, from_large: bool = False
 ) -> float:
     """How long *pool* keeps an idle connection for its own callers while others wait.
 
@@ -351,12 +269,12 @@ def kept_seconds(
     return 0.0
 
 
-def lends(pool: PoolFacts) -> bool:
+def lends(pool: ScheduledPool) -> bool:
     """Whether *pool* lends connections in its present state."""
     return pool.state is _READY or pool.state is _WARMING_UP
 
 
-def shortfall(pool: P, budget: ConnectionBudget[P], now: float) -> int:
+def shortfall(pool: ScheduledPool, budget: ConnectionBudget, now: float) -> int:
     """How many connections *pool* would open now if the budget had them."""
     if not (lends(pool) and pool.can_open):
         return 0
@@ -375,7 +293,7 @@ def shortfall(pool: P, budget: ConnectionBudget[P], now: float) -> int:
     return max(0, min(max(wanted, floor - own.live - own.connecting), room))
 
 
-def wanted_for_waiters(pool: PoolFacts, budget: ConnectionBudget[P], now: float) -> int:
+def wanted_for_waiters(pool: ScheduledPool, budget: ConnectionBudget, now: float) -> int:
     """How many connections *pool* should open for its waiters; see `openings_wanted`."""
     own = pool.connections
     waiting = pool.waiters.servable - len(own.idle)

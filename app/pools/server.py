@@ -99,7 +99,7 @@ class Server:
             may_connect: whether this process may use servers; another one may have taken over.
         """
         self.name = name
-        self.budget: ConnectionBudget[AttachedPool] = ConnectionBudget(
+        self.budget = ConnectionBudget(
             connect_slots=ConnectLimiter(max_connecting), acquire_timeout=acquire_timeout
         )
         self.policy_executor = PolicyExecutor(self.budget)

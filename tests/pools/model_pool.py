@@ -65,9 +65,7 @@ class ModelServer:
 
     def __init__(self, limit: int = 0, slots: int = 100) -> None:
         self.clock = Clock()
-        self.budget: ConnectionBudget[ModelPool] = ConnectionBudget(
-            limit, ConnectLimiter(slots, self.clock)
-        )
+        self.budget = ConnectionBudget(limit, ConnectLimiter(slots, self.clock))
         self.budget.note_connect(MOVE_SECONDS)
         self.policy_executor = PolicyExecutor(self.budget, self.clock)
 

@@ -5,7 +5,8 @@ from typing import Any, cast
 import pytest
 
 from app.domain.time_sharing import KEPT_MOVES, MOVING, ROUND
-from app.pools.scheduling_policy import PoolFacts, decide, kept_seconds
+from app.pools.scheduled_pool import ScheduledPool
+from app.pools.scheduling_policy import decide, kept_seconds
 from app.pools.waiter import Waiter
 from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer, ModelWaiter
 
@@ -160,9 +161,9 @@ def test_an_event_looks_at_few_pools_however_many_keep_a_connection(
         pool.release()
     late = ModelPool("late", server)
     late.ask()
-    looked_at: list[PoolFacts] = []
+    looked_at: list[ScheduledPool] = []
 
-    def counted(pool: PoolFacts, *arguments: Any, **options: Any) -> float:
+    def counted(pool: ScheduledPool, *arguments: Any, **options: Any) -> float:
         looked_at.append(pool)
         return kept_seconds(pool, *arguments, **options)
 
