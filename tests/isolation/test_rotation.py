@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from app.control.reconciler import Reconciler
+from app.control.server_queues import work_off
 from app.control.tenants.password_rotation import PasswordRotation
 from app.domain.errors import (
     CatalogUnavailable,
@@ -288,6 +289,67 @@ async def test_a_rotation_that_a_failover_of_the_catalog_lost_is_known_again(
     assert (stored.version, stored.applied) == (rotation.version, True)
     await control.audit_outbox.flush()
     assert "pool.password_restored" in await control.actions()
+
+
+async def test_a_rotation_is_made_again_once_although_its_finding_stays(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit may fail just then."""
+    tenant = await control.tenant("acme")
+    state, server = control.state("acme"), control.manager.servers["local"]
+    rotation = await control.rotation.rotate(state, PERSON)
+    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
+    await isolation.rotate_password(server, tenant, rotation.version - 1)
+    assert len(await password_findings(control)) == 1
+
+    async def fails(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(control.rotation, "_audit_isolation", fails)
+    assert [await control.rotation.restore_lost() for _ in range(2)] == [1, 0]
+    await control.audit_outbox.flush()
+    assert (await control.actions()).count("pool.password_restored") == 1
+
+
+async def test_a_rotation_that_is_not_finished_yet_is_not_given_up_for_a_lost_one(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = await control.tenant("acme")
+    state, server = control.state("acme"), control.manager.servers["local"]
+    known = (await control.rotation.rotate(state, PERSON)).version
+    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
+    await isolation.rotate_password(server, tenant, known - 1)
+
+    async def fails(*_: Any, **__: Any) -> None:
+        raise ServerUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(isolation, "rotate_password", fails)
+        with pytest.raises(ServerUnavailable):
+            await control.rotation.rotate(state, PERSON)
+    assert len(await password_findings(control)) == 1
+    assert await control.rotation.restore_lost() == 0
+    assert await control.rotation.finish_rotations() == 1
+    assert await isolation.marked_password_version(server, tenant) == known + 1
+
+
+async def test_no_password_is_set_for_a_tenant_that_is_being_deleted(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = await control.tenant("acme")
+    state, server = control.state("acme"), control.manager.servers["local"]
+    rotation = await control.rotation.rotate(state, PERSON)
+    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
+    await isolation.rotate_password(server, tenant, rotation.version - 1)
+    assert len(await password_findings(control)) == 1
+
+    async def after_a_while(*arguments: Any) -> int:
+        state.tenant = replace(state.tenant, deleting=True)
+        return await work_off(*arguments)
+
+    monkeypatch.setattr("app.control.tenants.password_rotation.work_off", after_a_while)
+    assert await control.rotation.restore_lost() == 0
+    assert await isolation.marked_password_version(server, tenant) == rotation.version - 1
 
 
 async def test_a_rotation_that_follows_one_of_unknown_outcome_is_no_finding(

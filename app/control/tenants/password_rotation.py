@@ -196,24 +196,29 @@ class PasswordRotation:
         if not server.is_available or self._locks.is_held(lock_of_role(server.name, role)):
             return False
         async with self._locks.hold_if_free(spec.pool_id) as is_free:
-            if not is_free:
+            # Meanwhile it may be deleted; and a rotation under way sets the password anyway.
+            is_under_way = (server.name, role) in self._unapplied
+            if not is_free or is_under_way or not state.tenant.is_usable:
                 return False
             try:
                 marked = await self._marked_version(state.tenant)
                 wanted = PasswordVersion(server=server.name, role=role, version=known, applied=True)
                 if marked > known:
                     await self._adopt(spec, replace(wanted, version=marked))
-                elif marked:
+                elif 0 < marked < known:
                     await self._apply(state, wanted, fail_soon=True)
             except (Unavailable, Conflict) as error:
                 _log.warning("password not restored", role=role, reason=error.detail)
                 return False
-        self._manager.connectors.forget_refusal(spec)
-        version = max(marked, known)
-        event = audit_events.password_restored(role, spec.pool_id, version, RECONCILER)
-        self._outbox.enqueue(event)
+        # Otherwise only the finding is out of date.
+        is_restored = marked not in {0, known}
+        if is_restored:
+            self._manager.connectors.forget_refusal(spec)
+            version = max(marked, known)
+            event = audit_events.password_restored(role, spec.pool_id, version, RECONCILER)
+            self._outbox.enqueue(event)
         await self._audit_isolation(server, spec.pool_id)
-        return True
+        return is_restored
 
     async def _adopt(self, spec: TenantSpec, known: PasswordVersion) -> None:
         """Take over the version that the role has, and give nodes its password."""
