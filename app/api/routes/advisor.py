@@ -215,7 +215,7 @@ async def evaluate_advisor(
     rule, configuration or budget if given. Changes nothing, and works in every mode.
     """
     if body.tenant is None:
-        return _evaluation(_of_metrics(body, advisor))
+        return Evaluation(**advice_fields(_of_metrics(body, advisor)))
     if body.metrics is not None:
         raise validation_error(
             "body", "metrics", code="not_both", detail="Send tenant or metrics, not both."
@@ -226,7 +226,8 @@ async def evaluate_advisor(
         await require_unbound_key(request)
     state = manager.tenants.state(body.tenant)
     settings = _tried(body, advisor.settings)
-    return _evaluation(await what_if(pools, observer, state, settings, budget=body.budget))
+    advice = await what_if(pools, observer, state, settings, budget=body.budget)
+    return Evaluation(**advice_fields(advice))
 
 
 def _of_metrics(body: EvaluateBody, advisor: AdvisorLoop) -> PoolSizingRecommendation:
@@ -258,10 +259,6 @@ def _tried(body: EvaluateBody, settings: AdvisorSettings) -> AdvisorSettings:
     patience = tried.demand.patience_seconds if body.late_ms is None else body.late_ms / 1000
     demand = replace(tried.demand, late_share=late_share, patience_seconds=patience)
     return replace(tried, demand=demand)
-
-
-def _evaluation(advice: PoolSizingRecommendation) -> Evaluation:
-    return Evaluation(**advice_fields(advice))
 
 
 def _show(advisor: AdvisorLoop, catalog: Catalog, response: Response) -> AdvisorView:

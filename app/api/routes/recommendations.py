@@ -172,7 +172,9 @@ async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
             raise
         found = _open(advisor, principal, tenant=tenant, pool=pool, before=before)
         stale = True
-    items, next_cursor = paginate(found, limit, _key)
+    items, next_cursor = paginate(
+        found, limit, lambda each: (each.created_at.isoformat(), str(each.id))
+    )
     return RecommendationList(
         items=[RecommendationView.of(each) for each in items], next_cursor=next_cursor, stale=stale
     )
@@ -221,10 +223,6 @@ async def dismiss_recommendation(
     """
     dismissing = await applier.dismiss(recommendation_id, operation.actor)
     return await operation.run(dismissing, RecommendationView.of)
-
-
-def _key(recommendation: Recommendation) -> tuple[str, str]:
-    return recommendation.created_at.isoformat(), str(recommendation.id)
 
 
 def _position(cursor: str) -> tuple[datetime, UUID]:
