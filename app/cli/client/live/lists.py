@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from app.cli.client.api_client import ApiClient, Document, path_segment
 from app.cli.client.nodes import COLUMNS as NODE_COLUMNS
@@ -57,10 +56,6 @@ def _tenant(item: Document) -> str:
 
 def tenants_of_pool(pool: str) -> LiveRows:
     """The tenants of a shared pool."""
-
-    def page(client: ApiClient, **part: Any) -> Document:
-        return client.page("/v1/stats", pool=pool, fields=_TENANT_FIELDS, **part)
-
     return LiveRows(
         title=f"tenants of {pool}",
         orders=("-waiting_requests", "-wait_p99_ms", "-active_connections", "tenant"),
@@ -74,28 +69,22 @@ def tenants_of_pool(pool: str) -> LiveRows:
             number("TIMEOUTS", "timeouts", USUALLY),
             number("LEASES", "connections_acquired", WIDE),
         ),
-        page=page,
+        page=lambda client, **part: client.page(
+            "/v1/stats", pool=pool, fields=_TENANT_FIELDS, **part
+        ),
         opened=_tenant,
     )
 
 
 def tenants_on_node(node: str) -> LiveRows:
     """The tenants of one node."""
-
-    def page(client: ApiClient, **part: Any) -> Document:
-        return client.page(f"/v1/nodes/{path_segment(node)}/tenants", **part)
-
     return LiveRows(
         title=f"tenants on node {node}",
         orders=("-longest_wait_ms", "-waiting", "-clients", "-active", "tenant"),
         columns=NODE_TENANT_COLUMNS,
-        page=page,
+        page=lambda client, **part: client.page(f"/v1/nodes/{path_segment(node)}/tenants", **part),
         opened=_tenant,
     )
-
-
-def _pools(client: ApiClient, **part: Any) -> Document:
-    return client.page("/v1/pools", fields=_POOL_FIELDS, **part)
 
 
 def _nodes(client: ApiClient, *, sort: str, search: str, offset: int, limit: int) -> Document:
@@ -127,7 +116,7 @@ POOLS = LiveRows(
         number("TENANTS", "tenants", VERY_WIDE),
         text("SERVER", "server", VERY_WIDE),
     ),
-    page=_pools,
+    page=lambda client, **part: client.page("/v1/pools", fields=_POOL_FIELDS, **part),
     opened=lambda pool: tenants_of_pool(pool["pool_id"]) if pool["shared"] else _tenant(pool),
 )
 NODES = LiveRows(
