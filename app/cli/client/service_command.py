@@ -5,6 +5,7 @@ Each has the options of its kind, and finds its session in `context.obj`.
 
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -18,35 +19,10 @@ from app.cli.client.output import OutputFormat
 from app.cli.client.session import Session
 from app.cli.command import Command, Group, Options, options
 
-_SECTION = "Options of all commands"
+_of_all = partial(typer.Option, rich_help_panel="Options of all commands")
 _POINTER = re.compile(r"/(?:body|query|path)/(\w+)([^:\s]*)")
 _WORD = re.compile(r"\b[a-z_]+\b")
 
-OutputOption = Annotated[
-    OutputFormat,
-    typer.Option("--output", "-o", help="How to print the result.", rich_help_panel=_SECTION),
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Short for --output json.", rich_help_panel=_SECTION)
-]
-UrlOption = Annotated[
-    str | None,
-    typer.Option(
-        envvar="POOLKEEPER_URL",
-        help="Address of the service; default: by POOLKEEPER_HOST and POOLKEEPER_PORT, or by"
-        " poolkeeper.toml, else http://127.0.0.1:8080.",
-        rich_help_panel=_SECTION,
-    ),
-]
-KeyFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="POOLKEEPER_API_KEY_FILE",
-        help="File with the API key; or set POOLKEEPER_API_KEY.",
-        dir_okay=False,
-        rich_help_panel=_SECTION,
-    ),
-]
 TenantArgument = Annotated[
     str, typer.Argument(metavar="TENANT", help="Tenant id.", autocompletion=tenant_names)
 ]
@@ -74,10 +50,26 @@ def _declaration(
     watch: Annotated[
         float | None, typer.Option(min=0.2, max=3600, help="Repeat every N seconds until Ctrl-C.")
     ] = None,
-    output: OutputOption = "table",
-    as_json: JsonOption = False,
-    url: UrlOption = None,
-    api_key_file: KeyFileOption = None,
+    output: Annotated[
+        OutputFormat, _of_all("--output", "-o", help="How to print the result.")
+    ] = "table",
+    as_json: Annotated[bool, _of_all("--json", help="Short for --output json.")] = False,
+    url: Annotated[
+        str | None,
+        _of_all(
+            envvar="POOLKEEPER_URL",
+            help="Address of the service; default: by POOLKEEPER_HOST and POOLKEEPER_PORT, or by"
+            " poolkeeper.toml, else http://127.0.0.1:8080.",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        _of_all(
+            envvar="POOLKEEPER_API_KEY_FILE",
+            help="File with the API key; or set POOLKEEPER_API_KEY.",
+            dir_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """The options that several kinds of commands have."""
 
