@@ -12,11 +12,15 @@ from app.node.tracked_entry import TrackedEntry
 
 
 class TrackedEntries(Mapping[str, TrackedEntry]):
-    """The pooler's entries by name."""
+    """The pooler's entries by name.
+
+    Attributes:
+        awake: the names of entries that are not at rest.
+    """
 
     def __init__(self) -> None:
         self._all: dict[str, TrackedEntry] = {}
-        self._awake: set[str] = set()
+        self.awake: set[str] = set()
         self._wanted: Mapping[str, NodeEntry] = {}
         self._leaving: Collection[str] = ()
         # Of the wanted ones, and of those that the pooler still has.
@@ -32,14 +36,9 @@ class TrackedEntries(Mapping[str, TrackedEntry]):
         return len(self._all)
 
     @property
-    def awake(self) -> Collection[str]:
-        """The names of entries that are not at rest."""
-        return self._awake
-
-    @property
     def connections(self) -> int:
         """All recently open connections."""
-        return sum([self._all[name].connections for name in self._awake])
+        return sum([self._all[name].connections for name in self.awake])
 
     @property
     def leaving(self) -> list[TrackedEntry]:
@@ -80,7 +79,7 @@ class TrackedEntries(Mapping[str, TrackedEntry]):
             entries[name] = tracked
         self._all = entries
         self._note_leaving()
-        self._awake = {name for name, tracked in entries.items() if not tracked.is_at_rest}
+        self.awake = {name for name, tracked in entries.items() if not tracked.is_at_rest}
 
     def expect(self, sizes: Mapping[str, int]) -> None:
         """Note the sizes of a configuration that is being applied.
@@ -94,12 +93,12 @@ class TrackedEntries(Mapping[str, TrackedEntry]):
     def saw(self, measures: Mapping[str, EntryMeasure], now: float) -> None:
         """Take in measurements of all entries that have had a client."""
         busy = [name for name, each in measures.items() if each.connections or each.waiting]
-        seen = self._all.keys() & self._awake.union(busy)
+        seen = self._all.keys() & self.awake.union(busy)
         for name in seen:
             self._all[name].saw(measures.get(name, NOTHING), now)
-        self._awake = {name for name in seen if not self._all[name].is_at_rest}
+        self.awake = {name for name in seen if not self._all[name].is_at_rest}
 
     def enter(self, name: str, state: EntryState, now: float) -> None:
         """Note that an entry was opened, or is closing."""
         self._all[name].enter(state, now)
-        self._awake.add(name)
+        self.awake.add(name)

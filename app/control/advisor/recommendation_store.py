@@ -4,7 +4,6 @@ The memory keeps the advisor from repeating itself, and is available while the c
 unreachable.
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -29,24 +28,23 @@ _EXPIRED_AT_ONCE = 100
 
 
 class RecommendationStore:
-    """Stores, finds and closes recommendations."""
+    """Stores, finds and closes recommendations.
+
+    Attributes:
+        open: the open ones by subject; available while the catalog is unreachable, too.
+    """
 
     def __init__(self, catalog: Catalog, manager: TenantPoolManager) -> None:
         self._catalog = catalog
         self._manager = manager
-        self._open: dict[str, Recommendation] = {}
+        self.open: dict[str, Recommendation] = {}
         self._dismissed: dict[str, Recommendation] = {}
-
-    @property
-    def open(self) -> Mapping[str, Recommendation]:
-        """The open recommendations by subject; available while the catalog is unreachable, too."""
-        return self._open
 
     async def load(self) -> None:
         """Load recommendations from the catalog, at start."""
         stored = self._catalog.recommendations
         page = await stored.page(status=RecommendationStatus.OPEN, limit=10_000)
-        self._open = {each.subject: each for each in page}
+        self.open = {each.subject: each for each in page}
         dismissed = await stored.dismissed(datetime.now(UTC))
         self._dismissed = {each.subject: each for each in dismissed}
 
@@ -64,7 +62,7 @@ class RecommendationStore:
     async def add(self, recommendation: Recommendation) -> None:
         """Store a new recommendation; it supersedes the open one of its subject."""
         await self._catalog.recommendations.add(recommendation)
-        self._open[recommendation.subject] = recommendation
+        self.open[recommendation.subject] = recommendation
 
     def find_open(
         self, subject: str, advice: PoolSizingRecommendation, max_size: int
@@ -74,7 +72,7 @@ class RecommendationStore:
         Following it must not give the pool much less than is advised now. More does no harm: if
         advice goes up and down, the largest recommended size stays open.
         """
-        found = self._open.get(subject)
+        found = self.open.get(subject)
         if found is None or not _is_same_change(found, advice, max_size):
             return None
         is_growth = advice.action is ScalingAction.SCALE_UP
@@ -125,12 +123,12 @@ class RecommendationStore:
         expires_at = min(datetime.now(UTC) + lifetime, found.created_at + MAX_LIFETIME)
         if not is_repeated or expires_at - found.expires_at < lifetime / 2:
             return
-        if self._open.get(found.subject) is found:
+        if self.open.get(found.subject) is found:
             renewed = replace(found, expires_at=expires_at)
             await self._catalog.recommendations.extend(renewed)
             # A person may have closed it in the meantime.
-            if self._open.get(found.subject) is found:
-                self._open[found.subject] = renewed
+            if self.open.get(found.subject) is found:
+                self.open[found.subject] = renewed
 
     async def withdraw(self, found: Recommendation) -> None:
         """Close an open recommendation that the advisor no longer supports.
@@ -144,13 +142,13 @@ class RecommendationStore:
 
     def drop(self, closed: Recommendation) -> None:
         """Forget a recommendation that is no longer open."""
-        found = self._open.get(closed.subject)
+        found = self.open.get(closed.subject)
         if found is not None and found.id == closed.id:
-            del self._open[closed.subject]
+            del self.open[closed.subject]
 
     def forget(self, tenant: TenantId) -> None:
         """Drop those about a deleted tenant: a later one may have its id."""
-        for kept in (self._open, self._dismissed):
+        for kept in (self.open, self._dismissed):
             for subject in [each for each, one in kept.items() if one.tenant == tenant]:
                 del kept[subject]
 
@@ -164,12 +162,12 @@ class RecommendationStore:
         for subject, each in list(self._dismissed.items()):
             if not self._is_current(each, now):
                 del self._dismissed[subject]
-        if all(self._is_current(each, now) for each in self._open.values()):
+        if all(self._is_current(each, now) for each in self.open.values()):
             return
         while await self._catalog.recommendations.expire(now, limit=_EXPIRED_AT_ONCE):
             pass
-        self._open = {
-            subject: each for subject, each in self._open.items() if self._is_current(each, now)
+        self.open = {
+            subject: each for subject, each in self.open.items() if self._is_current(each, now)
         }
 
     def _is_current(self, recommendation: Recommendation, now: datetime) -> bool:

@@ -14,7 +14,7 @@ from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.domain.nodes.declaration import DeclaredNode
 from app.domain.nodes.gate import EntryState
-from app.domain.nodes.node import STALE_AFTER, NodeContact, NodeState
+from app.domain.nodes.node import STALE_AFTER, NodeState, node_state
 from app.domain.nodes.report import NodeReport
 from app.domain.nodes.weaknesses import vulnerabilities
 
@@ -110,12 +110,12 @@ class TrackedNode:
     def state(self) -> NodeState:
         now, latest = self._clock(), self.latest
         heard_at = self._awaited_since if latest is None else latest.at
-        return NodeContact(
+        return node_state(
             silence=None if heard_at is None else now - heard_at,
             absence=0.0 if self.absent_since is None else now - self.absent_since,
             configured=latest is not None and latest.report.version > 0,
             draining=self.declared.draining,
-        ).state
+        )
 
     @property
     def problem(self) -> str:

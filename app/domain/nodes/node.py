@@ -6,7 +6,6 @@ been silent for so long. Both sides measure from the last accepted report: the a
 sent it, the service from when it accepted it, which is later.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 # In seconds. An agent reports every second.
@@ -40,33 +39,26 @@ class NodeState(StrEnum):
     """It was silent for long and Postgres shows none of its back-ends: it holds no connections."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeContact:
-    """The service's contact with a node.
+def node_state(
+    *, silence: float | None, absence: float, configured: bool, draining: bool = False
+) -> NodeState:
+    """The state of a node by the service's contact with it.
 
-    Attributes:
+    Args:
         silence: seconds since the service accepted a report; None: never.
         absence: seconds for which no server has shown a back-end of it.
         configured: whether it has reported a configuration as applied.
         draining: whether an operator drains it.
     """
-
-    silence: float | None
-    absence: float
-    configured: bool
-    draining: bool = False
-
-    @property
-    def state(self) -> NodeState:
-        if self.silence is None:
-            return NodeState.JOINING
-        if self.silence >= GONE_AFTER and self.absence >= ABSENT_FOR:
-            return NodeState.GONE
-        if self.silence >= STALE_AFTER:
-            return NodeState.STALE
-        if self.draining:
-            return NodeState.DRAINING
-        return NodeState.READY if self.configured else NodeState.JOINING
+    if silence is None:
+        return NodeState.JOINING
+    if silence >= GONE_AFTER and absence >= ABSENT_FOR:
+        return NodeState.GONE
+    if silence >= STALE_AFTER:
+        return NodeState.STALE
+    if draining:
+        return NodeState.DRAINING
+    return NodeState.READY if configured else NodeState.JOINING
 
 
 def is_fenced(silence: float, connections: int) -> bool:

@@ -234,7 +234,7 @@ async def test_settings_and_open_recommendations_survive_a_restart(control: Cont
     await control.advisor_loop.put_settings(
         replace(control.advisor_loop.settings, mode=AdvisorMode.OFF), PERSON
     )
-    control.advisor_loop._store._open = {}
+    control.advisor_loop._store.open = {}
     control.advisor_loop.settings = replace(control.advisor_loop.settings, mode=AdvisorMode.APPLY)
     await control.advisor_loop.load()
     assert control.advisor_loop.open_recommendations["acme"].id == recommendation.id
@@ -277,7 +277,7 @@ async def test_advice_that_could_not_be_applied_is_tried_again(
 
 async def test_advice_made_for_another_size_gives_way_to_new_advice(control: Control) -> None:
     recommendation = await recommended(control)
-    control.advisor_loop._store._open["acme"] = replace(recommendation, max_size=7)
+    control.advisor_loop._store.open["acme"] = replace(recommendation, max_size=7)
     async with crowd(control, "acme", waiting=4):
         assert await sampled(control, 2) == 1
     assert control.advisor_loop.open_recommendations["acme"].max_size == 5
@@ -297,7 +297,7 @@ async def test_advice_that_the_catalog_no_longer_has_is_forgotten_when_it_expire
     expired = recommendation.closed(RecommendationStatus.EXPIRED, "other", datetime.now(UTC))
     await control.catalog.recommendations.close(expired)
     past = datetime.now(UTC) - timedelta(seconds=1)
-    control.advisor_loop._store._open["acme"] = replace(recommendation, expires_at=past)
+    control.advisor_loop._store.open["acme"] = replace(recommendation, expires_at=past)
     await control.advisor_loop.tick()
     assert control.advisor_loop.open_recommendations == {}
 

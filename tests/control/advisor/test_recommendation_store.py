@@ -71,7 +71,7 @@ async def test_one_that_is_repeated_stays_open_and_one_that_is_not_expires(
     await store.renew(given, given.advice, lifetime)
     assert store.open["acme"] is given  # half of its time is left
     late = replace(given, expires_at=now + lifetime / 3)
-    store._open["acme"] = late
+    store.open["acme"] = late
     await store.renew(late, replace(given.advice, new_size=20), lifetime)
     assert store.open["acme"] is late
     await store.renew(late, replace(given.advice, new_size=11), lifetime)
@@ -79,7 +79,7 @@ async def test_one_that_is_repeated_stays_open_and_one_that_is_not_expires(
     assert renewed.expires_at >= now + lifetime
     assert (await control.catalog.recommendations.get(given.id)) == renewed
     old = replace(late, created_at=now - timedelta(hours=24))
-    store._open["acme"] = old
+    store.open["acme"] = old
     await store.renew(old, given.advice, lifetime)
     assert store.open["acme"] is old
     store.drop(old)

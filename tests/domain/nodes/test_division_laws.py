@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.division import Holder, divide, fair_shares
-from app.domain.nodes.node import GONE_AFTER, STALE_AFTER, NodeContact, NodeState, is_fenced
+from app.domain.nodes.node import GONE_AFTER, STALE_AFTER, NodeState, is_fenced, node_state
 
 # An agent gives up a request after that long, and does not hear a later answer.
 REQUEST_SECONDS = 10.0
@@ -120,12 +120,12 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(number=numbers)
     def release_if_gone(self, number: int) -> None:
         node = self.nodes[number]
-        contact = NodeContact(
+        state = node_state(
             silence=None if node.heard_at is None else self.now - node.heard_at,
             absence=0.0 if node.open else self.now - node.absent_since,
             configured=True,
         )
-        if contact.state is NodeState.GONE and not node.is_released:
+        if state is NodeState.GONE and not node.is_released:
             node.commitment = node.commitment.release()
             node.is_released = True
 

@@ -7,9 +7,9 @@ from app.domain.nodes.node import (
     FENCED_AFTER,
     GONE_AFTER,
     STALE_AFTER,
-    NodeContact,
     NodeState,
     is_fenced,
+    node_state,
 )
 
 
@@ -32,10 +32,8 @@ from app.domain.nodes.node import (
 def test_a_node_is_what_was_heard_and_seen_of_it(
     *, silence: float | None, absence: float, configured: bool, draining: bool, state: NodeState
 ) -> None:
-    contact = NodeContact(
-        silence=silence, absence=absence, configured=configured, draining=draining
-    )
-    assert contact.state is state
+    found = node_state(silence=silence, absence=absence, configured=configured, draining=draining)
+    assert found is state
 
 
 def test_an_agent_at_work_goes_on_however_long_the_service_is_away() -> None:
