@@ -30,6 +30,7 @@ from app.api.views.tenant import TenantPhase, TenantView, TenantViews, phase_of
 from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
+from app.control.time_slices import in_slices
 from app.domain.desired_state import Tenant
 from app.domain.isolation_checks import Severity
 from app.domain.tenant import AdvisorMode, PoolStrategy, TenantId, TenantSpec
@@ -206,7 +207,9 @@ async def list_tenants(
     states = manager.tenants
     ids = [id_ for id_, found in states.items() if matches(found)]
     page, next_cursor = page_of_names(ids, cursor, limit)
-    items = [views.show(states[id_], principal) for id_ in page]
+    # Some of them may be deleted between two slices.
+    shown = in_slices([states[id_] for id_ in page])
+    items = [views.show(each, principal) async for each in shown]
     return TenantList(matches=len(ids), items=items, next_cursor=next_cursor)
 
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from app.api.views.tenant import TenantViews
 from app.control import operation
 from app.domain.isolation_checks import AuditCheck, Finding, Severity
+from app.domain.tenant import TenantId
 from tests.fixtures.app import Api, ok, pointers, problem
 from tests.fixtures.postgres import Database
+from tests.fixtures.turns import counted_turns
 
 ACME = "/v1/tenants/acme"
 
@@ -209,6 +212,22 @@ async def test_a_lease_that_outlasts_the_deadline_of_a_deletion_is_cut(api: Api)
     assert (gone["closed"], gone["cut"]) == (1, 1)
     holder.cancel()
     await asyncio.wait({holder})
+
+
+async def test_other_requests_have_their_turn_while_a_long_list_is_made(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.client.put(ACME, json={})
+    manager = api.service.manager
+    acme = manager.tenants.state("acme").tenant
+    for number in range(249):
+        spec = replace(acme.spec, id=TenantId(f"t{number:03}"))
+        manager.put_tenant(replace(acme, spec=spec))
+    async with counted_turns() as turns:
+        monkeypatch.setattr(TenantViews, "show", turns.counted(TenantViews.show))
+        listed = ok(await api.client.get("/v1/tenants?limit=500"))
+    assert len(listed["items"]) == turns.calls == 250
+    assert turns.most <= 100
 
 
 async def test_the_list_is_filtered_by_everything_it_offers(api: Api) -> None:
