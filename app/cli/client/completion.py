@@ -35,9 +35,12 @@ def names(*lists: tuple[str, str], search: bool = False) -> Callable[[Any, str],
             session = Session(url=params.get("url"), api_key_file=params.get("api_key_file"))
             wanted = {"search": incomplete} if search else {}
             with suppress(ApiError), session.client(timeout=_SECONDS, attempts=1) as client:
-                for path, field in lists:
-                    page = client.page(_filled(path, params), limit=_MOST, **wanted)
-                    found.extend(str(item[field]) for item in page["items"])
+                # All or nothing: the only name of one list would be completed at once.
+                found[:] = [
+                    str(item[field])
+                    for path, field in lists
+                    for item in client.page(_filled(path, params), limit=_MOST, **wanted)["items"]
+                ]
 
         # The lookup of a host name cannot be limited except by abandoning it.
         thread = Thread(target=fetch, daemon=True)

@@ -44,5 +44,5 @@ class RefusedLogins:
         if not self._latest:
             return ""
         first, *others = sorted(self._latest)
-        more = f" It refuses those of {len(others):,} others, too." if others else ""
-        return f"Postgres refuses the login of tenant {first}: {self._latest[first][1]}.{more}"
+        more = f" and {len(others):,} more" if others else ""
+        return f"Postgres refuses the login of tenant {first}{more}: {self._latest[first][1]}."

@@ -1,11 +1,13 @@
 """Events, refusals and findings in a browser, and requests copied as curl."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from playwright.async_api import expect
 
 from app.control import audit_events
+from app.domain.isolation_checks import AuditCheck, Finding, Severity
 from tests.fixtures.app import Api, ok, problem
 from tests.fixtures.browser import Tab
 from tests.fixtures.postgres import Database
@@ -118,6 +120,28 @@ async def test_findings_name_the_cause_once_with_its_tenants_and_the_sql(
     )
     await finding.get_by_role("link", name="beta").click()
     await expect(page.locator("#drawer .finding.critical")).to_contain_text("memberships")
+
+
+async def test_causes_of_one_check_and_tenant_stay_apart_when_one_is_gone(
+    service: Api, tab: Tab
+) -> None:
+    await service.tenant("acme")
+    state = service.service.manager.tenants.state("acme")
+    check, warning = AuditCheck.EXTENSION_SCHEMAS, Severity.WARNING
+    first, second = (
+        Finding(check=check, severity=warning, detail=f"{name}. Run: DO;", cause=name)
+        for name in ("First", "Second")
+    )
+    assert state.isolation is not None
+    state.isolation = replace(state.isolation, findings=(first, second))
+    page, listed = tab.page, tab.page.locator("main .listed")
+    await page.goto("/#/findings")
+    await expect(listed).to_have_count(2)
+    button = listed.filter(has_text="Second").get_by_role("button")
+    await button.focus()
+    state.isolation = replace(state.isolation, findings=(second,))
+    await expect(listed).to_have_count(1)
+    await expect(button).to_be_focused()
 
 
 async def test_a_copied_request_is_the_one_that_the_page_sends(service: Api, tab: Tab) -> None:

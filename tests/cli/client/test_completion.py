@@ -97,6 +97,20 @@ def test_a_service_that_refuses_offers_nothing(service: EchoService, status: int
     assert len(service.heard) <= 1  # nothing is tried again
 
 
+def test_a_list_that_fails_leaves_no_half_of_the_names(
+    service: EchoService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only name of that half would be completed, though others begin like it."""
+
+    def answer(_: EchoService, __: str, path: str, ___: object) -> tuple[int, Mapping[str, Any]]:
+        if path.startswith("/v1/pools"):
+            return 200, {"items": [{"pool_id": "acme"}], "next_cursor": None}
+        return 503, {"detail": "Refused", "code": "refused"}
+
+    monkeypatch.setattr(EchoService, "answer", answer)
+    assert offered("poolkeeper pools pause ac", POOLKEEPER_URL=service.url) == []
+
+
 def test_a_service_that_is_away_or_no_service_offers_nothing(
     tmp_path: Path, service: EchoService
 ) -> None:

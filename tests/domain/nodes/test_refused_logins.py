@@ -14,10 +14,13 @@ def test_a_refused_role_is_a_problem_of_its_tenant_and_others_are_counted() -> N
     refused.note(["the database system is starting up", 'role "other"'], ENTRIES, 0.0)
     assert refused.problem(NO_CONNECTIONS, 0.0) == ""
     refused.note([REASON], ENTRIES, 1.0)
-    only = f"Postgres refuses the login of tenant acme: {REASON}."
-    assert refused.problem(NO_CONNECTIONS, 1.0) == only
+    assert refused.problem(NO_CONNECTIONS, 1.0) == (
+        f"Postgres refuses the login of tenant acme: {REASON}."
+    )
     refused.note([REASON.replace("acme", "beta")], ENTRIES, 2.0)
-    assert refused.problem(NO_CONNECTIONS, 2.0) == f"{only} It refuses those of 1 others, too."
+    assert refused.problem(NO_CONNECTIONS, 2.0) == (
+        f"Postgres refuses the login of tenant acme and 1 more: {REASON}."
+    )
 
 
 def test_it_is_none_once_there_is_a_connection_and_no_new_refusal_or_after_a_long_time() -> None:

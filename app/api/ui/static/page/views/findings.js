@@ -29,7 +29,9 @@ export function FindingList({ findings }) {
     </ul>`;
 }
 
-const keyOf = ({ check, severity, server, nodes, tenants, detail }) => JSON.stringify([check, severity, server, nodes[0] ?? tenants[0] ?? detail]);
+// The detail tells causes of one check apart that concern the same tenants; its ages change.
+const keyOf = ({ check, severity, server, nodes, tenants, detail }) =>
+  JSON.stringify([check, severity, server, nodes[0] ?? tenants[0], detail?.replace(/[\d.]+ s\b/g, "")]);
 
 // Where it is, and which tenants it affects; nothing for the service itself.
 function Concerned({ server, nodes, node_count, count, tenants }) {
