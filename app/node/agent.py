@@ -25,10 +25,11 @@ from app.node.under_way import TransactionsUnderWay
 # In seconds. A RELOAD stalls all clients of PgBouncer: for 28 ms with 1,000 entries, shorter with
 # fewer. So the interval depends on that time: clients stall for at most 0.3 % of it, and a node
 # with few entries is up to date at once. Changes that revoke a credential, or that waiting clients
-# need, do not wait this long.
+# need, do not wait this long; to replace connections waits a part of it.
 RELOAD_INTERVAL = 10.0
 RELOAD_ENTRIES = 1000
 URGENT_INTERVAL = 0.5
+RECYCLE_SHARE = 0.2
 # Clients of an entry that is removed have this long to end their transactions.
 LEAVE_SECONDS = 10.0
 # Postgres notices soon that a pooler was killed (`connect_query`), and ends its back-ends. An agent
@@ -234,7 +235,7 @@ class Agent:
         in_force = self._in_force
         if waited < URGENT_INTERVAL or in_force is None:
             return None
-        if is_urgent(in_force, wanted):
+        if is_urgent(in_force, wanted, recycles=waited >= RECYCLE_SHARE * self._interval):
             sizes = {name: tracked.size for name, tracked in self._entries.items()}
             return without_delay(in_force, wanted, sizes)
         return wanted if fits and self._have_left() and self._is_any_stuck() else None
@@ -389,6 +390,7 @@ class Agent:
             users=self._census.users,
             problem=problem or self.problem,
             agent=__version__,
+            can_recycle=True,
         )
 
     def _entry_report(self, entry: NodeEntry, tracked: TrackedEntry) -> EntryReport:

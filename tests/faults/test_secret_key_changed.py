@@ -15,5 +15,7 @@ async def test_after_a_rotation_tenants_log_in_with_passwords_of_the_new_key(
     async with api_with(secret_key=another) as after:
         for url in urls:
             problem(await after.query(url, "SELECT 42"), 503, "tenant-login-failed")
+            [found] = ok(await after.client.get("/v1/findings"))["items"]
+            assert (found["check"], found["count"]) == ("tenant_login", 1)
             ok(await after.client.post(f"{url}/rotate-credentials", params={"scope": "pool"}))
             ok(await after.query(url, "SELECT 42"))

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -77,6 +78,29 @@ async def test_a_configuration_replaced_during_its_comparison_does_not_decide_on
         assert (await engine.read_back())["acme"].size == last.size
         # Nothing except what differs.
         assert reloads(site) - before == (1 if can_be_rendered else 0)
+
+
+async def test_recyclings_that_follow_each_other_are_collected(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a node with a thousand tenants.
+    monkeypatch.setattr(module, "RELOAD_INTERVAL", 10.0)
+    monkeypatch.setattr(module, "RELOAD_ENTRIES", 1)
+    await site.make_roles("acme")
+    acme, now = site.entry("acme"), 1000.0
+    async with site.started(site.configuration(acme)) as engine:
+        agent = Agent(engine, site.configuration(acme), clock=lambda: now)
+        await agent.start()
+        await agent.look()
+        before = reloads(site)
+        for version, seconds, in_force in ((2, 60.0, 2), (3, 0.9, 2), (4, 0.9, 2), (5, 0.9, 5)):
+            now += seconds
+            entry = replace(acme, recycles=version)
+            agent.configure(site.configuration(entry, version=version))
+            for _ in range(2):
+                await agent.look()
+            assert agent.version == in_force
+        assert reloads(site) - before == 2
 
 
 async def test_an_agent_that_is_cancelled_while_files_are_made_writes_none(

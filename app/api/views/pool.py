@@ -235,7 +235,8 @@ class NodeRecycling(BaseModel):
     node: str = Field(examples=["edge"])
     recycled: bool = Field(
         description="Whether the node closes them: idle ones at once, others when their "
-        "transaction ends. If false, it was not reached in time, and does so once it is.",
+        "transaction ends. If false, it was not reached in time, and does so once it is; or its "
+        "agent is of an earlier version that cannot.",
         examples=[True],
     )
 

@@ -153,7 +153,9 @@ class NodeFeed:
 
     async def wait_recycled(self, tenant: TenantSpec) -> Mapping[str, bool]:
         """Wait, but not long, until nodes replace connections; return which of them do."""
-        return await self.settle(tenant, seconds=_RECYCLE_DEADLINE)
+        settled = await self.settle(tenant, seconds=_RECYCLE_DEADLINE)
+        able = {node.name for node in self._fleet.nodes.values() if node.can_recycle}
+        return {name: has_it and name in able for name, has_it in settled.items()}
 
     def latest(self, node: TrackedNode) -> NodeConfiguration | None:
         """The present configuration of *node*; None until it has been built."""

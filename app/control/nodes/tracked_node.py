@@ -170,6 +170,11 @@ class TrackedNode:
         return version_warning(self.latest.report.agent, __version__)
 
     @property
+    def can_recycle(self) -> bool:
+        """Whether its agent is known to replace connections when that is asked."""
+        return self.latest is not None and self.latest.report.can_recycle
+
+    @property
     def is_drained(self) -> bool:
         """Whether it is draining and its clients have left."""
         if not self.declared.draining or self.latest is None:

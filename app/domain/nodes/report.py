@@ -93,6 +93,7 @@ class NodeReport:
         users: user names with which applications are connected.
         problem: one sentence about what an operator should fix; empty if all is well.
         agent: version of the agent; empty from one that does not say.
+        can_recycle: whether it knows recyclings; an earlier one ignores them in a configuration.
     """
 
     session: int
@@ -107,6 +108,7 @@ class NodeReport:
     users: frozenset[str] = frozenset()
     problem: str = ""
     agent: str = ""
+    can_recycle: bool = False
 
     def __post_init__(self) -> None:
         _check_connections(sum(map(len, self.backends.values())))

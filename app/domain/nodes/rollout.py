@@ -24,14 +24,17 @@ def revoked(before: NodeConfiguration, after: NodeConfiguration) -> Mapping[str,
     return {name: users for name, users in lost.items() if users}
 
 
-def is_urgent(before: NodeConfiguration, after: NodeConfiguration) -> bool:
+def is_urgent(
+    before: NodeConfiguration, after: NodeConfiguration, *, recycles: bool = True
+) -> bool:
     """Whether *after* must soon be in force.
 
-    A login is revoked, a role has a new password, or connections are to be replaced.
+    A login is revoked, a role has a new password, or, if *recycles*, connections are replaced.
     """
-    known = {entry.name: (entry.password, entry.recycles) for entry in before.entries}
+    known = {entry.name: entry for entry in before.entries}
     return bool(revoked(before, after)) or any(
-        entry.name in known and known[entry.name] != (entry.password, entry.recycles)
+        (was := known.get(entry.name)) is not None
+        and (was.password != entry.password or (recycles and was.recycles != entry.recycles))
         for entry in after.entries
     )
 

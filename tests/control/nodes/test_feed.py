@@ -268,8 +268,11 @@ async def test_it_is_known_which_nodes_have_recycled_a_tenant(fed: Fed) -> None:
     for _ in range(10):
         await asyncio.sleep(0)
     assert not recycling.done()
-    hear(node_report(1, 3, [], version=node.version))
+    hear(node_report(1, 3, [], version=node.version, can_recycle=True))
     assert await recycling == {"edge": True, "silent": False}
+    # An earlier agent applies the configuration without the part that it does not know.
+    hear(node_report(1, 4, [], version=node.version))
+    assert await _recycle(fed.feed, spec) == {"edge": False, "silent": False}
 
 
 async def _recycle(feed: NodeFeed, spec: TenantSpec) -> Mapping[str, bool]:

@@ -40,6 +40,9 @@ def test_another_recycling_is_urgent_and_revokes_nothing() -> None:
     recycled = changed("acme", recycles=1)
     assert not revoked(BOTH, recycled)
     assert is_urgent(BOTH, recycled)
+    # Except after one that was not long ago.
+    assert not is_urgent(BOTH, recycled, recycles=False)
+    assert is_urgent(BOTH, changed("acme", recycles=1, password="another"), recycles=False)
 
 
 def test_what_only_adds_or_takes_a_whole_tenant_away_can_wait() -> None:
