@@ -44,7 +44,7 @@ _LOGIN_ERRORS = (
 # Their SQLSTATEs: errors of the login, and of the database.
 _REASONS = {
     "28P01": "the password is wrong, or there is no such role",
-    "28000": "the role may not log in, or not from here",
+    "28000": "the role may not log in, or not from here or not in this way (see pg_hba.conf)",
     "3D000": "the database does not exist",
     "42501": "the role may not connect to the database",
     "55000": "the database takes no connections",
