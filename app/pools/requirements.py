@@ -213,11 +213,12 @@ def _close(facts: AdminFacts, databases: Sequence[str]) -> str:
 
 
 def _of_budget(server: Server) -> Requirement:
-    limits = server.limits
+    limits, budget = server.limits, server.limit
     usable = limits.max_connections - limits.reserved if limits else 0
-    wanted = server.fixed_budget or server.limit
+    wanted = server.fixed_budget or budget
+    fewer = f", fewer than the {wanted} that are set" if wanted > budget else ""
     return Requirement(
         name="budget",
-        is_met=0 < wanted <= usable,
-        detail=f"the service may use {wanted} of {usable} connections",
+        is_met=0 < wanted <= budget,
+        detail=f"the service may use {budget} of {usable} connections{fewer}",
     )

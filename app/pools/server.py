@@ -75,6 +75,7 @@ class Server:
         max_connecting: int,
         kept_free: int,
         fixed_budget: int | None = None,
+        catalog_connections: int = 0,
         connect_timeout: float = 5.0,
         acquire_timeout: float = 5.0,
         lag: EventLoopLag | None = None,
@@ -88,9 +89,9 @@ class Server:
             name: as declared in the settings.
             admin: login for provisioning; its database holds shared and per_tenant tenants.
             max_connecting: most connection attempts at a time.
-            kept_free: connections left to others: the margin, and the catalog's if it is on this
-                server.
+            kept_free: connections that a computed budget leaves to others.
             fixed_budget: the operator's number in place of the computed one.
+            catalog_connections: the service's own to its catalog, if it is on this server.
             connect_timeout: seconds one attempt may take.
             acquire_timeout: seconds that callers wait for a connection.
             lag: event loop lag, so that our own slowness does not count against the server.
@@ -109,6 +110,7 @@ class Server:
         self.last_error: str | None = "not contacted yet"
         self._kept_free = kept_free
         self.fixed_budget = fixed_budget
+        self._own_connections = ADMIN_CONNECTIONS + catalog_connections
         self._contact_lock = asyncio.Lock()
         self._refresh_lock = asyncio.Lock()
         self._pools: set[AttachedPool] = set()
@@ -438,7 +440,7 @@ class Server:
     def _update_limit(self) -> None:
         if self.limits is None:
             return
-        possible = self.limits.max_connections - self.limits.reserved - ADMIN_CONNECTIONS
+        possible = self.limits.max_connections - self.limits.reserved - self._own_connections
         limit = max(0, min(self.fixed_budget or possible - self._kept_free, possible))
         left = max(0, limit - self.lost)
         ours, most = max(0, left - self.reservation.owed), self.reservation.most_here

@@ -81,8 +81,13 @@ async def start_topology(
     }
     admin = Login(**login, database=started.tenant_database)
     address = CatalogAddress(**login, database=started.catalog_database, client=client)
-    keep_free = settings.budget_margin + CATALOG_CONNECTIONS
-    local = build(EMBEDDED_SERVER, admin, keep_free, cores=os.cpu_count())
+    local = build(
+        EMBEDDED_SERVER,
+        admin,
+        settings.budget_margin,
+        catalog_connections=CATALOG_CONNECTIONS,
+        cores=os.cpu_count(),
+    )
     servers = {EMBEDDED_SERVER: local}
     return Topology(servers=servers, catalog=address, lag=lag, embedded=embedded)
 
@@ -91,16 +96,18 @@ def _declared_server(
     settings: Settings, name: str, declared: ServerSettings, build: Callable[..., Server]
 ) -> Server:
     margin = declared.budget_margin
-    keep_free = settings.budget_margin if margin is None else margin
     catalog = settings.catalog
-    if catalog is not None and (catalog.host, catalog.port) == (declared.host, declared.port):
-        keep_free += CATALOG_CONNECTIONS
+    has_catalog = catalog is not None and (catalog.host, catalog.port) == (
+        declared.host,
+        declared.port,
+    )
     admin = Login(**_login(f"server {name}", declared))
     cores = declared.cores or (os.cpu_count() if declared.is_local else None)
     return build(
         name,
         admin,
-        keep_free,
+        settings.budget_margin if margin is None else margin,
+        catalog_connections=CATALOG_CONNECTIONS if has_catalog else 0,
         budget=declared.budget,
         cores=cores,
         open_databases=declared.open_databases,
@@ -111,8 +118,9 @@ def _server(
     settings: Settings,
     name: str,
     admin: Login,
-    keep_free: int,
+    margin: int,
     *,
+    catalog_connections: int,
     client: str,
     may_connect: Callable[[], bool],
     lag: EventLoopLag,
@@ -124,8 +132,9 @@ def _server(
         name,
         replace(admin, settings={"application_name": admin_name(client)}),
         max_connecting=settings.max_connecting or 2 * (os.cpu_count() or 1),
-        kept_free=keep_free,
+        kept_free=margin,
         fixed_budget=budget,
+        catalog_connections=catalog_connections,
         connect_timeout=settings.connect_timeout_seconds,
         acquire_timeout=settings.acquire_timeout_seconds,
         lag=lag,

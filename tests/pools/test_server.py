@@ -78,11 +78,11 @@ async def test_a_fixed_budget_is_never_more_than_postgres_has_connections_for(
 ) -> None:
     """It was restarted with fewer: callers wait for their turn, instead of being refused."""
     limits = ServerLimits(version="18", max_connections=most, reserved=3)
-    async with started_server(database, budget=30) as server:
+    async with started_server(database, budget=30, catalog_connections=5) as server:
         assert server.limit == 30
         monkeypatch.setattr(ServerLimits, "read", AsyncMock(return_value=limits))
         await server.refresh()
-        assert server.limit == server.budget.limit == max(0, most - 3 - ADMIN_CONNECTIONS)
+        assert server.limit == server.budget.limit == max(0, most - 3 - ADMIN_CONNECTIONS - 5)
 
 
 async def test_an_admin_connection_is_refused_at_once_while_the_server_is_away(
