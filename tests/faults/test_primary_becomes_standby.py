@@ -71,7 +71,7 @@ async def refused(manager: TenantPoolManager) -> bool:
 
 
 async def write_in_vain(manager: TenantPoolManager, *, read_only: bool) -> None:
-    """Write where asking fails, because of the lease itself or for another reason."""
+    """Write where writing fails, because of the lease itself or for another reason."""
     async with manager.lease("acme", read_only=read_only) as connection:
         await connection.execute("set transaction read only")
         await run_query(connection, "create table t (i int)", [], max_rows=1, timeout=5)

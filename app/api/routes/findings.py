@@ -61,6 +61,11 @@ async def list_findings(
     """
     found: dict[Cause, FindingView] = {}
     snapshot = await cache.snapshot()
+    pools = {
+        each.pool_id: each
+        for each in snapshot.pools_of(principal.tenants)
+        if each.pause or each.leak_suspects
+    }
     servers = {str(each.server): each for each in on_servers(manager)}
     async for id_ in in_slices(sorted(manager.tenants), _SLICE):
         state = manager.tenants.get(id_)
@@ -73,8 +78,7 @@ async def list_findings(
         ]
         if refusal := manager.connectors.refusal(spec):
             causes.append(((Severity.CRITICAL, "tenant_login", spec.server, spec.pool_id), refusal))
-        pool = snapshot.pools.get(spec.pool_id) or snapshot.closed.get(spec.pool_id)
-        if pool is not None:
+        if pools and (pool := pools.get(spec.pool_id)):
             causes += in_pool(pool, spec.id)
         for cause, detail in causes:
             _item(found, cause, detail).add(id_, named=named)
