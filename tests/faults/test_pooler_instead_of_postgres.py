@@ -8,6 +8,7 @@ from app.catalog.leadership_lock import Leadership
 from app.catalog.migrate import migrate
 from app.domain.errors import CatalogUnavailable, ServerUnavailable
 from app.domain.leadership import Instance
+from app.wire import NO_TIMEOUTS
 from tests.fixtures.app import ok, serving
 from tests.fixtures.catalog import address_of
 from tests.fixtures.pgbouncer import pgbouncer_before
@@ -17,9 +18,9 @@ from tests.fixtures.postgres import Database
 # The settings of our logins: of pools, admins and the catalog.
 _OURS = (
     "search_path, role, client_connection_check_interval, default_transaction_read_only,"
-    " exit_on_error, idle_session_timeout, local_preload_libraries, row_security, app.tenant_id,"
+    " exit_on_error, local_preload_libraries, row_security, app.tenant_id,"
     " tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, poolkeeper.session,"
-    " poolkeeper.lease, lock_timeout"
+    f" poolkeeper.lease, {', '.join(NO_TIMEOUTS)}"
 )
 POOLERS = pytest.mark.parametrize(
     ("mode", "ignored", "says"),
