@@ -90,7 +90,7 @@ async def list_findings(
         items = [each.model_copy(update={"detail": None}) for each in items if each.count]
     items += await on_nodes(fleet, principal, named)
     if principal.can_read_all:
-        items += in_service(await checks.run(), items)
+        items += in_service(await checks.run())
     return FindingList(items=sorted(items, key=_order))
 
 

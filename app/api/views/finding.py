@@ -41,11 +41,10 @@ class FindingView(BaseModel):
         "opens no new connection, or takes no writes; `tenant_login`, it refuses a tenant's login; "
         "of a pool: `pool_paused`, it grants no leases; `leak_suspect`, a tenant has held a lease "
         "for longer than the leak threshold; of a node: `node_silent`, its agent does not report; "
-        "`node_problem`, something keeps it "
-        "from working; `node_paused`, its clients wait; `pooler_version`, its PgBouncer is "
-        "vulnerable; `agent_version`, its agent and the service are of different versions; or of "
-        "the service: `catalog`, `poller`, `loops`, `keys`, as in `GET /v1/readiness`; "
-        "`isolation`, audits are too old.",
+        "`node_problem`, something keeps it from working; `node_paused`, its clients wait; "
+        "`pooler_version`, its PgBouncer is vulnerable; `agent_version`, its agent and the service "
+        "are of different versions; or of the service: `catalog`, `poller`, `loops`, `keys`, as in "
+        "`GET /v1/readiness`; `isolation`, audits are too old.",
         examples=["other_databases"],
     )
     severity: Severity
@@ -171,12 +170,10 @@ def _silence(node: TrackedNode) -> str | None:
     return None
 
 
-def in_service(results: list[ReadinessCheck], listed: list[FindingView]) -> Iterator[FindingView]:
-    """Checks of the active instance that fail; that of audits, if nothing *listed* explains it."""
-    explained = {each.check for each in listed if each.severity is not Severity.WARNING}
-    names = _OF_SERVICE if explained & set(AuditCheck) else {*_OF_SERVICE, "isolation"}
+def in_service(results: list[ReadinessCheck]) -> Iterator[FindingView]:
+    """Checks of the active instance that fail; that of audits, if they are too old."""
     for result in results:
-        if not result.ok and result.name in names:
+        if not result.ok and (result.name in _OF_SERVICE or result.is_outdated):
             yield FindingView.model_validate(
                 {
                     "check": result.name,

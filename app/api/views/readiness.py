@@ -55,6 +55,8 @@ class ReadinessCheck(BaseModel):
         description="Null without an API key of scope read, or with one that is bound to tenants.",
         examples=["The catalog responds."],
     )
+    # Not shown: whether it fails because what it knows is too old.
+    is_outdated: bool = Field(default=False, exclude=True)
 
 
 class Readiness(BaseModel):
@@ -240,8 +242,12 @@ class ServiceReadiness:
         is_complete = not severities[Severity.NOT_CHECKED]
         if not is_complete:
             detail += " Some checks could not run."
-        return _informative(
-            "isolation", ok=not critical and is_fresh and is_complete, detail=detail
+        return ReadinessCheck(
+            name="isolation",
+            ok=not critical and is_fresh and is_complete,
+            required=False,
+            detail=detail,
+            is_outdated=not is_fresh,
         )
 
     def _check_servers(self) -> ReadinessCheck:

@@ -40,8 +40,7 @@ def list_findings(context: typer.Context) -> None:
 
     These are servers, nodes, logins of tenants and the service itself, as far as they do not work,
     what to upgrade on nodes, paused pools and nodes, leases held for too long, and checks of the
-    isolation audit that failed. The exit status is 0
-    even if there are findings, as for every list.
+    isolation audit that failed. The exit status is 0 even if there are findings, as for every list.
     """
     context.obj.show(
         lambda client: client.get(PATH)["items"],
