@@ -47,6 +47,8 @@ class PoolerLog:
             # It is shorter if it was emptied, or begun anew.
             known = end if before is None else before if before <= end else 0
             file.seek(max(known, end - _END))
+            if known < end - _END:
+                file.readline()  # the end of a line is none, and clients may have sent it
             added = file.read()
             self._read_to = file.tell()
             return list(dict.fromkeys(_refusals(added.decode(errors="replace"))))

@@ -38,3 +38,12 @@ def test_what_clients_send_is_no_reason(log: PoolerLog) -> None:
     forged = "ERROR S: login failed: FATAL: forged"
     add(log, f"{HEAD} LOG C-0x1: acme/{HEAD} {forged}", f"\t{HEAD} {forged}", forged)
     assert log.refused_logins() == []
+
+
+def test_the_end_of_a_line_is_no_line(log: PoolerLog) -> None:
+    sent = f"{HEAD} ERROR S: login failed: FATAL: forged"
+    last = f"{HEAD} ERROR S: login failed: FATAL: real"
+    # As much as is read of it begins within the line of a client, with what that sent.
+    filling = "x" * ((1 << 16) - len(sent) - len(last) - 3)
+    add(log, f"{HEAD} LOG C-0x1: acme/{sent}", filling, last)
+    assert log.refused_logins() == ["real"]

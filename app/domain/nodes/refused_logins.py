@@ -17,7 +17,7 @@ _names = re.compile(r'"([^"]+)"').findall
 
 
 class RefusedLogins:
-    """The latest refusal of each entry's role, until the entry has a connection again."""
+    """The latest refusal of each entry's role, until it has a connection again or is removed."""
 
     def __init__(self) -> None:
         self._latest: dict[str, tuple[float, str]] = {}
@@ -35,11 +35,13 @@ class RefusedLogins:
         """What an operator should know; empty if no login is known to be refused."""
         if not self._latest:
             return ""
-        connected = {entry.name for entry in entries if entry.connections}
+        remembered = {
+            entry.name: _TRIED_AGAIN if entry.connections else _FORGOTTEN for entry in entries
+        }
         self._latest = {
             name: (at, reason)
             for name, (at, reason) in self._latest.items()
-            if now - at < (_TRIED_AGAIN if name in connected else _FORGOTTEN)
+            if now - at < remembered.get(name, 0.0)
         }
         if not self._latest:
             return ""

@@ -33,3 +33,10 @@ def test_it_is_none_once_there_is_a_connection_and_no_new_refusal_or_after_a_lon
     assert not refused.problem(NO_CONNECTIONS, 599.0)
     refused.note([REASON], ENTRIES, 600.0)
     assert not refused.problem(NO_CONNECTIONS, 1200.0)
+
+
+def test_it_is_none_of_an_entry_that_the_node_does_not_have_any_more() -> None:
+    refused = RefusedLogins()
+    refused.note([REASON], ENTRIES, 0.0)
+    assert refused.problem(NO_CONNECTIONS, 1.0)
+    assert not refused.problem(NO_CONNECTIONS[1:], 2.0)
