@@ -15,6 +15,7 @@ from app.domain.advisor import (
     TenantUsage,
     suggest_placement,
 )
+from app.domain.pool import PoolState
 from app.domain.recommendation import MAX_LIFETIME, Recommendation, RecommendationStatus
 from app.domain.tenant import AdvisorMode
 from app.pools.manager import TenantPoolManager
@@ -90,9 +91,18 @@ class PlacementAdvisor:
             strategy=state.tenant.spec.strategy,
             seconds=seconds,
             offered_load=(held - mark[1]) / seconds,
-            late_share=state.recorder.late_share(SHARED_PATIENCE_SECONDS, now),
+            late_share=self._late_share(state, now),
         )
         return suggest_placement(self._config, usage)
+
+    def _late_share(self, state: TenantState, now: float) -> float:
+        """The share of its callers that waited for long, and not for the end of an interruption."""
+        pool, recorder = self._manager.find(state.tenant.spec.pool_id), state.recorder
+        if pool is None or pool.state is PoolState.PAUSED or not pool.server.is_available:
+            return 0.0
+        if now < pool.interrupted_until + recorder.window:
+            return 0.0
+        return recorder.late_share(SHARED_PATIENCE_SECONDS, now)
 
     def _recommendation(
         self, state: TenantState, found: PlacementSuggestion

@@ -673,6 +673,34 @@ async def test_a_tenant_that_keeps_the_shared_pool_busy_is_advised_to_move_and_n
     assert await sampled(control, 1) == 0
 
 
+@pytest.mark.parametrize("is_paused", [True, False], ids=["still paused", "just resumed"])
+async def test_callers_that_waited_for_the_end_of_a_pause_are_no_reason_to_move(
+    control: Control, *, is_paused: bool
+) -> None:
+    await control.tenant("acme", PoolStrategy.SHARED)
+    async with control.manager.lease("acme"):
+        pass
+    placement = control.advisor_loop._placement = PlacementAdvisor(
+        control.manager, PlacementConfig(min_seconds=0.2, hot_load=1e9)
+    )
+    assert await sampled(control, 1) == 0
+    recorder, pool = control.state("acme").recorder, control.manager.find("shared@local")
+    assert pool is not None
+    recorder.hold_seconds += 3600.0
+    recorder.record_abandoned(5.0, monotonic())
+    await asyncio.sleep(0.3)
+    pool.pause()
+    if not is_paused:
+        pool.resume()
+    placement._due = 0.0
+    assert await sampled(control, 1) == 0
+    # Without a pause they are one.
+    pool.resume()
+    pool.interrupted_until = -recorder.window
+    placement._due = 0.0
+    assert await sampled(control, 1) == 1
+
+
 async def test_what_the_database_does_is_seen(control: Control, database: Database) -> None:
     await control.tenant("acme")
     assert control.loads.of("local") is None
