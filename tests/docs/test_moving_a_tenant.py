@@ -16,9 +16,9 @@ from tests.fixtures.preloaded import preloaded_program
 from tests.fixtures.processes import completed
 from tests.fixtures.served import Serve
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "move-a-tenant.md").read_text(encoding="utf-8")
 [MOVE] = re.findall(
-    r"^## Move a tenant$(.*?)^\*\*From the shared pool", DOCUMENT, re.MULTILINE | re.DOTALL
+    r"^# Move a tenant$(.*?)^\*\*From the shared pool", DOCUMENT, re.MULTILINE | re.DOTALL
 )
 BLOCKS = re.findall(r"^```sh[^\n]*\n(.*?)^```", MOVE, re.MULTILINE | re.DOTALL)
 _, STOP, AWAIT_END, COPY_SCHEMA, _, COPY_PUBLIC, REPLACE, *RESTORE, RESUME = BLOCKS

@@ -1,4 +1,4 @@
-"""Another secret key, as docs/operations.md says: no tenant can log in until it is rotated."""
+"""Another secret key, as docs/replicas.md says: no tenant can log in until it is rotated."""
 
 from tests.fixtures.app import ApiWith, ok, problem
 
