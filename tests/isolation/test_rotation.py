@@ -295,12 +295,7 @@ async def test_a_rotation_is_made_again_once_although_its_finding_stays(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The audit may fail just then."""
-    tenant = await control.tenant("acme")
-    state, server = control.state("acme"), control.manager.servers["local"]
-    rotation = await control.rotation.rotate(state, PERSON)
-    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
-    await isolation.rotate_password(server, tenant, rotation.version - 1)
-    assert len(await password_findings(control)) == 1
+    await lose_rotation(control)
 
     async def fails(*_: object) -> None:
         pass
@@ -336,12 +331,7 @@ async def test_a_rotation_that_is_not_finished_yet_is_not_given_up_for_a_lost_on
 async def test_no_password_is_set_for_a_tenant_that_is_being_deleted(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tenant = await control.tenant("acme")
-    state, server = control.state("acme"), control.manager.servers["local"]
-    rotation = await control.rotation.rotate(state, PERSON)
-    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
-    await isolation.rotate_password(server, tenant, rotation.version - 1)
-    assert len(await password_findings(control)) == 1
+    lost, state = await lose_rotation(control), control.state("acme")
 
     async def after_a_while(*arguments: Any) -> int:
         state.tenant = replace(state.tenant, deleting=True)
@@ -349,7 +339,9 @@ async def test_no_password_is_set_for_a_tenant_that_is_being_deleted(
 
     monkeypatch.setattr("app.control.tenants.password_rotation.work_off", after_a_while)
     assert await control.rotation.restore_lost() == 0
-    assert await isolation.marked_password_version(server, tenant) == rotation.version - 1
+    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
+    server = control.manager.servers["local"]
+    assert await isolation.marked_password_version(server, state.tenant) == lost - 1
 
 
 async def test_a_rotation_that_follows_one_of_unknown_outcome_is_no_finding(
@@ -376,6 +368,16 @@ async def test_a_rotation_that_follows_one_of_unknown_outcome_is_no_finding(
     await control.rotation.rotate(state, PERSON)
     assert await password_findings(control) == []
     assert await works(control)
+
+
+async def lose_rotation(control: Control) -> int:
+    """Undo a rotation on the server, as a failover may; return the version that it had made."""
+    tenant = await control.tenant("acme")
+    rotation = await control.rotation.rotate(control.state("acme"), PERSON)
+    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
+    await isolation.rotate_password(control.manager.servers["local"], tenant, rotation.version - 1)
+    assert len(await password_findings(control)) == 1
+    return rotation.version
 
 
 async def password_findings(control: Control) -> list[Finding]:
