@@ -25,6 +25,9 @@ class InDoubtWrites(Generic[K]):
         self._database = database
         self._failed_at: dict[K, float] = {}
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._failed_at
+
     @property
     def keys(self) -> tuple[K, ...]:
         """Keys of rows that `reading` may find changed.

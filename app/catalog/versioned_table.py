@@ -4,8 +4,7 @@ One class writes all of them, so that If-Match, repetitions and races work the s
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import RowMapping, Table, and_, false, func, select, update
@@ -16,11 +15,7 @@ from app.catalog.audit_log import record
 from app.catalog.database import Database, Store
 from app.catalog.in_doubt_writes import InDoubtWrites
 from app.domain.audit import AuditEvent
-from app.domain.errors import CatalogUnavailable, ImmutableField, StaleVersion
-
-# The number of unconfirmed creations that are remembered for a table; clients soon repeat a
-# request.
-_MOST = 1000
+from app.domain.errors import ImmutableField, StaleVersion
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -33,8 +28,6 @@ class VersionedTable(Store, ABC, Generic[K, V]):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        # Keys of rows whose creation may have been committed, although the response was lost.
-        self._unconfirmed: dict[K, None] = {}
         self._writes: InDoubtWrites[K] = InDoubtWrites(database)
 
     @abstractmethod
@@ -86,10 +79,11 @@ class VersionedTable(Store, ABC, Generic[K, V]):
             ImmutableField: the row has another value in one of the *fixed* columns.
         """
         [key] = (fixed[column.name] for column in self.table.primary_key)
-        async with (
-            self._creation(key, expected_generation) as expected,
-            self._writes.writing(key) as connection,
-        ):
+        # A creation in doubt can be repeated, even by a caller that only creates and never changes:
+        # nobody knows about it yet.
+        is_repetition = expected_generation == 0 and key in self._writes
+        expected = None if is_repetition else expected_generation
+        async with self._writes.writing(key) as connection:
             row, is_created, is_changed = await _write(
                 connection, self.table, fixed, values, expected
             )
@@ -98,24 +92,6 @@ class VersionedTable(Store, ABC, Generic[K, V]):
             if also is not None:
                 await also(connection)
             return self._value(row), is_created
-
-    @asynccontextmanager
-    async def _creation(self, key: K, expected_generation: int | None) -> AsyncIterator[int | None]:
-        """Wrap a write's transaction; yield the generation that it must expect, None for any.
-
-        A creation whose response was lost can be repeated, even by a caller that only creates and
-        never changes: nobody knows about it yet.
-        """
-        is_repetition = expected_generation == 0 and key in self._unconfirmed
-        try:
-            yield None if is_repetition else expected_generation
-        except CatalogUnavailable:
-            if not expected_generation:
-                self._unconfirmed[key] = None
-                if len(self._unconfirmed) > _MOST:
-                    del self._unconfirmed[next(iter(self._unconfirmed))]
-            raise
-        self._unconfirmed.pop(key, None)
 
 
 async def _write(

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.catalog import in_doubt_writes, versioned_table
+from app.catalog import in_doubt_writes
 from app.catalog.catalog import Catalog
 from app.catalog.database import Database
 from app.domain.advisor import PoolPressureMonitorConfig
@@ -80,20 +80,6 @@ async def test_nobody_was_told_and_so_the_next_caller_is_the_first(
     with pytest.raises(StaleVersion):
         await create(catalog, 0)
     assert len(await catalog.audit_log.page()) == 1
-
-
-async def test_only_so_many_are_remembered(
-    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(versioned_table, "_MOST", 1)
-    with monkeypatch.context() as patched:
-        lose_responses(patched)
-        for name in ("acme", "beta"):
-            with pytest.raises(CatalogUnavailable):
-                await catalog.tenants.save(spec(name), event=event(), expected_generation=0)
-    await catalog.tenants.save(spec("beta"), event=event(), expected_generation=0)
-    with pytest.raises(StaleVersion):
-        await catalog.tenants.save(spec("acme"), event=event(), expected_generation=0)
 
 
 async def test_what_is_not_shown_can_be_created(
