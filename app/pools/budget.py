@@ -6,10 +6,10 @@ connections never exceeds the limit, except after the limit was lowered.
 
 from app.pools.claims import Claims
 from app.pools.connect_limiter import ConnectLimiter
+from app.pools.ranking import Ranking
 from app.pools.recent_use import Contenders
 from app.pools.scheduled_pool import ScheduledPool
 from app.pools.smoothed import Smoothed
-from app.pools.spare_order import SpareOrder
 
 
 class ConnectionBudget:
@@ -25,7 +25,9 @@ class ConnectionBudget:
         claims: the connections that pools want beyond those they have.
         unsatisfied: the pools that want more.
         contenders: the tenants that hold a connection or wait for one.
-        spare: the pools with idle connections that others may get.
+        spare: the pools with idle connections, by the time from which others may get one. That is
+            a lower bound: a pool may have used its connections since. Who needs the true first one
+            puts the first back, or drops it, until it is true.
         acquire_timeout: how many seconds callers wait.
         move_seconds: the time to give a connection to another pool: a closing and an opening; 0
             until measured.
@@ -47,7 +49,7 @@ class ConnectionBudget:
         self.claims = Claims()
         self.unsatisfied = self.claims.by_pool
         self.contenders = Contenders()
-        self.spare = SpareOrder()
+        self.spare: Ranking[ScheduledPool, float] = Ranking()
         self.move_seconds = 0.0
         self._overrun = Smoothed()
         self._connect = Smoothed()

@@ -4,13 +4,10 @@ The scheduling policy sets the ranks and decides whose turn it is.
 """
 
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 from math import inf
 
+from app.pools.ranking import Ranking
 from app.pools.scheduled_pool import ScheduledPool
-
-# A position in the order; the lowest is first.
-Rank = tuple[float, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -21,7 +18,7 @@ class Claim:
         wanted: how many connections it wants.
         key: the key of the tenant whose caller is next, see `ConnectionUse`; inf if no caller
             waits.
-        rank: its position in the order.
+        rank: its position in the order; the lowest is first.
         since: if it has no connection at all, when its next caller began to wait.
         overdue_at: likewise, when its turn becomes overdue.
     """
@@ -29,7 +26,7 @@ class Claim:
     pool: ScheduledPool
     wanted: int
     key: float
-    rank: Rank
+    rank: tuple[float, ...]
     since: float | None = None
     overdue_at: float = inf
 
@@ -49,8 +46,8 @@ class Claims:
         """Start without claims."""
         self.by_pool: dict[ScheduledPool, Claim] = {}
         self.wanted = self.unserved = self.turns = self.changes = 0
-        self._by_rank = _Order(self.by_pool)
-        self._by_time = _Order(self.by_pool)
+        self._by_rank: Ranking[ScheduledPool, tuple[float, ...]] = Ranking()
+        self._by_time: Ranking[ScheduledPool, tuple[float, ...]] = Ranking()
 
     def put(self, claim: Claim) -> None:
         """Set what a pool wants, replacing its previous claim."""
@@ -61,12 +58,13 @@ class Claims:
             return
         self.changes += 1
         self.by_pool[claim.pool] = claim
-        self._by_rank.add(claim, claim.rank)
+        self._by_rank.put(claim.pool, claim.rank)
         self.unserved -= old is not None and old.since is not None
-        if claim.since is not None:
+        if claim.since is None:
+            self._by_time.drop(claim.pool)
+        else:
             self.unserved += 1
-            self._by_time.add(claim, (claim.overdue_at, claim.since))
-        self._clean()
+            self._by_time.put(claim.pool, (claim.overdue_at, claim.since))
 
     def drop(self, pool: ScheduledPool) -> None:
         """Remove the claim of *pool*."""
@@ -75,7 +73,8 @@ class Claims:
             self.changes += 1
             self.wanted -= claim.wanted
             self.unserved -= claim.since is not None
-            self._clean()
+            self._by_rank.drop(pool)
+            self._by_time.drop(pool)
 
     def wanted_besides(self, pool: ScheduledPool, promised: int) -> int:
         """How many connections other pools than *pool* surely want, if so many are *promised*.
@@ -94,41 +93,13 @@ class Claims:
     @property
     def first(self) -> Claim | None:
         """The claim of the lowest rank; of equals, the oldest."""
-        return self._by_rank.first
+        return self._first_of(self._by_rank)
 
     @property
     def longest_overdue(self) -> Claim | None:
         """The claim that is or becomes overdue first, of a pool without a connection."""
-        return self._by_time.first
+        return self._first_of(self._by_time)
 
-    def _clean(self) -> None:
-        self._by_rank.clean()
-        self._by_time.clean()
-
-
-class _Order:
-    """A heap of claims; replaced or dropped ones are removed when they reach its top."""
-
-    def __init__(self, current: dict[ScheduledPool, Claim]) -> None:
-        self._heap: list[tuple[Rank, int, Claim]] = []
-        self._current = current
-        self._added = 0
-
-    @property
-    def first(self) -> Claim | None:
-        return self._heap[0][-1] if self._heap else None
-
-    def add(self, claim: Claim, rank: Rank) -> None:
-        self._added += 1
-        heappush(self._heap, (rank, self._added, claim))
-
-    def clean(self) -> None:
-        heap = self._heap
-        if len(heap) > 2 * len(self._current) + 16:
-            heap[:] = [entry for entry in heap if self._holds(entry[-1])]
-            heapify(heap)
-        while heap and not self._holds(heap[0][-1]):
-            heappop(heap)
-
-    def _holds(self, claim: Claim) -> bool:
-        return self._current.get(claim.pool) is claim
+    def _first_of(self, order: Ranking[ScheduledPool, tuple[float, ...]]) -> Claim | None:
+        first = order.first
+        return None if first is None else self.by_pool[first[0]]

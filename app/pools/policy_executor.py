@@ -5,8 +5,6 @@ a caller, so `run` never re-enters itself.
 """
 
 from collections.abc import Iterable
-from heapq import heappop, heappush
-from itertools import count
 from math import inf
 
 from app.domain.openings import SOON
@@ -14,6 +12,7 @@ from app.domain.time_sharing import ROUND
 from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import Clock, LoopClock, Timer
 from app.pools.connection import PooledConnection
+from app.pools.ranking import Ranking
 from app.pools.scheduled_pool import ScheduledPool
 from app.pools.scheduling_policy import (
     Actions,
@@ -43,11 +42,9 @@ class PolicyExecutor:
     def __init__(self, budget: ConnectionBudget, clock: Clock | None = None) -> None:
         self.budget = budget
         self._clock = clock or LoopClock()
-        # When to run again, and for which pool (None: no pool). One timer at the earliest time
+        # For which pool (None: no pool) to run again, and when. One timer at the earliest time
         # serves all.
-        self._due: dict[ScheduledPool | None, float] = {}
-        self._rechecks: list[tuple[float, int, ScheduledPool | None]] = []
-        self._count = count()
+        self._rechecks: Ranking[ScheduledPool | None, float] = Ranking()
         self._timer_at = inf
         self._timer: Timer | None = None
         budget.connect_slots.when_given_up(self.run)
@@ -177,33 +174,29 @@ class PolicyExecutor:
             if not has_spare(donor, budget):
                 spare.drop(donor)
             elif (until := spare_at(donor, budget)) > at:
-                spare.postpone(donor, until)
+                spare.put(donor, until)
             else:
                 break
 
     # -- later ---------------------------------------------------------------------------------
 
     def _recheck_at(self, pool: ScheduledPool | None, at: float) -> None:
-        """Run again at the monotonic time *at*, for *pool* or only for the budget."""
-        if at >= self._due.get(pool, inf):
-            return
-        self._due[pool] = at
-        heappush(self._rechecks, (at, next(self._count), pool))
-        self._set_timer()
+        """Run again at the monotonic time *at*, for *pool* or only for the budget; inf: never."""
+        if at < inf:
+            self._rechecks.bring_forward(pool, at)
+            self._set_timer()
 
     def _set_timer(self) -> None:
-        if self._rechecks and self._rechecks[0][0] < self._timer_at:
+        if (first := self._rechecks.first) is not None and first[1] < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer_at = self._rechecks[0][0]
+            self._timer_at = first[1]
             delay = max(0.0, self._timer_at - self._clock.time())
             self._timer = self._clock.call_later(delay, self._recheck)
 
     def _recheck(self) -> None:
         self._timer, self._timer_at, now = None, inf, self._clock.time()
-        while self._rechecks and self._rechecks[0][0] <= now:
-            at, _, pool = heappop(self._rechecks)
-            if self._due.get(pool) == at:
-                del self._due[pool]
-                self.run(pool)
+        while (first := self._rechecks.first) is not None and first[1] <= now:
+            self._rechecks.drop(first[0])
+            self.run(first[0])
         self._set_timer()
