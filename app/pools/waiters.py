@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count, islice
 from time import monotonic
 
 from app.pools.connection import PooledConnection
+from app.pools.ranking import Ranking
 from app.pools.recent_use import uses_much_less
 from app.pools.tenant_state import TenantState
 from app.pools.wait_deadlines import WaitDeadlines
@@ -26,8 +26,6 @@ from app.pools.waiter import Waiter
 # Stop waiting for an expected connection once this many times as many connections have come back
 # that were expected after it.
 _SLOW = 2
-# With at most this many outdated entries in the order of tenants, a clean-up is not worth it.
-_FEW = 50
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -41,7 +39,6 @@ class _Line:
         expected: number of connections expected for them.
         unexpected: the first of them for which none is expected.
         servable: how many of them could be served at once.
-        place: its valid entry in the order of tenants, if it has one.
     """
 
     tenant: TenantState
@@ -51,7 +48,6 @@ class _Line:
     expected: int = 0
     servable: int = 0
     unexpected: Waiter | None = None
-    place: _Place | None = None
 
     @property
     def waiting(self) -> int:
@@ -91,11 +87,6 @@ class _Line:
         return self.first(beyond)
 
 
-# An entry in the order of tenants: the key, when the first caller began to wait, a number that
-# keeps lines from being compared, and the line.
-_Place = tuple[float, float, int, _Line]
-
-
 class WaitQueue:
     """Waiters by tenant, each with a deadline.
 
@@ -113,8 +104,8 @@ class WaitQueue:
         self._clock = clock
         self._lines: dict[TenantState, _Line] = {}
         self._stale: dict[_Line, None] = {}
-        self._order: list[_Place] = []
-        self._placed = count()
+        # By the tenant's key, and when its first caller began to wait.
+        self._order: Ranking[_Line, tuple[float, ...]] = Ranking()
         self._expectations = count()
         self._servable = 0
         self._deadlines = WaitDeadlines(on_overdue, clock)
@@ -179,7 +170,6 @@ class WaitQueue:
         everybody = [
             waiter for tenant in list(self._lines) for waiter in self.remove_tenant(tenant)
         ]
-        self._order.clear()
         self._deadlines.clear()
         return everybody
 
@@ -244,7 +234,8 @@ class WaitQueue:
                 line.note_change()
             else:
                 # Usually no other caller of the tenant waits.
-                line.unexpected = line.place = None
+                line.unexpected = None
+                self._order.drop(line)
         line.expected += 1
         self.expected[connection] = line, next(self._expectations)
         return waiter
@@ -274,24 +265,18 @@ class WaitQueue:
     def _leading(self) -> _Line | None:
         """The line of the next waiter for which no connection is expected."""
         self._place_stale()
-        order, now = self._order, self._clock()
-        while order:
-            place = order[0]
-            line = place[3]
-            if line.place is not place:
-                heappop(order)
-                continue
+        now = self._clock()
+        while (first := self._order.first) is not None:
+            line, (known_key, since) = first
             if line.unexpected is None or line.is_outdated:
-                heappop(order)
                 self._place(line)
                 continue
             if not (line.tenant.leased or line.expected):
                 return line
             key = line.tenant.key(now, more=line.expected)
-            if key <= place[0]:
+            if key <= known_key:
                 return line
-            line.place = (key, *place[1:])
-            heapreplace(order, line.place)
+            self._order.put(line, (key, since))
         return None
 
     def _leading_after(self, returning: TenantState) -> _Line | None:
@@ -329,23 +314,18 @@ class WaitQueue:
         self._stale.clear()
 
     def _place(self, line: _Line) -> None:
-        """Compute *line*'s entry in the order."""
+        """Compute *line*'s place in the order."""
         tenant, cap = line.tenant, line.tenant.tenant.spec.max_leases
         waiting = line.waiting
         servable = waiting if cap is None else max(0, min(waiting, cap - tenant.leased))
         self._servable += servable - line.servable
         line.servable = servable
         line.unexpected = waiter = line.first(beyond=line.expected)
-        line.place = None
         if waiter is None or len(self._lines) == 1 or not tenant.has_room_for(line.expected + 1):
+            self._order.drop(line)
             return
         key = tenant.key(self._clock(), more=line.expected)
-        line.place = key, waiter.since, next(self._placed), line
-        heappush(self._order, line.place)
-        if len(self._order) > 2 * len(self._lines) + _FEW:
-            places = [each.place for each in self._lines.values()]
-            self._order[:] = filter(None, places)
-            heapify(self._order)
+        self._order.put(line, (key, waiter.since))
 
     def _drop(self, line: _Line) -> None:
         """Remove *line*, in which nobody waits any more."""
@@ -354,5 +334,6 @@ class WaitQueue:
         self._servable -= line.servable
         line.callers.clear()
         line.gone.clear()
-        line.place = line.unexpected = None
+        line.unexpected = None
+        self._order.drop(line)
         line.tenant.wait_ended(line)
