@@ -48,9 +48,14 @@ class TimeSlices:
         self._began = monotonic()
 
 
-async def in_slices(items: Iterable[T], size: int = 100) -> AsyncIterator[T]:
-    """Yield *items*, with a turn for the event loop after each *size* of them."""
-    for count, item in enumerate(items, start=1):
+async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
+    """Yield *items*, with a turn for the event loop after each slice; for work that keeps little.
+
+    What keeps most of its objects uses `TimeSlices`, which also collects garbage.
+    """
+    began = monotonic()
+    for item in items:
         yield item
-        if count % size == 0:
+        if monotonic() - began > _SLICE_SECONDS:
             await asyncio.sleep(0)
+            began = monotonic()

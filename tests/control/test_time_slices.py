@@ -60,3 +60,22 @@ async def test_others_run_once_a_slice_is_over(monkeypatch: pytest.MonkeyPatch) 
     # The second step ends the slice; the third one is in the next.
     assert others == 1
     assert slices.worked == pytest.approx(0.003)
+
+
+async def test_items_of_little_work_come_in_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, turns = 100.0, 0
+    monkeypatch.setattr(time_slices, "monotonic", lambda: now)
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_turns(), name="others")
+    seen = []
+    async for item in time_slices.in_slices(range(5)):
+        seen.append((item, turns))
+        now += 0.0015
+    counting.cancel()
+    assert seen == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)]

@@ -1,6 +1,5 @@
 """Leases and waiting callers: who holds what now, since when, and who waits for it."""
 
-import asyncio
 import heapq
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,12 +17,10 @@ from app.api.http.paging import NextCursor, decode_sorted, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
 from app.api.views.wait import WaitView
+from app.control.time_slices import in_slices
 from app.domain.wait import Wait
 from app.pools.callers import Caller, CallerState, callers, redacted, slot_callers
 from app.pools.tenant_state import TenantState
-
-# Other tasks get a turn after this many callers.
-_SLICE = 1000
 
 router = APIRouter(prefix="/v1/leases", tags=["pools"], route_class=StrictRoute)
 
@@ -134,17 +131,13 @@ async def list_leases(
 
     counts: Counter[CallerState] = Counter()
     first: list[Caller] = []
-    seen = 0
     slot_waiters = map(manager.slot_waiters, manager.awaited_pools)
-    for each in (*map(callers, list(manager.pools())), *map(slot_callers, slot_waiters)):
+    of_pools = (*map(callers, list(manager.pools())), *map(slot_callers, slot_waiters))
+    async for each in in_slices(of_pools):
         matching = list(filter(matches, each))
         counts.update(caller.state for caller in matching)
         later = (caller for caller in matching if after is None or place(caller) > after)
         first = heapq.nsmallest(limit + 1, [*first, *later], key=place)
-        seen += len(matching)
-        if seen >= _SLICE:
-            seen = 0
-            await asyncio.sleep(0)
     page, next_cursor = paginate(first, limit, lambda caller: (sort.value, *place(caller)))
     now, as_of = monotonic(), datetime.now(UTC)
     tenants = {each.tenant for each in page if each.state is CallerState.WAITING}

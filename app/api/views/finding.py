@@ -127,7 +127,7 @@ async def on_nodes(fleet: Fleet, principal: Principal, named: int) -> list[Findi
     own = principal.tenants
     found: dict[tuple[NodeCheck, str], FindingView] = {}
     tenants: defaultdict[tuple[NodeCheck, str], set[str]] = defaultdict(set)
-    async for name, node in in_slices(sorted(fleet.nodes.items()), 1):
+    async for name, node in in_slices(sorted(fleet.nodes.items())):
         served = node.entries.keys() if own is None else own & node.entries.keys()
         if not served and own is not None:
             continue

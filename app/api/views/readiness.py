@@ -39,8 +39,6 @@ _PING_DEADLINE = 0.5
 _UNREACHED_SECONDS = 3.0
 # Maximum number of tenants with a critical finding that are named.
 _MAX_NAMES = 5
-# Other requests get a turn after this many findings.
-_SLICE = 500
 
 
 class ReadinessCheck(BaseModel):
@@ -227,7 +225,7 @@ class ServiceReadiness:
     async def _check_isolation(self) -> ReadinessCheck:
         severities: Counter[Severity] = Counter()
         critical: set[str] = set()
-        async for spec, finding in in_slices(findings_of(self.manager), _SLICE):
+        async for spec, finding in in_slices(findings_of(self.manager)):
             severities[finding.severity] += 1
             if finding.severity is Severity.CRITICAL:
                 critical.add(str(spec.id))

@@ -14,9 +14,6 @@ from app.domain.desired_state import AdvisorSettings
 from app.domain.errors import PoolNotFound
 from app.pools.tenant_state import TenantState
 
-# After this many pools, other tasks get a turn.
-_SLICE = 20
-
 
 async def what_if(
     pools: AdvisedPools,
@@ -45,7 +42,7 @@ async def what_if(
             and other.pool_id != pool.pool_id
             and not other.is_closing
         ]
-    async for each in in_slices(evaluated, _SLICE):
+    async for each in in_slices(evaluated):
         seen = observer.recent(each.pool_id) or (observer.observe_gauges(each, monotonic()),)
         for observation in seen:
             most = observation.max_allowed

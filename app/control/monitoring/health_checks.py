@@ -10,7 +10,7 @@ import structlog
 
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.control.pools.operations import CheckReport
-from app.control.time_slices import TimeSlices
+from app.control.time_slices import in_slices
 from app.pools.left_sessions import LeftSessions
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
@@ -57,14 +57,12 @@ class HealthChecks:
         self._read_only = locked
 
     async def _check_due(self) -> list[tuple[int, int]]:
-        due: list[Pool] = []
-        slices = TimeSlices()
-        for pool in list(self._manager.pools()):
-            if pool.config.health_check and pool.connections.has_untested(
-                not_since=_not_since(pool)
-            ):
-                due.append(pool)
-            await slices.end_step()
+        due = [
+            pool
+            async for pool in in_slices(list(self._manager.pools()))
+            if pool.config.health_check
+            and pool.connections.has_untested(not_since=_not_since(pool))
+        ]
         async with asyncio.TaskGroup() as group:
             checks = [
                 group.create_task(self._check(pool), name=f"check: pool {pool.pool_id}")

@@ -31,8 +31,6 @@ _PROCESS_FLOOR = 5
 # Seconds between two writes of liabilities that have fallen; a stored value that is too high is
 # safe.
 _SAVE_INTERVAL = 10.0
-# Pools processed between two turns of the event loop.
-_SLICE = 500
 # Seconds that a report waits for other divisions, and a division for the catalog. Agents accept an
 # answer within `ANSWER_SECONDS`.
 _PATIENCE = 2.0
@@ -112,7 +110,7 @@ class BudgetDivision:
         """Note what this process could use of these servers."""
         wanted: defaultdict[str, int] = defaultdict(int)
         kept: defaultdict[str, int] = defaultdict(int)
-        async for pool in in_slices(list(self._manager.pools()), _SLICE):
+        async for pool in in_slices(list(self._manager.pools())):
             wanted[pool.server.name] += min(pool.most, pool.demand)
             kept[pool.server.name] += pool.kept
         self._own_kept = kept

@@ -36,8 +36,6 @@ from app.pools.manager import TenantPoolManager
 NUMBERS_OF_EPOCH = 1 << 32
 # The most entries that a node may report beyond those in its configuration.
 _MOST_ENTRIES = 10_000
-# Users processed between two turns of the event loop.
-_SLICE = 500
 
 _log = structlog.get_logger(__name__)
 
@@ -261,7 +259,7 @@ class Fleet:
 
     async def _note_uses(self, node: TrackedNode, users: Iterable[str]) -> None:
         """Note that applications of *node*'s tenants are connected as *users*."""
-        async for user in in_slices(users, _SLICE):
+        async for user in in_slices(users):
             credential = self._credentials.find(user)
             if credential is not None and credential.tenant in node.entries:
                 self._credentials.used(credential)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from app.control.nodes.split_tenant import PROCESS, SplitTenant
 from app.control.nodes.tracked_node import TrackedNode
-from app.control.time_slices import TimeSlices
+from app.control.time_slices import TimeSlices, in_slices
 from app.domain.nodes.report import EntryReport
 from app.domain.nodes.split import Place, split
 from app.pools.manager import TenantPoolManager
@@ -131,15 +131,13 @@ class SizeSplit:
         contacts = {name: _contact(node) for name, node in self._nodes.items()}
         others = {name for name in contacts if contacts[name] != self._contacts.get(name)}
         self._contacts = contacts
-        slices = TimeSlices()
-        for tenant in list(self._tenants.values()):
+        async for tenant in in_slices(list(self._tenants.values())):
             load = self._note_own_load(tenant)
             # It has more than its size only while its callers need that.
             is_settled = tenant.is_settled and tenant.most == tenant.size
             is_same = is_settled and others.isdisjoint(tenant.places)
             if load > tenant.places[PROCESS].share or not is_same:
                 self._due[tenant.name] = None
-            await slices.end_step()
         await self.decide()
 
     # -- what is done ----------------------------------------------------------------------------
