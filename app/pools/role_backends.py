@@ -1,6 +1,8 @@
 """Which back-ends of tenants' roles a server has, and which of them are ours."""
 
 import asyncio
+from collections.abc import Collection, Mapping
+from datetime import datetime
 
 from app.domain.errors import PoolkeeperError
 from app.domain.tenant import OBJECT_PREFIX
@@ -9,19 +11,29 @@ from app.pools.raw_text import as_bytea, starts_with, unquote
 from app.pools.server import Server
 
 _DEADLINE = 2.0
-# Everyone can see these columns. There are as many rows as connections, far fewer than tenants.
+# Everyone can see these columns, but the state only who may end such a back-end, as a rule. There
+# are as many rows as connections, far fewer than tenants.
 _LOOK = f"""
-select pid, {as_bytea("usename")} as role, {as_bytea("datname")} as database
+select pid, {as_bytea("usename")} as role, {as_bytea("datname")} as database,
+    case when state not like 'idle%' then backend_start end as busy
 from pg_stat_activity
 where {starts_with("usename", OBJECT_PREFIX)} and datname is not null
 """  # noqa: S608 - constants
+# Another back-end may have the process id by now.
+_END = """
+select pid, pg_terminate_backend(pid) from pg_stat_get_activity(null)
+where (pid, backend_start) in (select * from unnest($1::int[], $2::timestamptz[]))
+    and state not like 'idle%'
+"""
 
 
-async def role_backends(manager: TenantPoolManager, server: Server) -> frozenset[int] | None:
-    """Process ids of all back-ends with the role and database of one of the *server*'s tenants.
+async def role_backends(
+    manager: TenantPoolManager, server: Server
+) -> Mapping[int, datetime | None] | None:
+    """All back-ends with the role and database of one of the *server*'s tenants.
 
-    A role belongs to the whole server: another installation may use it in another database. None if
-    the server does not answer.
+    By process id: when each began, or None if it runs no statement. A role belongs to the whole
+    server: another installation may use it in another database. None if the server does not answer.
     """
     if not server.is_available:
         return None
@@ -30,11 +42,11 @@ async def role_backends(manager: TenantPoolManager, server: Server) -> frozenset
             rows = await connection.fetch(_LOOK)
     except (PoolkeeperError, TimeoutError):
         return None
-    return frozenset(
-        row["pid"]
+    return {
+        row["pid"]: row["busy"]
         for row in rows
         if _is_tenants(manager, server, unquote(row["role"]), unquote(row["database"]))
-    )
+    }
 
 
 def _is_tenants(manager: TenantPoolManager, server: Server, role: bytes, database: bytes) -> bool:
@@ -50,3 +62,16 @@ def own_backends(manager: TenantPoolManager, server: Server) -> frozenset[int]:
     """Process ids of the pools' back-ends, and of those already counted as lost."""
     pools = (pool for pool in manager.pools() if pool.server is server)
     return server.orphans.pids.union(*(pool.connections.pids for pool in pools))
+
+
+async def end_busy(server: Server, backends: Mapping[int, datetime]) -> Collection[int]:
+    """End those of *backends* that still run a statement, and return their process ids.
+
+    None if the server does not answer, or refuses.
+    """
+    try:
+        async with asyncio.timeout(_DEADLINE), server.admin() as connection:
+            rows = await connection.fetch(_END, list(backends), list(backends.values()))
+    except (PoolkeeperError, TimeoutError):
+        return []
+    return [row["pid"] for row in rows]

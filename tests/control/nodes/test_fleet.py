@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -635,6 +635,71 @@ async def test_backends_that_belong_to_none_count_as_used(site: Site) -> None:
         await site.later(4)
         await site.later(4)
         assert site.fleet.unexplained("local") == 0
+
+
+async def test_a_statement_that_its_client_left_for_ever_ends_when_others_need_its_place(
+    site: Site,
+) -> None:
+    """A client can forbid its back-end to notice that it has gone."""
+    nodes = [await site.node(name) for name in ("edge", "west")]
+    other = nodes[1]
+    for node in nodes:
+        await site.fleet.begin_session(node)
+    await site.later(0)
+    async with AsyncExitStack() as stack:
+        abandoned, known, idle = [await stack.enter_async_context(_closing(site)) for _ in range(3)]
+        running = [asyncio.create_task(each.execute(_ENDLESS)) for each in (abandoned, known)]
+        for task in running:
+            stack.callback(task.cancel)
+        await _runs(site, abandoned, known)
+        mine = frozenset({known.get_server_pid()})
+        waits: dict[str, Any] = {"entries": _QUEUED}
+
+        async def pass_by(times: int, **reported: Any) -> None:
+            for _ in range(times):
+                await site.hear(nodes[0], backends=mine, **reported)
+                await site.later(2)
+
+        await site.hear(other)
+        await pass_by(8)
+        assert not running[0].done(), "nobody needs its place"
+        # The other node was last heard when it might have had this connection.
+        await pass_by(2, **waits)
+        assert site.server.is_contended
+        assert not running[0].done()
+        await site.hear(other)
+        await pass_by(1, **waits)
+        await eventually(running[0].done)
+        assert "administrator command" in str(running[0].exception())
+        await pass_by(8, **waits)
+        assert not running[1].done()
+        assert await idle.fetchval("SELECT 1") == 1
+
+
+_ENDLESS = "SET client_connection_check_interval = 0; SELECT pg_sleep(1000000)"
+_QUEUED = tuple(
+    entry(name, state=EntryState.CLOSED, in_use=0, waiting=40, size=30) for name in TENANTS
+)
+
+
+@asynccontextmanager
+async def _closing(site: Site) -> AsyncIterator[asyncpg.Connection]:
+    connection = await site.connect()
+    try:
+        yield connection
+    finally:
+        connection.terminate()
+
+
+async def _runs(site: Site, *connections: asyncpg.Connection) -> None:
+    pids = [each.get_server_pid() for each in connections]
+    query = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1) AND wait_event = 'PgSleep'"
+
+    async def all_of_them() -> bool:
+        async with site.server.admin() as admin:
+            return bool(await admin.fetchval(query, pids) == len(pids))
+
+    await eventually(all_of_them)
 
 
 async def test_without_nodes_nothing_is_said_of_what_was_there(site: Site) -> None:
