@@ -7,7 +7,7 @@ from dataclasses import replace
 from time import monotonic, perf_counter, thread_time
 
 from app.control.time_slices import yield_to_loop
-from app.domain.desired_state import DesiredPool
+from app.domain.desired_pool import DesiredPool
 from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools.manager import TenantPoolManager

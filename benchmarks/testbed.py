@@ -13,9 +13,8 @@ from uuid import uuid4
 
 import asyncpg
 
-from app.domain.desired_state import Tenant
 from app.domain.pool import PoolConfig
-from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
+from app.domain.tenant import PoolStrategy, Tenant, TenantId, TenantSpec
 from app.embedded import EmbeddedAddress, EmbeddedPostgres
 from app.pools.isolation import PerDatabaseIsolation, PerTenantIsolation, SharedIsolation
 from app.pools.isolation.role_passwords import RolePasswords

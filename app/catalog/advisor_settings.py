@@ -7,8 +7,8 @@ from sqlalchemy import RowMapping
 from app.catalog.tables import advisor
 from app.catalog.versioned_table import VersionedTable
 from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
+from app.domain.advisor_settings import AdvisorRule, AdvisorSettings
 from app.domain.audit import AuditEvent
-from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.tenant import AdvisorMode
 
 # The key of the only row.

@@ -10,7 +10,7 @@ from app.catalog.recommendations import record_applied
 from app.catalog.tables import pools
 from app.catalog.versioned_table import VersionedTable
 from app.domain.audit import AuditEvent
-from app.domain.desired_state import DesiredPool, Pause
+from app.domain.desired_pool import DesiredPool, Pause
 from app.domain.pool import PoolSize
 from app.domain.recommendation import Recommendation
 

@@ -11,7 +11,7 @@ from app.catalog.audit_log import record
 from app.catalog.database import Store
 from app.catalog.tables import password_versions
 from app.domain.audit import AuditEvent
-from app.domain.desired_state import PasswordVersion
+from app.domain.password_version import PasswordVersion
 
 _COLUMNS = password_versions.c
 _VERSION = (_COLUMNS.server, _COLUMNS.role, _COLUMNS.version, _COLUMNS.applied)

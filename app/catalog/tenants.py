@@ -7,10 +7,9 @@ from app.catalog.database import fields_in
 from app.catalog.tables import application_credentials, pools, recommendations, tenants
 from app.catalog.versioned_table import VersionedTable
 from app.domain.audit import AuditEvent
-from app.domain.desired_state import Tenant
 from app.domain.errors import TenantNotFound
 from app.domain.recommendation import RecommendationStatus
-from app.domain.tenant import TenantId, TenantSpec
+from app.domain.tenant import Tenant, TenantId, TenantSpec
 
 
 class Tenants(VersionedTable[TenantId, Tenant]):

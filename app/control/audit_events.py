@@ -1,35 +1,25 @@
-"""Audit events: the event of each change, and the outbox of events not yet stored."""
+"""The audit event of each change."""
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
-import structlog
-
-from app.catalog.audit_log import log
-from app.catalog.catalog import Catalog
+from app.domain.advisor_settings import AdvisorSettings
 from app.domain.application_credential import ApplicationCredential
 from app.domain.audit import LEADERSHIP, POLLER, Actor, AuditEvent
-from app.domain.desired_state import AdvisorSettings, DesiredPool, Tenant
-from app.domain.errors import CatalogUnavailable
+from app.domain.desired_pool import DesiredPool
 from app.domain.eviction import Eviction
 from app.domain.leadership import Instance, Takeover
 from app.domain.lock_table import BackendSignal, LockHolder
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.pool import PoolSize
-from app.domain.tenant import OBJECT_PREFIX, TenantId, TenantSpec, tenant_of_pool
+from app.domain.tenant import OBJECT_PREFIX, Tenant, TenantId, TenantSpec, tenant_of_pool
 
-_CAPACITY = 10_000
-_BATCH = 500
 _SIGNALLED = {
     BackendSignal.CANCEL_STATEMENT: "pool.statement_cancelled",
     BackendSignal.TERMINATE_CONNECTION: "pool.connection_terminated",
 }
-
-_log = structlog.get_logger(__name__)
 
 
 def tenant_saved(before: Tenant | None, spec: TenantSpec, actor: Actor) -> AuditEvent:
@@ -233,57 +223,6 @@ def leadership_acquired(instance: Instance, takeover: Takeover) -> AuditEvent:
         reason=f"Instance {takeover.predecessor} {how}." if takeover.predecessor else None,
         after={"instance": instance.id, "url": instance.url, "epoch": takeover.epoch},
     )
-
-
-class AuditOutbox:
-    """Stores the events of operations, evictions and background tasks in batches.
-
-    Changes of desired state store their events in their own transactions. While the catalog is
-    unreachable, the newest events are kept here and stored when it is back.
-    """
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._pending: deque[AuditEvent] = deque()
-        self.dropped = 0
-
-    @property
-    def pending(self) -> Sequence[AuditEvent]:
-        """Events not yet stored, oldest first."""
-        return tuple(self._pending)
-
-    async def record(self, *events: AuditEvent) -> None:
-        """Store *events* now, or when the catalog is back."""
-        self.enqueue(*events)
-        await self.flush()
-
-    def enqueue(self, *events: AuditEvent) -> None:
-        """Store *events* with the next flush; if there are too many, the oldest are dropped."""
-        for event in events:
-            log(event)
-        self._pending.extend(events)
-        surplus = len(self._pending) - _CAPACITY
-        for _ in range(surplus):
-            self._pending.popleft()
-            self.dropped += 1
-
-    async def flush(self) -> None:
-        """Store pending events if the catalog is reachable."""
-        while self._pending:
-            batch = list(islice(self._pending, _BATCH))
-            # Removed first: a concurrent flush must not store them twice.
-            for _ in batch:
-                self._pending.popleft()
-            stored = False
-            try:
-                await self._catalog.audit_log.append(batch)
-                stored = True
-            except CatalogUnavailable:
-                _log.warning("audit events queued", events=len(batch))
-                return
-            finally:
-                if not stored:
-                    self._pending.extendleft(reversed(batch))
 
 
 def _event(action: str, actor: Actor, **fields: Any) -> AuditEvent:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from app.catalog.catalog import Catalog
-from app.control.audit_events import AuditOutbox
+from app.control.audit_outbox import AuditOutbox
 from app.control.pools.convergence import PoolConvergence
 from app.control.pools.unsaved_changes import UnsavedChanges
 from app.control.server_queues import work_off

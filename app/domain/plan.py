@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from app.domain.audit import AuditEvent
-from app.domain.desired_state import DesiredPool
+from app.domain.desired_pool import DesiredPool
 from app.domain.pool import PoolMetrics, PoolSize
 from app.domain.tenant import TenantSpec
 

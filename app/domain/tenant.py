@@ -1,16 +1,15 @@
-"""A tenant's identity: its id, its strategy and what an operator declared.
-
-Values only. This file does not know whether a pool or a database object exists.
-"""
+"""A tenant: its id, its strategy, what an operator declared, and how far that is carried out."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Self
+from uuid import UUID
 
-from app.domain.errors import InvalidTenantId, PoolIsShared
+from app.domain.errors import InvalidTenantId, NotProvisioned, PoolIsShared, TenantDeleting
 
 TENANT_ID_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
 RESERVED_IDS = frozenset(
@@ -138,6 +137,52 @@ class TenantSpec:
             "advisor_mode": None if mode is None else AdvisorMode(mode),
         }
         return cls(**{each.name: values[each.name] for each in fields(cls)} | typed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """A tenant as declared, and its progress.
+
+    Attributes:
+        spec: what the operator declared.
+        uid: marks its database objects. A later tenant of the same name has another uid, so it
+            never gets its predecessor's data by accident.
+        generation: grows with every change of the spec.
+        provisioned_at: when its role and its schema or database were created; None before.
+        deleting: it is being deleted, and its login may not be disabled yet.
+    """
+
+    spec: TenantSpec
+    uid: UUID
+    generation: int
+    provisioned_at: datetime | None
+    deleting: bool
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether its database objects exist and it is not being deleted."""
+        return self.provisioned_at is not None and not self.deleting
+
+    def check_not_deleting(self) -> None:
+        """Refuse a change to it while it is being deleted.
+
+        Raises:
+            TenantDeleting
+        """
+        if self.deleting:
+            raise TenantDeleting
+
+    def check_usable(self) -> None:
+        """Refuse work on its pool unless `is_usable`.
+
+        Raises:
+            TenantDeleting, NotProvisioned
+        """
+        self.check_not_deleting()
+        if self.provisioned_at is None:
+            raise NotProvisioned(f"Tenant {self.spec.id} has not been provisioned.")
 
 
 def shared_pool_id(server: str) -> str:

@@ -6,42 +6,12 @@ a lock or a response and costs nothing: it gives its slot to the next one, as do
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from time import monotonic
-from typing import Protocol
+
+from app.pools.clock import Clock, LoopClock
 
 # A login that only computes has ended by then, even on a busy machine.
 _LONG = 1.0
-
-
-class Timer(Protocol):
-    """The return value of `Clock.call_later`."""
-
-    def cancel(self) -> None:
-        """Cancel the call."""
-
-
-class Clock(Protocol):
-    """The part of an event loop that timers need."""
-
-    def time(self) -> float:
-        """Monotonic seconds."""
-
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
-        """Call *callback* in *delay* seconds."""
-
-
-class LoopClock:
-    """The pools' clock: monotonic time, and timers of the running loop."""
-
-    def time(self) -> float:
-        """Monotonic seconds."""
-        return monotonic()
-
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
-        """Call *callback* in *delay* seconds."""
-        return asyncio.get_running_loop().call_later(delay, callback)
 
 
 class ConnectLimiter:

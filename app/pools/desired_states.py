@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-from app.domain.desired_state import DesiredPool, Tenant
+from app.domain.desired_pool import DesiredPool
 from app.domain.pool import PoolConfig, PoolSize
-from app.domain.tenant import PoolStrategy, TenantSpec
+from app.domain.tenant import PoolStrategy, Tenant, TenantSpec
 
 
 class DesiredStates(dict[str, DesiredPool]):

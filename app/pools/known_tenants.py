@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from app.domain.desired_state import Tenant
 from app.domain.errors import TenantNotFound
-from app.domain.tenant import shared_pool_id
+from app.domain.tenant import Tenant, shared_pool_id
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 from app.pools.totals import CounterTotals

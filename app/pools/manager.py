@@ -11,7 +11,6 @@ from collections.abc import Collection, Coroutine, Iterator, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
-from app.domain.desired_state import Tenant
 from app.domain.errors import (
     PoolDraining,
     ServerUnavailable,
@@ -27,7 +26,7 @@ from app.domain.pool import (
     PoolState,
     PoolStats,
 )
-from app.domain.tenant import PoolStrategy
+from app.domain.tenant import PoolStrategy, Tenant
 from app.domain.wait import Use, Wait, WaitingTenant
 from app.pools.borrower import Borrower
 from app.pools.connector import Connectors

@@ -10,7 +10,7 @@ from math import inf
 from app.domain.openings import SOON
 from app.domain.time_sharing import ROUND
 from app.pools.budget import ConnectionBudget
-from app.pools.connect_limiter import Clock, LoopClock, Timer
+from app.pools.clock import Clock, LoopClock, Timer
 from app.pools.connection import PooledConnection
 from app.pools.ranking import Ranking
 from app.pools.scheduled_pool import ScheduledPool

@@ -5,9 +5,9 @@ It exists for every known tenant, with or without a pool, so it is small.
 
 from typing import Protocol
 
-from app.domain.desired_state import Tenant
 from app.domain.isolation_checks import IsolationReport
 from app.domain.pool import PoolMetrics
+from app.domain.tenant import Tenant
 from app.pools.recent_use import NOTE_EVERY, ConnectionUse, Contenders
 from app.pools.recorder import Recorder
 

@@ -20,7 +20,7 @@ from app.api.http.dependencies import LONGEST_LEASE_DEADLINE, TenantDefaults
 from app.api.http.request_checks import LOOPBACK_NAMES
 from app.api.views.tenant import QueryLimits
 from app.domain.advisor import PoolPressureMonitorConfig
-from app.domain.desired_state import AdvisorRule, AdvisorSettings
+from app.domain.advisor_settings import AdvisorRule, AdvisorSettings
 from app.domain.history import Resolution
 from app.domain.leadership import Instance
 from app.domain.nodes.allotment import NO_ALLOTMENT

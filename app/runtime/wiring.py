@@ -9,8 +9,9 @@ from app.control.advisor.auto_apply import AutoApply
 from app.control.advisor.observer import Observer
 from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.control.advisor.recommendation_store import RecommendationStore
-from app.control.audit_events import AuditOutbox
+from app.control.audit_outbox import AuditOutbox
 from app.control.background import Supervisor
+from app.control.keyed_locks import KeyedLocks
 from app.control.leadership.election import Election
 from app.control.monitoring.health_checks import HealthChecks
 from app.control.monitoring.isolation_audit import IsolationAudit
@@ -23,7 +24,6 @@ from app.control.nodes.declaration import NodeDeclarations
 from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.node_loads import NodeLoads
-from app.control.operation import KeyedLocks
 from app.control.pools.convergence import PoolConvergence
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations

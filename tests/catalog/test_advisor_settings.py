@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from app.catalog.catalog import Catalog
 from app.catalog.migrate import migrate
 from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
-from app.domain.desired_state import AdvisorRule, AdvisorSettings
+from app.domain.advisor_settings import AdvisorRule, AdvisorSettings
 from app.domain.errors import StaleVersion
 from app.domain.tenant import AdvisorMode
 from tests.catalog.values import event, refused_event

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from app.catalog.catalog import Catalog
-from app.domain.desired_state import Pause
+from app.domain.desired_pool import Pause
 from app.domain.errors import StaleVersion
 from app.domain.pool import PoolSize
 from tests.catalog.values import NOON, actions, event, refused_event

@@ -16,8 +16,8 @@ from app import wire
 from app.catalog.catalog import Catalog
 from app.catalog.database import CONNECTIONS, CatalogAddress, translate_outages
 from app.catalog.migrate import migrate
-from app.domain.desired_state import Tenant
 from app.domain.errors import CatalogUnavailable, RecommendationNotFound, StaleVersion
+from app.domain.tenant import Tenant
 from app.embedded import EmbeddedPostgres
 from tests.catalog.values import event, spec
 from tests.fixtures.catalog import address_of

@@ -11,7 +11,7 @@ from app.catalog import in_doubt_writes
 from app.catalog.catalog import Catalog
 from app.catalog.database import Database
 from app.domain.advisor import PoolPressureMonitorConfig
-from app.domain.desired_state import AdvisorRule, AdvisorSettings
+from app.domain.advisor_settings import AdvisorRule, AdvisorSettings
 from app.domain.errors import CatalogUnavailable, StaleVersion
 from app.domain.nodes.declaration import NodeSpec
 from app.domain.pool import PoolSize

@@ -1,14 +1,13 @@
 """An operation: its plan changes nothing, and its execution follows a plan made under the lock."""
 
-import asyncio
 from functools import partial
 
 import pytest
 
-from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.keyed_locks import KeyedLocks
+from app.control.operation import Operation, PlanFor
 from app.domain.errors import PoolNotFound
 from app.domain.plan import Effects, Plan, PlanAction, plan_step
-from tests.fixtures.locks import inherited
 
 
 class Counter:
@@ -57,18 +56,3 @@ async def test_what_refuses_the_plan_refuses_the_execution() -> None:
     with pytest.raises(PoolNotFound):
         await counter.count_up()
     assert counter.value == 2
-
-
-async def test_a_lock_that_somebody_has_or_is_about_to_get_is_not_waited_for() -> None:
-    locks = KeyedLocks()
-    async with inherited(locks, "acme"), asyncio.timeout(180):
-        async with locks.hold_if_free("acme") as is_ours:
-            assert not is_ours
-        async with locks.hold_if_free("acme") as is_ours:
-            assert not is_ours
-            assert locks.is_held("acme")
-    for _ in range(2):
-        async with locks.hold_if_free("acme") as is_ours:
-            assert is_ours
-            assert locks.is_held("acme")
-    assert not locks.is_held("acme")

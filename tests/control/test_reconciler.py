@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from app.control import operation
+from app.control import keyed_locks
 from app.control.tenants import deletion as tenant_deletion
 from app.control.tenants import password_rotation
 from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.provisioning import lock_of_role
 from app.domain.audit import RECONCILER
-from app.domain.desired_state import DesiredPool, Pause, PoolChange
+from app.domain.desired_pool import DesiredPool, Pause, PoolChange
 from app.domain.errors import PoolLimitReached, ServerUnavailable
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId
@@ -174,15 +174,15 @@ async def test_a_lock_that_goes_from_one_change_to_the_next_ends_no_tick(
     await control.proxy.pass_through()
     # Whoever waits for a lock waits in vain.
     async with inherited(control.locks, "acme"):
-        monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)
+        monkeypatch.setattr(keyed_locks, "_HOLD_DEADLINE", 0.0)
         assert await control.rotation.finish_rotations() == 1
     monkeypatch.undo()
     async with inherited(control.locks, "acme"):
-        monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)
+        monkeypatch.setattr(keyed_locks, "_HOLD_DEADLINE", 0.0)
         assert await control.unsaved_changes.save() == 0
     monkeypatch.undo()
     async with inherited(control.locks, "acme"):
-        monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)
+        monkeypatch.setattr(keyed_locks, "_HOLD_DEADLINE", 0.0)
         assert not await control.deletions.finish("acme", RECONCILER)
     monkeypatch.undo()
     report = await control.reconciler.run_once()
@@ -194,7 +194,7 @@ async def test_a_role_that_is_being_changed_keeps_no_rotation_waiting(
 ) -> None:
     for name in ("acme", "beta"):
         await interrupted_rotation(control, name, monkeypatch)
-    monkeypatch.setattr(operation, "_HOLD_DEADLINE", None)
+    monkeypatch.setattr(keyed_locks, "_HOLD_DEADLINE", None)
     async with (
         control.locks.hold(lock_of_role("local", "tenant_acme")),
         asyncio.timeout(180),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.audit import RECONCILER, AuditEvent
-from app.domain.desired_state import DesiredPool, Pause
+from app.domain.desired_pool import DesiredPool, Pause
 from app.domain.plan import (
     ActualPool,
     Effects,

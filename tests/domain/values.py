@@ -3,9 +3,8 @@
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from app.domain.desired_state import Tenant
 from app.domain.pool import PoolMetrics
-from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
+from app.domain.tenant import PoolStrategy, Tenant, TenantId, TenantSpec
 from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
 

@@ -9,7 +9,7 @@ import asyncpg
 
 from app.catalog.catalog import Catalog
 from app.cli.rls_sql import policies
-from app.control.audit_events import AuditOutbox
+from app.control.audit_outbox import AuditOutbox
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.control.pools.role_limits import RoleLimits
 from app.domain.eviction import EvictionReason

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from app.control.monitoring.isolation_audit import IsolationAudit
-from app.domain.desired_state import PoolChange
+from app.domain.desired_pool import PoolChange
 from app.domain.errors import ServerUnavailable
 from app.domain.isolation_checks import AuditCheck, Severity
 from app.domain.isolation_facts import RoleFacts

@@ -30,7 +30,7 @@ from app.domain.advisor import (
     PoolSizingAdvisor,
     PoolSizingRecommendation,
 )
-from app.domain.desired_state import AdvisorRule, AdvisorSettings
+from app.domain.advisor_settings import AdvisorRule, AdvisorSettings
 from app.domain.errors import TenantNotFound
 from app.domain.pool import PoolMetrics
 from app.domain.tenant import AdvisorMode

@@ -20,7 +20,7 @@ from app.api.http.dependencies import (
 from app.api.http.field_types import Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
-from app.control.audit_events import AuditOutbox
+from app.control.audit_outbox import AuditOutbox
 from app.domain.audit import AuditEvent, Origin
 from app.domain.errors import CatalogUnavailable
 from app.domain.tenant import TENANT_ID_PATTERN

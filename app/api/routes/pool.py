@@ -41,7 +41,7 @@ from app.api.views.pool import (
 from app.control.operation import Operation
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations, PoolOutcome
-from app.domain.desired_state import PoolChange
+from app.domain.desired_pool import PoolChange
 from app.domain.errors import PoolNotFound
 from app.domain.pool import MAX_POOL_SIZE
 from app.domain.tenant import TenantId

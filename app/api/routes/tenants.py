@@ -31,9 +31,8 @@ from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
 from app.control.time_slices import in_slices
-from app.domain.desired_state import Tenant
 from app.domain.isolation_checks import Severity
-from app.domain.tenant import AdvisorMode, PoolStrategy, TenantId, TenantSpec
+from app.domain.tenant import AdvisorMode, PoolStrategy, Tenant, TenantId, TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 

@@ -19,7 +19,7 @@ from app.api.telemetry.node_metrics import node_metrics
 from app.api.telemetry.pool_metrics import counter, gauge
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
-from app.control.audit_events import AuditOutbox
+from app.control.audit_outbox import AuditOutbox
 from app.control.leadership.election import Election
 from app.control.monitoring.isolation_audit import oldest_audit_age
 from app.control.monitoring.lock_guard import LockGuard

@@ -9,7 +9,7 @@ from app.api.http.error_responses import validation_error
 from app.api.http.field_types import RequestBody, examples
 from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
 from app.domain.advisor.config_value import ConfigValue, config_values
-from app.domain.desired_state import AdvisorRule, AdvisorSettings
+from app.domain.advisor_settings import AdvisorRule, AdvisorSettings
 from app.domain.pool import MAX_POOL_SIZE
 
 PoolSizeNumber = Annotated[int, Field(ge=1, le=MAX_POOL_SIZE)]

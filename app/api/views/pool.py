@@ -21,7 +21,7 @@ from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot, snapshot_pool
 from app.control.nodes.fleet import Fleet
-from app.domain.desired_state import Pause
+from app.domain.desired_pool import Pause
 from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolMetrics, PoolState
 from app.domain.recommendation import Recommendation

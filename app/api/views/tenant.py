@@ -15,7 +15,6 @@ from app.api.http.field_types import Stale
 from app.api.views.pool import PoolSummary
 from app.catalog.catalog import Catalog
 from app.control.nodes.fleet import Fleet
-from app.domain.desired_state import Tenant
 from app.domain.isolation_checks import (
     Assurance,
     AuditCheck,
@@ -24,7 +23,7 @@ from app.domain.isolation_checks import (
     assurance_of,
     checks_of,
 )
-from app.domain.tenant import AdvisorMode, PoolStrategy, TenantSpec
+from app.domain.tenant import AdvisorMode, PoolStrategy, Tenant, TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 

@@ -23,7 +23,8 @@ from app.control.advisor.observer import Observer
 from app.control.advisor.placement_advisor import PlacementAdvisor
 from app.control.advisor.recommendation_applier import changes_size, clamped
 from app.control.advisor.recommendation_store import RecommendationStore
-from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.keyed_locks import KeyedLocks
+from app.control.operation import Operation, PlanFor
 from app.control.time_slices import TimeSlices
 from app.domain.advisor import (
     PoolSizingRecommendation,
@@ -32,8 +33,8 @@ from app.domain.advisor import (
     ServerAdvisor,
     grown_within,
 )
+from app.domain.advisor_settings import AdvisorRule, AdvisorSettings
 from app.domain.audit import Actor, AuditEvent
-from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.plan import plan_record
 from app.domain.recommendation import MAX_LIFETIME, Recommendation, RecommendationStatus
 from app.domain.tenant import AdvisorMode

@@ -15,7 +15,7 @@ from app.control.pools.convergence import PoolConvergence
 from app.control.pools.desired_state import DesiredPoolState, Transition
 from app.domain.advisor import PoolSizingRecommendation, ScalingAction
 from app.domain.audit import ADVISOR, Actor
-from app.domain.desired_state import PoolChange
+from app.domain.desired_pool import PoolChange
 from app.domain.errors import (
     RecommendationClosed,
     RecommendationIsPlacement,

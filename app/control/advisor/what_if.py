@@ -10,7 +10,7 @@ from app.control.advisor.advised_pools import AdvisedPools
 from app.control.advisor.observer import Observer
 from app.control.time_slices import in_slices
 from app.domain.advisor import PoolSizingRecommendation
-from app.domain.desired_state import AdvisorSettings
+from app.domain.advisor_settings import AdvisorSettings
 from app.domain.errors import PoolNotFound
 from app.pools.tenant_state import TenantState
 

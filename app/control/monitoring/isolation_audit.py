@@ -17,7 +17,7 @@ from weakref import WeakSet
 import structlog
 
 from app.control import audit_events
-from app.control.audit_events import AuditOutbox
+from app.control.audit_outbox import AuditOutbox
 from app.control.pools.role_limits import RoleLimits
 from app.control.time_slices import in_slices
 from app.domain.audit import ISOLATION_AUDIT, AuditEvent

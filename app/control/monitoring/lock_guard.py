@@ -11,7 +11,7 @@ from time import monotonic
 import structlog
 
 from app.control import audit_events
-from app.control.audit_events import AuditOutbox
+from app.control.audit_outbox import AuditOutbox
 from app.domain.audit import LOCK_GUARD
 from app.domain.errors import ProvisioningFailed, Unavailable
 from app.domain.lock_table import (

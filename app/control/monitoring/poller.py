@@ -16,7 +16,7 @@ import structlog
 from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.control.advisor.advisor_loop import AdvisorLoop
-from app.control.audit_events import AuditOutbox
+from app.control.audit_outbox import AuditOutbox
 from app.control.monitoring.node_samples import NodeSamples
 from app.control.monitoring.sampler import Sampler
 from app.control.monitoring.server_changes import ServerChanges

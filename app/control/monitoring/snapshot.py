@@ -18,7 +18,7 @@ from app.control.monitoring.isolation_audit import findings_of
 from app.control.nodes.fleet import Fleet
 from app.control.time_slices import TimeSlices
 from app.domain.counters import Counters
-from app.domain.desired_state import Pause
+from app.domain.desired_pool import Pause
 from app.domain.eviction import EvictionReason
 from app.domain.isolation_checks import Severity
 from app.domain.pool import PoolMetrics, PoolSize, PoolState, PoolStats

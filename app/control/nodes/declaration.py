@@ -9,10 +9,11 @@ from typing import Literal
 from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.control.background import BackgroundTasks
+from app.control.keyed_locks import KeyedLocks
 from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
-from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.operation import Operation, PlanFor
 from app.control.pools.role_limits import RoleLimits
 from app.control.time_slices import in_slices
 from app.domain.audit import Actor, AuditEvent

@@ -9,9 +9,9 @@ import asyncio
 import structlog
 
 from app.control.background import BackgroundTasks
-from app.control.operation import KeyedLocks
+from app.control.keyed_locks import KeyedLocks
 from app.control.pools.role_limits import RoleLimits
-from app.domain.desired_state import DesiredPool
+from app.domain.desired_pool import DesiredPool
 from app.domain.errors import PoolkeeperError
 from app.domain.plan import ActualPool, Plan, PlanAction, plan_pool
 from app.domain.pool import PoolSize, PoolState

@@ -13,11 +13,12 @@ from functools import partial
 from app.catalog.catalog import Catalog
 from app.catalog.desired_pools import AppliedRecommendation
 from app.control import audit_events
-from app.control.operation import KeyedLocks, PlanFor
+from app.control.keyed_locks import KeyedLocks
+from app.control.operation import PlanFor
 from app.control.pools.convergence import plan_convergence
 from app.control.pools.unsaved_changes import UnsavedChanges
 from app.domain.audit import Actor, AuditEvent
-from app.domain.desired_state import DesiredPool, Pause, PoolChange
+from app.domain.desired_pool import DesiredPool, Pause, PoolChange
 from app.domain.errors import BudgetExceeded, CatalogUnavailable, ServerUnavailable
 from app.domain.plan import Plan, plan_record, warn_if_shared
 from app.domain.pool import PoolSize

@@ -14,13 +14,13 @@ from functools import partial
 from time import monotonic
 
 from app.control import audit_events
-from app.control.audit_events import AuditOutbox
+from app.control.audit_outbox import AuditOutbox
 from app.control.background import BackgroundTasks
 from app.control.operation import Operation, PlanFor
 from app.control.pools.convergence import PoolConvergence
 from app.control.pools.desired_state import DesiredPoolState, Transition
 from app.domain.audit import POLLER, Actor
-from app.domain.desired_state import DesiredPool, PoolChange
+from app.domain.desired_pool import DesiredPool, PoolChange
 from app.domain.errors import PoolDraining, PoolNotFound
 from app.domain.eviction import Eviction, EvictionReason
 from app.domain.plan import Plan, PlanAction, plan_close, plan_recycle, plan_step, warn_if_shared

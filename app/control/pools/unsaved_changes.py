@@ -6,10 +6,10 @@ that, the change is lost.
 """
 
 from app.catalog.catalog import Catalog
-from app.control.audit_events import AuditOutbox
-from app.control.operation import KeyedLocks
+from app.control.audit_outbox import AuditOutbox
+from app.control.keyed_locks import KeyedLocks
 from app.domain.audit import AuditEvent
-from app.domain.desired_state import DesiredPool
+from app.domain.desired_pool import DesiredPool
 from app.pools.manager import TenantPoolManager
 
 

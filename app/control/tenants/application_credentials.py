@@ -12,7 +12,8 @@ from functools import partial
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
-from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.keyed_locks import KeyedLocks
+from app.control.operation import Operation, PlanFor
 from app.domain.application_credential import (
     MAX_CREDENTIALS,
     SCRAM_ITERATIONS,

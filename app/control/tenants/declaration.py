@@ -4,13 +4,13 @@ from functools import partial
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
-from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.keyed_locks import KeyedLocks
+from app.control.operation import Operation, PlanFor
 from app.control.time_slices import in_slices
 from app.domain.audit import Actor, AuditEvent
-from app.domain.desired_state import Tenant
 from app.domain.errors import ImmutableField, ServerNotFound
 from app.domain.plan import plan_record
-from app.domain.tenant import TenantSpec
+from app.domain.tenant import Tenant, TenantSpec
 from app.pools.manager import TenantPoolManager
 
 

@@ -11,7 +11,8 @@ from functools import partial
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
-from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.keyed_locks import KeyedLocks
+from app.control.operation import Operation, PlanFor
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.domain.audit import Actor
 from app.domain.errors import ProvisioningFailed, StaleVersion, Unavailable

@@ -15,17 +15,18 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
-from app.control.audit_events import AuditOutbox
-from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.audit_outbox import AuditOutbox
+from app.control.keyed_locks import KeyedLocks
+from app.control.operation import Operation, PlanFor
 from app.control.server_queues import work_off
 from app.control.tenants.provisioning import check_login, lock_of_role
 from app.control.time_slices import in_slices
 from app.domain.audit import RECONCILER, Actor
-from app.domain.desired_state import PasswordVersion, Tenant
 from app.domain.errors import CatalogUnavailable, Conflict, ServerUnavailable, Unavailable
 from app.domain.isolation_checks import AuditCheck
+from app.domain.password_version import PasswordVersion
 from app.domain.plan import PlanAction, plan_recycle, plan_step, warn_if_shared
-from app.domain.tenant import OBJECT_PREFIX, TenantSpec, shared_pool_id
+from app.domain.tenant import OBJECT_PREFIX, Tenant, TenantSpec, shared_pool_id
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server

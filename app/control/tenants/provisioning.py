@@ -12,9 +12,9 @@ import asyncpg
 from app.catalog.audit_log import log
 from app.catalog.catalog import Catalog
 from app.control import audit_events
-from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.keyed_locks import KeyedLocks
+from app.control.operation import Operation, PlanFor
 from app.domain.audit import Actor
-from app.domain.desired_state import Tenant
 from app.domain.errors import (
     ProvisioningFailed,
     ServerFull,
@@ -22,6 +22,7 @@ from app.domain.errors import (
     TenantLoginFailed,
 )
 from app.domain.plan import PlanAction, plan_step
+from app.domain.tenant import Tenant
 from app.pools.isolation import is_schema_missing, schema_missing
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager

@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack
 import structlog
 
 from app.control import audit_events
-from app.control.audit_events import AuditOutbox
-from app.control.operation import KeyedLocks
+from app.control.audit_outbox import AuditOutbox
+from app.control.keyed_locks import KeyedLocks
 from app.control.server_queues import work_off
 from app.control.tenants.provisioning import lock_of_role
 from app.domain.audit import RECONCILER

@@ -3,8 +3,7 @@
 The session belongs to the tenant, and a lease is one transaction in it.
 """
 
-from app.domain.desired_state import Tenant
-from app.domain.tenant import TenantSpec
+from app.domain.tenant import Tenant, TenantSpec
 from app.pools.isolation.objects import ObjectFacts, disable_login, execute
 from app.pools.isolation.strategy import ADVISORY_UNLOCK, IsolationStrategy
 from app.pools.server import Server

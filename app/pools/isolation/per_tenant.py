@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from app.domain.desired_state import Tenant
-from app.domain.tenant import TenantSpec
+from app.domain.tenant import Tenant, TenantSpec
 from app.pools.isolation.dedicated_role import DedicatedRoleIsolation
 from app.pools.isolation.objects import (
     execute,

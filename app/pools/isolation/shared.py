@@ -6,8 +6,7 @@ WHERE. It does not protect against hostile SQL.
 
 from collections.abc import Iterator, Sequence
 
-from app.domain.desired_state import Tenant
-from app.domain.tenant import TenantSpec
+from app.domain.tenant import Tenant, TenantSpec
 from app.pools.isolation.objects import (
     OF_DATABASE,
     SHARED_MARK,

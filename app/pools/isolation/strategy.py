@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import asyncpg
 
-from app.domain.desired_state import Tenant
 from app.domain.errors import SchemaMissing
-from app.domain.tenant import TenantSpec
+from app.domain.tenant import Tenant, TenantSpec
 from app.pools import driver
 from app.pools.isolation.objects import (
     TENANT_MARK,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.api.views.tenant import TenantViews
-from app.control import operation
+from app.control import keyed_locks
 from app.domain.isolation_checks import AuditCheck, Finding, Severity
 from app.domain.tenant import TenantId
 from tests.fixtures.app import Api, ok, pointers, problem
@@ -100,7 +100,7 @@ async def test_fifty_puts_at_once_create_one_tenant(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # They run one at a time, and none of them may wait longer.
-    monkeypatch.setattr(operation, "_HOLD_DEADLINE", 180.0)
+    monkeypatch.setattr(keyed_locks, "_HOLD_DEADLINE", 180.0)
     puts = [api.client.put(ACME, json={"weight": 1 + number % 2}) for number in range(50)]
     answers = await asyncio.gather(*puts)
     assert sorted(response.status_code for response in answers) == [200] * 49 + [201]

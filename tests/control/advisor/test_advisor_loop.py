@@ -22,8 +22,9 @@ from app.domain.advisor import (
     ReasonCode,
     ScalingAction,
 )
+from app.domain.advisor_settings import AdvisorRule
 from app.domain.audit import ADVISOR, Actor
-from app.domain.desired_state import AdvisorRule, PoolChange
+from app.domain.desired_pool import PoolChange
 from app.domain.errors import (
     CatalogUnavailable,
     PoolLimitReached,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from app.domain.advisor import ReasonCode
-from app.domain.desired_state import AdvisorRule
+from app.domain.advisor_settings import AdvisorRule
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.recommendation import Recommendation
 from app.domain.tenant import AdvisorMode

@@ -12,7 +12,7 @@ import pytest
 from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
-from app.domain.desired_state import DesiredPool, Pause
+from app.domain.desired_pool import DesiredPool, Pause
 from app.domain.nodes.allotment import NO_ALLOTMENT
 from app.domain.nodes.configuration import NodeConfiguration, NodeServer
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec

@@ -15,7 +15,7 @@ from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import NUMBERS_OF_EPOCH, Fleet
 from app.control.nodes.node_loads import NodeLoads
 from app.control.nodes.tracked_node import TrackedNode
-from app.domain.desired_state import PoolChange
+from app.domain.desired_pool import PoolChange
 from app.domain.errors import (
     BudgetExceeded,
     NodeInUse,

@@ -16,7 +16,7 @@ from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
 from app.control.pools.role_limits import RoleLimits
-from app.domain.desired_state import DesiredPool
+from app.domain.desired_pool import DesiredPool
 from app.domain.errors import CatalogUnavailable
 from app.domain.nodes.allotment import NO_ALLOTMENT
 from app.domain.nodes.configuration import NodeServer

@@ -10,7 +10,7 @@ import pytest
 
 from app.control.operation import Operation
 from app.control.pools import desired_state
-from app.domain.desired_state import PoolChange
+from app.domain.desired_pool import PoolChange
 from app.domain.errors import PoolDraining, PoolIsShared, PoolNotFound
 from app.domain.eviction import EvictionReason
 from app.domain.nodes.declaration import NodeSpec

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.control.pools import role_limits
-from app.domain.desired_state import PoolChange
+from app.domain.desired_pool import PoolChange
 from app.domain.errors import (
     BudgetExceeded,
     InvalidInput,

@@ -1,6 +1,6 @@
 """A pause while the catalog is down: it holds, and is stored and recorded afterwards."""
 
-from app.domain.desired_state import PoolChange
+from app.domain.desired_pool import PoolChange
 from tests.fixtures.control import PERSON, Control
 
 

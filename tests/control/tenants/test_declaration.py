@@ -5,8 +5,8 @@ import asyncio
 import pytest
 import structlog
 
-from app.control import operation
-from app.domain.desired_state import PoolChange, Tenant
+from app.control import keyed_locks
+from app.domain.desired_pool import PoolChange
 from app.domain.errors import (
     CatalogUnavailable,
     ImmutableField,
@@ -14,7 +14,7 @@ from app.domain.errors import (
     StaleVersion,
     Unavailable,
 )
-from app.domain.tenant import PoolStrategy
+from app.domain.tenant import PoolStrategy, Tenant
 from tests.fixtures.control import PERSON, Control, spec_of
 from tests.fixtures.pools import tenant
 from tests.fixtures.turns import counted_turns
@@ -94,7 +94,7 @@ async def test_a_change_does_not_wait_for_ever_for_another(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await control.tenant("acme")
-    monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)
+    monkeypatch.setattr(keyed_locks, "_HOLD_DEADLINE", 0.0)
     async with control.locks.hold("acme"):
         with pytest.raises(Unavailable, match="Another change of acme"):
             await control.declarations.put(spec_of("acme", weight=2), PERSON)

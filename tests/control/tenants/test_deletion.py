@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain.desired_state import PoolChange
+from app.domain.desired_pool import PoolChange
 from app.domain.errors import StaleVersion, TenantNotFound
 from tests.fixtures.control import PERSON, Control, spec_of
 

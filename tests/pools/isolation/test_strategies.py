@@ -7,9 +7,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from app.domain.desired_state import Tenant
 from app.domain.errors import ObjectsExist, ProvisioningFailed, ServerUnavailable, TenantLoginFailed
-from app.domain.tenant import PoolStrategy
+from app.domain.tenant import PoolStrategy, Tenant
 from app.embedded import EmbeddedPostgres
 from app.pools import server_limits
 from app.pools.isolation import (
