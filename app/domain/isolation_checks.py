@@ -46,6 +46,7 @@ class AuditCheck(StrEnum):
     """A check of the isolation audit. A finding's detail says what is wrong and how to fix it."""
 
     ROLE = "role"
+    SECRET_KEY = "secret_key"  # noqa: S105 - the name of a check
     PASSWORD = "password"  # noqa: S105 - the name of a check
     ROLE_ATTRIBUTES = "role_attributes"
     MEMBERSHIPS = "memberships"
@@ -139,12 +140,14 @@ def find_violations(
     home: str,
     connection_limit: int,
     password_versions: Collection[int],
+    password_key: str,
     uid: str | None = None,
 ) -> tuple[Finding, ...]:
     """Find what violates *strategy* for the tenants that log in as *role*.
 
     *home* is the database they work in, *connection_limit* the role's intended limit, or -1, and
-    *password_versions* those that its password may have. *uid* is that of its only tenant.
+    *password_versions* those that its password may have, *password_key* the fingerprint of the
+    secret key. *uid* is that of its only tenant.
     """
     unchecked = inspection.unchecked
     if role in inspection.unchecked_roles:
@@ -159,7 +162,7 @@ def find_violations(
         if strategy is PoolStrategy.SHARED and facts.shared_in not in (None, home):
             found.append(_taken_over(role, facts, home))
         else:
-            found += _of_password(role, facts, password_versions)
+            found += _of_password(role, facts, password_versions, password_key)
             found += _of_databases(role, facts, home)
         if strategy is PoolStrategy.SHARED:
             found += _of_shared_role(role, facts, home)
@@ -226,12 +229,24 @@ def _of_role(role: str, facts: RoleFacts) -> Iterator[Finding]:
         )
 
 
-def _of_password(role: str, facts: RoleFacts, versions: Collection[int]) -> Iterator[Finding]:
-    """Compare the password's version: a restore or a failover of either side may have lost one."""
+def _of_password(
+    role: str, facts: RoleFacts, versions: Collection[int], key: str
+) -> Iterator[Finding]:
+    """Compare what the password was derived from.
+
+    Its version may differ since a restore or a failover of either side lost one.
+    """
+    is_own = role.startswith(OBJECT_PREFIX)
+    tenant = role.removeprefix(OBJECT_PREFIX) if is_own else "TENANT --shared"
     version = facts.password_version
+    if facts.password_key not in (None, key):
+        yield _critical(
+            AuditCheck.SECRET_KEY,
+            f"Role {role} has a password of another secret key, so the service cannot log in. "
+            "Start the service with that key; if it is lost, or was replaced on purpose, run for "
+            f"each tenant: poolkeeper tenants rotate {tenant}",
+        )
     if version is not None and version not in versions:
-        is_own = role.startswith(OBJECT_PREFIX)
-        tenant = role.removeprefix(OBJECT_PREFIX) if is_own else "TENANT --shared"
         yield _critical(
             AuditCheck.PASSWORD,
             f"Role {role} has version {version} of its password, the catalog version "

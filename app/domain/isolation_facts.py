@@ -22,6 +22,7 @@ class RoleFacts:
         owned_objects: how many objects it owns.
         public_can_create: whether everyone can create objects in the schema public of its database.
         password_version: the version of its password; None if the role does not show it.
+        password_key: the fingerprint of the secret key that it was derived from; likewise.
         shared_in: the database whose shared tenants it serves; None if the role does not show it.
         tenant_uid: the uid of the tenant that it was provisioned for; None if it does not show it.
         missing_schemas, unusable_schemas, writable_schemas: schemas for extensions that do not
@@ -41,6 +42,7 @@ class RoleFacts:
     can_create_temporary: bool
     public_can_create: bool
     password_version: int | None = None
+    password_key: str | None = None
     shared_in: str | None = None
     tenant_uid: str | None = None
     missing_schemas: tuple[str, ...] = ()

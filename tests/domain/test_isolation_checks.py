@@ -42,6 +42,7 @@ def causes(facts: RoleFacts, role: str = "tenant_acme") -> Causes:
         home="tenants",
         connection_limit=7,
         password_versions={1},
+        password_key="00ff",
     )
     return {(each.check, each.severity, each.cause) for each in found}
 
@@ -64,6 +65,12 @@ def test_a_password_that_the_catalog_does_not_know_is_found(version: int | None)
     assert ((AuditCheck.PASSWORD, Severity.CRITICAL, "") in found) is (version == 3)
 
 
+@pytest.mark.parametrize("key", [None, "00ff", "ff00"])
+def test_a_password_of_another_secret_key_is_found(key: str | None) -> None:
+    found = causes(replace(FACTS, password_key=key))
+    assert ((AuditCheck.SECRET_KEY, Severity.CRITICAL, "") in found) is (key == "ff00")
+
+
 @pytest.mark.parametrize("privileged", [(), ("pg_read_all_data",)])
 def test_a_membership_is_found_with_the_sql_that_ends_it(privileged: tuple[str, ...]) -> None:
     facts = replace(
@@ -76,6 +83,7 @@ def test_a_membership_is_found_with_the_sql_that_ends_it(privileged: tuple[str, 
         home="tenants",
         connection_limit=7,
         password_versions={1},
+        password_key="00ff",
     )
     [finding] = [each for each in found if each.check is AuditCheck.MEMBERSHIPS]
     assert finding.detail.endswith('Run: REVOKE "Finance", pg_read_all_data FROM "tenant_a-b";')
@@ -105,6 +113,7 @@ def of_shared(facts: RoleFacts) -> tuple[Finding, ...]:
         home="tenants",
         connection_limit=-1,
         password_versions={1},
+        password_key="00ff",
     )
 
 

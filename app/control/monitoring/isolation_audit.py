@@ -195,6 +195,7 @@ class IsolationAudit:
                 connection_limit=limit,
                 # A rotation may have ended since.
                 password_versions=versions[pool_id] | self._password_versions(server, states[0]),
+                password_key=isolation.key_fingerprint,
                 uid=None if spec.is_shared else str(states[0].tenant.uid),
             )
             _log_new(states[0], role, findings)

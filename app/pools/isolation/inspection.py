@@ -18,7 +18,7 @@ from app.domain.isolation_facts import ExcessGrant, RelationFacts, RoleFacts
 from app.domain.nodes.node import CHECK_INTERVAL_MS
 from app.domain.tenant import OBJECT_PREFIX
 from app.pools import driver
-from app.pools.isolation.objects import OF_DATABASE, SHARED_MARK, TENANT_MARK, VERSION_MARK
+from app.pools.isolation.objects import OF_DATABASE, PASSWORD_MARK, SHARED_MARK, TENANT_MARK
 from app.pools.raw_text import as_hex, decode, starts_with
 
 # Attributes that no tenant may have, with their columns.
@@ -33,11 +33,9 @@ _PUBLIC = 0
 # One turn of the event loop processes the rows of so many roles.
 _ROLES_AT_ONCE = 250
 _LONGEST_MARK = 200
-_password_version = re.compile(rf"poolkeeper .*{VERSION_MARK}([0-9]{{1,9}})").fullmatch
-_shared_in = re.compile(rf"{SHARED_MARK}{OF_DATABASE}(.+){VERSION_MARK}[0-9]{{1,9}}").fullmatch
-_tenant_uid = re.compile(
-    rf"{TENANT_MARK}([0-9a-f-]{{36}})(?:{VERSION_MARK}[0-9]{{1,9}})?"
-).fullmatch
+_password = re.compile(rf"poolkeeper .*{PASSWORD_MARK}").fullmatch
+_shared_in = re.compile(rf"{SHARED_MARK}{OF_DATABASE}(.+){PASSWORD_MARK}").fullmatch
+_tenant_uid = re.compile(rf"{TENANT_MARK}([0-9a-f-]{{36}})(?:{PASSWORD_MARK})?").fullmatch
 # Per role, because a role can have settings for every database of the cluster.
 _MAX_SETTINGS = 100
 # A query may wait for a locked table, or count unlimited objects that somebody created. It then
@@ -274,7 +272,7 @@ async def inspect(
             owner = None if row["owner"] is None else decode(row["owner"])
             others = set(_decoded(row["grantees"])) - {name, owner}
             mark = "" if row["mark"] is None else decode(row["mark"])
-            version, shared_in = _password_version(mark), _shared_in(mark)
+            password, shared_in = _password(mark), _shared_in(mark)
             tenant_uid = _tenant_uid(mark)
             roles[name] = RoleFacts(
                 can_login=row["can_login"],
@@ -289,7 +287,8 @@ async def inspect(
                 owned_objects=owned,
                 can_create_temporary=by_public.temporary or by_itself.temporary,
                 public_can_create=any(can for [can] in public),
-                password_version=int(version[1]) if version else None,
+                password_version=int(password[1]) if password else None,
+                password_key=password[2] if password else None,
                 shared_in=shared_in[1] if shared_in else None,
                 tenant_uid=tenant_uid[1] if tenant_uid else None,
                 **usable.get(name, {}),

@@ -29,6 +29,12 @@ OF_DATABASE = " of database "
 VERSION_MARK = ", password "
 """After the mark of a role; the version of its password follows."""
 
+KEY_MARK = ", key "
+"""After that version; the fingerprint of the secret key follows."""
+
+PASSWORD_MARK = f"{VERSION_MARK}([0-9]{{1,9}})(?:{KEY_MARK}([0-9a-f]{{4}}))?"
+"""A regular expression, here and in Postgres: what follows the mark of a role."""
+
 # Postgres compares the marks, because a comment may be in any encoding. CREATE DATABASE cannot be
 # part of a transaction: a database that a crash left unmarked is recognised by its owner, the role
 # that was marked before. 'public' as a role means everyone.
@@ -45,7 +51,7 @@ select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
     case when role.oid is not null then {_IS_ROLE_MARKED} end as role,
     substring(
         shobj_description(role.oid, 'pg_authid')
-        from '^poolkeeper .*{VERSION_MARK}([0-9]{{1,9}})$'
+        from '^poolkeeper .*{PASSWORD_MARK}$'
     )::int as password_version,
     array(
         select kind from (values

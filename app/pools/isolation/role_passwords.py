@@ -17,16 +17,24 @@ from app.domain.scram import scram_verifier
 OWN_ITERATIONS = 1
 """SCRAM iterations of the verifiers of the service's own roles."""
 
+# Every role of the server can read it, tenants' included. So it says so little that nobody can test
+# a guess of the key with it: one of 65 536 keys has the same.
+_FINGERPRINT_BYTES = 2
+
 
 class RolePasswords:
     """Derives the password of a role on a server from a secret key and a version.
 
     The catalog stores the versions; a password that was never rotated has version 1.
+
+    Attributes:
+        key_fingerprint: tells the secret key from most others.
     """
 
     def __init__(self, key: bytes) -> None:
         """Use *key*, at least 32 random bytes; if it is lost, all roles need new passwords."""
         self._key = key
+        self.key_fingerprint = hmac.digest(key, b"role", "sha256")[:_FINGERPRINT_BYTES].hex()
         self._versions: dict[tuple[str, str], int] = {}
         self._next: dict[tuple[str, str], int] = {}
 

@@ -11,6 +11,7 @@ from app.domain.errors import SchemaMissing
 from app.domain.tenant import Tenant, TenantSpec
 from app.pools import driver
 from app.pools.isolation.objects import (
+    KEY_MARK,
     TENANT_MARK,
     VERSION_MARK,
     ObjectFacts,
@@ -140,6 +141,11 @@ class IsolationStrategy(ABC):
         """The same, and the version that a rotation under way sets."""
         return self._role_passwords.password_versions(server.name, self.role(spec))
 
+    @property
+    def key_fingerprint(self) -> str:
+        """The fingerprint of the secret key that passwords are derived from."""
+        return self._role_passwords.key_fingerprint
+
     # -- provisioning: each may raise ServerUnavailable, ProvisioningFailed and ObjectsExist -----
 
     async def plan_provisioning(self, server: Server, tenant: Tenant, *, adopt: bool) -> list[str]:
@@ -240,7 +246,8 @@ class IsolationStrategy(ABC):
         role = self.role(tenant.spec)
         version = version or self._role_passwords.password_version(server.name, role)
         verifier = self._role_passwords.verifier(server.name, role, version)
-        mark = f"{self.marks(server, tenant)[0]}{VERSION_MARK}{version}"
+        key = self._role_passwords.key_fingerprint
+        mark = f"{self.marks(server, tenant)[0]}{VERSION_MARK}{version}{KEY_MARK}{key}"
         limit = None if max_size is None else self.connection_limit(max_size)
         return put_login_role(facts, role, verifier, mark, connection_limit=limit)
 

@@ -256,7 +256,8 @@ async def test_a_shared_role_that_an_earlier_version_marked_belongs_to_who_needs
         mark = await admin.fetchval(
             "SELECT shobj_description($1::regrole, 'pg_authid')", SHARED_ROLE
         )
-    assert mark == f"poolkeeper shared role of database {database.database}, password 1"
+    key = ROLE_PASSWORDS.key_fingerprint
+    assert mark == f"poolkeeper shared role of database {database.database}, password 1, key {key}"
 
 
 async def test_a_database_left_unmarked_by_a_crash_is_known_as_the_tenants(
