@@ -2,10 +2,12 @@
 
 `send_cached` answers before routing. A new or unusual request goes on to its route, which stores
 its response here. When many dashboards wait for a new snapshot, the first of each kind of request
-has it rendered.
+has it rendered. What the tenants of a principal decide is in the key; a route that shows more to
+some principals than to others for another reason must not store its response.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -35,9 +37,10 @@ CacheKey = tuple[str, bytes, frozenset[str] | None]
 
 @dataclass(slots=True)
 class CachedResponse:
-    """A body without its age, and the body that was last sent."""
+    """A body without its age, if it has one, and the body that was last sent."""
 
     content: bytes
+    has_age: bool = True
     age: int = -1
     body: bytes = b""
     etag: bytes = b""
@@ -45,10 +48,11 @@ class CachedResponse:
 
     def set_age(self, age: int, *, stale: bool) -> None:
         """*age*: in whole seconds. The ETag is that of the whole body."""
-        if age != self.age:
+        if age != self.age and (self.has_age or not self.body):
             self.age = age
             is_stale = b"true" if stale else b"false"
-            self.body = b'{"age_seconds":%d,"stale":%s,%s' % (age, is_stale, self.content)
+            fields = b'"age_seconds":%d,"stale":%s,' % (age, is_stale) if self.has_age else b""
+            self.body = b"{%s%s" % (fields, self.content)
             self.etag = content_etag(self.body).encode()
             self._compression = None
 
@@ -69,6 +73,7 @@ class ResponseCache:
         self._of: Snapshot | None = None
         self._responses: dict[CacheKey, CachedResponse] = {}
         self._bytes = 0
+        self._rendering = asyncio.Lock()
 
     async def snapshot(self) -> Snapshot:
         """Return a snapshot that shows every change made before this call."""
@@ -112,20 +117,44 @@ class ResponseCache:
         if exclude:
             without["items"] = {"__all__": exclude}
         text = model.model_dump_json(exclude=without)  # type: ignore[arg-type]
-        response = CachedResponse(text.encode()[1:])
+        has_age = type(model).model_fields.keys() >= AGE_FIELDS
+        response = CachedResponse(text.encode()[1:], has_age=has_age)
         age = age_of(snapshot)
         response.set_age(age, stale=self.is_stale(age))
         self._store(snapshot, cache_key(request.scope), response)
-        headers = {"ETag": response.etag.decode()}
-        return Response(response.body, headers=headers, media_type="application/json")
+        return _response(response)
+
+    async def render_in_turns(
+        self,
+        request: Request,
+        make: Callable[[Snapshot], Awaitable[BaseModel]],
+        *,
+        exclude: set[str] | None = None,
+    ) -> Response:
+        """Render what *make* needs several turns of the event loop for; one at a time.
+
+        Without that, all who wait for a new snapshot would have it rendered.
+        """
+        async with self._rendering:
+            if (stored := await self.get(cache_key(request.scope))) is not None:
+                return _response(stored)
+            snapshot = await self.snapshot()
+            return self.render(request, snapshot, await make(snapshot), exclude=exclude)
 
     def _store(self, snapshot: Snapshot, key: CacheKey, response: CachedResponse) -> None:
         if snapshot is not self._of:
+            if self._of is not None and snapshot.sequence < self._of.sequence:
+                return  # a newer one was taken in the meantime
             self._of, self._responses, self._bytes = snapshot, {}, 0
         # As it is stored, and as it is sent.
         self._bytes += 2 * len(response.content)
         if self._bytes <= MAX_BYTES:
             self._responses[key] = response
+
+
+def _response(stored: CachedResponse) -> Response:
+    headers = {"ETag": stored.etag.decode()}
+    return Response(stored.body, headers=headers, media_type="application/json")
 
 
 def age_of(snapshot: Snapshot) -> int:

@@ -1,7 +1,7 @@
 """Findings in the API: what needs attention, with its place and the tenants that it concerns."""
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from datetime import UTC
 from heapq import nsmallest
 from typing import Literal
@@ -20,7 +20,7 @@ from app.domain.tenant import TenantId
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 
-# Beyond this many causes, other causes of the same check and severity become one item.
+# Beyond this many causes of a check, other causes of it and the same severity become one item.
 MOST_CAUSES = 100
 # Checks of an instance that are findings; there are findings of their own for the others.
 _OF_SERVICE = frozenset({"catalog", "poller", "loops", "keys"})
@@ -60,8 +60,8 @@ class FindingView(BaseModel):
         default=0, description="Number of nodes where the cause is.", examples=[0]
     )
     detail: str | None = Field(
-        description="The problem and its fix for the first of these tenants; null for a key that "
-        "is bound to tenants.",
+        description="The problem and its fix for the first of these tenants; of several causes, "
+        "for each tenant that is named. Null for a key that is bound to tenants.",
         examples=[
             (
                 "Role tenant_acme can connect to database postgres. "
@@ -74,11 +74,16 @@ class FindingView(BaseModel):
         default=[], description="The first of them, by ID.", examples=[["acme", "globex"]]
     )
 
-    def add(self, tenant: str, *, named: int) -> None:
-        """Count *tenant*, and name it if it is one of the first."""
+    def add(self, tenant: str, *, named: int, details: Sequence[str] = ()) -> None:
+        """Count *tenant*, and name it if it is one of the first.
+
+        *details*: its own; those of the first tenant stand for all on one server.
+        """
         self.count += 1
         if self.count <= named:
             self.tenants.append(tenant)
+            if details and (self.detail is None or self.server is None):
+                self.detail = " ".join(filter(None, (self.detail, *details)))
 
 
 def on_servers(manager: TenantPoolManager) -> Iterator[FindingView]:
@@ -126,6 +131,7 @@ async def on_nodes(fleet: Fleet, principal: Principal, named: int) -> list[Findi
     """What to do about nodes; for a tenant-bound key, about those that serve its tenants."""
     own = principal.tenants
     found: dict[tuple[NodeCheck, str], FindingView] = {}
+    causes_of: Counter[NodeCheck] = Counter()
     tenants: defaultdict[tuple[NodeCheck, str], set[str]] = defaultdict(set)
     async for name, node in in_slices(sorted(fleet.nodes.items())):
         served = node.entries.keys() if own is None else own & node.entries.keys()
@@ -142,16 +148,18 @@ async def on_nodes(fleet: Fleet, principal: Principal, named: int) -> list[Findi
         for check, detail in details.items():
             if not detail:
                 continue
-            key = (check, detail if len(found) < MOST_CAUSES else "")
-            item = found.setdefault(
-                key,
-                FindingView(
+            key = check, detail
+            if key not in found and causes_of[check] >= MOST_CAUSES:
+                key = check, ""
+            if key not in found:
+                causes_of[check] += 1
+                found[key] = FindingView(
                     check=check,
                     severity=Severity.WARNING,
                     server=None,
                     detail=detail if own is None else None,
-                ),
-            )
+                )
+            item = found[key]
             item.node_count += 1
             if item.node_count <= named:
                 item.nodes.append(name)
