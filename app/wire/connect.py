@@ -109,24 +109,7 @@ async def _connect(
     addresses: list[Address | None] = [None]
     if not login.host.startswith("/"):
         addresses = list(await _addresses(login, timeout))
-    arguments = {
-        "host": login.host,
-        "port": login.port,
-        "user": login.user,
-        "password": login.password,
-        "database": login.database,
-        "ssl": login.tls,
-        "direct_tls": False,
-        "passfile": os.devnull,
-        "servicefile": os.devnull,
-        "krbsrvname": "postgres",
-        "gsslib": "gssapi",
-        "timeout": None,
-        "command_timeout": command_timeout,
-        # From PostgreSQL 14 on, the server reports this by itself, without another round trip.
-        "target_session_attrs": SessionAttribute.primary if login.primary else SessionAttribute.any,
-        "server_settings": dict(login.settings),
-    }
+    arguments = _driver_arguments(login, command_timeout)
     is_verified = login.is_verified
     attempts = [
         _LoginAttempt(
@@ -156,6 +139,28 @@ async def _connect(
     if winner.loop.address is not None:
         login.resolver.prefer(login.host, login.port, winner.loop.address)
     return connection
+
+
+def _driver_arguments(login: Login, command_timeout: float | None) -> dict[str, Any]:
+    """The arguments of `asyncpg.connect` for this login."""
+    return {
+        "host": login.host,
+        "port": login.port,
+        "user": login.user,
+        "password": login.password,
+        "database": login.database,
+        "ssl": login.tls,
+        "direct_tls": False,
+        "passfile": os.devnull,
+        "servicefile": os.devnull,
+        "krbsrvname": "postgres",
+        "gsslib": "gssapi",
+        "timeout": None,
+        "command_timeout": command_timeout,
+        # From PostgreSQL 14 on, the server reports this by itself, without another round trip.
+        "target_session_attrs": SessionAttribute.primary if login.primary else SessionAttribute.any,
+        "server_settings": dict(login.settings),
+    }
 
 
 async def _refuse_pooler(connection: asyncpg.Connection, mark: str, timeout: float) -> None:

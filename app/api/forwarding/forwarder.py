@@ -167,19 +167,15 @@ class Forwarder:
             trouble = f" {_UNREACHED.format(self._upstreams.trouble)}" if is_unreached else ""
             if upstream is not None:
                 exchange = _Exchange(upstream, scope, body, send)
-                is_there = partial(self._upstreams.is_there, upstream.url)
                 try:
-                    is_done = await exchange.run(head + start, self._longest_wait, is_there)
+                    if await self._run(exchange, upstream, head + start):
+                        return None
                 except UpstreamSilent:
                     return _problem(scope, 504, "deadline-exceeded", _SILENT)
                 except UpstreamLost:
                     if not (may_repeat and body.is_kept):
                         return _problem(scope, 502, "active-lost", _LOST)
-                    may_repeat = is_done = False
-                finally:
-                    self._upstreams.release(upstream)
-                if is_done:
-                    return None
+                    may_repeat = False
             # The part of a body that arrived during the refusal may be too large to be sent again.
             if loop.time() >= give_up_at or not body.is_kept:
                 break
@@ -194,6 +190,14 @@ class Forwarder:
             return await self._upstreams.connect(url)
         except OSError:
             return None
+
+    async def _run(self, exchange: "_Exchange", upstream: Upstream, start: bytes) -> bool:
+        """Run *exchange*, and give its connection back."""
+        is_there = partial(self._upstreams.is_there, upstream.url)
+        try:
+            return await exchange.run(start, self._longest_wait, is_there)
+        finally:
+            self._upstreams.release(upstream)
 
     def _head(self, scope: Scope, request_id: str) -> bytes:
         target = scope["raw_path"]

@@ -8,7 +8,7 @@ else, and leaves it to people.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -208,21 +208,31 @@ class IsolationAudit:
                 state.report_isolation(report)
             failed = {each.check for each in findings if each.severity is not Severity.NOT_CHECKED}
             if not failed.isdisjoint(_REPAIRABLE):
-                repairs[pool_id] = Repair(
-                    role=role,
-                    reset_settings=AuditCheck.SETTINGS in failed,
-                    search_path_database=home if spec.strategy is PoolStrategy.PER_TENANT else None,
-                    schemas=self._extension_schemas,
-                    grant_usage_on=found.roles[role].unusable_schemas
-                    if role in found.roles
-                    else (),
-                    connection_limit=(
-                        partial(self._limits.limit_for, states[0])
-                        if AuditCheck.CONNECTION_LIMIT in failed
-                        else None
-                    ),
-                )
+                repairs[pool_id] = self._repair_of(states[0], role, home, failed, found)
         return repairs
+
+    def _repair_of(
+        self,
+        state: TenantState,
+        role: str,
+        home: str,
+        failed: Collection[AuditCheck],
+        found: Inspection,
+    ) -> Repair:
+        """The repair of *role*, whose tenants live in *home*, after it *failed* these checks."""
+        has_schema = state.tenant.spec.strategy is PoolStrategy.PER_TENANT
+        return Repair(
+            role=role,
+            reset_settings=AuditCheck.SETTINGS in failed,
+            search_path_database=home if has_schema else None,
+            schemas=self._extension_schemas,
+            grant_usage_on=found.roles[role].unusable_schemas if role in found.roles else (),
+            connection_limit=(
+                partial(self._limits.limit_for, state)
+                if AuditCheck.CONNECTION_LIMIT in failed
+                else None
+            ),
+        )
 
     def _password_versions(self, server: Server, state: TenantState) -> frozenset[int]:
         spec = state.tenant.spec

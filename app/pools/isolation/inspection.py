@@ -10,6 +10,7 @@ as bytes, and no Postgres function that looks at characters touches them.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import asyncpg
 
@@ -256,41 +257,21 @@ async def inspect(
         usable = await _extension_schemas(
             queries, [name for name in some if name in schemas], extension_schemas
         )
+        everyone = grants.get(_PUBLIC, DatabaseGrants())
         rows = await queries.fetch_roles(some, [name for name in some if name in databases], suffix)
         for row in rows:
-            name, owned = row["name"], 0
+            name, oid, owned = row["name"], row["oid"], 0
             if name == shared:
-                count = await queries.fetch((AuditCheck.OWNERSHIP,), _OWNED, row["oid"])
-                owned = sum(number for [number] in count)
-                relations = await _relations(queries, row["oid"])
-                definers = await queries.fetch(
-                    (AuditCheck.RLS_BYPASS,), _SECURITY_DEFINERS, row["oid"]
-                )
-                functions = [decode(function) for [function] in definers]
-            by_public = grants.get(_PUBLIC, DatabaseGrants())
-            by_itself = grants.get(row["oid"], DatabaseGrants())
-            owner = None if row["owner"] is None else decode(row["owner"])
-            others = set(_decoded(row["grantees"])) - {name, owner}
-            mark = "" if row["mark"] is None else decode(row["mark"])
-            password, shared_in = _password(mark), _shared_in(mark)
-            tenant_uid = _tenant_uid(mark)
-            roles[name] = RoleFacts(
-                can_login=row["can_login"],
-                attributes=tuple(row["attributes"]),
-                memberships=_decoded(row["memberships"]),
-                privileged_memberships=_decoded(row["privileged_memberships"]),
-                settings=_decoded(row["settings"]),
-                databases=tuple(by_public.connect - open_databases | by_itself.connect),
-                connection_limit=row["connection_limit"],
-                owner=owner,
-                grantees=tuple(others) if name.startswith(OBJECT_PREFIX) else (),
+                owned = await _count_owned(queries, oid)
+                relations = await _relations(queries, oid)
+                functions = await _security_definers(queries, oid)
+            itself = grants.get(oid, DatabaseGrants())
+            roles[name] = _role_facts(
+                row,
+                databases=tuple(everyone.connect - open_databases | itself.connect),
+                can_create_temporary=everyone.temporary or itself.temporary,
                 owned_objects=owned,
-                can_create_temporary=by_public.temporary or by_itself.temporary,
                 public_can_create=any(can for [can] in public),
-                password_version=int(password[1]) if password else None,
-                password_key=password[2] if password else None,
-                shared_in=shared_in[1] if shared_in else None,
-                tenant_uid=tenant_uid[1] if tenant_uid else None,
                 **usable.get(name, {}),
             )
     return Inspection(
@@ -370,6 +351,41 @@ async def _extension_schemas(
             "writable_schemas": tuple(row["writable"] or ()),
         }
     return found
+
+
+def _role_facts(row: asyncpg.Record, **others: Any) -> RoleFacts:
+    """The facts in a *row* of `_ROLES`, with the *others*."""
+    name = row["name"]
+    owner = None if row["owner"] is None else decode(row["owner"])
+    grantees = set(_decoded(row["grantees"])) - {name, owner}
+    mark = "" if row["mark"] is None else decode(row["mark"])
+    password, shared_in = _password(mark), _shared_in(mark)
+    tenant_uid = _tenant_uid(mark)
+    return RoleFacts(
+        can_login=row["can_login"],
+        attributes=tuple(row["attributes"]),
+        memberships=_decoded(row["memberships"]),
+        privileged_memberships=_decoded(row["privileged_memberships"]),
+        settings=_decoded(row["settings"]),
+        connection_limit=row["connection_limit"],
+        owner=owner,
+        grantees=tuple(grantees) if name.startswith(OBJECT_PREFIX) else (),
+        password_version=int(password[1]) if password else None,
+        password_key=password[2] if password else None,
+        shared_in=shared_in[1] if shared_in else None,
+        tenant_uid=tenant_uid[1] if tenant_uid else None,
+        **others,
+    )
+
+
+async def _count_owned(queries: _Queries, role: int) -> int:
+    rows = await queries.fetch((AuditCheck.OWNERSHIP,), _OWNED, role)
+    return sum(count for [count] in rows)
+
+
+async def _security_definers(queries: _Queries, role: int) -> list[str]:
+    rows = await queries.fetch((AuditCheck.RLS_BYPASS,), _SECURITY_DEFINERS, role)
+    return [decode(function) for [function] in rows]
 
 
 async def _relations(queries: _Queries, role: int) -> list[RelationFacts]:
