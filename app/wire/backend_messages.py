@@ -6,6 +6,11 @@ See "Message Formats" in Postgres' manual, section 55.7.
 from struct import Struct, unpack_from
 from typing import NamedTuple
 
+HEADER = 5
+"""Bytes of a message's head."""
+header = Struct("!BI").unpack_from
+"""Parses a message's head: its kind, and its length without the kind."""
+
 # Parse a number of columns, the length of a value, and the fields after a column's name.
 _count, _signed, _field = (Struct(each).unpack_from for each in ("!H", "!i", "!IhIhi"))
 _FATAL = frozenset({"FATAL", "PANIC"})

@@ -3,16 +3,13 @@
 If one of several statements fails, asyncpg does not tell which of them succeeded before.
 """
 
-from struct import Struct
-
 import asyncpg
 
+from app.wire.backend_messages import HEADER, header
 from app.wire.connection import PacedInterceptor
 
 # Maximum number of bytes kept, and of an error passed on.
 _MAX_BYTES = 64 * 1024
-_header = Struct("!BI").unpack_from
-_HEADER = 5
 _COMMAND_COMPLETE, _NOTICE, _ERROR = b"CNE"
 _COMMITTED = b"COMMIT\0"
 # The last message of a reply, without the status of the transaction.
@@ -67,13 +64,13 @@ class CommitWatch(PacedInterceptor):
         at, size = 0, len(data)
         while at < size:
             if not self._left:
-                if size - at < _HEADER:
+                if size - at < HEADER:
                     break
-                kind, length = _header(data, at)
+                kind, length = header(data, at)
                 if kind == _ERROR and length > _MAX_BYTES:
                     if size - at < _MAX_BYTES:
                         break
-                    passed.append(_cut(data[at + _HEADER : at + _MAX_BYTES]))
+                    passed.append(_cut(data[at + HEADER : at + _MAX_BYTES]))
                     self._passes = False
                 else:
                     self._passes = kind != _NOTICE
@@ -91,9 +88,9 @@ class CommitWatch(PacedInterceptor):
         """Whether a COMMIT in the block succeeded, rather than rolled back."""
         data = b"".join(self._pieces)
         at = 0
-        while len(data) - at >= _HEADER:
-            kind, length = _header(data, at)
-            if kind == _COMMAND_COMPLETE and data[at + _HEADER : at + 1 + length] == _COMMITTED:
+        while len(data) - at >= HEADER:
+            kind, length = header(data, at)
+            if kind == _COMMAND_COMPLETE and data[at + HEADER : at + 1 + length] == _COMMITTED:
                 return True
             at += 1 + length
         return False

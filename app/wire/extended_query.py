@@ -13,11 +13,10 @@ does not judge what a statement or its failure means for callers.
 import asyncio
 from dataclasses import dataclass
 from functools import lru_cache
-from struct import Struct
 
 import asyncpg
 
-from app.wire.backend_messages import ServerError, error_fields
+from app.wire.backend_messages import HEADER, ServerError, error_fields, header
 from app.wire.connection import PacedInterceptor
 from app.wire.frontend_messages import (
     COPY_FAIL,
@@ -38,7 +37,6 @@ _MAX_DESCRIPTION_BYTES = 4 * 1024 * 1024
 _UNKNOWN_ENCODINGS = frozenset({"EUC_TW", "MULE_INTERNAL"})
 # The deadline of a cancel request, in seconds.
 _CANCEL_DEADLINE = 5.0
-_HEADER = 5
 _DATA_ROW, _COMMAND_COMPLETE, _READY = b"DCZ"
 _ERROR, _PARAMETERS, _COLUMNS, _SETTING, _CLOSE_COMPLETE, _COPY_OUT = b"EtTS3H"
 # Nothing of these is kept: ParseComplete, BindComplete, NoData, PortalSuspended,
@@ -51,8 +49,6 @@ _SILENT_IN_CHECK = _SILENT | frozenset(b"CDTN")
 _SILENT_IN_ENDING = _SILENT | frozenset(b"DTN")
 # Errors, notices, notifications and the data of a COPY.
 _BRIEF = frozenset(b"ENAd")
-# Parses the head of a message: its kind and its length.
-_header = Struct("!BI").unpack_from
 
 
 class CopyAttempted(Exception):
@@ -246,9 +242,9 @@ class ExtendedQuery(PacedInterceptor):
     def _take_complete(self, data: bytes | bytearray) -> int:
         """Process the complete messages at the beginning of *data*; return where they end."""
         at, size = 0, len(data)
-        while size - at >= _HEADER:
-            kind, length = _header(data, at)
-            body, end = at + _HEADER, at + 1 + length
+        while size - at >= HEADER:
+            kind, length = header(data, at)
+            body, end = at + HEADER, at + 1 + length
             if kind in self._silent:
                 if end > size:
                     self._skip = end - size
@@ -344,7 +340,7 @@ class ExtendedQuery(PacedInterceptor):
 
     def _take_setting(self, message: bytes) -> None:
         """Pass the setting to asyncpg too, which must know the encoding."""
-        name, _, value = message[_HEADER:-1].decode("utf-8", "replace").partition("\0")
+        name, _, value = message[HEADER:-1].decode("utf-8", "replace").partition("\0")
         self._reply.parameter_status[name] = value
         if value not in _UNKNOWN_ENCODINGS:
             self._driver.data_received(message)

@@ -19,7 +19,7 @@ from app.api.auth.principal import Principal
 from app.catalog.catalog import Catalog
 from app.control.background import Supervisor
 from app.control.leadership.election import Election
-from app.control.monitoring.isolation_audit import findings_of, oldest_audit_age
+from app.control.monitoring.isolation_audit import AUDIT_DEADLINE, findings_of, oldest_audit_age
 from app.control.monitoring.poller import Poller
 from app.control.time_slices import in_slices
 from app.domain.errors import CatalogUnavailable
@@ -29,8 +29,6 @@ from app.pools.manager import TenantPoolManager
 
 # A poll or an audit may be skipped twice before it counts as late.
 _INTERVALS = 3
-# The seconds that one audit of a server's tenants may take.
-_AUDIT_DEADLINE = 20.0
 # Anybody may ask, so expensive checks run at most this often, in seconds.
 _CACHE_SECONDS = 1.0
 # In seconds: a proxy that checks /readyz each second waits no longer than that.
@@ -235,7 +233,7 @@ class ServiceReadiness:
             names = ", ".join(nsmallest(_MAX_NAMES, critical))
             detail += f" Critical findings for {len(critical)} tenants or their roles: {names}."
         age = oldest_audit_age(self.manager)
-        is_fresh = age <= _INTERVALS * self.audit_interval + _AUDIT_DEADLINE
+        is_fresh = age <= _INTERVALS * self.audit_interval + AUDIT_DEADLINE
         detail += f" The oldest audit is {age:.0f} s old" + ("." if is_fresh else ", too old.")
         is_complete = not severities[Severity.NOT_CHECKED]
         if not is_complete:

@@ -39,7 +39,8 @@ from app.pools.pool import Pool
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 
-_DEADLINE = 20.0
+AUDIT_DEADLINE = 20.0
+"""Seconds that one audit of a server's tenants may take."""
 _REPAIRABLE = (AuditCheck.SETTINGS, AuditCheck.CONNECTION_LIMIT, AuditCheck.EXTENSION_SCHEMAS)
 # Seconds until a repeated repair of the same role is recorded again.
 _RECORD_AGAIN = 3600.0
@@ -140,7 +141,7 @@ class IsolationAudit:
         if not by_pool or not server.is_available:
             return
         try:
-            async with asyncio.timeout(_DEADLINE):
+            async with asyncio.timeout(AUDIT_DEADLINE):
                 versions = {
                     pool_id: self._password_versions(server, one)
                     for pool_id, [one, *_] in by_pool.items()

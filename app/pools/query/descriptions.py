@@ -16,7 +16,7 @@ from typing import Self
 
 from pydantic_core import to_json
 
-from app.pools.query.pg_types import BUILT_IN, RECORD, RECORD_ARRAY, PgType
+from app.pools.query.pg_types import BUILT_IN, RECORDS, PgType
 from app.wire.reply import Reply
 
 # Limits of what is kept: a few megabytes in all, 40 at most; every tenant has the same limits.
@@ -26,8 +26,6 @@ _MAX_CHARACTERS = 2000
 _MAX_COLUMNS = 30
 # The limit for a statement's text and its columns: a character may take four bytes.
 _MAX_BYTES = 4000
-# Values of these types are fetched in another format than all others.
-_RECORDS = frozenset({RECORD, RECORD_ARRAY})
 
 
 class OutdatedDescription(Exception):
@@ -85,7 +83,7 @@ class Description:
         """Whether it is short enough to keep, and DDL cannot change the meaning of its types."""
         oids = {each.oid for each in (*self.parameters, *self.types)}
         columns = len(self.parameters) + len(self.types)
-        return columns <= _MAX_COLUMNS and BUILT_IN.keys() >= oids and oids.isdisjoint(_RECORDS)
+        return columns <= _MAX_COLUMNS and BUILT_IN.keys() >= oids and oids.isdisjoint(RECORDS)
 
 
 def _source_of(reply: Reply) -> tuple[bytes, bytes | None]:

@@ -13,7 +13,7 @@ from typing import cast
 from app.domain.errors import SchemaChanged, StatementFailed
 from app.pools.query.interoperable_json import is_interoperable
 from app.pools.query.pg_datetimes import FORMATTERS
-from app.pools.query.pg_types import PgType
+from app.pools.query.pg_types import JSON, VECTORS, PgType
 
 # The most text in a piece, and the most matches of a search for one.
 _PIECE = 64 * 1024
@@ -23,10 +23,8 @@ _PARTS = 1000
 _BACKSLASH, _QUOTE = "\0", "\ud800"
 
 _BOOL = 16
-_JSON = frozenset({114, 3802})
 _INTEGERS = frozenset({20, 21, 23, 26, 28, 29, 5069})
 _FLOATS = frozenset({700, 701})
-_VECTORS = frozenset({22, 30})
 _COORDINATES = frozenset({27, 600, 601, 603, 628, 718})
 
 _TO_BRACKETS = str.maketrans("{(<})>", "[[[]]]")
@@ -59,7 +57,7 @@ def _pieces(text: str, kind: PgType) -> Iterator[str]:
         yield from _multirange(text, kind)
     elif kind.shape == "range":
         yield from _string(_range(text, kind))
-    elif kind.oid in _JSON and (yield from is_interoperable(text)):
+    elif kind.oid in JSON and (yield from is_interoperable(text)):
         yield text
     else:
         yield from _string(text)
@@ -67,7 +65,7 @@ def _pieces(text: str, kind: PgType) -> Iterator[str]:
 
 def formatter_of(kind: PgType) -> Callable[[str], str] | None:
     """The function that converts a short text of this type to JSON, if one call suffices."""
-    if kind.shape != "scalar" or kind.oid in _JSON:
+    if kind.shape != "scalar" or kind.oid in JSON:
         return None
     return _FORMATTERS.get(kind.oid, encode_basestring)
 
@@ -127,7 +125,7 @@ def _array(text: str, kind: PgType) -> Iterator[str]:
     is_long = len(text) > _PIECE
     # JSON has no lower bounds. And if elements may be arrays themselves, a two-dimensional array
     # looks like an array of arrays.
-    holds_arrays = element.oid in _JSON or element.shape == "array"
+    holds_arrays = element.oid in JSON or element.shape == "array"
     if text[0] == "[" or (holds_arrays and text.startswith("{{")):
         yield from _string(text)
     elif text == "{}":
@@ -217,7 +215,7 @@ def _is_unquoted(text: str, element: PgType) -> bool:
     return (
         element.shape == "scalar"
         and element.oid not in _FORMATTERS
-        and element.oid not in _JSON
+        and element.oid not in JSON
         and element.delimiter == ","
         and '"' not in text
         and "{" not in text[1:]
@@ -353,7 +351,7 @@ _FORMATTERS: Mapping[int, Callable[[str], str]] = {
     _BOOL: lambda text: "true" if text == "t" else "false",
     **dict.fromkeys(_INTEGERS, str),
     **dict.fromkeys(_FLOATS, _float),
-    **dict.fromkeys(_VECTORS, lambda text: "[" + text.replace(" ", ",") + "]"),
+    **dict.fromkeys(VECTORS, lambda text: "[" + text.replace(" ", ",") + "]"),
     **dict.fromkeys(_COORDINATES, _coordinates),
     **{oid: _quoting(formatter) for oid, formatter in FORMATTERS.items()},
 }

@@ -8,14 +8,12 @@ from json.encoder import encode_basestring
 from typing import NoReturn
 
 from app.domain.errors import StatementFailed
-from app.pools.query.pg_types import PgType
+from app.pools.query.pg_types import JSON, VECTORS, PgType
 
 # Each level of composites doubles the quotes of the one inside.
 _MAX_LENGTH = 4 * 1024 * 1024
-_JSON = frozenset({114, 3802})
 # Numbers that Postgres does not count as numeric: xid, cid, xid8.
 _COUNTERS = frozenset({28, 29, 5069})
-_VECTORS = frozenset({22, 30})
 # The brackets around the coordinates of geometric types and of a row's address.
 _BRACKETS = {
     27: "({})",  # tid
@@ -44,7 +42,7 @@ def literal(value: object, kind: PgType) -> str | None:
     """
     if value is None:
         return None
-    if kind.oid in _JSON:
+    if kind.oid in JSON:
         return _json(value)
     if isinstance(value, str):
         return value
@@ -103,7 +101,7 @@ def _json(value: object) -> str:
 def _of_list(values: list[object], kind: PgType) -> str:
     if kind.oid in _BRACKETS:
         return _BRACKETS[kind.oid].format(_coordinates(values, kind))
-    if kind.oid in _VECTORS:
+    if kind.oid in VECTORS:
         return " ".join(_number(each, kind) for each in values)
     if kind.shape == "composite":
         kinds = [part for _, part in kind.attributes]
@@ -144,13 +142,13 @@ def _array(values: list[object], kind: PgType, element: PgType) -> str:
 
 def _is_dimension(values: list[object], element: PgType) -> bool:
     """Whether *values* are elements of an array instead of a single element."""
-    if element.oid in _JSON or element.shape == "array":
+    if element.oid in JSON or element.shape == "array":
         return False
     if element.shape == "composite":
         return all(isinstance(each, list | dict | None) for each in values)
     levels = 1 if element.shape == "multirange" else _LEVELS.get(element.oid, 0)
     if not values:
-        return element.shape != "multirange" and element.oid not in _VECTORS
+        return element.shape != "multirange" and element.oid not in VECTORS
     # No coordinate is null, and a string among lists of points is a whole value, not a point.
     is_whole = None in values or (levels > 1 and isinstance(values[0], str))
     return is_whole or _depth(values) > levels

@@ -10,15 +10,15 @@ from typing import TypeAlias
 from app.domain.errors import StatementFailed
 from app.pools.query.pacing import PieceJoiner
 from app.pools.query.pg_json import decode, to_json
-from app.pools.query.pg_types import RECORD, RECORD_ARRAY, look_up_types
+from app.pools.query.pg_types import RECORD, RECORD_ARRAY, VECTORS, look_up_types
 from app.pools.query.too_large import row_too_large
 from app.wire.backend_messages import column_values
 from app.wire.extended_query import ExtendedQuery
 from app.wire.frontend_messages import BINARY, bind, execute, parse
 
 _UNKNOWN, _TEXT = 705, 25
-# int2vector and oidvector: Postgres sends an empty one, in so many bytes, but does not read it.
-_VECTORS, _EMPTY_VECTOR_BYTES = frozenset({22, 30}), 20
+# Postgres sends an empty vector, in so many bytes, but does not read it.
+_EMPTY_VECTOR_BYTES = 20
 _MAX_DEPTH = 16
 # Postgres takes 1664 columns at most.
 _VALUES_PER_QUERY = 1000
@@ -61,7 +61,7 @@ class AnonymousRecords:
         if oid == RECORD_ARRAY:
             return (yield from self._elements(data, depth))
         leaf = (oid if oid != _UNKNOWN else _TEXT, bytes(data))
-        if oid in _VECTORS and len(data) <= _EMPTY_VECTOR_BYTES:
+        if oid in VECTORS and len(data) <= _EMPTY_VECTOR_BYTES:
             self._json[leaf] = "[]"
         if leaf not in self._json and leaf not in self._unresolved:
             self._unresolved[leaf] = None

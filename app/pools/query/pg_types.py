@@ -29,6 +29,12 @@ _MAX_INLINE = 64 * 1024
 _NAME = "__poolkeeper_types"
 
 RECORD, RECORD_ARRAY = 2249, 2287
+RECORDS = frozenset({RECORD, RECORD_ARRAY})
+"""Types whose values are fetched in another format than all others."""
+JSON = frozenset({114, 3802})
+"""json and jsonb."""
+VECTORS = frozenset({22, 30})
+"""int2vector and oidvector."""
 
 # Operators, too, are looked up on the search_path.
 _TYPES = """

@@ -9,7 +9,7 @@ from app.domain.errors import StatementEndedLease, StatementFailed
 from app.pools.query.pacing import DocumentTooLarge, PieceJoiner, finish, in_steps
 from app.pools.query.pg_json import column_to_json, decode, formatter_of, to_json
 from app.pools.query.pg_records import AnonymousRecords, Tree
-from app.pools.query.pg_types import RECORD, RECORD_ARRAY, PgType
+from app.pools.query.pg_types import RECORDS, PgType
 from app.pools.query.too_large import results_too_large, row_too_large
 from app.wire.backend_messages import column_values
 from app.wire.extended_query import ExtendedQuery
@@ -32,7 +32,6 @@ _LONG_ROW_BYTES = 64 * 1024
 _ROWS_IN_PIECE = 1000
 PORTAL = "__poolkeeper_portal"
 _CLOSE_PORTAL = close(portal=PORTAL)
-_RECORDS = frozenset({RECORD, RECORD_ARRAY})
 
 # The formats of values that the server reports; a statement may change them while it runs.
 _REPORTED = {"DateStyle": "ISO", "IntervalStyle": "postgres", "client_encoding": "UTF8"}
@@ -72,9 +71,9 @@ class Rows:
         self.truncated = False
         self._query = query
         self._types = types
-        self._has_records = not _RECORDS.isdisjoint(each.oid for each in types)
+        self._has_records = not RECORDS.isdisjoint(each.oid for each in types)
         # None if a value is made of pieces.
-        formatters = [None if each.oid in _RECORDS else formatter_of(each) for each in types]
+        formatters = [None if each.oid in RECORDS else formatter_of(each) for each in types]
         self._formatters = None if None in formatters else cast("list[Formatter]", formatters)
         self._needs_all = max_rows is None
         self._max_rows = sys.maxsize if max_rows is None else max_rows
@@ -96,7 +95,7 @@ class Rows:
         """
         formats: Sequence[int] = (TEXT,)
         if self._has_records and is_query:
-            formats = [BINARY if each.oid in _RECORDS else TEXT for each in self._types]
+            formats = [BINARY if each.oid in RECORDS else TEXT for each in self._types]
         messages = first_execution(values, result_formats=formats, max_rows=self._max_rows)
         first = await self._query.exchange(*messages, max_row_bytes=self._max_bytes)
         return await self.take(first, is_query=is_query)
@@ -206,7 +205,7 @@ class Rows:
         for values in rows:
             for number, each in enumerate(self._types):
                 value = values[number]
-                if isinstance(value, bytes) and each.oid in _RECORDS:
+                if isinstance(value, bytes) and each.oid in RECORDS:
                     values[number] = await finish(self._records.read(value, each.oid))
         await self._records.resolve(max_bytes=MAX_BYTES)
 
