@@ -164,11 +164,11 @@ class Rows:
         """The documents of rows that are one step's work."""
         values = zip(*map(column_values, rows), strict=True)
         columns: list[Iterable[str]] = list(map(column_to_json, values, formatters))
+        if not columns:  # also if there are no rows
+            return [f"{self._opening}{self._closing}".encode()] * len(rows)
         if self._keys is not None:
             keyed = zip(self._keys, columns, strict=True)
             columns = [map(key.__add__, values) for key, values in keyed]
-        if not columns:
-            return [f"{self._opening}{self._closing}".encode()] * len(rows)
         return [
             f"{self._opening}{','.join(row)}{self._closing}".encode()
             for row in zip(*columns, strict=True)

@@ -113,6 +113,12 @@ async def test_rows_are_objects_without_array_mode(driver: Driver) -> None:
     assert result["rowAsArray"] is False
     assert await driver.rows("select", Array_Mode="false") == [{}]
     assert await driver.rows("select") == [[]]
+    for raw in ("true", "false"):
+        for mode in ("true", "false"):
+            how = {"Array_Mode": mode, "Raw_Text_Output": raw}
+            assert await driver.rows("select 1 as a, 'x' as b where false", **how) == []
+            too_long = await driver.ask(f"select repeat('x', {9 * 1024 * 1024}) as a", **how)
+            error(too_long, "54000")
     # A later version of the driver may request it for each statement.
     result = ok(await driver.send({"query": "select 1 as a", "arrayMode": False, "more": 1}))
     assert (result["rows"], result["rowAsArray"]) == ([{"a": "1"}], False)
