@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from app import wire
 from app.catalog import dialect
-from app.catalog.requirements import STATEMENT_REASONS, is_login_error, login_reason
+from app.catalog.requirements import STATEMENT_REASONS, cause_of, is_login_error, login_reason
 from app.catalog.tables import leadership
 from app.domain.errors import CatalogUnavailable, LeadershipLost, QueryTimeout
 
@@ -274,8 +274,11 @@ def is_outage(error: Exception) -> bool:
     match error:
         case OSError() | NoFreeConnection():  # a TimeoutError is an OSError
             return True
-        # The latter is raised on a connection that broke in the middle of a message.
+        # The latter is raised on a connection that broke in the middle of a message, or that the
+        # server ends at this moment.
         case asyncpg.InterfaceError() | asyncpg.InternalClientError():
+            return True
+        case DBAPIError() if isinstance(cause_of(error), asyncpg.InternalClientError):
             return True
         case DBAPIError() if error.connection_invalidated or is_login_error(error):
             return True

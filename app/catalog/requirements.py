@@ -83,8 +83,8 @@ def login_reason(error: BaseException) -> str | None:
     """Say why a login failed or nothing answered; None if unknown."""
     match error:
         case DBAPIError():
-            reason = STATEMENT_REASONS.get(str(getattr(_cause(error), "sqlstate", None)))
-            return reason or (_refusal(_cause(error)) if is_login_error(error) else None)
+            reason = STATEMENT_REASONS.get(str(getattr(cause_of(error), "sqlstate", None)))
+            return reason or (_refusal(cause_of(error)) if is_login_error(error) else None)
         case asyncpg.PostgresError():
             return {**_LOGIN_REASONS, **STATEMENT_REASONS}.get(str(error.sqlstate))
         case TimeoutError():
@@ -97,7 +97,7 @@ def login_reason(error: BaseException) -> str | None:
 
 def is_login_error(error: DBAPIError) -> bool:
     """Whether *error* is a refused login; a failed commit has no statement either."""
-    cause = _cause(error)
+    cause = cause_of(error)
     # Postgres ends the connection after every refused login.
     severity = getattr(cause, "severity_en", None) or getattr(cause, "severity", None)
     return error.statement is None and (
@@ -199,7 +199,7 @@ def close_to_public(connection: Connection) -> None:
 
 def unusable_catalog(error: DBAPIError, facts: ServerFacts) -> CatalogUnusable:
     """Explain a failed migration, or a missing table."""
-    cause = _cause(error)
+    cause = cause_of(error)
     said = str(getattr(cause, "message", None) or "a statement fails")
     if getattr(cause, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
         return _no_right_to_create(facts, f": {said}")
@@ -216,7 +216,7 @@ def _no_right_to_create(facts: ServerFacts, reason: str = "") -> CatalogUnusable
     )
 
 
-def _cause(error: DBAPIError) -> BaseException:
+def cause_of(error: DBAPIError) -> BaseException:
     """The asyncpg error, which SQLAlchemy wraps twice."""
     return (error.orig and error.orig.__cause__) or error
 

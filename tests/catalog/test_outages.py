@@ -58,11 +58,23 @@ async def waiting_for_locks(connection: asyncpg.Connection) -> list[int]:
     return [pid for [pid] in rows]
 
 
-def test_an_answer_that_breaks_off_is_an_outage() -> None:
+async def test_an_answer_that_breaks_off_is_an_outage(
+    catalog_address: CatalogAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """This is asyncpg's error when the server ends a connection just before a query."""
     said = "cannot switch to state 12; another operation (2) is in progress"
     with pytest.raises(CatalogUnavailable), translate_outages():
         raise asyncpg.InternalClientError(said)
+
+    async def ended(*_: Any, **__: Any) -> asyncpg.Connection:
+        raise asyncpg.InternalClientError(said)
+
+    monkeypatch.setattr(wire, "connect", ended)
+    async with opened(catalog_address, epoch=1) as catalog:
+        with pytest.raises(CatalogUnavailable):
+            await catalog.ping()
+        with pytest.raises(CatalogUnavailable, match=r"nothing was changed\.$"):
+            await save(catalog)
 
 
 async def test_a_catalog_never_used_is_not_available(
