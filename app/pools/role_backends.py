@@ -11,13 +11,15 @@ from app.pools.raw_text import as_bytea, starts_with, unquote
 from app.pools.server import Server
 
 _DEADLINE = 2.0
-# Everyone can see these columns, but the state only who may end such a back-end, as a rule. There
-# are as many rows as connections, far fewer than tenants.
+# Everyone can see these columns, but the state and the type only who may end such a back-end, as a
+# rule. There are as many rows as connections, far fewer than tenants. Workers of a parallel query
+# belong to its connection.
 _LOOK = f"""
 select pid, {as_bytea("usename")} as role, {as_bytea("datname")} as database,
     case when state not like 'idle%' then backend_start end as busy
 from pg_stat_activity
 where {starts_with("usename", OBJECT_PREFIX)} and datname is not null
+    and backend_type is distinct from 'parallel worker'
 """  # noqa: S608 - constants
 # Another back-end may have the process id by now.
 _END = """
@@ -67,7 +69,7 @@ def own_backends(manager: TenantPoolManager, server: Server) -> frozenset[int]:
 async def end_busy(server: Server, backends: Mapping[int, datetime]) -> Collection[int]:
     """End those of *backends* that still run a statement, and return their process ids.
 
-    None if the server does not answer, or refuses.
+    Empty if the server does not answer, or refuses.
     """
     try:
         async with asyncio.timeout(_DEADLINE), server.admin() as connection:

@@ -637,6 +637,30 @@ async def test_backends_that_belong_to_none_count_as_used(site: Site) -> None:
         assert site.fleet.unexplained("local") == 0
 
 
+async def test_the_workers_of_a_parallel_query_belong_to_its_connection(site: Site) -> None:
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    await site.later(0)
+    async with _closing(site) as connection:
+        await connection.execute("CREATE TABLE few AS SELECT FROM generate_series(1, 3)")
+        parallel = "SET debug_parallel_query = on; SELECT count(pg_sleep(1000000)) FROM few"
+        running = asyncio.create_task(connection.execute(parallel))
+        pid = connection.get_server_pid()
+
+        async def has_worker() -> bool:
+            async with site.server.admin() as admin:
+                look = "SELECT count(*) FROM pg_stat_activity WHERE leader_pid = $1"
+                return bool(await admin.fetchval(look, pid))
+
+        await eventually(has_worker)
+        for _ in range(3):
+            await site.hear(node, backends=frozenset({pid}))
+            await site.later(4)
+        assert not running.done()
+        assert site.fleet.unexplained("local") == 0
+        running.cancel()
+
+
 async def test_a_statement_that_its_client_left_for_ever_ends_when_others_need_its_place(
     site: Site,
 ) -> None:
