@@ -1,12 +1,13 @@
 """Responses from the latest snapshot: rendered once, sent to all dashboards with the same request.
 
-`send_cached` answers before routing. A new or unusual request goes on to its route, which stores
-its response here. When many dashboards wait for a new snapshot, the first of each kind of request
-has it rendered. What the tenants of a principal decide is in the key; a route that shows more to
-some principals than to others for another reason must not store its response.
+`send_cached` answers before routing. A new or unusual request goes on to its route, whose response
+is stored here. When many dashboards wait for a new snapshot, the first of each kind of request has
+it rendered, and the others wait for that. What the tenants of a principal decide is in the key; a
+route that shows more to some principals than to others for another reason must not use the cache.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -21,6 +22,7 @@ from app.api.auth.principal import Principal
 from app.api.http.compression import MIN_BYTES, accepts_gzip, compress, encoded_etag
 from app.api.http.etags import content_etag
 from app.api.http.request_checks import HeaderValues
+from app.api.http.sparse_fields import rendered
 from app.control.monitoring.snapshot import Snapshot, Snapshots
 
 # For each snapshot; beyond it, responses are rendered for each request.
@@ -73,7 +75,8 @@ class ResponseCache:
         self._of: Snapshot | None = None
         self._responses: dict[CacheKey, CachedResponse] = {}
         self._bytes = 0
-        self._rendering = asyncio.Lock()
+        # By path: one of its responses at a time.
+        self._rendering: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def snapshot(self) -> Snapshot:
         """Return a snapshot that shows every change made before this call."""
@@ -104,42 +107,30 @@ class ResponseCache:
         response.set_age(age, stale=self.is_stale(age))
         return response
 
-    def render(
-        self,
-        request: Request,
-        snapshot: Snapshot,
-        model: BaseModel,
-        *,
-        exclude: set[str] | None = None,
-    ) -> Response:
-        """Render *model*, of *snapshot*, as a response; its items without the *exclude* fields."""
-        without: dict[str, object] = dict.fromkeys(AGE_FIELDS, True)
-        if exclude:
-            without["items"] = {"__all__": exclude}
-        text = model.model_dump_json(exclude=without)  # type: ignore[arg-type]
-        has_age = type(model).model_fields.keys() >= AGE_FIELDS
-        response = CachedResponse(text.encode()[1:], has_age=has_age)
-        age = age_of(snapshot)
-        response.set_age(age, stale=self.is_stale(age))
-        self._store(snapshot, cache_key(request.scope), response)
-        return _response(response)
-
-    async def render_in_turns(
+    async def respond(
         self,
         request: Request,
         make: Callable[[Snapshot], Awaitable[BaseModel]],
         *,
         exclude: set[str] | None = None,
     ) -> Response:
-        """Render what *make* needs several turns of the event loop for; one at a time.
+        """Respond with what *make* makes of the snapshot; its items without the *exclude* fields.
 
-        Without that, all who wait for a new snapshot would have it rendered.
+        It takes several turns of the event loop. Others who want the same wait for it.
         """
-        async with self._rendering:
-            if (stored := await self.get(cache_key(request.scope))) is not None:
-                return _response(stored)
-            snapshot = await self.snapshot()
-            return self.render(request, snapshot, await make(snapshot), exclude=exclude)
+        key = cache_key(request.scope)
+        async with self._rendering[request.scope["path"]]:
+            if (stored := await self.get(key)) is None:
+                snapshot = await self.snapshot()
+                page = await make(snapshot)
+                body = await rendered(page, {"items": exclude or set()}, without=AGE_FIELDS)
+                has_age = type(page).model_fields.keys() >= AGE_FIELDS
+                stored = CachedResponse(body[1:], has_age=has_age)
+                age = age_of(snapshot)
+                stored.set_age(age, stale=self.is_stale(age))
+                self._store(snapshot, key, stored)
+        headers = {"ETag": stored.etag.decode()}
+        return Response(stored.body, headers=headers, media_type="application/json")
 
     def _store(self, snapshot: Snapshot, key: CacheKey, response: CachedResponse) -> None:
         if snapshot is not self._of:
@@ -150,11 +141,6 @@ class ResponseCache:
         self._bytes += 2 * len(response.content)
         if self._bytes <= MAX_BYTES:
             self._responses[key] = response
-
-
-def _response(stored: CachedResponse) -> Response:
-    headers = {"ETag": stored.etag.decode()}
-    return Response(stored.body, headers=headers, media_type="application/json")
 
 
 def age_of(snapshot: Snapshot) -> int:

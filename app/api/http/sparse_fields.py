@@ -1,18 +1,20 @@
 """`?fields=`: lists whose items have only the requested fields; others are not rendered.
 
 Every list has it, by `StrictRoute`; a route with cached responses selects the fields itself.
+Lists are rendered item by item, and the event loop has its turn in between.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import wraps
 from inspect import Parameter, signature
 from typing import Annotated, Any, get_args
 
 from fastapi import Depends, Query, Response
 from pydantic import BaseModel, Field
+from pydantic_core import to_json
 
 from app.api.http.error_responses import validation_error
+from app.control.time_slices import in_slices
 
 FieldsQuery = Annotated[
     str | None,
@@ -27,8 +29,8 @@ FieldsQuery = Annotated[
 _LISTS = ("items", "on_nodes")
 _EXCLUDED = "excluded"
 
-# The fields that pydantic leaves out of a page; None: none.
-Exclusion = Mapping[str, Mapping[str, set[str]]] | None
+# The fields that the items of each list of a page are rendered without.
+Exclusion = Mapping[str, set[str]]
 
 
 class SparsePage(BaseModel):
@@ -72,32 +74,24 @@ def exclusion_of(page: type[BaseModel]) -> Callable[..., Awaitable[Exclusion]]:
 
     async def exclusion(fields: FieldsQuery = None) -> Exclusion:
         if fields is None:
-            return None
+            return {}
         excluded_fields(fields, models["items"])
         wanted = set(fields.split(","))
-        return {
-            name: {"__all__": model.__pydantic_fields__.keys() - wanted}
-            for name, model in models.items()
-        }
+        return {name: model.__pydantic_fields__.keys() - wanted for name, model in models.items()}
 
     return exclusion
 
 
 def selecting(
     endpoint: Callable[..., Awaitable[BaseModel]], exclusion: Callable[..., Awaitable[Exclusion]]
-) -> Callable[..., Awaitable[BaseModel | Response]]:
+) -> Callable[..., Awaitable[Response]]:
     """Wrap the *endpoint* of a list, so that it renders only the requested fields."""
 
     @wraps(endpoint)
-    async def select(**parameters: Any) -> BaseModel | Response:
+    async def select(**parameters: Any) -> Response:
         excluded: Exclusion = parameters.pop(_EXCLUDED)
-        page = await endpoint(**parameters)
-        # Rendering takes about as long as building it: in between, the event loop has its turn.
-        await asyncio.sleep(0)
-        if excluded is None:
-            return page
-        text = page.model_dump_json(by_alias=True, exclude=excluded)
-        return Response(text, media_type="application/json")
+        body = await rendered(await endpoint(**parameters), excluded)
+        return Response(body, media_type="application/json")
 
     own = signature(endpoint)
     annotation = Annotated[Exclusion, Depends(exclusion)]
@@ -105,3 +99,19 @@ def selecting(
     parameters = [*own.parameters.values(), more]
     select.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     return select
+
+
+async def rendered(page: BaseModel, excluded: Exclusion, *, without: Collection[str] = ()) -> bytes:
+    """Render *page* as JSON, but not its fields in *without*."""
+    parts = []
+    for name in type(page).__pydantic_fields__:
+        if name in without:
+            continue
+        if name in _LISTS:
+            items = in_slices(getattr(page, name))
+            some = excluded.get(name)
+            texts = [to_json(each, by_alias=True, exclude=some) async for each in items]
+            parts.append(b'"%s":[%s]' % (name.encode(), b",".join(texts)))
+        else:
+            parts.append(page.model_dump_json(by_alias=True, include={name})[1:-1].encode())
+    return b"{%s}" % b",".join(parts)

@@ -74,7 +74,7 @@ async def list_findings(
     """
     excluded = excluded_fields(fields, FindingView)
 
-    async def find(snapshot: Snapshot) -> FindingList:
+    async def make(snapshot: Snapshot) -> FindingList:
         items = await _of_tenants(manager, snapshot, principal, named)
         if principal.tenants is not None:
             # Details may name other tenants' roles and databases.
@@ -84,7 +84,7 @@ async def list_findings(
             items += in_service(await checks.run())
         return FindingList(items=sorted(items, key=_order))
 
-    return await cache.render_in_turns(request, find, exclude=excluded)
+    return await cache.respond(request, make, exclude=excluded)
 
 
 async def _of_tenants(

@@ -25,8 +25,9 @@ from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
 from app.api.views.pool import PoolView
-from app.control.monitoring.snapshot import PoolSnapshot, TenantSnapshot
+from app.control.monitoring.snapshot import PoolSnapshot, Snapshot, TenantSnapshot
 from app.control.pools.operations import PoolOperations
+from app.control.time_slices import in_slices
 from app.domain.tenant import tenant_of_pool
 from app.domain.wait import Wait
 
@@ -130,41 +131,43 @@ async def list_pools(
     keys other than the pool ID change between two pages, so a pool can appear twice or not at all.
     """
     excluded = excluded_fields(fields, PoolView)
-    snapshot = await cache.snapshot()
-    found = [
-        row
-        for row in snapshot.pools_of(principal.tenants)
-        if (strategy is None or row.strategy is strategy)
-        and (server is None or row.server == server)
-        and search in row.pool_id
-    ]
-    on_nodes, rank = snapshot.waiting_on_nodes, _RANKS[sort.lstrip("-")]
-    order: Order[PoolSnapshot] = Order(
-        sort.value,
-        lambda row: rank(row, on_nodes.get(row.pool_id, 0)),
-        lambda row: row.pool_id,
-    )
-    page, next_cursor = order.page(found, cursor=cursor, offset=offset, limit=limit)
-    served = Counter(row.spec.pool_id for row in snapshot.tenants_of(principal.tenants or ()))
-    waits = _waits(snapshot.tenants_of(principal.tenants))
-    pools = PoolList(
-        **cache.age_fields(snapshot),
-        matches=len(found),
-        items=[
-            PoolView.of_snapshot(
-                row,
-                principal,
-                tenants=row.tenants if principal.tenants is None else served[row.pool_id],
-                wait=waits.get(row.pool_id),
-                waiting_on_nodes=on_nodes.get(row.pool_id, 0),
-                recommendation=advisor.open_recommendations.get(row.pool_id),
-                stale=not snapshot.catalog_available,
-            )
-            for row in page
-        ],
-        next_cursor=next_cursor,
-    )
-    return cache.render(request, snapshot, pools, exclude=excluded)
+
+    async def make(snapshot: Snapshot) -> PoolList:
+        found = [
+            row
+            async for row in in_slices(snapshot.pools_of(principal.tenants))
+            if (strategy is None or row.strategy is strategy)
+            and (server is None or row.server == server)
+            and search in row.pool_id
+        ]
+        on_nodes, rank = snapshot.waiting_on_nodes, _RANKS[sort.lstrip("-")]
+        order: Order[PoolSnapshot] = Order(
+            sort.value,
+            lambda row: rank(row, on_nodes.get(row.pool_id, 0)),
+            lambda row: row.pool_id,
+        )
+        page, next_cursor = order.page(found, cursor=cursor, offset=offset, limit=limit)
+        served = Counter(row.spec.pool_id for row in snapshot.tenants_of(principal.tenants or ()))
+        waits = _waits(snapshot.tenants_of(principal.tenants))
+        return PoolList(
+            **cache.age_fields(snapshot),
+            matches=len(found),
+            items=[
+                PoolView.of_snapshot(
+                    row,
+                    principal,
+                    tenants=row.tenants if principal.tenants is None else served[row.pool_id],
+                    wait=waits.get(row.pool_id),
+                    waiting_on_nodes=on_nodes.get(row.pool_id, 0),
+                    recommendation=advisor.open_recommendations.get(row.pool_id),
+                    stale=not snapshot.catalog_available,
+                )
+                async for row in in_slices(page)
+            ],
+            next_cursor=next_cursor,
+        )
+
+    return await cache.respond(request, make, exclude=excluded)
 
 
 def _waits(tenants: Collection[TenantSnapshot]) -> dict[str, Wait]:

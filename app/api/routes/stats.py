@@ -30,7 +30,8 @@ from app.api.views.stats import (
     show_stats,
     show_totals,
 )
-from app.control.monitoring.snapshot import TenantSnapshot
+from app.control.monitoring.snapshot import Snapshot, TenantSnapshot
+from app.control.time_slices import in_slices
 from app.domain.eviction import EvictionReason
 
 router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
@@ -93,46 +94,48 @@ async def get_stats(
     while the catalog is unreachable.
     """
     excluded = excluded_fields(fields, TenantStats)
-    snapshot = await cache.snapshot()
-    tenants = snapshot.tenants_of(principal.tenants)
-    found = [
-        row
-        for row in tenants
-        if (pool is None or row.spec.pool_id == pool) and search in row.spec.id
-    ]
-    on_nodes, rank = snapshot.waiting_on_nodes, _RANKS[sort.lstrip("-")]
-    order: Order[TenantSnapshot] = Order(
-        sort.value,
-        lambda row: rank(row, on_nodes.get(row.spec.id, 0)),
-        lambda row: row.spec.id,
-    )
-    page, next_cursor = order.page(found, cursor=cursor, offset=offset, limit=limit)
-    pools = list(snapshot.pools_of(principal.tenants))
-    lag, worst_lag = snapshot.loop_lag
-    reasons = EvictionReason if principal.tenants is None else ()
-    stats = ServiceStats(
-        **cache.age_fields(snapshot),
-        at=snapshot.as_of,
-        tenants=len(tenants),
-        matches=len(found),
-        pools=PoolCounts(
-            open=sum(row.is_open for row in pools), by_state=Counter(row.state for row in pools)
-        ),
-        totals=show_totals(snapshot, principal.tenants),
-        servers=show_servers(snapshot),
-        nodes=None if principal.tenants is not None else show_nodes(fleet),
-        evictions={reason: snapshot.evictions.get(reason, 0) for reason in reasons},
-        loop_lag=LoopLagView(now_ms=lag * 1000, worst_ms=worst_lag * 1000),
-        items=[
-            show_stats(
-                *(row.spec, row.pool_state, row.stats, row.wait),
-                waiting_on_nodes=on_nodes.get(row.spec.id, 0),
-            )
-            for row in page
-        ],
-        next_cursor=next_cursor,
-    )
-    return cache.render(request, snapshot, stats, exclude=excluded)
+
+    async def make(snapshot: Snapshot) -> ServiceStats:
+        tenants = snapshot.tenants_of(principal.tenants)
+        found = [
+            row
+            async for row in in_slices(tenants)
+            if (pool is None or row.spec.pool_id == pool) and search in row.spec.id
+        ]
+        on_nodes, rank = snapshot.waiting_on_nodes, _RANKS[sort.lstrip("-")]
+        order: Order[TenantSnapshot] = Order(
+            sort.value,
+            lambda row: rank(row, on_nodes.get(row.spec.id, 0)),
+            lambda row: row.spec.id,
+        )
+        page, next_cursor = order.page(found, cursor=cursor, offset=offset, limit=limit)
+        pools = list(snapshot.pools_of(principal.tenants))
+        lag, worst_lag = snapshot.loop_lag
+        reasons = EvictionReason if principal.tenants is None else ()
+        return ServiceStats(
+            **cache.age_fields(snapshot),
+            at=snapshot.as_of,
+            tenants=len(tenants),
+            matches=len(found),
+            pools=PoolCounts(
+                open=sum(row.is_open for row in pools), by_state=Counter(row.state for row in pools)
+            ),
+            totals=show_totals(snapshot, principal.tenants),
+            servers=show_servers(snapshot),
+            nodes=None if principal.tenants is not None else show_nodes(fleet),
+            evictions={reason: snapshot.evictions.get(reason, 0) for reason in reasons},
+            loop_lag=LoopLagView(now_ms=lag * 1000, worst_ms=worst_lag * 1000),
+            items=[
+                show_stats(
+                    *(row.spec, row.pool_state, row.stats, row.wait),
+                    waiting_on_nodes=on_nodes.get(row.spec.id, 0),
+                )
+                async for row in in_slices(page)
+            ],
+            next_cursor=next_cursor,
+        )
+
+    return await cache.respond(request, make, exclude=excluded)
 
 
 @router.get(

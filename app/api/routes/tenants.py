@@ -203,11 +203,11 @@ async def list_tenants(
             and (finding is None or any(each.severity is finding for each in findings))
         )
 
-    states = manager.tenants
-    ids = [id_ for id_, found in states.items() if matches(found)]
-    page, next_cursor = page_of_names(ids, cursor, limit)
     # Some of them may be deleted between two slices.
-    shown = in_slices([states[id_] for id_ in page])
+    states = dict(manager.tenants)
+    ids = [id_ async for id_, found in in_slices(states.items()) if matches(found)]
+    page, next_cursor = page_of_names(ids, cursor, limit)
+    shown = in_slices(states[id_] for id_ in page)
     items = [views.show(each, principal) async for each in shown]
     return TenantList(matches=len(ids), items=items, next_cursor=next_cursor)
 

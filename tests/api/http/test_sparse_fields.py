@@ -2,15 +2,19 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 import pytest
-from fastapi import Response
 from pydantic import BaseModel, field_serializer
+from pydantic_core import to_json
 
+from app.api.http import sparse_fields
 from app.api.http.sparse_fields import exclusion_of, selecting
+from app.domain.tenant import TenantId
 from tests.fixtures.app import Api, ok, pointers
 from tests.fixtures.openapi import committed
+from tests.fixtures.turns import counted_turns
 
 
 def lists() -> Iterator[str]:
@@ -82,5 +86,21 @@ async def test_what_was_not_requested_is_not_rendered() -> None:
 
     exclusion = exclusion_of(Page)
     response = await selecting(page, exclusion)(excluded=await exclusion(fields="name"))
-    assert isinstance(response, Response)
     assert response.body == b'{"items":[{"name":"acme"},{"name":"acme"}]}'
+
+
+async def test_other_requests_have_their_turn_while_a_list_is_rendered(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok(await api.client.put("/v1/tenants/acme", json={}), 201)
+    acme = api.service.manager.tenants.state("acme").tenant
+    for number in range(99):
+        spec = replace(acme.spec, id=TenantId(f"t{number:02}"))
+        api.service.manager.put_tenant(replace(acme, spec=spec))
+    api.service.snapshots.invalidate()
+    for path in ("/v1/tenants", "/v1/stats"):
+        async with counted_turns() as turns:
+            monkeypatch.setattr(sparse_fields, "to_json", turns.counted(to_json))
+            listed = ok(await api.client.get(path, params={"limit": 100}))
+        assert len(listed["items"]) == turns.calls == 100
+        assert turns.most == 1
