@@ -7,8 +7,9 @@ verifiers of an earlier version.
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -17,6 +18,7 @@ from app.control.audit_outbox import AuditOutbox
 from app.control.pools.convergence import PoolConvergence
 from app.control.pools.unsaved_changes import UnsavedChanges
 from app.control.server_queues import work_off
+from app.control.steps import Steps
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.password_rotation import PasswordRotation
@@ -51,7 +53,7 @@ class Reconciler:
         rotation: PasswordRotation,
         verifiers: VerifierRenewal,
         *,
-        readers: Sequence[Callable[[], Awaitable[None]]],
+        readers: Sequence[Callable[[], Coroutine[Any, Any, None]]],
         unsaved: UnsavedChanges,
         credentials: ApplicationCredentials,
         outbox: AuditOutbox,
@@ -70,32 +72,36 @@ class Reconciler:
         self._catalog = catalog
 
     async def run_once(self) -> ReconcileReport:
-        """Compare and act; the next tick tries again what is impossible now."""
-        saved = deleted = 0
+        """Compare and act; the next tick tries again what is impossible now.
+
+        A failure that nobody expected is raised once the other steps are done.
+        """
+        steps = Steps("reconcile")
+        saved: int | None = 0
         is_reached = False
         try:
             await self._catalog.ping()
-            saved = await self._unsaved.save()
-            await self._credentials.save_uses()
-            await self._outbox.flush()
+            saved = await steps.run(self._unsaved.save(), expected=CatalogUnavailable)
+            await steps.run(self._credentials.save_uses(), expected=CatalogUnavailable)
+            await steps.run(self._outbox.flush(), expected=CatalogUnavailable)
             for read_in_doubt in self._readers:
-                await read_in_doubt()
+                await steps.run(read_in_doubt(), expected=CatalogUnavailable)
             is_reached = True
         except CatalogUnavailable as error:
             _log.warning("catalog unavailable", reason=error.detail)
-        steps = await self._converge()
+        converged = await steps.run(self._converge())
         # Rotations and deletions may wait for a server; no other pool waits for them.
-        rotated = await self._rotation.finish_rotations()
-        rotated += await self._rotation.restore_lost()
-        renewed = await self._verifiers.renew()
-        if is_reached:
-            deleted = await self._finish_deletions()
+        rotated = await steps.run(self._rotation.finish_rotations())
+        restored = await steps.run(self._rotation.restore_lost())
+        renewed = await steps.run(self._verifiers.renew())
+        deleted = await steps.run(self._finish_deletions()) if is_reached else 0
+        steps.end()
         return ReconcileReport(
-            steps=steps,
-            deletions_finished=deleted,
-            rotations_finished=rotated,
-            verifiers_renewed=renewed,
-            changes_saved=saved,
+            steps=converged or 0,
+            deletions_finished=deleted or 0,
+            rotations_finished=(rotated or 0) + (restored or 0),
+            verifiers_renewed=renewed or 0,
+            changes_saved=saved or 0,
         )
 
     async def _converge(self) -> int:

@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 
 from app.control import keyed_locks
+from app.control.audit_outbox import AuditOutbox
+from app.control.pools.convergence import PoolConvergence
+from app.control.pools.unsaved_changes import UnsavedChanges
 from app.control.tenants import deletion as tenant_deletion
 from app.control.tenants import password_rotation
+from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.provisioning import lock_of_role
+from app.control.tenants.verifier_renewal import VerifierRenewal
 from app.domain.audit import RECONCILER
 from app.domain.desired_pool import DesiredPool, Pause, PoolChange
 from app.domain.errors import PoolLimitReached, ServerUnavailable
@@ -76,6 +81,41 @@ async def test_an_interrupted_deletion_is_finished(control: Control) -> None:
         assert not await admin.fetchval(
             "select rolcanlogin from pg_roles where rolname = 'tenant_acme'"
         )
+
+
+@pytest.mark.parametrize(
+    ("of", "step"),
+    [
+        (UnsavedChanges, "save"),
+        (ApplicationCredentials, "save_uses"),
+        (AuditOutbox, "flush"),
+        (PoolConvergence, "converge"),
+        (PasswordRotation, "finish_rotations"),
+        (PasswordRotation, "restore_lost"),
+        (VerifierRenewal, "renew"),
+    ],
+)
+async def test_no_step_waits_for_the_success_of_an_earlier_one(
+    control: Control, monkeypatch: pytest.MonkeyPatch, of: type, step: str
+) -> None:
+    for name in ("kept", "leaving"):
+        await control.tenant(name)
+    event = (await control.catalog.audit_log.page())[0]
+    await control.catalog.tenants.mark_deleting(TenantId("leaving"), event=event)
+    await control.catalog.pools.save("kept", PoolSize(min_size=1, max_size=3), pause=None)
+    await control.load()
+
+    async def fail(*_: object) -> int:
+        raise AssertionError(step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(of, step, fail)
+        with pytest.raises(ExceptionGroup) as failed:
+            await control.reconciler.run_once()
+    assert failed.group_contains(AssertionError, match=step)
+    assert await control.catalog.tenants.load() == (control.state("kept").tenant,)
+    report = await control.reconciler.run_once()
+    assert report.deletions_finished == 0
 
 
 async def held(lock: AbstractAsyncContextManager[None], until: asyncio.Event) -> None:

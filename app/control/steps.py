@@ -1,0 +1,43 @@
+"""Steps of a tick that do not depend on each other's success."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Steps:
+    """Runs steps one after another; a failure that nobody expected ends its own step only."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._failures: list[BaseException] = []
+
+    async def run(
+        self, step: Coroutine[Any, Any, T], *, expected: type[Exception] | tuple[()] = ()
+    ) -> T | None:
+        """Return the result of *step*; None if it failed.
+
+        Raises:
+            Exception: it is *expected*, and later steps would meet it, too.
+        """
+        task = asyncio.create_task(step, name=f"{self._name}: step")
+        # It ends the step when it is cancelled itself.
+        results = await asyncio.gather(task, return_exceptions=True)
+        result = results[0]
+        if not isinstance(result, BaseException):
+            return result
+        if isinstance(result, expected):
+            raise result
+        self._failures.append(result)
+        return None
+
+    def end(self) -> None:
+        """Report the failures, once no step is left.
+
+        Raises:
+            BaseExceptionGroup: some steps failed.
+        """
+        if self._failures:
+            raise BaseExceptionGroup(f"{self._name}: steps failed", self._failures)
