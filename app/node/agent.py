@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from app import __version__
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, newest
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.gate import EntryState, GatedEntry, committed, decide
 from app.domain.nodes.node import is_fenced
 from app.domain.nodes.report import EntryReport, NodeReport, ServerReport

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.domain.nodes.configuration import NodeConfiguration
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.node.pooler_log import PoolerLog
 
 

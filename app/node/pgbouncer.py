@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.domain.nodes.configuration import NodeConfiguration
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.weaknesses import vulnerabilities
 from app.node.console import Console, quoted
 from app.node.engine import Backend, EntryInForce, EntryMeasure

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.node.engine import Backend, EntryInForce, EntryMeasure
 from app.node.errors import ConsoleLost
 from app.node.messages import Row

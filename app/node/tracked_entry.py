@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from app.domain.nodes.estimates import EntryTotals, WaitClasses, class_of
+from app.domain.nodes.entry_totals import EntryTotals, WaitClasses, class_of
 from app.domain.nodes.gate import EntryState, GatedEntry
 from app.domain.nodes.report import EntryReport
 from app.node.engine import NOTHING, EntryInForce, EntryMeasure

@@ -20,8 +20,8 @@ from app.pools.connections import Connections
 from app.pools.recorder import Recorder
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
+from app.pools.wait_queue import WaitQueue
 from app.pools.waiter import Waiter
-from app.pools.waiters import WaitQueue
 
 # Looked up once: enum members are slow to find.
 _PAUSED = PoolState.PAUSED

@@ -28,8 +28,8 @@ from app.pools.idle_expiry import expired
 from app.pools.recorder import Recorder
 from app.pools.statement_deadlines import StatementDeadlines
 from app.pools.tenant_state import TenantState
+from app.pools.wait_queue import WaitQueue
 from app.pools.waiter import Waiter
-from app.pools.waiters import WaitQueue
 
 _log = structlog.get_logger(__name__)
 

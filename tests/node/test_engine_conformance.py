@@ -11,7 +11,8 @@ import asyncpg
 import psycopg
 import pytest
 
-from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.entry_totals import EntryTotals
+from app.domain.nodes.estimated_load import EstimatedLoad
 from app.node.engine import Backend, Engine, EntryInForce
 from app.node.errors import NodeError
 from tests.fixtures.postgres import Database

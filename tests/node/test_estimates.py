@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from random import Random
 from time import monotonic, time
 
-from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.entry_totals import EntryTotals
+from app.domain.nodes.estimated_load import EstimatedLoad
 from app.domain.nodes.wait_estimate import WaitEstimate
 from app.node.agent import Agent
 from tests.fixtures.waiting import eventually

@@ -1,6 +1,6 @@
 """One entry between two looks: what its pooler closed counts until Postgres has ended it."""
 
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.gate import EntryState
 from app.node.engine import EntryMeasure
 from app.node.tracked_entry import SETTLE_SECONDS, TrackedEntry

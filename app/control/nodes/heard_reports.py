@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.domain.nodes.ended_transactions import EndedTransactions
 from app.domain.nodes.entry_sums import EntrySums
-from app.domain.nodes.estimates import EstimatedLoad
+from app.domain.nodes.estimated_load import EstimatedLoad
 from app.domain.nodes.report import EntryReport, NodeReport
 
 # Seconds that estimates look back, and seconds between two reports that are kept for them.

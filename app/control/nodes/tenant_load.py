@@ -5,7 +5,8 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from app.domain.nodes.ended_transactions import EndedTransactions
-from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.entry_totals import EntryTotals
+from app.domain.nodes.estimated_load import EstimatedLoad
 from app.domain.nodes.load_reading import LoadReading
 from app.domain.nodes.report import EntryReport
 from app.domain.nodes.wait_estimate import WaitEstimate

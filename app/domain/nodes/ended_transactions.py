@@ -15,7 +15,7 @@ explain some of it, until they end.
 from dataclasses import dataclass, replace
 from typing import Self
 
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.report import EntryReport
 
 # Connection-seconds. The agent sees connections in use only when it looks, so by chance durations

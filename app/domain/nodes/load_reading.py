@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from app.domain.histogram import Histogram
-from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.entry_totals import EntryTotals
+from app.domain.nodes.estimated_load import EstimatedLoad
 from app.domain.nodes.wait_estimate import WaitEstimate
 from app.domain.pool import PoolMetrics
 

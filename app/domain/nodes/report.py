@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from app.domain.nodes.estimates import WAIT_CLASSES, EntryTotals
+from app.domain.nodes.entry_totals import WAIT_CLASSES, EntryTotals
 from app.domain.nodes.gate import EntryState
 from app.domain.tenant import may_be_tenant_id
 

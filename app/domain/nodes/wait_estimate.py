@@ -28,7 +28,8 @@ from math import exp, log, sqrt
 
 from app.domain.advisor.erlang import OfferedLoad, late_share
 from app.domain.histogram import Histogram
-from app.domain.nodes.estimates import EDGES, EstimatedLoad
+from app.domain.nodes.entry_totals import EDGES
+from app.domain.nodes.estimated_load import EstimatedLoad
 
 # If waiters were seen for this many seconds, both estimates count equally.
 _TRUST_SECONDS = 0.5

@@ -10,7 +10,7 @@ import pytest
 
 from app.api.http.body_limits import MAX_VALUES, has_too_many_values
 from app.domain.nodes.documents import as_json
-from app.domain.nodes.estimates import WAIT_CLASSES, EntryTotals
+from app.domain.nodes.entry_totals import WAIT_CLASSES, EntryTotals
 from app.domain.nodes.report_changes import MOST_ENTRIES
 from tests.fixtures.app import Api, problem
 from tests.fixtures.driver import driver_for, error

@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.domain.nodes.documents import as_document
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.gate import EntryState
 from tests.fixtures.app import Api, ok, pointers, problem
 from tests.fixtures.keys import Keyring

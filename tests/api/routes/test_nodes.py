@@ -16,7 +16,7 @@ from app.control.pools.role_limits import RoleLimits
 from app.domain.nodes import node as node_states
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, from_document
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
 from app.domain.nodes.report_changes import ReportChanges
 from app.pools.server import Server

@@ -6,7 +6,7 @@ import pytest
 
 from app.domain.advisor import ReasonCode
 from app.domain.advisor_settings import AdvisorRule
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.recommendation import Recommendation
 from app.domain.tenant import AdvisorMode
 from tests.fixtures.clock import Clock

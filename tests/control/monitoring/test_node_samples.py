@@ -6,7 +6,7 @@ from app.catalog.catalog import Catalog
 from app.control.monitoring.node_samples import NodeSamples
 from app.control.monitoring.sampler import Sampler
 from app.control.nodes.node_loads import NodeLoads
-from app.domain.nodes.estimates import WAIT_CLASSES, EntryTotals
+from app.domain.nodes.entry_totals import WAIT_CLASSES, EntryTotals
 from app.domain.nodes.report import MOST_CLIENTS, MOST_CONNECTIONS
 from tests.fixtures.clock import Clock
 from tests.fixtures.reporting import entry

@@ -12,7 +12,7 @@ from app.control.monitoring import poller
 from app.domain.errors import ServerUnavailable
 from app.domain.eviction import EvictionReason
 from app.domain.history import SERVICE, on_nodes
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.report import EntryReport
 from app.domain.pool import PoolState
 from app.domain.tenant import PoolStrategy

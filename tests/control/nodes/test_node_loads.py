@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.control.nodes.node_loads import NodeLoads
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.load_reading import LoadReading
 from app.domain.nodes.report import EntryReport
 from app.domain.pool import PoolMetrics

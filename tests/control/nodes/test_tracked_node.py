@@ -6,7 +6,7 @@ import pytest
 
 from app.control.nodes.tracked_node import OUTDATED_AFTER, TrackedNode
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import NodeReport
 from tests.fixtures.reporting import entry

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 from random import Random
 
-from app.domain.nodes.estimates import EntryTotals, class_of
+from app.domain.nodes.entry_totals import EntryTotals, class_of
 
 LOOK_SECONDS = 0.1
 

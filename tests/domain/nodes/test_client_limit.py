@@ -1,7 +1,7 @@
 """Whether a node has room for more clients."""
 
 from app.domain.nodes.client_limit import crowding
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import EntryReport
 

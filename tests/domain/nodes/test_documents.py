@@ -10,7 +10,7 @@ import pytest
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLogin, NodeServer
 from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, from_document
-from app.domain.nodes.estimates import WAIT_CLASSES, EntryTotals
+from app.domain.nodes.entry_totals import WAIT_CLASSES, EntryTotals
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import (
     MOST_CLIENTS,

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.nodes.ended_transactions import EndedTransactions
-from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.entry_totals import EntryTotals
+from app.domain.nodes.estimated_load import EstimatedLoad
 from app.domain.nodes.report import EntryReport
 from tests.fixtures.reporting import entry
 

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.load_reading import LoadOnNodes, LoadReading
 from app.domain.pool import PoolMetrics
 from tests.domain.nodes.queues import exponential, open_queue, poisson, totals_of

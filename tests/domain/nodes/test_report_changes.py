@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from app.api.http.body_limits import MAX_BODY_BYTES
 from app.domain.nodes.documents import as_json
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import EntryReport
 from app.domain.nodes.report_changes import MOST_ENTRIES, ReportChanges

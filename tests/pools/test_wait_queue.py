@@ -18,8 +18,8 @@ from app.pools.connection import PooledConnection
 from app.pools.recent_use import uses_much_less
 from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
+from app.pools.wait_queue import WaitQueue
 from app.pools.waiter import Waiter
-from app.pools.waiters import WaitQueue
 from tests.domain.values import account
 from tests.fixtures.clock import Clock
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.nodes.estimates import EDGES, EntryTotals, EstimatedLoad, class_of
+from app.domain.nodes.entry_totals import EDGES, EntryTotals, class_of
+from app.domain.nodes.estimated_load import EstimatedLoad
 from app.domain.nodes.wait_estimate import WaitEstimate
 from tests.domain.nodes.queues import (
     Served,
