@@ -14,6 +14,8 @@ _TRIED_AGAIN = 10.0
 # Without any connection, nothing shows for so long that a login may work again.
 _FORGOTTEN = 600.0
 _names = re.compile(r'"([^"]+)"').findall
+# A role can choose a library for its sessions, with other roles' names in that of a missing file.
+_LIBRARIES = "$libdir/"
 
 
 class RefusedLogins:
@@ -27,7 +29,7 @@ class RefusedLogins:
         if reasons:
             of_role = {entry.role: entry.name for entry in entries}
             for reason in reasons:
-                for role in _names(reason):
+                for role in _names(reason.partition(_LIBRARIES)[0]):
                     if role in of_role:
                         self._latest[of_role[role]] = now, reason
 

@@ -40,3 +40,10 @@ def test_it_is_none_of_an_entry_that_the_node_does_not_have_any_more() -> None:
     refused.note([REASON], ENTRIES, 0.0)
     assert refused.problem(NO_CONNECTIONS, 1.0)
     assert not refused.problem(NO_CONNECTIONS[1:], 2.0)
+
+
+def test_what_a_role_chose_for_its_own_sessions_names_no_other() -> None:
+    refused = RefusedLogins()
+    chosen = 'could not access file "$libdir/plugins/"a"" ""tenant_acme"": No such file'
+    refused.note([chosen], ENTRIES, 0.0)
+    assert refused.problem(NO_CONNECTIONS, 0.0) == ""
