@@ -84,7 +84,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.clock = UnrealClock()
         self.loop = UnrealLoop(self.clock)
         self.patch = pytest.MonkeyPatch()
-        for module in ("acquire_failures", "pool", "connections", "waiters"):
+        for module in ("acquire_failures", "pool", "connections", "wait_queue"):
             self.patch.setattr(f"app.pools.{module}.monotonic", self.clock.time)
         self.callers: list[Caller] = []
 
