@@ -39,7 +39,7 @@ class CommitWatch(PacedInterceptor):
     def _hand_back(self) -> None:
         """Let asyncpg read again, unless the rest of a message is still to come."""
         if not self._is_in_message:
-            self._transport.set_protocol(self._driver)
+            self._relay.pass_to(self._driver)
 
     @property
     def _is_in_message(self) -> bool:
@@ -54,7 +54,7 @@ class CommitWatch(PacedInterceptor):
             self._room -= len(data)
         if data:
             self._driver.data_received(data)
-        if self._is_left and self._transport.get_protocol() is self:
+        if self._is_left and self._relay.reader is self:
             self._hand_back()
 
     def _without_floods(self, data: bytes) -> bytes:

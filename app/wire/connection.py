@@ -8,6 +8,8 @@ server. This file uses asyncpg's private names. asyncpg's version is pinned;
 # mypy: disable-error-code="attr-defined,no-untyped-call,arg-type,misc"
 # ruff: noqa: SLF001 - see above
 
+from __future__ import annotations
+
 import asyncio
 from abc import abstractmethod
 from contextlib import suppress
@@ -116,8 +118,39 @@ class Interceptor(asyncio.Protocol):
         self._driver.resume_writing()
 
 
-class PacedInterceptor(Interceptor):
-    """Reads a transport inside a block.
+class Relay(Interceptor):
+    """Passes what arrives to asyncpg, or to its present reader in place of asyncpg.
+
+    It stays on the transport: a change of the transport's protocol makes uvloop stop reading and
+    start again, which takes several system calls.
+    """
+
+    def __init__(self, driver: asyncio.Protocol) -> None:
+        super().__init__(driver)
+        self.reader: asyncio.Protocol | PacedInterceptor = driver
+
+    @classmethod
+    def of(cls, connection: asyncpg.Connection) -> Self:
+        """The relay of a connection; it gets one if it has none yet."""
+        transport = cast("asyncio.Transport", connection._transport)
+        relay = transport.get_protocol()
+        if not isinstance(relay, cls):
+            relay = cls(cast("asyncio.Protocol", connection._protocol))
+            transport.set_protocol(relay)
+        return relay
+
+    def pass_to(self, reader: asyncio.Protocol | PacedInterceptor) -> None:
+        self.reader = reader
+
+    def data_received(self, data: bytes) -> None:
+        self.reader.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.reader.connection_lost(exc)
+
+
+class PacedInterceptor:
+    """Reads a connection inside a block.
 
     It reads a flood of rows or notices piece by piece, so that it never blocks the event loop.
     """
@@ -125,11 +158,12 @@ class PacedInterceptor(Interceptor):
     _is_left = False
 
     def __init__(self, connection: asyncpg.Connection) -> None:
-        super().__init__(cast("asyncio.Protocol", connection._protocol))
+        self._driver = cast("asyncio.Protocol", connection._protocol)
         self._transport = cast("asyncio.Transport", connection._transport)
+        self._relay = Relay.of(connection)
 
     def __enter__(self) -> Self:
-        self._transport.set_protocol(self)
+        self._relay.pass_to(self)
         return self
 
     def __exit__(
@@ -144,6 +178,9 @@ class PacedInterceptor(Interceptor):
     @abstractmethod
     def _hand_back(self) -> None:
         """Let asyncpg read again, as soon as it can."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._driver.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Process *data*; if it is long, one piece per round of the event loop."""

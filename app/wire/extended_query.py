@@ -147,7 +147,7 @@ class ExtendedQuery(PacedInterceptor):
             ServerError: one of the statements failed.
             OSError: the connection is gone.
         """
-        self._transport.set_protocol(self)
+        self._relay.pass_to(self)
         self._awaited = self._expect_reply(max_row_bytes)
         end = SYNC
         if ending is not None:
@@ -365,7 +365,7 @@ class ExtendedQuery(PacedInterceptor):
         if self._answered is not None or self._skip or self._is_handed_back:
             return
         self._is_handed_back = True
-        self._transport.set_protocol(self._driver)
+        self._relay.pass_to(self._driver)
         if self._buffer:
             self._driver.data_received(bytes(self._buffer))
             self._buffer.clear()

@@ -1,5 +1,7 @@
 """The extended query protocol on a connection of asyncpg."""
 
+from typing import Any, cast
+
 import pytest
 
 from app.wire.backend_messages import ServerError
@@ -21,6 +23,20 @@ async def test_what_is_sent_with_statements_runs_after_them(database: Database) 
         assert await connection.fetchval("show application_name") == "here"
         await connection.execute("commit")
         assert await connection.fetchval("select to_regclass('made')") == "made"
+
+
+async def test_the_transport_keeps_its_protocol_from_the_first_query_on(database: Database) -> None:
+    """Another one would make uvloop stop reading and start again."""
+    async with database.connected() as connection:
+        with ExtendedQuery(connection) as query:
+            await query.exchange(parse("select 1"), bind(), execute())
+        transport = cast("Any", connection)._transport
+        protocol = transport.get_protocol()
+        with ExtendedQuery(connection) as query:
+            await query.exchange(parse("select 1"), bind(), execute())
+            assert transport.get_protocol() is protocol
+        assert await connection.fetchval("select 2") == 2
+        assert transport.get_protocol() is protocol
 
 
 @pytest.mark.parametrize("statements", ["select 1/0; begin", "begin; select 1/0", "begin; selec"])
