@@ -56,12 +56,11 @@ def encoded_etag(tag: bytes) -> bytes:
 class GzipSender:
     """Sends a response, compressed if that is worthwhile."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self) -> None:
         # The start of a response, held until its body comes.
         self._start: Message | None = None
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message, send: Send) -> None:
         if message["type"] == "http.response.start" and _is_compressible(message):
             self._start = message
             return
@@ -71,8 +70,8 @@ class GzipSender:
             if len(body) >= MIN_BYTES and not message.get("more_body", False):
                 message = {**message, "body": await compress(body)}
                 start = {**start, "headers": _headers(start["headers"], len(message["body"]))}
-            await self._send(start)
-        await self._send(message)
+            await send(start)
+        await send(message)
 
 
 def _is_compressible(start: Message) -> bool:

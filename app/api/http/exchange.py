@@ -44,9 +44,7 @@ class Exchange:
         self._more_headers = [(b"x-request-id", request_id.encode()), *more_headers]
         self._is_head = scope["state"].get("is_head", False)
         self._connection: Connection | None = scope["state"].get("connection")
-        self._send_on = self._send_complete
-        if accepts_gzip:
-            self._send_on = GzipSender(self._send_complete).send
+        self._gzip = GzipSender() if accepts_gzip else None
         self._is_reading = self._is_read = self._has_begun = False
         self._received = 0
         self._loop = asyncio.get_running_loop()
@@ -106,7 +104,10 @@ class Exchange:
         if self._timeout_response is None:
             self._has_begun = True
             self._stop_timer()
-            await self._send_on(message)
+            if self._gzip is None:
+                await self._send_complete(message)
+            else:
+                await self._gzip.send(message, self._send_complete)
 
     async def close(self) -> None:
         """End the exchange, after the response was sent."""

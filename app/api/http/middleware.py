@@ -77,7 +77,6 @@ class HttpLayer:
         gzips = is_read and accepts_gzip(given)
         cors = self._sql_origins.headers(scope, given)
         exchange = Exchange(scope, receive, send, request_id, accepts_gzip=gzips, more_headers=cors)
-        state["exchange"] = exchange
         is_trusted = self._hosts.include(given)
         principal = (
             check_framing(scope, given)
@@ -91,7 +90,7 @@ class HttpLayer:
         if isinstance(principal, Response):
             await principal(scope, receive, exchange.send)
             return
-        state["principal"] = principal
+        state["principal"], state["exchange"] = principal, exchange
         # Reset by hand: this runs for every request, and a context manager costs twice as much.
         bound = bind_contextvars(actor=principal.name)
         try:
@@ -99,6 +98,8 @@ class HttpLayer:
                 await self._respond(scope, given, exchange)
         finally:
             await exchange.close()
+            # It has the scope, too: otherwise only the garbage collector could free each request.
+            del state["exchange"]
             reset_contextvars(**bound)
 
     async def _respond(self, scope: Scope, given: HeaderValues, exchange: Exchange) -> None:

@@ -162,7 +162,7 @@ async def test_the_pieces_of_a_stream_are_sent_as_they_come(kind: bytes) -> None
     async def send(message: Message) -> None:
         sent.append(message)
 
-    sender = GzipSender(send)
+    sender = GzipSender()
     start: Message = {
         "type": "http.response.start",
         "status": 200,
@@ -173,5 +173,5 @@ async def test_the_pieces_of_a_stream_are_sent_as_they_come(kind: bytes) -> None
         for more in (True, True, False)
     ]
     for message in (start, *pieces):
-        await sender.send(message)
+        await sender.send(message, send)
     assert sent == [start, *pieces]
