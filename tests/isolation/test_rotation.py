@@ -291,6 +291,30 @@ async def test_a_rotation_that_a_failover_of_the_catalog_lost_is_known_again(
     assert "pool.password_restored" in await control.actions()
 
 
+@ALL
+async def test_a_pending_rotation_of_a_restored_catalog_brings_no_earlier_password_back(
+    control: Control, catalog_database: Database, strategy: PoolStrategy
+) -> None:
+    tenant = await control.tenant("acme", strategy)
+    server, isolation = control.manager.servers["local"], control.manager.isolations[strategy]
+    for _ in range(2):
+        pending = isolation.login(server, tenant.spec)
+        latest = await control.rotation.rotate(control.state("acme"), PERSON, whole_pool=True)
+    # As after a restart on a backup that was made while the first of them was under way.
+    async with catalog_database.connected() as connection:
+        await connection.execute("UPDATE credentials SET version = 2, applied = false")
+    await control.rotation.load()
+    assert await control.rotation.finish_rotations() == 1
+    assert await works(control)
+    with pytest.raises(TenantLoginFailed):
+        await server.connect(pending)
+    [stored] = await control.catalog.password_versions.load()
+    assert (stored.version, stored.applied) == (latest.version, True) == (3, True)
+    assert await control.rotation.finish_rotations() == 0
+    await control.audit_outbox.flush()
+    assert "pool.password_restored" in await control.actions()
+
+
 async def test_a_rotation_is_made_again_once_although_its_finding_stays(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,7 +153,8 @@ class PasswordRotation:
     async def finish_rotations(self) -> int:
         """Set passwords that Postgres may not have; return how many.
 
-        A rotation that is still under way is left alone. This does not wait for a tenant's
+        A role with a later one keeps it: the catalog was restored from before that rotation. A
+        rotation that is still under way is left alone. This does not wait for a tenant's
         transaction, because the passwords of all other tenants would wait for it too.
         """
         unapplied: dict[str, list[PasswordVersion]] = defaultdict(list)
@@ -169,7 +170,11 @@ class PasswordRotation:
             if not is_free:
                 return False
             try:
-                await self._apply(state, wanted, fail_soon=True)
+                marked = await self._marked_version(state.tenant)
+                if marked > wanted.version:
+                    await self._adopt(state.tenant.spec, replace(wanted, version=marked))
+                else:
+                    await self._apply(state, wanted, fail_soon=True)
             except (Unavailable, Conflict) as error:
                 _log.warning("password not set", role=wanted.role, reason=error.detail)
                 return False
@@ -208,18 +213,13 @@ class PasswordRotation:
                     await self._adopt(spec, replace(wanted, version=marked))
                 elif 0 < marked < known:
                     await self._apply(state, wanted, fail_soon=True)
+                    self._note_restored(spec, wanted)
             except (Unavailable, Conflict) as error:
                 _log.warning("password not restored", role=role, reason=error.detail)
                 return False
-        # Otherwise only the finding is out of date.
-        is_restored = marked not in {0, known}
-        if is_restored:
-            self._manager.connectors.forget_refusal(spec)
-            version = max(marked, known)
-            event = audit_events.password_restored(role, spec.pool_id, version, RECONCILER)
-            self._outbox.enqueue(event)
         await self._audit_isolation(server, spec.pool_id)
-        return is_restored
+        # Otherwise only the finding was out of date.
+        return marked not in {0, known}
 
     async def _adopt(self, spec: TenantSpec, known: PasswordVersion) -> None:
         """Take over the version that the role has, and give nodes its password."""
@@ -228,6 +228,15 @@ class PasswordRotation:
                 known.server, known.role, known.version
             )
             self._role_passwords.set_password_version(known.server, known.role, known.version)
+        self._unapplied.pop((known.server, known.role), None)
+        self._note_restored(spec, known)
+
+    def _note_restored(self, spec: TenantSpec, present: PasswordVersion) -> None:
+        self._manager.connectors.forget_refusal(spec)
+        event = audit_events.password_restored(
+            present.role, spec.pool_id, present.version, RECONCILER
+        )
+        self._outbox.enqueue(event)
 
     async def _apply(
         self, state: TenantState, wanted: PasswordVersion, *, fail_soon: bool = False
