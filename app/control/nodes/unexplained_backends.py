@@ -24,7 +24,7 @@ _UNEXPLAINED_AFTER = 3.0
 _LATEST_LOOK = 5.0
 # One that was busy at each look for this long, while others wait for the budget, is ended. A
 # connection with a client is idle now and then; one without never is, for it would notice.
-_ENDED_AFTER = 10.0
+_ENDED_AFTER = 5.0
 
 _log = structlog.get_logger(__name__)
 
