@@ -15,7 +15,7 @@ import asyncpg
 from app.domain.errors import ConnectFailed, ServerUnavailable, TenantLoginFailed
 from app.pools import driver
 from app.pools.logins import NOT_ACTIVE
-from app.wire import NO_TIMEOUTS, Login
+from app.wire import LIFT_TRANSACTION_TIMEOUT, NO_TIMEOUTS, Login
 
 ADMIN_CONNECTIONS = 4
 """One in the server's own database, one elsewhere, one for checks, one kept open (see `open`)."""
@@ -137,7 +137,7 @@ class AdminConnections:
             if not self._may_connect():
                 raise ConnectFailed(NOT_ACTIVE)
             async with asyncio.timeout(self._answer_timeout):
-                await kept.reset()
+                await kept.execute(f"{kept.get_reset_query()}\n{LIFT_TRANSACTION_TIMEOUT}")
             is_ready = True
         except TimeoutError as error:
             raise ServerUnavailable("The server does not answer.") from error

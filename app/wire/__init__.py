@@ -13,10 +13,11 @@ from app.wire.errors import (
     TlsRejected,
 )
 from app.wire.happy_eyeballs import abandon
-from app.wire.login import NO_TIMEOUTS, Login, Tls
+from app.wire.login import LIFT_TRANSACTION_TIMEOUT, NO_TIMEOUTS, Login, Tls
 from app.wire.resolver import SYSTEM_RESOLVER, Address, Resolver
 
 __all__ = [
+    "LIFT_TRANSACTION_TIMEOUT",
     "NO_TIMEOUTS",
     "SYSTEM_RESOLVER",
     "Address",

@@ -34,7 +34,7 @@ from app.wire.errors import (
 )
 from app.wire.handshake import Handshake, ProtocolViolation
 from app.wire.happy_eyeballs import abandon, first_success
-from app.wire.login import Login
+from app.wire.login import LIFT_TRANSACTION_TIMEOUT, Login
 from app.wire.resolver import Address
 
 OnAbandonedLogin = Callable[[asyncio.Task[asyncpg.Connection]], None]
@@ -43,7 +43,10 @@ OnAbandonedLogin = Callable[[asyncio.Task[asyncpg.Connection]], None]
 # silently lost, and so are locks and other state that must not pass to the next borrower or tenant.
 # A pooler is detected by its behaviour, not by its name.
 _MARK = "poolkeeper.session"
-_QUERY = f"select pg_backend_pid() as pid, current_setting('{_MARK}', true) as mark"
+_QUERY = f"""
+select pg_backend_pid() as pid, current_setting('{_MARK}', true) as mark,
+       ({LIFT_TRANSACTION_TIMEOUT}) as lifted
+"""
 # The prepared statement is unknown there, or another one has its name.
 _POOLER_ERRORS = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 _POOLER = (
@@ -173,7 +176,8 @@ async def _refuse_pooler(connection: asyncpg.Connection, mark: str, timeout: flo
     try:
         async with asyncio.timeout(timeout):
             row = await connection.fetchrow(_QUERY)
-        is_direct = row is not None and tuple(row) == (connection.get_server_pid(), mark)
+        ours = (connection.get_server_pid(), mark)
+        is_direct = row is not None and (row["pid"], row["mark"]) == ours
     except _POOLER_ERRORS as error:
         raise ServerRejected(_POOLER) from error
     finally:

@@ -20,6 +20,12 @@ NO_TIMEOUTS = dict.fromkeys(
 )
 """Settings that lift what is set for a role or a database: that is meant for applications."""
 
+LIFT_TRANSACTION_TIMEOUT = (
+    "select set_config('transaction_timeout', '0', false)"
+    " where current_setting('transaction_timeout', true) <> '0'"
+)
+"""Does the same for a timeout that a login cannot name: before 17, Postgres does not know it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
@@ -31,7 +37,8 @@ class Login:
         tls: how to use TLS, or False for no TLS; there is no fallback to plain text.
         settings: server settings fixed for the connection's life.
         primary: whether to refuse a standby, which accepts no writes.
-        direct: whether to refuse a pooler; the check takes a round trip.
+        direct: whether it is for the service's own work, which needs Postgres itself: a pooler is
+            refused, which takes a round trip, and in the same one transaction_timeout is lifted.
         resolver: finds the addresses of the host; the first successful login wins.
         may_go_on: called before each step of the login; the login ends if it returns False.
     """

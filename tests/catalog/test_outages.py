@@ -123,14 +123,15 @@ async def test_timeouts_that_are_set_for_its_database_do_not_apply(
     catalog_database: Database,
 ) -> None:
     """As a hoster sets them, for applications; an idle leader would lose its lock."""
+    timeouts = (*wire.NO_TIMEOUTS, "transaction_timeout")
     async with catalog_database.connected() as admin:
-        for timeout in wire.NO_TIMEOUTS:
+        for timeout in timeouts:
             name = catalog_database.database
             await admin.execute(f"ALTER DATABASE {name} SET {timeout} = '10s'")
     login = address_of(catalog_database).named("test")
     connection = await wire.connect(login, timeout=60)
     try:
-        for timeout in wire.NO_TIMEOUTS:
+        for timeout in timeouts:
             assert await connection.fetchval(f"SHOW {timeout}") == "0"
     finally:
         await connection.close()

@@ -60,6 +60,19 @@ async def test_timeouts_that_are_set_for_a_database_do_not_apply(
         assert {row["source"] for row in rows} == {"client"}
 
 
+async def test_no_timeout_of_transactions_holds_for_the_next_user_either(
+    admins: Admins, database: Database
+) -> None:
+    async with database.connected() as connection:
+        await connection.execute(
+            f"ALTER DATABASE {database.database} SET transaction_timeout = '10s'"
+        )
+    for _ in range(2):
+        async with admins.connections.use() as used:
+            assert await used.fetchval("SHOW transaction_timeout") == "0"
+    assert len(admins.opened) == 1
+
+
 async def test_the_next_user_gets_the_open_connection_as_if_it_were_new(admins: Admins) -> None:
     async with admins.connections.use() as connection:
         settings = await connection.fetch("select name, setting from pg_settings order by name")
