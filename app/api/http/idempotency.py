@@ -1,16 +1,17 @@
 """Idempotency-Key: an action sent twice is done once and gets the same response both times.
 
 Responses are kept in memory for 24 hours, but not beyond a restart: the newest 1000 keys of each
-caller, and 64 MiB for all callers together. So actions that work without the catalog also work with
-a key. Final responses are stored, refusals included. Responses are not stored if the request was
-not processed (400, 401, 422 …), should be retried (429) or failed (5xx): then the same key tries
-again. For a response with a password, only the fact that it was sent is stored.
+caller, and 64 MiB for all callers together, of which the caller with most of it loses its oldest.
+So actions that work without the catalog also work with a key. Final responses are stored, refusals
+included. Responses are not stored if the request was not processed (400, 401, 422 …), should be
+retried (429) or failed (5xx): then the same key tries again. For a response with a password, only
+the fact that it was sent is stored.
 """
 
 import hashlib
 import json
 import re
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
 from time import monotonic
 from typing import Annotated
@@ -69,9 +70,9 @@ class ResponseStore:
 
     def __init__(self) -> None:
         self.by_owner: defaultdict[Owner, OrderedDict[str, KeyedRequest]] = defaultdict(OrderedDict)
-        # The size of each stored response, in the order of storing.
-        self._sizes: OrderedDict[tuple[Owner, str], int] = OrderedDict()
-        self._bytes = 0
+        # The size of each stored response, in the order of storing; and their sums.
+        self._sizes: defaultdict[Owner, dict[str, int]] = defaultdict(dict)
+        self._bytes: Counter[Owner] = Counter()
 
     def begin(self, owner: Owner, key: str, fingerprint: bytes) -> StoredResponse | None:
         """Return the stored response to the same request; None for a new request, now in flight.
@@ -100,10 +101,12 @@ class ResponseStore:
             return
         self.by_owner[owner][key].response = response
         size = len(response.body or b"")
-        self._sizes[owner, key] = size
-        self._bytes += size
-        while self._bytes > MAX_TOTAL_BYTES:
-            self._drop(*next(iter(self._sizes)))
+        self._sizes[owner][key] = size
+        self._bytes[owner] += size
+        while self._bytes.total() > MAX_TOTAL_BYTES:
+            # Otherwise one caller could make the actions of others be done twice.
+            [(largest, _)] = self._bytes.most_common(1)
+            self._drop(largest, next(iter(self._sizes[largest])))
 
     def _drop_old(self, owner: Owner, requests: OrderedDict[str, KeyedRequest]) -> None:
         expiry = monotonic() - RETENTION_SECONDS
@@ -119,7 +122,7 @@ class ResponseStore:
 
     def _drop(self, owner: Owner, key: str) -> None:
         del self.by_owner[owner][key]
-        self._bytes -= self._sizes.pop((owner, key))
+        self._bytes[owner] -= self._sizes[owner].pop(key)
 
 
 class ResponseReplayed(Exception):

@@ -279,3 +279,19 @@ def test_all_stored_responses_together_are_bounded() -> None:
     for owner in owners[1:]:
         assert answers.begin(owner, "k", b"1") is not None
     assert "under way" in answers.by_owner[ALICE]
+
+
+def test_a_caller_with_many_long_responses_costs_no_other_one_theirs() -> None:
+    answers = idempotency.ResponseStore()
+    body = bytes(idempotency.MAX_BODY_BYTES)
+    answers.begin(ALICE, "k", b"1")
+    answers.end(ALICE, "k", idempotency.StoredResponse(200, {}, b"done"))
+    for number in range(idempotency.MAX_KEYS):
+        for owner in (BOB, ("mallory", None)):
+            answers.begin(owner, f"k{number}", b"1")
+            answers.end(owner, f"k{number}", idempotency.StoredResponse(200, {}, body))
+    assert answers.begin(ALICE, "k", b"1") is not None
+    assert answers.begin(BOB, f"k{idempotency.MAX_KEYS - 1}", b"1") is not None
+    stored = [each.response for kept in answers.by_owner.values() for each in kept.values()]
+    size = sum(len(each.body or b"") for each in stored if each is not None)
+    assert size <= idempotency.MAX_TOTAL_BYTES
