@@ -11,8 +11,8 @@ does not judge what a statement or its failure means for callers.
 # ruff: noqa: SLF001 - asyncpg has no public name for its transport; `tests/pools/test_connection.py`
 
 import asyncio
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import asyncpg
 
@@ -45,6 +45,7 @@ _SILENT = frozenset(b"12nsId")
 # For the last statement before an ending, every message that completes it counts; of the rest, only
 # that the ending has begun.
 _COMPLETIONS = frozenset(b"sI")
+_SILENT_IN_STATEMENT = _SILENT - _COMPLETIONS
 _SILENT_IN_CHECK = _SILENT | frozenset(b"CDTN")
 _SILENT_IN_ENDING = _SILENT | frozenset(b"DTN")
 # Errors, notices, notifications and the data of a COPY.
@@ -55,8 +56,7 @@ class CopyAttempted(Exception):
     """The statement is a COPY to or from its client, and was cancelled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """The end of a lease, sent together with its statement.
 
     Attributes:
@@ -86,6 +86,7 @@ class ExtendedQuery(PacedInterceptor):
     def __init__(self, connection: asyncpg.Connection) -> None:
         super().__init__(connection)
         self._connection = connection
+        self._loop = connection._loop
         self._buffer = bytearray()
         self._skip = 0
         self._silent = _SILENT
@@ -124,7 +125,7 @@ class ExtendedQuery(PacedInterceptor):
 
     def _expect_reply(self, max_row_bytes: int) -> asyncio.Future[Reply]:
         self._reply, self._max_row_bytes, self._room = Reply(), max_row_bytes, max_row_bytes
-        self._answered = asyncio.get_running_loop().create_future()
+        self._answered = self._loop.create_future()
         return self._answered
 
     async def begin(
@@ -151,14 +152,14 @@ class ExtendedQuery(PacedInterceptor):
         self._awaited = self._expect_reply(max_row_bytes)
         end = SYNC
         if ending is not None:
-            self._ended = asyncio.get_running_loop().create_future()
-            end = _execution(ending.check) + SYNC + simple_query(ending.statements)
-            self._silent, self._cancels_excess = _SILENT - _COMPLETIONS, cancels_excess
+            self._ended = self._loop.create_future()
+            end = _ending_messages(ending)
+            self._silent, self._cancels_excess = _SILENT_IN_STATEMENT, cancels_excess
         if not statements:
             self._transport.write(b"".join((*messages, end)))
             return
         steps, self._beginning = _executions(statements)
-        self._begun = asyncio.get_running_loop().create_future()
+        self._begun = self._loop.create_future()
         self._transport.write(b"".join((steps, FLUSH, *messages, end)))
         try:
             await self._begun
@@ -203,7 +204,7 @@ class ExtendedQuery(PacedInterceptor):
         except asyncio.CancelledError:
             if self._answered is answered:
                 # It was cancelled with us, and its reply is still to come.
-                self._answered = asyncio.get_running_loop().create_future()
+                self._answered = self._loop.create_future()
                 self._cancel()
             raise
         if reply.is_copy:
@@ -374,7 +375,7 @@ class ExtendedQuery(PacedInterceptor):
         """Ask the server, over another connection, to cancel the present work; once."""
         if self._cancelled is not None:
             return
-        self._cancelled = asyncio.get_running_loop().create_future()
+        self._cancelled = self._loop.create_future()
         self._connection._cancel_current_command(self._cancelled)
 
 
@@ -387,6 +388,11 @@ def _executions(statements: str) -> tuple[bytes, int]:
     """
     each = statements.split("; ")
     return b"".join(map(_execution, each)), len(each)
+
+
+@lru_cache(maxsize=256)
+def _ending_messages(ending: Ending) -> bytes:
+    return _execution(ending.check) + SYNC + simple_query(ending.statements)
 
 
 def _execution(statement: str) -> bytes:

@@ -4,6 +4,7 @@ See "Message Formats" in Postgres' manual, section 55.7.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from struct import Struct, pack
 
 TEXT, BINARY = 0, 1
@@ -43,6 +44,7 @@ def bind(
     return _message(b"B", b"".join(body))
 
 
+@lru_cache(maxsize=256)
 def execute(*, portal: str = "", max_rows: int = 0) -> bytes:
     """Run a portal to its end, or until it has returned *max_rows*."""
     return _message(b"E", _text(portal) + max_rows.to_bytes(4, "big"))

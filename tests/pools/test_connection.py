@@ -14,6 +14,7 @@ PRIVATE = (
     "_drop_local_type_cache",
     "_listeners",
     "_log_listeners",
+    "_loop",
     "_pool_release_ctr",
     "_protocol",
     "_query_loggers",
