@@ -12,10 +12,9 @@ the time when that round trip started, which is always after its borrower asked.
 """
 
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
 from time import monotonic
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import asyncpg
 
@@ -60,8 +59,7 @@ _CANCELLED = "57014"
 _FOUND_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, ReadOnly)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseOptions:
+class LeaseOptions(NamedTuple):
     """A borrower's options for one lease.
 
     Attributes:
@@ -200,7 +198,7 @@ class Lease:
                 )
             limits = pool.server.limits
             if limits is not None and limits.read_only and not self._options.read_only:
-                self._options, self._is_locked = replace(self._options, read_only=True), True
+                self._options, self._is_locked = self._options._replace(read_only=True), True
             first = begin_statements(self._isolation, self._tenant_state.tenant.spec, self._options)
             # Without a transaction, no rollback could undo statements that were sent ahead.
             ahead = first if self._options.transaction else ""

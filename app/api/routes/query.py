@@ -1,6 +1,6 @@
 """SQL statements, run as a tenant: one, or several in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -23,6 +23,7 @@ from app.api.http.error_responses import validation_error
 from app.api.http.exchange import extend_deadline
 from app.api.http.field_types import RequestBody, examples
 from app.api.http.idempotency import reserve_key
+from app.api.http.response_cache import ResponseCache
 from app.api.http.statements import Params, SqlText, Statements, run_statements
 from app.api.http.strict_request import StrictRequest
 from app.api.http.strict_route import StrictRoute
@@ -241,14 +242,15 @@ async def run_query(
         _check_allowed(manager.tenants.state(tenant), limits).tenant.check_usable()
         step = plan_step(PlanAction.RUN_STATEMENT, f"tenant {tenant}")
         return show_plan(step + Plan(warnings=(_NOT_SENT,)), response)
-    return await _respond(request, tenant, body)
+    return await _respond(request, request.app.state.provided, tenant, body)
 
 
 async def respond_directly(request: StrictRequest) -> Response | None:
     """Respond like `run_query` to a valid request without parameters; None for others."""
     principal: Principal = request.scope["state"]["principal"]
+    objects = request.app.state.provided
     is_usual = not request.scope["query_string"] and KeyScope.QUERY in principal.scopes
-    if not (is_usual and request.app.state.provided):
+    if not (is_usual and objects):
         return None
     try:
         tenant = TenantId(request.path_params["tenant"])
@@ -259,13 +261,14 @@ async def respond_directly(request: StrictRequest) -> Response | None:
         return None
     await reserve_key(request)
     try:
-        return await _respond(request, tenant, body)
+        return await _respond(request, objects, tenant, body)
     finally:
-        request.app.state.response_cache.invalidate()
+        objects[ResponseCache].invalidate()
 
 
-async def _respond(request: Request, tenant: TenantId, body: QueryBody) -> Response:
-    objects = request.app.state.provided
+async def _respond(
+    request: Request, objects: Mapping[type, Any], tenant: TenantId, body: QueryBody
+) -> Response:
     manager: TenantPoolManager = objects[TenantPoolManager]
     limits: QueryLimits = objects[QueryLimits]
     descriptions: Descriptions = objects[Descriptions]

@@ -1,8 +1,9 @@
 """A statement from JSON to JSON: its parameters and its results are JSON values."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from app.domain.errors import StatementFailed
 from app.pools.query.descriptions import Description, TenantDescriptions
@@ -14,8 +15,7 @@ from app.wire.extended_query import ExtendedQuery
 from app.wire.reply import Reply
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatementResult:
+class StatementResult(NamedTuple):
     """The result of a statement.
 
     Attributes:
