@@ -22,6 +22,13 @@ def many() -> list[list[int]]:
     return [[number] for number in range(1000)]
 
 
+def test_requests_under_way_start_no_collection() -> None:
+    default = gc.get_threshold()
+    with tuned_gc():
+        assert gc.get_threshold() == (10_000, *default[1:])
+    assert gc.get_threshold() == default
+
+
 def test_what_survives_a_long_collection_is_set_aside() -> None:
     with tuned_gc(long_seconds=0.0):
         before, alive = gc.get_freeze_count(), many()
