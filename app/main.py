@@ -115,6 +115,7 @@ def _begin_serving(app: FastAPI, settings: Settings, service: Service) -> None:
     )
     if (clients := getattr(app.state, "clients", None)) is not None:
         service.streams.limit_to(clients.limit // 2)
+    app.state.authenticator.begin_serving()
     provide(app, *_objects_of_routes(app, settings, service))
 
 

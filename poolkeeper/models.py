@@ -387,6 +387,7 @@ class KeyNames(TypedDict):
     """All API keys by name."""
 
     required: bool
+    uses_since: str
     items: list[KeyView]
 
 
@@ -400,6 +401,7 @@ class KeyView(TypedDict):
     created_at: str
     expires_at: str | None
     expired: bool
+    last_used_at: str | None
     requests_per_second: int | None
 
 

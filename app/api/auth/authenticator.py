@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from hmac import compare_digest
+from time import time
 
 import structlog
 
-from app.api.auth.api_key import key_id_of, token_digest
+from app.api.auth.api_key import ApiKey, key_id_of, token_digest
 from app.api.auth.key_file import KeyFile
 from app.api.auth.principal import UNRESTRICTED, Principal
 from app.api.auth.rate_limits import RateLimits
 
 _NO_DIGEST = bytes(32)
+# In seconds: a use within this time after the last one is not noted.
+_USE_PRECISION = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -36,13 +39,30 @@ class AuthFailure(StrEnum):
 
 
 class Authenticator:
-    """Checks keys and their rate limits."""
+    """Checks keys and their rate limits, and notes when a key was last used.
+
+    Attributes:
+        uses_since: from when on it has noted every use.
+    """
 
     def __init__(self, keys: KeyFile, limits: RateLimits) -> None:
         self.keys = keys
         self.failures: Counter[AuthFailure] = Counter()
         self.rate_limited: Counter[str] = Counter()
         self._limits = limits
+        # By the id of the key, in seconds since 1970.
+        self._uses: dict[str, float] = {}
+        self.uses_since = datetime.now(UTC)
+
+    def begin_serving(self) -> None:
+        """Note uses from now on: those before were another instance's."""
+        self._uses.clear()
+        self.uses_since = datetime.now(UTC)
+
+    def last_used_at(self, key: ApiKey) -> datetime | None:
+        """When *key* was last used, to the minute; None if not since `uses_since`."""
+        at = self._uses.get(key.id)
+        return None if at is None else datetime.fromtimestamp(at, UTC)
 
     def load_keys(self) -> None:
         """Read the key file; warn if there is none.
@@ -74,6 +94,9 @@ class Authenticator:
             return AuthFailure.UNKNOWN
         if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
             return AuthFailure.EXPIRED
+        now = time()
+        if abs(now - self._uses.get(key_id, 0.0)) >= _USE_PRECISION:
+            self._uses[key_id] = now
         return Principal.of_key(key)
 
     def throttle(self, principal: Principal) -> float:

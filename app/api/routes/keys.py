@@ -31,14 +31,19 @@ class KeyView(BaseModel):
         description="Null: it never expires.", examples=["2027-11-20T09:00:00Z"]
     )
     expired: bool = Field(description="Whether it has expired.", examples=[False])
+    last_used_at: datetime | None = Field(
+        description="Precise to a minute; null: not since `uses_since`.",
+        examples=["2026-11-20T09:12:34Z"],
+    )
     requests_per_second: int | None = Field(
         description="Its own rate limit; null: the service's.", examples=[100]
     )
 
     @classmethod
-    def of(cls, key: ApiKey) -> Self:
+    def of(cls, key: ApiKey, last_used_at: datetime | None) -> Self:
         expired = key.expires_at is not None and key.expires_at <= datetime.now(UTC)
-        return cls(**key.model_dump(exclude={"id", "sha256"}), expired=expired)
+        stored = key.model_dump(exclude={"id", "sha256"})
+        return cls(**stored, expired=expired, last_used_at=last_used_at)
 
 
 class KeyNames(BaseModel):
@@ -48,15 +53,24 @@ class KeyNames(BaseModel):
         description="Whether requests need a key; otherwise local programs have full access.",
         examples=[True],
     )
+    uses_since: datetime = Field(
+        description="When the active instance began to note uses: as it started or took over. What "
+        "was used before is not known.",
+        examples=["2026-11-20T09:00:00Z"],
+    )
     items: list[KeyView]
 
 
 @router.get("", dependencies=REQUIRE_ADMIN_ALL, summary="List API keys")
 async def list_keys(authenticator: AuthenticatorDep) -> KeyNames:
-    """Lists the API keys' names, scopes and tenants; never a key, its ID or its hash.
+    """Lists the API keys' names, scopes, tenants and last uses; never a key, its ID or its hash.
 
     `poolkeeper keys` creates and revokes them, on the service's machine. A key that is bound to
     tenants answers 403.
     """
     keys = authenticator.keys
-    return KeyNames(required=keys.is_enforced, items=[KeyView.of(key) for key in keys.all()])
+    return KeyNames(
+        required=keys.is_enforced,
+        uses_since=authenticator.uses_since,
+        items=[KeyView.of(key, authenticator.last_used_at(key)) for key in keys.all()],
+    )

@@ -18,7 +18,7 @@ export function Keys() {
         <div class="scroll"><table aria-label="API keys">
           <thead><tr>
             <th scope="col">Name</th><th scope="col">Scopes</th><th scope="col">Tenants</th>
-            <th scope="col" class="wide">Created</th><th scope="col">Expires</th>
+            <th scope="col" class="wide">Created</th><th scope="col">Last used</th><th scope="col">Expires</th>
           </tr></thead>
           <tbody>${data.items.map((key) => html`
             <tr key=${key.name}>
@@ -26,6 +26,7 @@ export function Keys() {
               <td>${key.scopes.join(", ")}</td>
               <td>${key.tenants === null ? "all" : html`<${TenantLinks} ids=${key.tenants} />`}</td>
               <td class="wide"><time title=${dateTime(key.created_at)}>${ago(key.created_at)}</time></td>
+              <td>${key.last_used_at ? ago(key.last_used_at) : html`<span title=${`Uses are known since ${dateTime(data.uses_since)}`}>not since ${ago(data.uses_since)}</span>`}</td>
               <td>${key.expired ? html`<${Badge} kind="bad">expired</${Badge}>` : (key.expires_at?.slice(0, 10) ?? "never")}</td>
             </tr>`)}</tbody>
         </table></div>`}
