@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response, status
 from pydantic import Field, ValidationInfo, field_validator
@@ -41,6 +41,7 @@ from app.api.views.pool import (
 from app.control.operation import Operation
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations, PoolOutcome
+from app.domain.audit import Actor
 from app.domain.desired_pool import PoolChange
 from app.domain.errors import PoolNotFound
 from app.domain.pool import MAX_POOL_SIZE
@@ -70,6 +71,14 @@ class EvictionMode(StrEnum):
 
     GRACEFUL = "graceful"
     FORCE = "force"
+
+
+class OnPool(Protocol[R]):
+    """An operation on a pool."""
+
+    def __call__(
+        self, *, state: TenantState, actor: Actor, whole_pool: bool
+    ) -> Operation[Any, R]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +116,14 @@ class PoolRequest:
 
     async def run(
         self,
-        operation: Callable[..., Operation[Any, R]],
+        operation: OnPool[R],
         show: Callable[[R], V],
         *,
         then: Callable[[], Awaitable[object]] | None = None,
-        **details: Any,
     ) -> V | PlanView:
-        """Run an *operation* on the pool, with its own *details*; see `OperationRequest.run`."""
+        """Run an *operation* on the pool; see `OperationRequest.run`."""
         actor, whole_pool = self.operation.actor, self.whole_pool
-        made = operation(state=self.state, actor=actor, whole_pool=whole_pool, **details)
+        made = operation(state=self.state, actor=actor, whole_pool=whole_pool)
         return await self.operation.run(made, show, then=then)
 
 
@@ -212,7 +220,8 @@ async def put_tenant_pool(
         return request.show(outcome)
 
     change = PoolChange(**body.model_dump()) if body else PoolChange()
-    return await request.run(operations.put, show, change=change, expected_generation=expected)
+    put = partial(operations.put, change=change, expected_generation=expected)
+    return await request.run(put, show)
 
 
 @router.get("", dependencies=[REQUIRE_READ], summary="Get a tenant's pool")
@@ -251,8 +260,9 @@ async def pause_pool(
     provisioned: it then serves nobody until it is resumed. The response waits, for 2 s at most,
     until nodes no longer begin transactions of the tenant.
     """
+    pause = partial(operations.pause, paused=True)
     paused = partial(feed.wait_paused, request.state.tenant.spec)
-    return await request.run(operations.pause, request.show, paused=True, then=paused)
+    return await request.run(pause, request.show, then=paused)
 
 
 @router.post("/resume", dependencies=[REQUIRE_OPERATE], summary="Resume a tenant's pool")
@@ -260,7 +270,8 @@ async def resume_pool(
     request: PoolRequestDep, operations: OperationsDep, feed: FeedDep
 ) -> PoolView | PlanView:
     """Hands out connections again. Works while the catalog is unreachable."""
-    return await request.run(operations.pause, request.show, paused=False, then=feed.refresh)
+    resume = partial(operations.pause, paused=False)
+    return await request.run(resume, request.show, then=feed.refresh)
 
 
 @router.post(
@@ -279,9 +290,8 @@ async def drain_pool(
     Nodes replace the tenant's connections, as when it is recycled.
     """
     return await request.run(
-        operations.drain,
+        partial(operations.drain, deadline=deadline_seconds),
         lambda state: PoolDrain(**request.pool, state=state, deadline_seconds=deadline_seconds),
-        deadline=deadline_seconds,
     )
 
 
@@ -338,8 +348,9 @@ async def evict_pool(
     if generation is None and request.manager.desired.is_on_nodes(request.state.tenant):
         generation = 0
     preconditions.expected_generation(generation)
+    deadline = 0.0 if mode is EvictionMode.FORCE else deadline_seconds
     return await request.run(
-        operations.evict,
+        partial(operations.evict, deadline=deadline),
         lambda report: PoolEviction(
             **request.pool,
             reason=report.eviction.reason,
@@ -347,5 +358,4 @@ async def evict_pool(
             cut=report.eviction.cut,
             nodes=NodeRecycling.of(report.nodes),
         ),
-        deadline=0.0 if mode is EvictionMode.FORCE else deadline_seconds,
     )
