@@ -272,6 +272,7 @@ class _SnapshotBuilder:
         self._tenants: dict[str, TenantSnapshot] = {}
         self._parts: list[PoolStats] = []
         self._active: Counter[str] = Counter()  # connections on lease, by server
+        self._findings: Counter[tuple[str, PoolStrategy, Severity]] = Counter()
         # All at once: a tenant that is deleted while the rest is built is counted exactly once.
         self._totals = manager.counter_totals.totals()
         self._states = list(manager.tenants.values())
@@ -307,6 +308,9 @@ class _SnapshotBuilder:
             name = state.tenant.spec.id
             self._tenants[name] = self._tenant(state, tenants.get(name))
             self._totals.add(state)
+            yield
+        for spec, finding in findings_of(self._manager):
+            self._findings[spec.server, spec.strategy, finding.severity] += 1
             yield
         # They are already nearly in order, so this is quick.
         self._pools = dict(sorted(self._pools.items()))
@@ -347,9 +351,7 @@ class _SnapshotBuilder:
                 for name, server in sorted(manager.servers.items())
             ),
             evictions=Counter(manager.evictions),
-            findings=Counter(
-                (spec.server, spec.strategy, found.severity) for spec, found in findings_of(manager)
-            ),
+            findings=self._findings,
             loop_lag=(lag.latest, lag.worst),
             catalog_available=catalog_available,
         )

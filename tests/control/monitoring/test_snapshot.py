@@ -1,13 +1,17 @@
 """Snapshots: taken one at a time, as fresh as requested, and reusing what did not change."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from app.control import time_slices
 from app.control.monitoring import snapshot as snapshot_module
+from app.control.monitoring.isolation_audit import findings_of
 from app.control.monitoring.snapshot import Snapshot
+from app.domain.isolation_checks import AuditCheck, Finding, Severity
 from tests.fixtures.app import Api, ApiWith, ok
+from tests.fixtures.turns import counted_turns
 
 
 async def taken(api: Api) -> Snapshot:
@@ -39,6 +43,26 @@ async def test_a_change_while_one_is_taken_is_in_the_next(
     api.service.snapshots.invalidate()
     assert (await api.service.snapshots.current()).sequence == before + 2
     assert (await first).sequence == before + 1
+
+
+async def test_other_tasks_have_their_turn_while_findings_are_counted(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("acme", "globex", "hooli"):
+        await api.tenant(name)
+        state = api.service.manager.tenants.state(name)
+        assert state.isolation is not None
+        found = Finding(check=AuditCheck.ROLE, severity=Severity.CRITICAL, detail="It is gone.")
+        state.report_isolation(replace(state.isolation, findings=(found, found)))
+    async with counted_turns() as turns:
+        noted = turns.counted(lambda each: each)
+        monkeypatch.setattr(
+            snapshot_module, "findings_of", lambda manager: map(noted, findings_of(manager))
+        )
+        snapshot = await taken(api)
+    # The poller may have taken another one.
+    assert sum(snapshot.findings.values()) == 6 <= turns.calls
+    assert turns.most == 1
 
 
 async def test_a_cancelled_request_leaves_the_others_their_snapshot(api: Api) -> None:
