@@ -21,7 +21,8 @@ ADMIN_CONNECTIONS = 4
 """One in the server's own database, one elsewhere, one for checks, one kept open (see `open`)."""
 
 _ACQUIRE_DEADLINE = 10.0
-_KEPT_SECONDS = 1.0
+# Longer than between two looks at a server that is in use; see `app.runtime.background_tasks`.
+_KEPT_SECONDS = 3.0
 
 # Objects that others created must not hide ours, and a database must not decide who we are or how
 # literals are read. A tenant's open transaction must not block the admin connection for the others.
