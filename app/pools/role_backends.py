@@ -11,22 +11,24 @@ from app.pools.raw_text import as_bytea, starts_with, unquote
 from app.pools.server import Server
 
 _DEADLINE = 2.0
+# Without `track_activities` the state is `disabled`, whatever it runs.
+_BUSY = "('active', 'fastpath function call')"
 # Everyone can see these columns, but the state and the type only who may end such a back-end, as a
 # rule. There are as many rows as connections, far fewer than tenants. Workers of a parallel query
 # belong to its connection.
 _LOOK = f"""
 select pid, {as_bytea("usename")} as role, {as_bytea("datname")} as database,
-    case when state not like 'idle%' then backend_start end as busy
+    case when state in {_BUSY} then backend_start end as busy
 from pg_stat_activity
 where {starts_with("usename", OBJECT_PREFIX)} and datname is not null
     and backend_type is distinct from 'parallel worker'
 """  # noqa: S608 - constants
 # Another back-end may have the process id by now.
-_END = """
+_END = f"""
 select pid, pg_terminate_backend(pid) from pg_stat_get_activity(null)
 where (pid, backend_start) in (select * from unnest($1::int[], $2::timestamptz[]))
-    and state not like 'idle%'
-"""
+    and state in {_BUSY}
+"""  # noqa: S608 - constants
 
 
 async def role_backends(

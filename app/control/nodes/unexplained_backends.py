@@ -73,10 +73,14 @@ class UnexplainedBackends:
     async def _end_abandoned(self, server: Server, nodes: Collection[TrackedNode]) -> None:
         """End those that have long been busy without a client, as far as can be known.
 
-        Each node that can have connections has reported without them, long after they were seen.
+        Each node that can have connections has reported without them, long after they were seen;
+        with a problem it may not know which it has.
         """
         latest = [node.latest for node in nodes if node.commitment(server.name).liability]
-        heard = min([-inf if each is None else each.at for each in latest], default=inf)
+        heard = min(
+            [-inf if each is None or each.report.problem else each.at for each in latest],
+            default=inf,
+        )
         reported = [each.report.backends.get(server.name, frozenset()) for each in latest if each]
         since, now = self._unreported[server.name], self._clock()
         abandoned = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from app.catalog.nodes import Liabilities, Nodes
 from app.control.nodes.feed import NodeFeed
@@ -672,6 +673,10 @@ async def test_a_statement_that_its_client_left_for_ever_ends_when_others_need_i
     await site.later(0)
     async with AsyncExitStack() as stack:
         abandoned, known, idle = [await stack.enter_async_context(_closing(site)) for _ in range(3)]
+        # Postgres does not say whether it runs a statement.
+        async with site.server.admin() as admin:
+            await admin.execute("ALTER ROLE tenant_acme SET track_activities = off")
+        untracked = await stack.enter_async_context(_closing(site))
         running = [asyncio.create_task(each.execute(_ENDLESS)) for each in (abandoned, known)]
         for task in running:
             stack.callback(task.cancel)
@@ -691,6 +696,11 @@ async def test_a_statement_that_its_client_left_for_ever_ends_when_others_need_i
         await pass_by(2, **waits)
         assert site.server.is_contended
         assert not running[0].done()
+        # With a problem it repeats the last back-ends that its pooler has shown, or none.
+        with capture_logs() as logs:
+            await site.hear(other, problem="The pooler does not answer.")
+            await pass_by(1, **waits)
+        assert "back-ends without a client ended" not in {each["event"] for each in logs}
         await site.hear(other)
         await pass_by(1, **waits)
         await eventually(running[0].done)
@@ -698,6 +708,7 @@ async def test_a_statement_that_its_client_left_for_ever_ends_when_others_need_i
         await pass_by(8, **waits)
         assert not running[1].done()
         assert await idle.fetchval("SELECT 1") == 1
+        assert await untracked.fetchval("SHOW track_activities") == "off"
 
 
 _ENDLESS = "SET client_connection_check_interval = 0; SELECT pg_sleep(1000000)"
