@@ -24,9 +24,11 @@ class InDoubtWrites(Generic[K]):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._failed_at: dict[K, float] = {}
+        # Those of them that may have created their row.
+        self._creations: set[K] = set()
 
-    def __contains__(self, key: K) -> bool:
-        return key in self._failed_at
+    def may_have_created(self, key: K) -> bool:
+        return key in self._creations
 
     @property
     def keys(self) -> tuple[K, ...]:
@@ -38,7 +40,7 @@ class InDoubtWrites(Generic[K]):
         return tuple(key for key, failed_at in self._failed_at.items() if failed_at <= since)
 
     @asynccontextmanager
-    async def writing(self, key: K) -> AsyncIterator[AsyncConnection]:
+    async def writing(self, key: K, *, may_create: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction of the database that writes the row of *key*."""
         is_committing = is_certain = False
         try:
@@ -48,9 +50,11 @@ class InDoubtWrites(Generic[K]):
             is_certain = True
         finally:
             if is_certain:
-                self._failed_at.pop(key, None)
+                self._forget(key)
             elif is_committing:
                 self._failed_at[key] = monotonic()
+                if may_create:
+                    self._creations.add(key)
 
     @asynccontextmanager
     async def reading(self, key: K) -> AsyncIterator[AsyncConnection]:
@@ -60,4 +64,8 @@ class InDoubtWrites(Generic[K]):
         """
         async with self._database.transaction() as connection:
             yield connection
+        self._forget(key)
+
+    def _forget(self, key: K) -> None:
         self._failed_at.pop(key, None)
+        self._creations.discard(key)

@@ -81,9 +81,9 @@ class VersionedTable(Store, ABC, Generic[K, V]):
         [key] = (fixed[column.name] for column in self.table.primary_key)
         # A creation in doubt can be repeated, even by a caller that only creates and never changes:
         # nobody knows about it yet.
-        is_repetition = expected_generation == 0 and key in self._writes
+        is_repetition = expected_generation == 0 and self._writes.may_have_created(key)
         expected = None if is_repetition else expected_generation
-        async with self._writes.writing(key) as connection:
+        async with self._writes.writing(key, may_create=not expected_generation) as connection:
             row, is_created, is_changed = await _write(
                 connection, self.table, fixed, values, expected
             )

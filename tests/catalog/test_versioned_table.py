@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -80,6 +81,22 @@ async def test_nobody_was_told_and_so_the_next_caller_is_the_first(
     with pytest.raises(StaleVersion):
         await create(catalog, 0)
     assert len(await catalog.audit_log.page()) == 1
+
+
+async def test_what_exists_cannot_be_created_while_a_change_of_it_is_in_doubt(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await catalog.tenants.save(spec("acme"), event=event(), expected_generation=0)
+    with monkeypatch.context() as patched:
+        lose_responses(patched)
+        with pytest.raises(CatalogUnavailable):
+            await catalog.tenants.save(
+                replace(spec("acme"), weight=2), event=event(), expected_generation=1
+            )
+    with pytest.raises(StaleVersion):
+        await catalog.tenants.save(
+            replace(spec("acme"), weight=3), event=event(), expected_generation=0
+        )
 
 
 async def test_what_is_not_shown_can_be_created(
