@@ -80,7 +80,7 @@ class Reconciler:
         saved: int | None = 0
         is_reached = False
         try:
-            await self._catalog.ping()
+            await steps.run(self._catalog.ping(), expected=CatalogUnavailable)
             saved = await steps.run(self._unsaved.save(), expected=CatalogUnavailable)
             await steps.run(self._credentials.save_uses(), expected=CatalogUnavailable)
             await steps.run(self._outbox.flush(), expected=CatalogUnavailable)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.catalog.catalog import Catalog
 from app.control import keyed_locks
 from app.control.audit_outbox import AuditOutbox
 from app.control.pools.convergence import PoolConvergence
@@ -86,6 +87,7 @@ async def test_an_interrupted_deletion_is_finished(control: Control) -> None:
 @pytest.mark.parametrize(
     ("of", "step"),
     [
+        (Catalog, "ping"),
         (UnsavedChanges, "save"),
         (ApplicationCredentials, "save_uses"),
         (AuditOutbox, "flush"),
