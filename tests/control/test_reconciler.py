@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.catalog.catalog import Catalog
-from app.control import keyed_locks
+from app.control import keyed_locks, server_queues
 from app.control.audit_outbox import AuditOutbox
 from app.control.pools.convergence import PoolConvergence
 from app.control.pools.unsaved_changes import UnsavedChanges
@@ -203,6 +203,21 @@ async def interrupted_rotation(
         patched.setattr(isolation, "rotate_password", fails)
         with pytest.raises(ServerUnavailable):
             await control.rotation.rotate(control.state(name), PERSON)
+
+
+async def test_a_rotation_that_was_made_in_the_meantime_is_not_finished_again(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await interrupted_rotation(control, "acme", monkeypatch)
+
+    async def rotate_first(*work: Any) -> int:
+        await control.rotation.rotate(control.state("acme"), PERSON)
+        return await server_queues.work_off(*work)
+
+    monkeypatch.setattr(password_rotation, "work_off", rotate_first)
+    assert await control.rotation.finish_rotations() == 0
+    await control.audit_outbox.flush()
+    assert "pool.password_restored" not in await control.actions()
 
 
 async def test_a_lock_that_goes_from_one_change_to_the_next_ends_no_tick(

@@ -167,7 +167,8 @@ class PasswordRotation:
         if state is None or self._locks.is_held(lock_of_role(wanted.server, wanted.role)):
             return False
         async with self._locks.hold_if_free(state.tenant.spec.pool_id) as is_free:
-            if not is_free:
+            # Meanwhile there may have been another rotation.
+            if not is_free or self._unapplied.get((wanted.server, wanted.role)) != wanted:
                 return False
             try:
                 marked = await self._marked_version(state.tenant)
