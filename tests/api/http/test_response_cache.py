@@ -91,3 +91,25 @@ async def test_the_cache_is_bounded_and_holds_one_snapshots_responses(api: Api) 
     assert len(cache._responses) == 8
     cache._store(await taken(api), ("/", b"", None), CachedResponse(b"y"))
     assert list(cache._responses) == [("/", b"", None)]
+
+
+async def test_who_leaves_while_their_list_is_rendered_keeps_no_other_waiting(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = api.app.state.readiness
+    is_rendering = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        is_rendering.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(180):
+        with monkeypatch.context() as patched:
+            patched.setattr(type(checks), "run", hang)
+            leaves = asyncio.create_task(api.client.get("/v1/findings"))
+            await is_rendering.wait()
+        waits = asyncio.create_task(api.client.get("/v1/findings"))
+        # Another list does not wait at all.
+        ok(await api.client.get("/v1/stats"))
+        leaves.cancel()
+        ok(await waits)
