@@ -69,8 +69,8 @@ async def list_findings(
     them is one item, with the detail of each tenant that it names.
     A key that is bound to tenants sees what concerns them, and nothing of the service itself.
     `GET /v1/tenants?finding=critical` lists all tenants with such a finding of the audit. The list
-    is at most a second old and includes the latest change made through this API. Works while the
-    catalog is unreachable.
+    is at most a second old, checks of the service at most two, and it includes the latest change
+    made through this API. Works while the catalog is unreachable.
     """
     excluded = excluded_fields(fields, FindingView)
 
