@@ -84,6 +84,8 @@ class ExtendedQuery(PacedInterceptor):
     """
 
     def __init__(self, connection: asyncpg.Connection) -> None:
+        if connection.is_closed() or connection._transport.is_closing():
+            raise ConnectionResetError("The connection is closed.")
         super().__init__(connection)
         self._connection = connection
         self._loop = connection._loop
@@ -102,8 +104,6 @@ class ExtendedQuery(PacedInterceptor):
         self._cancelled: asyncio.Future[None] | None = None
         self._is_handed_back = False
         self._ends_copy = self._cancels_excess = self.has_ending_begun = False
-        if connection.is_closed() or self._transport.is_closing():
-            raise ConnectionResetError("The connection is closed.")
 
     def _leave(self) -> None:
         self._is_left = True

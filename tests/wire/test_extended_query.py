@@ -39,6 +39,18 @@ async def test_the_transport_keeps_its_protocol_from_the_first_query_on(database
         assert transport.get_protocol() is protocol
 
 
+async def test_the_transport_of_a_terminated_connection_still_tells_asyncpg_of_its_end(
+    database: Database,
+) -> None:
+    async with database.connected() as connection:
+        transport = cast("Any", connection)._transport
+        protocol = transport.get_protocol()
+        connection.terminate()
+        with pytest.raises(ConnectionResetError):
+            ExtendedQuery(connection)
+        assert transport.get_protocol() is protocol
+
+
 @pytest.mark.parametrize("statements", ["select 1/0; begin", "begin; select 1/0", "begin; selec"])
 async def test_nothing_that_is_sent_with_statements_runs_if_one_of_them_fails(
     database: Database, statements: str
