@@ -32,7 +32,7 @@ class Claim:
 
 
 class Claims:
-    """The claims of one server's pools; each operation takes O(log n), reading the first O(1).
+    """The claims of one server's pools; each operation takes O(log n), see `Ranking`.
 
     Attributes:
         by_pool: the claim of each pool that has one.
@@ -93,13 +93,11 @@ class Claims:
     @property
     def first(self) -> Claim | None:
         """The claim of the lowest rank; of equals, the oldest."""
-        return self._first_of(self._by_rank)
+        first = self._by_rank.first
+        return self.by_pool[first[0]] if first else None
 
     @property
     def longest_overdue(self) -> Claim | None:
         """The claim that is or becomes overdue first, of a pool without a connection."""
-        return self._first_of(self._by_time)
-
-    def _first_of(self, order: Ranking[ScheduledPool, tuple[float, ...]]) -> Claim | None:
-        first = order.first
-        return None if first is None else self.by_pool[first[0]]
+        first = self._by_time.first
+        return self.by_pool[first[0]] if first else None

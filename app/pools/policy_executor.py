@@ -184,7 +184,8 @@ class PolicyExecutor:
         """Run again at the monotonic time *at*, for *pool* or only for the budget; inf: never."""
         if at < inf:
             self._rechecks.bring_forward(pool, at)
-            self._set_timer()
+            if at < self._timer_at:
+                self._set_timer()
 
     def _set_timer(self) -> None:
         if (first := self._rechecks.first) is not None and first[1] < self._timer_at:

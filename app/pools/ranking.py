@@ -1,4 +1,4 @@
-"""Items in the order of their ranks; the first is at hand, and every change takes O(log n)."""
+"""Items in the order of their ranks; each operation takes O(log n), as a mean of many."""
 
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -14,7 +14,8 @@ _FEW = 16
 class Ranking(Generic[Item, Rank]):
     """Items by rank, the lowest first; of equals, the one that was put first.
 
-    It is a heap, from which outdated entries are removed when they reach its top.
+    It is a heap, from which outdated entries are removed when they reach its top. These operations
+    run at every lease, so they do little.
     """
 
     def __init__(self) -> None:
@@ -26,13 +27,22 @@ class Ranking(Generic[Item, Rank]):
     @property
     def first(self) -> tuple[Item, Rank] | None:
         """The first item and its rank."""
-        return (self._heap[0][2], self._heap[0][0]) if self._heap else None
+        heap, entries = self._heap, self._entries
+        while heap:
+            rank, _, item = entry = heap[0]
+            if entries.get(item) is entry:
+                return item, rank
+            heappop(heap)
+        return None
 
     def put(self, item: Item, rank: Rank) -> None:
         """Give *item* this rank."""
-        entry = self._entries[item] = rank, next(self._number), item
-        heappush(self._heap, entry)
-        self._clean()
+        heap, entries = self._heap, self._entries
+        entry = entries[item] = rank, next(self._number), item
+        heappush(heap, entry)
+        if len(heap) > 2 * len(entries) + _FEW:
+            heap[:] = entries.values()
+            heapify(heap)
 
     def add(self, item: Item, rank: Rank) -> None:
         """Give *item* this rank, unless it has one."""
@@ -47,13 +57,4 @@ class Ranking(Generic[Item, Rank]):
 
     def drop(self, item: Item) -> None:
         """Remove *item*, if it is there."""
-        if self._entries.pop(item, None) is not None:
-            self._clean()
-
-    def _clean(self) -> None:
-        heap, entries = self._heap, self._entries
-        if len(heap) > 2 * len(entries) + _FEW:
-            heap[:] = entries.values()
-            heapify(heap)
-        while heap and entries.get(heap[0][2]) is not heap[0]:
-            heappop(heap)
+        self._entries.pop(item, None)

@@ -104,7 +104,8 @@ class WaitQueue:
         self._clock = clock
         self._lines: dict[TenantState, _Line] = {}
         self._stale: dict[_Line, None] = {}
-        # By the tenant's key, and when its first caller began to wait.
+        # Lines with a caller for whom no connection is expected, by the tenant's key, and when its
+        # first caller began to wait.
         self._order: Ranking[_Line, tuple[float, ...]] = Ranking()
         self._expectations = count()
         self._servable = 0
@@ -268,7 +269,7 @@ class WaitQueue:
         now = self._clock()
         while (first := self._order.first) is not None:
             line, (known_key, since) = first
-            if line.unexpected is None or line.is_outdated:
+            if line.is_outdated:
                 self._place(line)
                 continue
             if not (line.tenant.leased or line.expected):
@@ -334,6 +335,7 @@ class WaitQueue:
         self._servable -= line.servable
         line.callers.clear()
         line.gone.clear()
-        line.unexpected = None
-        self._order.drop(line)
+        if line.unexpected is not None:
+            line.unexpected = None
+            self._order.drop(line)
         line.tenant.wait_ended(line)
