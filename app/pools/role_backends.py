@@ -23,11 +23,13 @@ from pg_stat_activity
 where {starts_with("usename", OBJECT_PREFIX)} and datname is not null
     and backend_type is distinct from 'parallel worker'
 """  # noqa: S608 - constants
-# Another back-end may have the process id by now.
+# Another back-end may have the process id by now. A refusal would end the statement before it comes
+# to the others, and would be in the server's log each second.
 _END = f"""
 select pid, pg_terminate_backend(pid) from pg_stat_get_activity(null)
 where (pid, backend_start) in (select * from unnest($1::int[], $2::timestamptz[]))
     and state in {_BUSY}
+    and (pg_has_role(usesysid, 'usage') or pg_has_role('pg_signal_backend', 'usage'))
 """  # noqa: S608 - constants
 
 
