@@ -24,11 +24,15 @@ class InDoubtWrites(Generic[K]):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._failed_at: dict[K, float] = {}
-        # Those of them that may have created their row.
+        # Those that created their row, or are about to.
         self._creations: set[K] = set()
 
     def may_have_created(self, key: K) -> bool:
-        return key in self._creations
+        return key in self._failed_at and key in self._creations
+
+    def note_creation(self, key: K) -> None:
+        """Note that the write of *key* under way creates the row."""
+        self._creations.add(key)
 
     @property
     def keys(self) -> tuple[K, ...]:
@@ -40,7 +44,7 @@ class InDoubtWrites(Generic[K]):
         return tuple(key for key, failed_at in self._failed_at.items() if failed_at <= since)
 
     @asynccontextmanager
-    async def writing(self, key: K, *, may_create: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def writing(self, key: K) -> AsyncIterator[AsyncConnection]:
         """A transaction of the database that writes the row of *key*."""
         is_committing = is_certain = False
         try:
@@ -49,12 +53,10 @@ class InDoubtWrites(Generic[K]):
                 is_committing = True
             is_certain = True
         finally:
-            if is_certain:
-                self._forget(key)
-            elif is_committing:
+            if is_committing and not is_certain:
                 self._failed_at[key] = monotonic()
-                if may_create:
-                    self._creations.add(key)
+            elif is_certain or key not in self._failed_at:
+                self._forget(key)
 
     @asynccontextmanager
     async def reading(self, key: K) -> AsyncIterator[AsyncConnection]:

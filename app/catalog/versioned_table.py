@@ -83,10 +83,12 @@ class VersionedTable(Store, ABC, Generic[K, V]):
         # nobody knows about it yet.
         is_repetition = expected_generation == 0 and self._writes.may_have_created(key)
         expected = None if is_repetition else expected_generation
-        async with self._writes.writing(key, may_create=not expected_generation) as connection:
+        async with self._writes.writing(key) as connection:
             row, is_created, is_changed = await _write(
                 connection, self.table, fixed, values, expected
             )
+            if is_created:
+                self._writes.note_creation(key)
             if is_changed and event is not None:
                 await record(connection, event)
             if also is not None:

@@ -83,20 +83,36 @@ async def test_nobody_was_told_and_so_the_next_caller_is_the_first(
     assert len(await catalog.audit_log.page()) == 1
 
 
+@pytest.mark.parametrize("expected", [1, None])
 async def test_what_exists_cannot_be_created_while_a_change_of_it_is_in_doubt(
-    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, expected: int | None
 ) -> None:
     await catalog.tenants.save(spec("acme"), event=event(), expected_generation=0)
     with monkeypatch.context() as patched:
         lose_responses(patched)
         with pytest.raises(CatalogUnavailable):
             await catalog.tenants.save(
-                replace(spec("acme"), weight=2), event=event(), expected_generation=1
+                replace(spec("acme"), weight=2), event=event(), expected_generation=expected
             )
     with pytest.raises(StaleVersion):
         await catalog.tenants.save(
             replace(spec("acme"), weight=3), event=event(), expected_generation=0
         )
+
+
+async def test_a_creation_can_be_repeated_until_a_response_arrives(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        lose_responses(patched)
+        for weight in (1, 2):
+            with pytest.raises(CatalogUnavailable):
+                await catalog.tenants.save(
+                    replace(spec("acme"), weight=weight), event=event(), expected_generation=0
+                )
+    await catalog.tenants.save(spec("acme"), event=event(), expected_generation=0)
+    with pytest.raises(StaleVersion):
+        await catalog.tenants.save(spec("acme"), event=event(), expected_generation=0)
 
 
 async def test_what_is_not_shown_can_be_created(
