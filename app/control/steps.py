@@ -23,9 +23,12 @@ class Steps:
             Exception: it is *expected*, and later steps would meet it, too.
         """
         task = asyncio.create_task(step, name=f"{self._name}: step")
-        # It ends the step when it is cancelled itself.
-        results = await asyncio.gather(task, return_exceptions=True)
-        result = results[0]
+        try:
+            # It ends the step when it is cancelled itself.
+            [result] = await asyncio.gather(task, return_exceptions=True)
+        except asyncio.CancelledError as cancelled:
+            # Perhaps the tick is out of time: its earlier failures must not be lost.
+            raise cancelled from self._failure
         if not isinstance(result, BaseException):
             return result
         if isinstance(result, expected):
@@ -39,5 +42,11 @@ class Steps:
         Raises:
             BaseExceptionGroup: some steps failed.
         """
-        if self._failures:
-            raise BaseExceptionGroup(f"{self._name}: steps failed", self._failures)
+        if (failure := self._failure) is not None:
+            raise failure
+
+    @property
+    def _failure(self) -> BaseException | None:
+        if not self._failures:
+            return None
+        return BaseExceptionGroup(f"{self._name}: steps failed", self._failures)

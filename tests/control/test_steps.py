@@ -1,0 +1,43 @@
+"""Steps of a tick that do not depend on each other's success."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from app.control.steps import Steps
+
+
+async def fail() -> None:
+    raise AssertionError("broken")
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+async def run(*each: Coroutine[Any, Any, None]) -> None:
+    steps = Steps("tick")
+    for step in each:
+        await steps.run(step)
+    steps.end()
+
+
+async def test_a_tick_out_of_time_tells_which_of_its_steps_failed_before() -> None:
+    with pytest.raises(TimeoutError) as late:
+        async with asyncio.timeout(0.05):
+            await asyncio.create_task(run(fail(), hang()))
+    cancelled = late.value.__cause__
+    assert cancelled is not None
+    failure = cancelled.__cause__
+    assert isinstance(failure, ExceptionGroup)
+    assert [str(each) for each in failure.exceptions] == ["broken"]
+
+
+async def test_a_tick_out_of_time_without_a_failure_has_no_other_cause() -> None:
+    with pytest.raises(TimeoutError) as late:
+        async with asyncio.timeout(0.05):
+            await asyncio.create_task(run(hang()))
+    assert late.value.__cause__ is not None
+    assert late.value.__cause__.__cause__ is None
