@@ -153,11 +153,16 @@ class PacedInterceptor:
     """Reads a connection inside a block.
 
     It reads a flood of rows or notices piece by piece, so that it never blocks the event loop.
+
+    Raises:
+        ConnectionError: the connection is closed.
     """
 
     _is_left = False
 
     def __init__(self, connection: asyncpg.Connection) -> None:
+        if connection.is_closed() or connection._transport.is_closing():
+            raise ConnectionResetError("The connection is closed.")
         self._driver = cast("asyncio.Protocol", connection._protocol)
         self._transport = cast("asyncio.Transport", connection._transport)
         self._relay = Relay.of(connection)

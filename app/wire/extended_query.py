@@ -78,14 +78,9 @@ class ExtendedQuery(PacedInterceptor):
         reply: the latest reply, including a failed one, but not that of an ending.
         has_ending_begun: whether the first statement of an ending ran, whatever happened to the
             others.
-
-    Raises:
-        ConnectionError: the connection is closed.
     """
 
     def __init__(self, connection: asyncpg.Connection) -> None:
-        if connection.is_closed() or connection._transport.is_closing():
-            raise ConnectionResetError("The connection is closed.")
         super().__init__(connection)
         self._connection = connection
         self._loop = connection._loop

@@ -5,6 +5,8 @@ from typing import Any, cast
 import pytest
 
 from app.wire.backend_messages import ServerError
+from app.wire.commit_watch import CommitWatch
+from app.wire.connection import PacedInterceptor
 from app.wire.extended_query import Ending, ExtendedQuery
 from app.wire.frontend_messages import DESCRIBE, bind, execute, parse
 from tests.fixtures.postgres import Database
@@ -39,15 +41,16 @@ async def test_the_transport_keeps_its_protocol_from_the_first_query_on(database
         assert transport.get_protocol() is protocol
 
 
+@pytest.mark.parametrize("interceptor", [ExtendedQuery, CommitWatch])
 async def test_the_transport_of_a_terminated_connection_still_tells_asyncpg_of_its_end(
-    database: Database,
+    database: Database, interceptor: type[PacedInterceptor]
 ) -> None:
     async with database.connected() as connection:
         transport = cast("Any", connection)._transport
         protocol = transport.get_protocol()
         connection.terminate()
         with pytest.raises(ConnectionResetError):
-            ExtendedQuery(connection)
+            interceptor(connection)
         assert transport.get_protocol() is protocol
 
 
