@@ -14,10 +14,11 @@ CONNECT_PRICE = 1
 a connection-second is 1/100 of what a budget of 100 has in a second: half as much, rounded up."""
 
 _OVER_TARGET = 0.01
+# In the order in which people read them.
 _AS_JSON = (
     *("rule", "seconds", "leases", "late", "late_share", "timeouts", "rejected", "p99_wait_ms"),
-    *("goodput", "avg_connections", "connection_seconds", "resizes", "flips_per_hour"),
-    *("settling_s", "tenants_over_target"),
+    *("goodput", "avg_connections", "avg_max_size", "avg_active", "connection_seconds"),
+    *("connects_per_s", "resizes", "flips_per_hour", "settling_s", "tenants_over_target"),
 )
 _NEAR = 0.1
 
@@ -106,6 +107,20 @@ class SimulationResult:
         return self.connection_seconds / self.seconds
 
     @property
+    def avg_max_size(self) -> float:
+        """The sizes in force, averaged over time."""
+        return self.max_size_seconds / self.seconds
+
+    @property
+    def avg_active(self) -> float:
+        """Connections leased, averaged over time."""
+        return self.active_seconds / self.seconds
+
+    @property
+    def connects_per_s(self) -> float:
+        return self.connects / self.seconds
+
+    @property
     def goodput(self) -> float:
         """Ended leases per second."""
         return self.served / self.seconds
@@ -117,9 +132,6 @@ class SimulationResult:
     def as_json(self) -> dict[str, object]:
         """Return it for programs: units as in the names, shares 0..1."""
         return {name: getattr(self, name) for name in _AS_JSON} | {
-            "avg_max_size": self.max_size_seconds / self.seconds,
-            "avg_active": self.active_seconds / self.seconds,
-            "connects_per_s": self.connects / self.seconds,
             "regret": {str(price): regret for price, regret in self.regret.items()},
         }
 

@@ -49,6 +49,10 @@ def test_without_json_the_output_is_a_table(trace: str) -> None:
     assert result.exit_code == 0, result.output
     assert "late_share" in result.stdout
     assert "regret, 1000 per late wait" in result.stdout
+    related = ["avg_connections", "avg_max_size", "avg_active", "connection_seconds"]
+    lines = [line.split()[1] for line in result.stdout.splitlines() if "_" in line]
+    first = lines.index(related[0])
+    assert lines[first : first + len(related)] == related
 
 
 def test_a_synthetic_load_needs_no_trace() -> None:
