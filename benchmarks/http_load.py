@@ -7,9 +7,10 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from time import perf_counter
 from typing import Self
@@ -145,15 +146,15 @@ class Throughput:
 async def throughput(
     target: Target, requests: Sequence[bytes], *, clients: int, seconds: float
 ) -> Throughput:
-    """So many *clients* ask again and again; the n-th sends the n-th of *requests*."""
+    """So many *clients* ask again and again; each sends a share of *requests* by turns."""
     answered = 0
     connections = [await HttpConnection.connect(target.port) for _ in range(clients)]
     ends = perf_counter() + seconds
 
-    async def ask(connection: HttpConnection, request: bytes) -> None:
+    async def ask(connection: HttpConnection, own: Iterator[bytes]) -> None:
         nonlocal answered
         while perf_counter() < ends:
-            status, body = await connection.ask(request)
+            status, body = await connection.ask(next(own))
             if status != b"200":
                 raise RuntimeError(f"{status!r} {body[:200]!r}")
             answered += 1
@@ -162,7 +163,7 @@ async def throughput(
     try:
         await asyncio.gather(
             *(
-                ask(connection, requests[number % len(requests)])
+                ask(connection, cycle(requests[number % len(requests) :: clients]))
                 for number, connection in enumerate(connections)
             )
         )

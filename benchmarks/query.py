@@ -25,6 +25,8 @@ from benchmarks.service import ServiceProcess, write_keys
 from benchmarks.testbed import Testbed, bench_folder, free_port
 
 _CLIENTS = 10
+# Each key and each credential is limited to 200 requests a second.
+_KEYS = 2 * _CLIENTS
 _SECONDS = 1.0
 _WARM_UP_SECONDS = 0.3
 _BODY = (
@@ -49,7 +51,7 @@ async def query(_: Testbed, rounds: int) -> Figures:
             logins = await _prepare(service)
             async with _naive(service) as naive:
                 await _compare(found, naive, service.target, rounds)
-                tokens = write_keys(data / "keys.json", _CLIENTS)
+                tokens = write_keys(data / "keys.json", _KEYS)
                 await until_status(service.target.port, b"401", get("/v1/stats"))
                 await _compare(found, naive, service.target, rounds, tokens=tokens, logins=logins)
             await service.terminate()
@@ -69,8 +71,7 @@ async def _compare(
 ) -> None:
     """All by turns, in rounds after one that does not count.
 
-    Each client has a key or a login of its own, for the default rate limit allows 200 requests a
-    second.
+    Each client has keys or logins of its own, and uses them by turns.
     """
     headers = [bearer(token) for token in tokens] or [""]
     key = "query_with_key" if tokens else "query"
@@ -101,7 +102,7 @@ async def _compare(
 async def _prepare(service: ServiceProcess) -> list[str]:
     """A shared tenant, and one with a pool of its own, as large as its callers need.
 
-    The headers of Neon's driver for each of the latter's callers.
+    The headers of Neon's driver, for each of the latter's credentials.
     """
     async with httpx.AsyncClient(base_url=service.base_url, timeout=60, trust_env=False) as client:
         for name, strategy in _STRATEGIES.items():
@@ -113,7 +114,7 @@ async def _prepare(service: ServiceProcess) -> list[str]:
             ):
                 response.raise_for_status()
         logins = []
-        for number in range(_CLIENTS):
+        for number in range(_KEYS):
             created = await client.post(
                 "/v1/tenants/own/credentials", json={"name": f"app-{number}"}
             )
