@@ -112,6 +112,19 @@ async def test_of_many_roles_some_become_facts_in_each_turn(
     assert (turns.calls, turns.most) == (5, 2)
 
 
+async def test_the_event_loop_has_its_turn_while_the_versions_of_passwords_are_noted(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        await control.tenant(f"t{number}")
+    server, states = control.manager.server("local"), control.manager.tenants.values()
+    async with counted_turns() as turns:
+        noted = turns.counted(IsolationAudit._password_versions)
+        monkeypatch.setattr(IsolationAudit, "_password_versions", noted)
+        await control.isolation_audit.audit(server, states)
+    assert (turns.calls, turns.most) == (6, 1)
+
+
 async def test_tenants_provisioned_at_the_same_time_are_audited_together(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,8 @@
 """The audit trail, newest first. Events that are not stored yet are served from memory."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
-from itertools import islice
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Query
@@ -21,6 +20,7 @@ from app.api.http.field_types import Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.control.audit_outbox import AuditOutbox
+from app.control.time_slices import in_slices
 from app.domain.audit import AuditEvent, Origin
 from app.domain.errors import CatalogUnavailable
 from app.domain.tenant import TENANT_ID_PATTERN
@@ -68,8 +68,10 @@ class EventView(BaseModel):
 
     @classmethod
     def of(cls, event: AuditEvent) -> Self:
+        # Not `asdict`, which copies the labels of tenants one by one.
+        shown = {each.name: getattr(event, each.name) for each in fields(event)}
         actor = {"actor": event.actor.name, "request_id": event.actor.request_id}
-        return cls(**asdict(event) | actor)
+        return cls(**shown | actor)
 
 
 class EventList(BaseModel):
@@ -121,11 +123,12 @@ async def list_events(  # noqa: PLR0917 - one parameter per filter
     service itself stay in memory while the catalog is unreachable; then only these are listed,
     with `stale: true`. A key that is bound to tenants sees only their events.
     """
-    filters = {"tenant": tenant, "pool": pool, "action": action, "actor": actor}
+    equal = {"tenant": tenant, "pool": pool, "action": action}
     before_id = decode_cursor(cursor, int)[0] if cursor else None
     try:
         found = await catalog.audit_log.page(
-            **filters,
+            **equal,
+            actor=actor,
             origin=origin,
             since=since,
             before_id=before_id,
@@ -135,17 +138,19 @@ async def list_events(  # noqa: PLR0917 - one parameter per filter
     except CatalogUnavailable:
         if cursor:  # only the catalog has the next page
             raise
-        newest_first = reversed(tuple(outbox.pending))
-        shown = (
-            view
-            for event, view in ((each, EventView.of(each)) for each in newest_first)
+        newest_first = in_slices(reversed(tuple(outbox.pending)))
+        matching = [
+            event
+            async for event in newest_first
             if principal.can_access(event.tenant)
             and origin in {None, Origin.of(event.actor)}
             and (since is None or event.at >= since)
-            and all(value in {None, getattr(view, name)} for name, value in filters.items())
-        )
-        return EventList(items=list(islice(shown, limit)), next_cursor=None, stale=True)
-    items, next_cursor = paginate(found, limit, lambda event: (event.id or 0,))
-    return EventList(
-        items=[EventView.of(event) for event in items], next_cursor=next_cursor, stale=False
-    )
+            and actor in {None, event.actor.name}
+            and all(value in {None, getattr(event, name)} for name, value in equal.items())
+        ]
+        found, next_cursor, stale = tuple(matching[:limit]), None, True
+    else:
+        page, next_cursor = paginate(found, limit, lambda event: (event.id or 0,))
+        found, stale = tuple(page), False
+    items = [EventView.of(event) async for event in in_slices(found)]
+    return EventList(items=items, next_cursor=next_cursor, stale=stale)

@@ -13,6 +13,7 @@ from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.strict_route import StrictRoute
 from app.api.views.pool import PoolSummary, accessible_pools
 from app.control.nodes.fleet import Fleet
+from app.control.time_slices import in_slices
 from app.domain.errors import ServerNotFound
 from app.domain.server_state import ServerState
 from app.pools.manager import TenantPoolManager
@@ -106,7 +107,9 @@ async def list_servers(
     page, next_cursor = page_of_names(manager.servers, cursor, limit)
     on_nodes = _waiting_on_nodes(manager, fleet, principal)
     items = [
-        _show(manager, fleet, manager.servers[name], principal, waiting_on_nodes=on_nodes[name])
+        await _show(
+            manager, fleet, manager.servers[name], principal, waiting_on_nodes=on_nodes[name]
+        )
         for name in page
     ]
     return ServerList(items=items, next_cursor=next_cursor)
@@ -126,7 +129,7 @@ async def get_server(
     if found is None:
         raise ServerNotFound(f"No server {server} is declared.")
     on_nodes = _waiting_on_nodes(manager, fleet, principal)
-    return _show(manager, fleet, found, principal, waiting_on_nodes=on_nodes[server])
+    return await _show(manager, fleet, found, principal, waiting_on_nodes=on_nodes[server])
 
 
 def _waiting_on_nodes(
@@ -141,7 +144,7 @@ def _waiting_on_nodes(
     return found
 
 
-def _show(
+async def _show(
     manager: TenantPoolManager,
     fleet: Fleet,
     server: Server,
@@ -167,13 +170,15 @@ def _show(
             kept_free=max(0, limits.max_connections - server.limit) if limits else None,
             contended=server.is_contended,
         ),
-        pools=_pools(manager, server, principal),
+        pools=await _pools(manager, server, principal),
         waiting_on_nodes=waiting_on_nodes,
         last_error=server.last_error,
     )
 
 
-def _pools(manager: TenantPoolManager, server: Server, principal: Principal) -> list[PoolSummary]:
+async def _pools(
+    manager: TenantPoolManager, server: Server, principal: Principal
+) -> list[PoolSummary]:
     tenants = principal.tenants
     accessible = None if tenants is None else set(accessible_pools(manager, tenants))
     open_pools = {pool.pool_id for pool in manager.pools() if pool.server is server}
@@ -183,9 +188,9 @@ def _pools(manager: TenantPoolManager, server: Server, principal: Principal) -> 
         for pool_id in (*paused, *manager.awaited_pools)
         if manager.tenants.server_of_pool(pool_id) == server.name
     }
-    shown = (
-        PoolSummary.of(manager, pool_id)
-        for pool_id in sorted(open_pools | closed)
-        if accessible is None or pool_id in accessible
-    )
-    return [summary for summary in shown if summary is not None]
+    return [
+        summary
+        async for pool_id in in_slices(sorted(open_pools | closed))
+        if (accessible is None or pool_id in accessible)
+        and (summary := PoolSummary.of(manager, pool_id)) is not None
+    ]

@@ -3,10 +3,12 @@
 It changes nothing: a new advisor evaluates the pool's last minutes.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from time import monotonic
 
-from app.control.advisor.advised_pools import AdvisedPools
+from app.control.advisor.advised_pools import AdvisedPool, AdvisedPools
 from app.control.advisor.observer import Observer
 from app.control.time_slices import in_slices
 from app.domain.advisor import PoolSizingRecommendation
@@ -33,20 +35,18 @@ async def what_if(
     pool = pools.find(state.tenant.spec.pool_id)
     if pool is None:
         raise PoolNotFound(f"Pool {state.tenant.spec.pool_id} is not open.")
-    advisor, evaluated = settings.advisor(), [pool]
-    if budget is not None:
-        evaluated += [
-            other
-            for other in pools
-            if other.server is pool.server
-            and other.pool_id != pool.pool_id
-            and not other.is_closing
-        ]
-    async for each in in_slices(evaluated):
+    advisor = settings.advisor()
+    others: Iterable[AdvisedPool] = () if budget is None else pools
+    async for each in in_slices(chain([pool], others)):
+        shares_budget = each.server is pool.server and not each.is_closing
+        if each is not pool and (each.pool_id == pool.pool_id or not shares_budget):
+            continue
         seen = observer.recent(each.pool_id) or (observer.observe_gauges(each, monotonic()),)
         for observation in seen:
             most = observation.max_allowed
             if budget is not None:
                 most = max(min(most, budget), 1)
             advisor.evaluate(each.pool_id, replace(observation, max_allowed=most))
-    return dict(advisor.allocate(budget))[pool.pool_id]
+    advices = in_slices(advisor.allocate(budget))
+    [advice] = [found async for pool_id, found in advices if pool_id == pool.pool_id]
+    return advice

@@ -136,7 +136,7 @@ class IsolationAudit:
         A tenant that cannot be audited now keeps its last report.
         """
         by_pool: dict[str, list[TenantState]] = {}
-        for state in states:
+        async for state in in_slices(list(states)):
             by_pool.setdefault(state.tenant.spec.pool_id, []).append(state)
         if not by_pool or not server.is_available:
             return
@@ -144,7 +144,7 @@ class IsolationAudit:
             async with asyncio.timeout(AUDIT_DEADLINE):
                 versions = {
                     pool_id: self._password_versions(server, one)
-                    for pool_id, [one, *_] in by_pool.items()
+                    async for pool_id, [one, *_] in in_slices(by_pool.items())
                 }
                 found = await self._inspect(server, [one for one, *_ in by_pool.values()])
                 repairs = await self._report(server, by_pool, found, versions)
@@ -158,7 +158,7 @@ class IsolationAudit:
 
     async def _inspect(self, server: Server, states: list[TenantState]) -> Inspection:
         roles: dict[PoolStrategy, set[str]] = {strategy: set() for strategy in PoolStrategy}
-        for state in states:
+        async for state in in_slices(states):
             spec = state.tenant.spec
             roles[spec.strategy].add(self._manager.isolations[spec.strategy].role(spec))
         async with server.admin() as connection:

@@ -19,6 +19,7 @@ from app.control.background import BackgroundTasks
 from app.control.operation import Operation, PlanFor
 from app.control.pools.convergence import PoolConvergence
 from app.control.pools.desired_state import DesiredPoolState, Transition
+from app.control.time_slices import in_slices
 from app.domain.audit import POLLER, Actor
 from app.domain.desired_pool import DesiredPool, PoolChange
 from app.domain.errors import PoolDraining, PoolNotFound
@@ -264,7 +265,8 @@ class PoolOperations:
                 ),
                 *(audit_events.pool_evicted(eviction, actor) for eviction in evicted),
             )
-            skipped = {pool.pool_id: _why_open(pool) for pool in self._manager.pools()}
+            still_open = in_slices(list(self._manager.pools()))
+            skipped = {pool.pool_id: _why_open(pool) async for pool in still_open}
             return SweepReport(evicted=tuple(evicted), skipped=skipped)
 
         return Operation(plan=plan, execute=execute)

@@ -6,7 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
+from app.control.advisor.advised_pools import AdvisedPools
+from app.domain.advisor import server_advisor
 from tests.fixtures.app import Api, ok, pointers, problem
+from tests.fixtures.turns import counted_turns
 
 URL = "/v1/advisor"
 CROWDED = {
@@ -209,6 +212,26 @@ async def test_a_live_pool_can_be_judged_by_another_lateness_rule_or_budget(api:
     problem(
         await api.client.post(f"{URL}/evaluate", json={"tenant": "nobody"}), 404, "tenant-not-found"
     )
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [
+        (AdvisedPools, "_of"),
+        (server_advisor, "_held_for_trial"),
+    ],
+)
+async def test_the_event_loop_has_its_turn_while_all_pools_are_tried_with_a_budget(
+    api: Api, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
+) -> None:
+    for number in range(3):
+        url = await api.tenant(f"t{number}")
+        ok(await api.client.put(f"{url}/pool", json={"max_size": 5}), 201)
+    async with counted_turns() as turns:
+        monkeypatch.setattr(owner, step, turns.counted(getattr(owner, step)))
+        ok(await api.client.post(f"{URL}/evaluate", json={"tenant": "t1", "budget": 6}))
+    assert turns.calls >= 3
+    assert turns.most == 1
 
 
 async def observed(api: Api) -> None:

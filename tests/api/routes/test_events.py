@@ -6,9 +6,11 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from app.api.routes.events import EventView
 from app.domain.audit import Actor, AuditEvent
 from tests.fixtures.app import Api, ok, pointers, problem
 from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.turns import counted_turns
 
 URL = "/v1/events"
 
@@ -34,6 +36,19 @@ async def test_an_event_has_actor_time_and_both_values(api: Api) -> None:
     assert event["at"].endswith("Z")
     age = datetime.now(UTC) - datetime.fromisoformat(event["at"])
     assert abs(age) < timedelta(minutes=1)
+
+
+async def test_the_event_loop_has_its_turn_while_events_are_listed(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        ok(await api.client.put(f"/v1/tenants/t{number}", json={"labels": {"n": "1"}}), 201)
+    async with counted_turns() as turns:
+        monkeypatch.setattr(EventView, "of", turns.counted(EventView.of))
+        listed = ok(await api.client.get(URL))["items"]
+    assert len(listed) == turns.calls == 4
+    assert turns.most == 1
+    assert listed[0]["after"]["labels"] == {"n": "1"}
 
 
 async def test_events_can_be_filtered(api: Api) -> None:

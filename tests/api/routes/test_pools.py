@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from app.control.pools import operations
 from app.domain.errors import PoolTimeout
 from app.domain.tenant import TenantId
 from tests.catalog.values import recommendation
 from tests.fixtures.app import Api, ApiWith, ok, pointers
 from tests.fixtures.keys import Keyring
+from tests.fixtures.turns import counted_turns
 from tests.fixtures.waiting import eventually
 
 
@@ -132,6 +134,18 @@ async def test_a_sweep_reports_what_it_closed_and_why_others_stayed(api_with: Ap
             {"tenant": "kept", "pool_id": "kept", "reason": "min_size"},
             {"tenant": None, "pool_id": "shared@local", "reason": "busy"},
         ]
+
+
+async def test_the_event_loop_has_its_turn_while_a_sweep_says_why_pools_stay_open(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        await api.value(await api.tenant(f"t{number}"), "select 1")
+    async with counted_turns() as turns:
+        monkeypatch.setattr(operations, "_why_open", turns.counted(operations._why_open))
+        swept = ok(await api.client.post("/v1/pools/evict-expired"))
+    assert len(swept["skipped"]) == turns.calls == 3
+    assert turns.most == 1
 
 
 async def test_a_pool_in_use_lately_is_left_open(api: Api) -> None:

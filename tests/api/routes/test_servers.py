@@ -1,6 +1,10 @@
 """The declared servers over HTTP."""
 
+import pytest
+
+from app.api.views.pool import PoolSummary
 from tests.fixtures.app import Api, ok, problem
+from tests.fixtures.turns import counted_turns
 
 
 async def test_a_server_shows_its_budget_and_where_its_connections_went(api: Api) -> None:
@@ -24,6 +28,18 @@ async def test_a_server_shows_its_budget_and_where_its_connections_went(api: Api
     ]
     assert shown["last_error"] is None
     assert ok(await api.client.get("/v1/servers")) == {"items": [shown], "next_cursor": None}
+
+
+@pytest.mark.parametrize("path", ["", "/local"])
+async def test_the_event_loop_has_its_turn_while_a_servers_pools_are_shown(
+    api: Api, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    for number in range(3):
+        await api.value(await api.tenant(f"t{number}"), "select 1")
+    async with counted_turns() as turns:
+        monkeypatch.setattr(PoolSummary, "of", turns.counted(PoolSummary.of))
+        ok(await api.client.get(f"/v1/servers{path}"))
+    assert (turns.calls, turns.most) == (3, 1)
 
 
 async def test_nothing_of_the_servers_login_is_shown(api: Api) -> None:
