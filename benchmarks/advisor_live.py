@@ -12,6 +12,7 @@ import logging
 import sys
 import tempfile
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -104,12 +105,10 @@ async def run(window: float, seconds: float) -> None:
         Path(folder).chmod(0o755)  # noqa: ASYNC240 - before anything else runs
         settings = Settings(data_dir=Path(folder) / "data", advisor_mode="apply", port=1)
         async with only_instance(settings) as service:
-            before = service.advisor_loop.settings
+            demand = service.advisor_loop.settings.demand
+            demand = replace(demand, window_seconds=window, shrink_share=_SHRINK)
             await service.advisor_loop.put_settings(
-                replace(
-                    before,
-                    demand=replace(before.demand, window_seconds=window, shrink_share=_SHRINK),
-                ),
+                partial(replace, demand=demand),
                 _PERSON,
             )
             spec = TenantSpec(

@@ -10,6 +10,17 @@ from app.domain.plan import Plan
 T = TypeVar("T")
 R = TypeVar("R")
 
+Expectation = Callable[[T | None], int | None]
+"""What a change expects of the present value, which is None if there is none.
+
+It returns the generation that the catalog must find, 0 for no row and None for any, or raises
+StaleVersion. Plans ask it: under the lock, so that nobody replaces the value in between.
+"""
+
+
+def any_version(_: object) -> None:
+    """Expect nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanFor(Plan, Generic[T]):

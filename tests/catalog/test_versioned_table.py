@@ -121,14 +121,14 @@ async def test_what_is_not_shown_can_be_created(
     with monkeypatch.context() as patched:
         lose_responses(patched)
         with pytest.raises(CatalogUnavailable):
-            await control.declarations.put(spec_of("acme"), PERSON, expected_generation=0)
+            await control.declarations.put(spec_of("acme"), PERSON, expect=lambda _: 0)
     assert "acme" not in control.manager.tenants
     # So can another desired state than before.
     changed = spec_of("acme", weight=2)
-    tenant, _ = await control.declarations.put(changed, PERSON, expected_generation=0)
+    tenant, _ = await control.declarations.put(changed, PERSON, expect=lambda _: 0)
     assert control.state("acme").tenant == tenant
     with pytest.raises(StaleVersion):
-        await control.declarations.put(changed, PERSON, expected_generation=0)
+        await control.declarations.put(changed, PERSON, expect=lambda _: 0)
 
 
 @pytest.mark.parametrize("error", [CatalogUnavailable, asyncio.CancelledError])

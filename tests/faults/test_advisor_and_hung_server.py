@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -31,8 +32,8 @@ async def test_a_server_that_hangs_delays_no_tick_and_its_pool_is_resized_later(
     async with manager_on(through(database, fault_proxy), connect_timeout=60.0) as manager:
         control = wired(manager, address_of(catalog_database), fault_proxy)
         await control.tenant("acme")
-        settings = replace(control.advisor_loop.settings, mode=AdvisorMode.APPLY)
-        await control.advisor_loop.put_settings(settings, PERSON)
+        apply = partial(replace, mode=AdvisorMode.APPLY)
+        await control.advisor_loop.put_settings(apply, PERSON)
         done = asyncio.Event()
 
         async def borrow() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Depends, Header, Request
 from starlette.exceptions import HTTPException
@@ -57,9 +58,14 @@ def content_etag(body: bytes | memoryview) -> str:
     return f'"{blake2b(body, digest_size=12).hexdigest()}"'
 
 
-def instance_of(created_at: datetime) -> str:
-    """Distinguish a resource from a later one of the same name, whose generations restart."""
-    return blake2b(created_at.isoformat().encode(), digest_size=4).hexdigest()
+def instance_of(origin: datetime | UUID) -> str:
+    """Distinguish a resource from a later one of the same name, whose generations restart.
+
+    *origin*: when it was created, or its unique id.
+    """
+    if isinstance(origin, UUID):
+        return origin.hex[:8]
+    return blake2b(origin.isoformat().encode(), digest_size=4).hexdigest()
 
 
 def parse_etags(header: str) -> list[str]:

@@ -181,14 +181,18 @@ async def put_advisor(
     A repeated request changes nothing and keeps the ETag. A key that is bound to tenants answers
     403.
     """
-    before = advisor.settings
-    expected = preconditions.expected_generation(before.generation)
-    mode = body.mode or before.mode
-    hysteresis = replace(before.hysteresis, enabled=mode is not AdvisorMode.OFF)
-    settings = body.config.applied_to(
-        replace(before, rule=body.rule or before.rule, mode=mode, hysteresis=hysteresis)
-    )
-    change = advisor.put_settings(settings, operation.actor, expected_generation=expected)
+
+    def applied_to(before: AdvisorSettings) -> AdvisorSettings:
+        mode = body.mode or before.mode
+        hysteresis = replace(before.hysteresis, enabled=mode is not AdvisorMode.OFF)
+        return body.config.applied_to(
+            replace(before, rule=body.rule or before.rule, mode=mode, hysteresis=hysteresis)
+        )
+
+    def expect(before: AdvisorSettings | None) -> int | None:
+        return preconditions.expected_generation(before.generation if before else None)
+
+    change = advisor.put_settings(applied_to, operation.actor, expect=expect)
     return await operation.run(change, lambda _: _show(advisor, catalog, response))
 
 

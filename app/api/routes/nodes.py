@@ -1,6 +1,7 @@
 """Nodes: declare, show, list, pause, resume, drain, delete."""
 
 import re
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response, status
@@ -10,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from app.api.http.authentication import REQUIRE_ADMIN_ALL, REQUIRE_READ_ALL
 from app.api.http.dependencies import CursorQuery, FleetDep, LimitQuery, name_in_path, provided
 from app.api.http.error_responses import problem_responses, validation_error
-from app.api.http.etags import PreconditionsDep, etag, instance_of
+from app.api.http.etags import Preconditions, PreconditionsDep, etag, instance_of
 from app.api.http.field_types import Labels, Name, RequestBody, counted_first, examples
 from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.strict_route import StrictRoute
@@ -134,11 +135,6 @@ async def put_node(
         raise validation_error(
             "path", "node", code="reserved", detail="It stands for the node of an API key."
         )
-    known = fleet.nodes.get(node)
-    before = known.declared if known else None
-    expected = preconditions.expected_generation(
-        before.generation if before else None, instance_of(before.created_at) if before else ""
-    )
 
     def show(saved: tuple[TrackedNode, bool]) -> NodeView:
         found, created = saved
@@ -147,7 +143,8 @@ async def put_node(
         return NodeView.of(found, fleet)
 
     spec = NodeSpec(name=node, **body.model_dump())
-    change = declarations.put(spec, operation.actor, expected_generation=expected)
+    expect = partial(_expected, preconditions)
+    change = declarations.put(spec, operation.actor, expect=expect)
     return await operation.run(change, show)
 
 
@@ -164,9 +161,8 @@ async def delete_node(
     409 `node-in-use` while it may have connections: drain it, or stop it and wait until its state
     is `gone`.
     """
-    before = node.declared
-    expected = preconditions.expected_generation(before.generation, instance_of(before.created_at))
-    deletion = declarations.delete(node, operation.actor, expected_generation=expected)
+    expect = partial(_expected, preconditions)
+    deletion = declarations.delete(node, operation.actor, expect=expect)
     return await operation.run(deletion, lambda deleted: NodeView.of(deleted, fleet))
 
 
@@ -203,6 +199,12 @@ async def _switch(
 ) -> NodeView | PlanView:
     switch = declarations.switch(node, action, operation.actor)
     return await operation.run(switch, lambda saved: NodeView.of(saved[0], fleet))
+
+
+def _expected(preconditions: Preconditions, node: DeclaredNode | None) -> int | None:
+    if node is None:
+        return preconditions.expected_generation(None)
+    return preconditions.expected_generation(node.generation, instance_of(node.created_at))
 
 
 def _etag(node: DeclaredNode) -> str:

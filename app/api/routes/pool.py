@@ -25,7 +25,7 @@ from app.api.http.dependencies import (
     provided,
 )
 from app.api.http.error_responses import problem_responses
-from app.api.http.etags import PreconditionsDep, etag
+from app.api.http.etags import PreconditionsDep, etag, instance_of
 from app.api.http.field_types import RequestBody, examples
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, OperationRequest, PlanView
@@ -201,7 +201,6 @@ async def put_tenant_pool(
     request: PoolRequestDep,
     *,
     operations: OperationsDep,
-    desired: DesiredDep,
     preconditions: PreconditionsDep,
     response: Response,
     body: Annotated[PoolBody | None, Body()] = None,
@@ -212,15 +211,15 @@ async def put_tenant_pool(
     surplus connections are closed when they are returned. While the server is unreachable, the
     desired size is stored and the pool fills up when the server is back.
     """
-    expected = preconditions.expected_generation(desired.generation(request.state))
 
     def show(outcome: PoolOutcome) -> PoolView:
         response.status_code = status.HTTP_201_CREATED if outcome.created else status.HTTP_200_OK
-        response.headers["ETag"] = etag(outcome.desired.generation)
+        response.headers["ETag"] = etag(outcome.desired.generation, _instance(request.state))
         return request.show(outcome)
 
     change = PoolChange(**body.model_dump()) if body else PoolChange()
-    put = partial(operations.put, change=change, expected_generation=expected)
+    expect = partial(preconditions.expected_generation, instance=_instance(request.state))
+    put = partial(operations.put, change=change, expect=expect)
     return await request.run(put, show)
 
 
@@ -242,7 +241,7 @@ async def get_tenant_pool(
     state = manager.tenants.state(tenant)
     generation = desired.generation(state)
     if generation is not None:
-        response.headers["ETag"] = etag(generation)
+        response.headers["ETag"] = etag(generation, _instance(state))
     elif not views.on_nodes(state):
         raise PoolNotFound(f"Tenant {tenant} has no open pool; its next use opens one.")
     return views.show(state, principal)
@@ -347,7 +346,7 @@ async def evict_pool(
     generation = desired.generation(request.state)
     if generation is None and request.manager.desired.is_on_nodes(request.state.tenant):
         generation = 0
-    preconditions.expected_generation(generation)
+    preconditions.expected_generation(generation, _instance(request.state))
     deadline = 0.0 if mode is EvictionMode.FORCE else deadline_seconds
     return await request.run(
         partial(operations.evict, deadline=deadline),
@@ -359,3 +358,9 @@ async def evict_pool(
             nodes=NodeRecycling.of(report.nodes),
         ),
     )
+
+
+def _instance(state: TenantState) -> str:
+    """The pool's own: that of its tenant; a shared pool outlives each tenant."""
+    tenant = state.tenant
+    return "" if tenant.spec.is_shared else instance_of(tenant.uid)

@@ -1,6 +1,7 @@
 """Tenants: declare, show, list, provision, delete."""
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, status
@@ -21,7 +22,7 @@ from app.api.http.dependencies import (
     provided,
 )
 from app.api.http.error_responses import problem_responses, validation_error
-from app.api.http.etags import PreconditionsDep, etag
+from app.api.http.etags import Preconditions, PreconditionsDep, etag, instance_of
 from app.api.http.field_types import Labels, Name, RequestBody, examples
 from app.api.http.paging import Matches, NextCursor, SearchQuery, page_of_names
 from app.api.http.strict_route import StrictRoute
@@ -142,11 +143,7 @@ async def put_tenant(
     change), and every other omitted field gets its default.
     """
     state = manager.tenants.get(tenant)
-    before = state.tenant if state else None
-    spec = _declared(manager, defaults, tenant, body, before)
-    expected = preconditions.expected_generation(
-        before.generation if before else None, _instance(before) if before else ""
-    )
+    spec = _declared(manager, defaults, tenant, body, state.tenant if state else None)
 
     def show(declared: tuple[Tenant, bool]) -> TenantView:
         saved, created = declared
@@ -154,7 +151,8 @@ async def put_tenant(
         response.headers["ETag"] = tenant_etag(saved)
         return views.show(manager.tenants.state(tenant), principal)
 
-    declaration = declarations.put(spec, operation.actor, expected_generation=expected)
+    expect = partial(_expected, preconditions)
+    declaration = declarations.put(spec, operation.actor, expect=expect)
     return await operation.run(declaration, show)
 
 
@@ -244,10 +242,8 @@ async def delete_tenant(
     """
     state = manager.tenants.state(tenant)
     before = state.tenant
-    expected = preconditions.expected_generation(before.generation, _instance(before))
-    deletion = deletions.delete(
-        state, operation.actor, deadline=deadline_seconds, expected_generation=expected
-    )
+    expect = partial(_expected, preconditions)
+    deletion = deletions.delete(state, operation.actor, deadline=deadline_seconds, expect=expect)
     return await operation.run(
         deletion,
         lambda done: TenantDeletion(
@@ -291,11 +287,13 @@ def tenant_etag(tenant: Tenant) -> str:
     """
     phase = phase_of(tenant)
     state = "" if phase is TenantPhase.DECLARED else phase.value
-    return etag(tenant.generation, _instance(tenant), state)
+    return etag(tenant.generation, instance_of(tenant.uid), state)
 
 
-def _instance(tenant: Tenant) -> str:
-    return tenant.uid.hex[:8]
+def _expected(preconditions: Preconditions, tenant: Tenant | None) -> int | None:
+    if tenant is None:
+        return preconditions.expected_generation(None)
+    return preconditions.expected_generation(tenant.generation, instance_of(tenant.uid))
 
 
 def _declared(

@@ -24,7 +24,7 @@ from app.control.advisor.placement_advisor import PlacementAdvisor
 from app.control.advisor.recommendation_applier import changes_size, clamped
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.keyed_locks import KeyedLocks
-from app.control.operation import Operation, PlanFor
+from app.control.operation import Expectation, Operation, PlanFor, any_version
 from app.control.time_slices import TimeSlices
 from app.domain.advisor import (
     PoolSizingRecommendation,
@@ -78,6 +78,15 @@ class PoolAdvice:
     advice: PoolSizingRecommendation
     max_size: int
     blocked_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsChange:
+    """The settings to store, their event, and the generation that they replace; None: any."""
+
+    settings: AdvisorSettings
+    event: AuditEvent
+    expected_generation: int | None
 
 
 class AdvisorLoop:
@@ -134,21 +143,30 @@ class AdvisorLoop:
         await self._auto_apply.load()
 
     def put_settings(
-        self, settings: AdvisorSettings, actor: Actor, *, expected_generation: int | None = None
-    ) -> Operation[AuditEvent, AdvisorSettings]:
-        """Store new settings; earlier observations no longer count.
+        self,
+        change: Callable[[AdvisorSettings], AdvisorSettings],
+        actor: Actor,
+        *,
+        expect: Expectation[AdvisorSettings] = any_version,
+    ) -> Operation[SettingsChange, AdvisorSettings]:
+        """Store the present settings with a *change*; earlier observations no longer count.
 
         Raises:
             StaleVersion, CatalogUnavailable
         """
 
-        async def plan() -> PlanFor[AuditEvent]:
+        async def plan() -> PlanFor[SettingsChange]:
+            expected, settings = expect(self.settings), change(self.settings)
             event = audit_events.advisor_saved(self.settings, settings, actor)
-            return PlanFor.of(event, plan_record("advisor", event))
+            changed = SettingsChange(settings=settings, event=event, expected_generation=expected)
+            return PlanFor.of(changed, plan_record("advisor", event))
 
-        async def execute(plan: PlanFor[AuditEvent]) -> AdvisorSettings:
+        async def execute(plan: PlanFor[SettingsChange]) -> AdvisorSettings:
+            changed = plan.subject
             saved = await self._catalog.advisor.save(
-                settings, event=plan.subject, expected_generation=expected_generation
+                changed.settings,
+                event=changed.event,
+                expected_generation=changed.expected_generation,
             )
             self._follow(saved)
             return saved

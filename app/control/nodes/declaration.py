@@ -13,7 +13,7 @@ from app.control.keyed_locks import KeyedLocks
 from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
-from app.control.operation import Operation, PlanFor
+from app.control.operation import Expectation, Operation, PlanFor, any_version
 from app.control.pools.role_limits import RoleLimits
 from app.control.time_slices import in_slices
 from app.domain.audit import Actor, AuditEvent
@@ -34,12 +34,13 @@ _SWITCHES: Mapping[NodeSwitch, Mapping[str, bool]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeChange:
-    """The change to store for a node, and its event."""
+    """The change to store for a node, its event, and the generation that it changes; None: any."""
 
     spec: NodeSpec
     paused: bool
     draining: bool
     event: AuditEvent
+    expected_generation: int | None = None
 
 
 class NodeDeclarations:
@@ -63,7 +64,7 @@ class NodeDeclarations:
         fleet.sizes.notify_shrunk(self._lower_limit)
 
     def put(
-        self, spec: NodeSpec, actor: Actor, *, expected_generation: int | None = None
+        self, spec: NodeSpec, actor: Actor, *, expect: Expectation[DeclaredNode] = any_version
     ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
         """Create or change a node; returns whether it was created.
 
@@ -73,19 +74,21 @@ class NodeDeclarations:
         """
 
         async def plan() -> PlanFor[NodeChange]:
+            before = self._before(spec.name)
+            expected = expect(before)
             if unknown := sorted(spec.limits.keys() - self._manager.servers.keys()):
                 raise ServerNotFound(f"No server {unknown[0]} is declared.")
-            before = self._before(spec.name)
             event = audit_events.node_saved(before, spec, actor)
             change = NodeChange(
                 spec=spec,
                 paused=before is not None and before.paused,
                 draining=before is not None and before.draining,
                 event=event,
+                expected_generation=expected,
             )
             return PlanFor.of(change, plan_record(_target(spec.name), event))
 
-        return self._operation(spec.name, plan, expected_generation)
+        return self._operation(spec.name, plan)
 
     def switch(
         self, node: TrackedNode, action: NodeSwitch, actor: Actor
@@ -108,10 +111,10 @@ class NodeDeclarations:
             )
             return PlanFor.of(change, plan_record(_target(name), event))
 
-        return self._operation(name, plan, None)
+        return self._operation(name, plan)
 
     def delete(
-        self, node: TrackedNode, actor: Actor, *, expected_generation: int | None = None
+        self, node: TrackedNode, actor: Actor, *, expect: Expectation[DeclaredNode] = any_version
     ) -> Operation[TrackedNode, TrackedNode]:
         """Delete a node.
 
@@ -122,7 +125,7 @@ class NodeDeclarations:
 
         async def plan() -> PlanFor[TrackedNode]:
             current = self._fleet.node(node.name)
-            if expected_generation not in {None, current.declared.generation}:
+            if expect(current.declared) not in {None, current.declared.generation}:
                 raise StaleVersion
             current.check_unused()
             return PlanFor.of(current, plan_step(PlanAction.FORGET, _target(node.name)))
@@ -138,10 +141,7 @@ class NodeDeclarations:
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
     def _operation(
-        self,
-        name: str,
-        plan: Callable[[], Awaitable[PlanFor[NodeChange]]],
-        expected_generation: int | None,
+        self, name: str, plan: Callable[[], Awaitable[PlanFor[NodeChange]]]
     ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
         async def execute(plan: PlanFor[NodeChange]) -> tuple[TrackedNode, bool]:
             change = plan.subject
@@ -150,7 +150,7 @@ class NodeDeclarations:
                 paused=change.paused,
                 draining=change.draining,
                 event=change.event,
-                expected_generation=expected_generation,
+                expected_generation=change.expected_generation,
             )
             return await self._put(declared), created
 

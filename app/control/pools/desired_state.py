@@ -6,7 +6,7 @@ pause also works while the catalog is unreachable, see `UnsavedChanges`.
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -14,7 +14,7 @@ from app.catalog.catalog import Catalog
 from app.catalog.desired_pools import AppliedRecommendation
 from app.control import audit_events
 from app.control.keyed_locks import KeyedLocks
-from app.control.operation import PlanFor
+from app.control.operation import Expectation, PlanFor, any_version
 from app.control.pools.convergence import plan_convergence
 from app.control.pools.unsaved_changes import UnsavedChanges
 from app.domain.audit import Actor, AuditEvent
@@ -33,13 +33,18 @@ _SERVER_AWAY = "The server is unreachable: connections open when it is back."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """One pool's desired state before and after a change, and the event that records it."""
+    """One pool's desired state before and after a change, and the event that records it.
+
+    Attributes:
+        expected_generation: that of the desired state before; None: any.
+    """
 
     pool: Pool | None
     before: DesiredPool | None
     size_before: PoolSize
     desired: DesiredPool
     event: AuditEvent
+    expected_generation: int | None = None
 
 
 class DesiredPoolState:
@@ -99,8 +104,11 @@ class DesiredPoolState:
         open_now: bool = False,
         whole_pool: bool,
         reason: str | None = None,
+        expect: Expectation[int] = any_version,
     ) -> PlanFor[Transition]:
+        expected = expect(self.generation(state))
         transition = self._transition(state, change, actor, reason)
+        transition = replace(transition, expected_generation=expected)
         self._check_budget(state, transition)
         spec, event, desired = state.tenant.spec, transition.event, transition.desired
         parts = [
@@ -203,7 +211,6 @@ class DesiredPoolState:
     async def record(
         self,
         transition: Transition,
-        expected_generation: int | None = None,
         *,
         applied: AppliedRecommendation | None = None,
     ) -> tuple[DesiredPool, bool]:
@@ -220,7 +227,7 @@ class DesiredPoolState:
                 pause=desired.pause,
                 recycles=desired.recycles,
                 event=None if follows_unsaved else event,
-                expected_generation=expected_generation,
+                expected_generation=transition.expected_generation,
                 applied=applied,
             )
             self._manager.desired.put(stored)

@@ -16,7 +16,7 @@ from time import monotonic
 from app.control import audit_events
 from app.control.audit_outbox import AuditOutbox
 from app.control.background import BackgroundTasks
-from app.control.operation import Operation, PlanFor
+from app.control.operation import Expectation, Operation, PlanFor, any_version
 from app.control.pools.convergence import PoolConvergence
 from app.control.pools.desired_state import DesiredPoolState, Transition
 from app.control.time_slices import in_slices
@@ -109,7 +109,7 @@ class PoolOperations:
         actor: Actor,
         *,
         whole_pool: bool = False,
-        expected_generation: int | None = None,
+        expect: Expectation[int] = any_version,
     ) -> Operation[Transition, PoolOutcome]:
         """Open the tenant's pool with this size, or resize it, and wait until it is warm.
 
@@ -121,7 +121,9 @@ class PoolOperations:
 
         async def plan() -> PlanFor[Transition]:
             state.tenant.check_usable()
-            plan = self._desired.plan(state, change, actor, open_now=True, whole_pool=whole_pool)
+            plan = self._desired.plan(
+                state, change, actor, open_now=True, whole_pool=whole_pool, expect=expect
+            )
             transition = plan.subject
             if transition.pool is not None and transition.pool.is_closing:
                 raise PoolDraining(f"Pool {spec.pool_id} is draining; it opens again afterwards.")
@@ -130,7 +132,7 @@ class PoolOperations:
             return plan
 
         async def execute(plan: PlanFor[Transition]) -> PoolOutcome:
-            desired, created = await self._desired.record(plan.subject, expected_generation)
+            desired, created = await self._desired.record(plan.subject)
             if change.max_size is not None:
                 self.note_resize_by_hand(spec.pool_id, monotonic())
             size_before = plan.subject.size_before

@@ -1,17 +1,26 @@
 """Declarations of tenants: creates or changes them in the catalog, then tells the manager."""
 
+from dataclasses import dataclass
 from functools import partial
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.control.keyed_locks import KeyedLocks
-from app.control.operation import Operation, PlanFor
+from app.control.operation import Expectation, Operation, PlanFor, any_version
 from app.control.time_slices import in_slices
 from app.domain.audit import Actor, AuditEvent
 from app.domain.errors import ImmutableField, ServerNotFound
 from app.domain.plan import plan_record
 from app.domain.tenant import Tenant, TenantSpec
 from app.pools.manager import TenantPoolManager
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantChange:
+    """The event of a change to store, and the generation that it changes; None: any."""
+
+    event: AuditEvent
+    expected_generation: int | None
 
 
 class TenantDeclarations:
@@ -30,26 +39,29 @@ class TenantDeclarations:
             self._manager.put_tenant(tenant)
 
     def put(
-        self, spec: TenantSpec, actor: Actor, *, expected_generation: int | None = None
-    ) -> Operation[AuditEvent, tuple[Tenant, bool]]:
+        self, spec: TenantSpec, actor: Actor, *, expect: Expectation[Tenant] = any_version
+    ) -> Operation[TenantChange, tuple[Tenant, bool]]:
         """Create or change a tenant; returns whether it was created.
 
         Raises:
             ServerNotFound, ImmutableField, StaleVersion, TenantDeleting, CatalogUnavailable
         """
 
-        async def plan() -> PlanFor[AuditEvent]:
+        async def plan() -> PlanFor[TenantChange]:
+            before = self._before(spec)
+            expected = expect(before)
             if spec.server not in self._manager.servers:
                 raise ServerNotFound(f"No server {spec.server} is declared.")
-            before = self._before(spec)
             if before is not None:
                 _refuse_immutable_change(before, spec)
             event = audit_events.tenant_saved(before, spec, actor)
-            return PlanFor.of(event, plan_record(f"tenant {spec.id}", event))
+            change = TenantChange(event=event, expected_generation=expected)
+            return PlanFor.of(change, plan_record(f"tenant {spec.id}", event))
 
-        async def execute(plan: PlanFor[AuditEvent]) -> tuple[Tenant, bool]:
+        async def execute(plan: PlanFor[TenantChange]) -> tuple[Tenant, bool]:
+            change = plan.subject
             tenant, created = await self._catalog.tenants.save(
-                spec, event=plan.subject, expected_generation=expected_generation
+                spec, event=change.event, expected_generation=change.expected_generation
             )
             self._manager.put_tenant(tenant)
             return tenant, created

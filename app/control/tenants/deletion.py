@@ -12,13 +12,13 @@ from functools import partial
 from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.control.keyed_locks import KeyedLocks
-from app.control.operation import Operation, PlanFor
+from app.control.operation import Expectation, Operation, PlanFor, any_version
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.domain.audit import Actor
 from app.domain.errors import ProvisioningFailed, StaleVersion, Unavailable
 from app.domain.eviction import Eviction, EvictionReason
 from app.domain.plan import Plan, PlanAction, plan_close, plan_step
-from app.domain.tenant import TenantId, TenantSpec
+from app.domain.tenant import Tenant, TenantId, TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
@@ -61,19 +61,21 @@ class TenantDeletions:
         actor: Actor,
         *,
         deadline: float,
-        expected_generation: int | None = None,
+        expect: Expectation[Tenant] = any_version,
     ) -> Operation[TenantState, Deletion]:
         """Close its pool within *deadline* seconds, disable its login and delete its record.
 
         Raises:
             TenantNotFound, StaleVersion, CatalogUnavailable: nothing was done.
         """
-        spec = state.tenant.spec
+        tenant_id = state.tenant.spec.id
 
         async def plan() -> PlanFor[TenantState]:
-            current = self._manager.tenants.state(spec.id)
-            if expected_generation not in {None, current.tenant.generation}:
+            # Another tenant may have its name by now, even with another strategy.
+            current = self._manager.tenants.state(tenant_id)
+            if expect(current.tenant) not in {None, current.tenant.generation}:
                 raise StaleVersion
+            spec = current.tenant.spec
             pool = self._own_pool(spec)
             parts: list[Plan] = []
             if pool is not None:
@@ -86,6 +88,7 @@ class TenantDeletions:
             return PlanFor.of(current, *parts)
 
         async def execute(plan: PlanFor[TenantState]) -> Deletion:
+            spec = plan.subject.tenant.spec
             event = audit_events.tenant_deleting(plan.subject.tenant, actor)
             tenant = await self._catalog.tenants.mark_deleting(spec.id, event=event)
             self._manager.put_tenant(tenant)
@@ -97,7 +100,7 @@ class TenantDeletions:
             is_declared = spec.server in self._manager.servers
             return Deletion(eviction=eviction, login_disabled=is_done and is_declared)
 
-        lock = partial(self._locks.hold, spec.id)
+        lock = partial(self._locks.hold, tenant_id)
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
     async def finish(self, tenant_id: str, actor: Actor) -> bool:

@@ -1,12 +1,18 @@
 """If-Match and If-None-Match: nobody undoes another's change, and nobody reads the same twice."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
+from httpx import Response
 
 from tests.fixtures.app import Api, ApiWith, ok, problem
+from tests.fixtures.waiting import eventually
 
 ACME = "/v1/tenants/acme"
+EDGE = "/v1/nodes/edge"
+# A request: its method, its body and its precondition.
+Asked = tuple[str, Mapping[str, object] | None, Mapping[str, str]]
 
 
 @pytest.fixture
@@ -76,6 +82,88 @@ async def test_a_later_tenant_of_the_same_name_is_another_version(api: Api) -> N
     problem(await api.client.put(ACME, json={"weight": 2}, headers=old), 412, "stale-version")
     problem(await api.client.delete(ACME, headers=old), 412, "stale-version")
     ok(await api.client.delete(ACME, headers={"If-Match": made.headers["etag"]}))
+
+
+async def in_turn(api: Api, lock: str, url: str, *requests: Asked) -> list[int]:
+    """Send requests that wait for each other in this order; the statuses of their responses."""
+    locks = api.service.locks
+    sent: list[asyncio.Task[Response]] = []
+    async with locks.hold(lock):
+        for method, body, headers in requests:
+            request = api.client.request(method, url, json=body, headers=headers)
+            sent.append(asyncio.create_task(request))
+            await eventually(lambda: len(locks._locks[lock]._waiters or ()) == len(sent))
+    return [(await each).status_code for each in sent]
+
+
+@pytest.mark.parametrize(("lock", "url"), [("acme", ACME), ("node edge", EDGE)])
+async def test_a_change_that_waited_does_not_concern_what_was_replaced_meanwhile(
+    api: Api, lock: str, url: str
+) -> None:
+    tag = (await api.client.put(url, json={})).headers["etag"]
+    old = {"If-Match": tag}
+    new = {"labels": {"is": "new"}}
+    late: tuple[Asked, ...] = (("PUT", {}, old), ("DELETE", None, old))
+    statuses = await in_turn(api, lock, url, ("DELETE", None, {}), ("PUT", new, {}), *late)
+    assert statuses == [200, 201, 412, 412]
+    assert ok(await api.client.get(url))["labels"] == {"is": "new"}
+
+
+@pytest.mark.parametrize(("lock", "url"), [("acme", ACME), ("node edge", EDGE)])
+async def test_a_change_of_what_is_there_creates_nothing_that_was_deleted_meanwhile(
+    api: Api, lock: str, url: str
+) -> None:
+    ok(await api.client.put(url, json={}), 201)
+    change: Asked = ("PUT", {"labels": {"is": "new"}}, {"If-Match": "*"})
+    assert await in_turn(api, lock, url, ("DELETE", None, {}), change) == [200, 412]
+    assert (await api.client.get(url)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("lock", "url", "change"),
+    [
+        ("acme", ACME, {"weight": 2}),
+        ("acme", f"{ACME}/pool", {"max_size": 2}),
+        ("node edge", EDGE, {"labels": {"n": "1"}}),
+    ],
+)
+async def test_of_two_equal_changes_of_one_version_only_one_succeeds(
+    api: Api, lock: str, url: str, change: Mapping[str, object]
+) -> None:
+    """Each may be a step of a counter."""
+    await api.tenant("acme")
+    tag = (await api.client.put(url, json={})).headers["etag"]
+    step: Asked = ("PUT", change, {"If-Match": tag})
+    assert await in_turn(api, lock, url, step, step) == [200, 412]
+
+
+async def test_changes_of_the_advisor_at_the_same_time_leave_each_others_fields(api: Api) -> None:
+    url = "/v1/advisor"
+    async with api.service.advisor_loop._locks.hold("the settings"):
+        changes = [
+            asyncio.create_task(api.client.put(url, json=body))
+            for body in ({"mode": "off"}, {"config": {"late_share": 0.05}})
+        ]
+        held = api.service.advisor_loop._locks._locks["the settings"]
+        await eventually(lambda: len(held._waiters or ()) == 2)
+    for each in changes:
+        ok(await each)
+    shown = ok(await api.client.get(url))
+    assert (shown["mode"], shown["config"]["late_share"]) == ("off", 0.05)
+
+
+async def test_the_pool_of_a_later_tenant_is_another_version(api: Api) -> None:
+    pool = f"{await api.tenant('acme')}/pool"
+    old = (await api.client.put(pool, json={"max_size": 2})).headers["etag"]
+    ok(await api.client.delete(ACME))
+    ok(await api.client.put(ACME, json={"strategy": "per_tenant"}), 201)
+    ok(await api.client.post(f"{ACME}/provision?adopt=true"))
+    ok(await api.client.put(pool, json={"max_size": 3}), 201)
+    shown = ok(await api.client.get(pool, headers={"If-None-Match": old}))
+    assert shown["desired"]["max_size"] == 3
+    for method, body in (("PUT", {"max_size": 4}), ("DELETE", None)):
+        refused = await api.client.request(method, pool, json=body, headers={"If-Match": old})
+        problem(refused, 412, "stale-version")
 
 
 async def test_where_required_every_change_needs_a_precondition(strict_api: Api) -> None:

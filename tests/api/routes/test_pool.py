@@ -36,12 +36,12 @@ async def test_the_first_put_opens_a_warm_pool_and_the_next_resizes_it(api: Api)
     pool = await api.tenant("acme") + "/pool"
     opened = await api.client.put(pool, json={"max_size": 4, "warmup_size": 2})
     body = ok(opened, 201)
-    assert opened.headers["etag"] == '"1"'
+    assert opened.headers["etag"].startswith('"1-')
     assert (body["open"], body["state"], body["size"], body["idle"]) == (True, "ready", 2, 2)
     assert body["desired"] == {"min_size": 0, "max_size": 4, "warmup_size": 2, "paused": False}
     resized = await api.client.put(pool, json={"max_size": 1})
     body = ok(resized)
-    assert resized.headers["etag"] == '"2"'
+    assert resized.headers["etag"].startswith('"2-')
     assert body["desired"] == {"min_size": 0, "max_size": 1, "warmup_size": 1, "paused": False}
     await eventually(lambda: only_pool(api).metrics.total_connections == 1)
 
@@ -84,7 +84,7 @@ async def test_an_unknown_pool_is_not_found_and_a_closed_one_is_shown(api: Api) 
     await api.client.put(pool, json={"max_size": 3})
     await api.client.delete(pool)
     closed = await api.client.get(pool)
-    assert closed.headers["etag"] == '"1"'
+    assert closed.headers["etag"].startswith('"1-')
     body = ok(closed)
     assert (body["open"], body["state"], body["size"]) == (False, "closed", 0)
     assert body["desired"]["max_size"] == 3
@@ -104,7 +104,7 @@ async def test_an_open_pool_without_desired_state_has_a_version(api: Api) -> Non
     url = await api.tenant("acme")
     await api.value(url, "select 1")
     tag = (await api.client.get(f"{url}/pool")).headers["etag"]
-    assert tag == '"0"'
+    assert tag.startswith('"0-')
     pool = f"{url}/pool"
     refused = await api.client.put(pool, json={}, headers={"If-None-Match": "*"})
     problem(refused, 412, "stale-version")

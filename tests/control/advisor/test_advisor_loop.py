@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from math import inf
 from time import monotonic
 from uuid import UUID, uuid4
@@ -211,9 +212,7 @@ def size_of(control: Control, name: str) -> int | None:
 
 async def test_in_apply_mode_the_advisor_acts_in_its_own_name(control: Control) -> None:
     await control.tenant("acme")
-    await control.advisor_loop.put_settings(
-        replace(control.advisor_loop.settings, mode=AdvisorMode.APPLY), PERSON
-    )
+    await control.advisor_loop.put_settings(partial(replace, mode=AdvisorMode.APPLY), PERSON)
     async with crowd(control, "acme", waiting=4):
         await sampled(control, 2)
     assert control.manager.desired["acme"].size.max_size == 10
@@ -223,18 +222,14 @@ async def test_in_apply_mode_the_advisor_acts_in_its_own_name(control: Control) 
 
 async def test_switched_off_it_advises_nothing(control: Control) -> None:
     await control.tenant("acme")
-    await control.advisor_loop.put_settings(
-        replace(control.advisor_loop.settings, mode=AdvisorMode.OFF), PERSON
-    )
+    await control.advisor_loop.put_settings(partial(replace, mode=AdvisorMode.OFF), PERSON)
     async with crowd(control, "acme", waiting=4):
         assert await sampled(control, 5) == 0
 
 
 async def test_settings_and_open_recommendations_survive_a_restart(control: Control) -> None:
     recommendation = await recommended(control)
-    await control.advisor_loop.put_settings(
-        replace(control.advisor_loop.settings, mode=AdvisorMode.OFF), PERSON
-    )
+    await control.advisor_loop.put_settings(partial(replace, mode=AdvisorMode.OFF), PERSON)
     control.advisor_loop._store.open = {}
     control.advisor_loop.settings = replace(control.advisor_loop.settings, mode=AdvisorMode.APPLY)
     await control.advisor_loop.load()
@@ -244,9 +239,7 @@ async def test_settings_and_open_recommendations_survive_a_restart(control: Cont
 
 async def in_mode(control: Control, mode: AdvisorMode) -> None:
     """Set another mode of the advisor."""
-    await control.advisor_loop.put_settings(
-        replace(control.advisor_loop.settings, mode=mode), PERSON
-    )
+    await control.advisor_loop.put_settings(partial(replace, mode=mode), PERSON)
 
 
 async def test_an_open_recommendation_is_applied_once_the_mode_is_apply(control: Control) -> None:
@@ -355,9 +348,7 @@ async def test_what_was_dismissed_is_not_recommended_again_unless_it_differs(
         await control.advisor_loop.load()  # nor does a restart bring it back
         assert await sampled(control, 2) == 0
         other = replace(control.advisor_loop.settings.hysteresis, scale_up_step=20)
-        await control.advisor_loop.put_settings(
-            replace(control.advisor_loop.settings, hysteresis=other), PERSON
-        )
+        await control.advisor_loop.put_settings(partial(replace, hysteresis=other), PERSON)
         assert await sampled(control, 2) == 1
 
 
@@ -551,9 +542,7 @@ async def borrow(control: Control) -> None:
 
 async def demand_rule(control: Control) -> None:
     """Let the demand rule size the pools, and have its first tick."""
-    await control.advisor_loop.put_settings(
-        replace(control.advisor_loop.settings, rule=AdvisorRule.DEMAND), PERSON
-    )
+    await control.advisor_loop.put_settings(partial(replace, rule=AdvisorRule.DEMAND), PERSON)
     await borrow(control)
     assert await sampled(control, 1) == 0
 
@@ -610,12 +599,12 @@ async def test_only_in_apply_mode_unused_connections_are_kept_as_long_as_advised
     await control.tenant("acme")
     # However slow connects and this loop are here: the test makes them quick and on time.
     unhurried = DemandConfig(patience_seconds=3600, loop_lag_seconds=3600)
-    demand = replace(control.advisor_loop.settings, rule=AdvisorRule.DEMAND, demand=unhurried)
+    demand = partial(replace, rule=AdvisorRule.DEMAND, demand=unhurried)
     async with control.manager.lease("acme"):
         pool = pool_of(control.manager, "acme")
     kept = []
     for mode in (AdvisorMode.RECOMMEND, AdvisorMode.APPLY, AdvisorMode.OFF):
-        await control.advisor_loop.put_settings(replace(demand, mode=mode), PERSON)
+        await control.advisor_loop.put_settings(partial(demand, mode=mode), PERSON)
         await sampled(control, 1)
         pool.recycle()
         async with crowd(control, "acme", waiting=0):
@@ -759,7 +748,7 @@ async def test_room_for_bursts_alone_is_recommended_only_once_callers_are_late(
 ) -> None:
     await control.tenant("acme")
     # The first connect of a slow machine makes nobody late.
-    patient = replace(control.advisor_loop.settings, demand=DemandConfig(patience_seconds=60))
+    patient = partial(replace, demand=DemandConfig(patience_seconds=60))
     await control.advisor_loop.put_settings(patient, PERSON)
     async with control.manager.lease("acme"):
         pass
@@ -778,7 +767,7 @@ async def test_no_person_is_asked_to_grow_a_pool_by_a_forecast_that_no_caller_co
 ) -> None:
     """Callers that gave up waiting are late, too, although no wait was measured."""
     await control.tenant("acme")
-    patient = replace(control.advisor_loop.settings, demand=DemandConfig(patience_seconds=60))
+    patient = partial(replace, demand=DemandConfig(patience_seconds=60))
     await control.advisor_loop.put_settings(patient, PERSON)
     async with control.manager.lease("acme"):
         evidence = {"late_share": late_share}
@@ -812,7 +801,7 @@ async def test_settings_that_were_not_stored_after_all_end_no_observation(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = control.advisor_loop
-    saved = await loop.put_settings(replace(loop.settings, mode=AdvisorMode.RECOMMEND), PERSON)
+    saved = await loop.put_settings(partial(replace, mode=AdvisorMode.RECOMMEND), PERSON)
     await control.tenant("acme")
     async with control.manager.lease("acme"):
         pass

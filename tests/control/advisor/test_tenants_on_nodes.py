@@ -1,6 +1,7 @@
 """The advisor sizes tenants by their load on nodes and in this process together."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
@@ -64,8 +65,8 @@ async def node(control: Control) -> Node:
 
 
 async def in_mode(control: Control, mode: AdvisorMode) -> None:
-    settings = replace(control.advisor_loop.settings, rule=AdvisorRule.DEMAND, mode=mode)
-    await control.advisor_loop.put_settings(settings, PERSON)
+    change = partial(replace, rule=AdvisorRule.DEMAND, mode=mode)
+    await control.advisor_loop.put_settings(change, PERSON)
 
 
 async def test_a_tenant_on_nodes_alone_is_recommended_a_size_that_says_so(

@@ -51,11 +51,11 @@ async def test_an_undeclared_server_is_refused(control: Control) -> None:
 async def test_a_stale_generation_is_refused(control: Control) -> None:
     tenant, _ = await control.declarations.put(spec_of("acme"), PERSON)
     await control.declarations.put(
-        spec_of("acme", weight=2), PERSON, expected_generation=tenant.generation
+        spec_of("acme", weight=2), PERSON, expect=lambda _: tenant.generation
     )
     with pytest.raises(StaleVersion):
         await control.declarations.put(
-            spec_of("acme", weight=3), PERSON, expected_generation=tenant.generation
+            spec_of("acme", weight=3), PERSON, expect=lambda _: tenant.generation
         )
 
 

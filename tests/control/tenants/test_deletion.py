@@ -4,6 +4,7 @@ import pytest
 
 from app.domain.desired_pool import PoolChange
 from app.domain.errors import StaleVersion, TenantNotFound
+from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control, spec_of
 
 
@@ -46,6 +47,20 @@ async def test_a_tenant_of_an_undeclared_server_can_be_deleted(
     assert await control.catalog.tenants.load() == ()
 
 
+async def test_a_deletion_that_waited_closes_the_pool_of_a_later_tenant_of_another_strategy(
+    control: Control,
+) -> None:
+    await control.tenant("acme", PoolStrategy.SHARED)
+    waited = control.deletions.delete(control.state("acme"), PERSON, deadline=0)
+    await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
+    await control.tenant("acme", PoolStrategy.PER_TENANT)
+    async with control.manager.lease("acme"):
+        pass
+    eviction = (await waited).eviction
+    assert eviction is not None
+    assert (eviction.pool_id, eviction.closed) == ("acme", 1)
+
+
 async def test_a_deletion_records_what_it_closed(control: Control) -> None:
     await control.tenant("acme")
     await control.pool_operations.put(control.state("acme"), PoolChange(min_size=1), PERSON)
@@ -61,6 +76,6 @@ async def test_a_tenant_is_not_deleted_that_has_changed_since_it_was_seen(
     await control.declarations.put(spec_of("acme", weight=2), PERSON)
     with pytest.raises(StaleVersion):
         await control.deletions.delete(
-            control.state("acme"), PERSON, deadline=0, expected_generation=seen.generation
+            control.state("acme"), PERSON, deadline=0, expect=lambda _: seen.generation
         )
     assert not control.state("acme").tenant.deleting
