@@ -4,8 +4,6 @@ Rows in, domain values out; one file per noun. Other packages decide what should
 follows from a change.
 """
 
-from sqlalchemy import select
-
 from app.catalog.advisor_settings import StoredAdvisorSettings
 from app.catalog.application_credentials import StoredApplicationCredentials
 from app.catalog.audit_log import AuditLog
@@ -15,9 +13,11 @@ from app.catalog.instances import Instances
 from app.catalog.nodes import Nodes
 from app.catalog.password_versions import PasswordVersions
 from app.catalog.recommendations import Recommendations
+from app.catalog.requirements import check_tables
 from app.catalog.samples import Samples
 from app.catalog.tenants import Tenants
 from app.catalog.usage_reports import UsageReports
+from app.domain.errors import CatalogUnavailable, CatalogUnusable
 
 
 class Catalog:
@@ -59,13 +59,16 @@ class Catalog:
         return self._database.write_problem
 
     async def ping(self) -> None:
-        """Check whether the catalog answers, and update `available`.
+        """Check whether the catalog answers and its tables can be used, and update `available`.
 
         Raises:
-            CatalogUnavailable: it does not answer.
+            CatalogUnavailable: they cannot, or it does not answer.
         """
         async with self._database.reading() as connection:
-            await connection.execute(select(1))
+            try:
+                await connection.run_sync(check_tables)
+            except CatalogUnusable as error:
+                raise CatalogUnavailable(error.detail) from error
 
     async def close(self) -> None:
         await self._database.close()

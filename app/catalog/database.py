@@ -1,7 +1,7 @@
 """Access to the catalog's database: address, engine, deadlines, and what counts as an outage.
 
 Only this file classifies errors of SQLAlchemy, asyncpg and the operating system: an outage becomes
-CatalogUnavailable; every other error is a bug and propagates.
+CatalogUnavailable, and so do tables that cannot be used; every other error is a bug and propagates.
 """
 
 import asyncio
@@ -18,7 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from app import wire
 from app.catalog import dialect
-from app.catalog.requirements import STATEMENT_REASONS, cause_of, is_login_error, login_reason
+from app.catalog.requirements import (
+    STATEMENT_REASONS,
+    cause_of,
+    is_login_error,
+    login_reason,
+    tables_problem,
+)
 from app.catalog.tables import leadership
 from app.domain.errors import CatalogUnavailable, LeadershipLost, QueryTimeout
 
@@ -31,8 +37,8 @@ CONNECTIONS = 4
 
 _CANCELLED = "57014"
 # SQLSTATEs, or their classes, of a server that reads and does not write: it is read-only, its disk
-# is full, or a file cannot be written.
-_WRITES_NOTHING = ("25006", "53100", "58")
+# is full, a file cannot be written, or the role lacks the right.
+_WRITES_NOTHING = ("25006", "53100", "58", "42501")
 # SQLSTATEs, or their classes: connection lost, login refused, database missing, out of resources,
 # server shutting down, disk failure; then deadlock, lock timeout, cancelled statement. The last is
 # a write on a standby that is still addressed as the primary.
@@ -193,7 +199,8 @@ class Database:
             with translate_outages():
                 async with asyncio.timeout(self._deadline), engine.begin() as connection:
                     self.available = True
-                    yield connection
+                    async with _kept_if_useful(connection):
+                        yield connection
                     is_committing = True
             if engine is self._writer:
                 self.write_problem = None
@@ -228,6 +235,17 @@ class Database:
         await self._writer.dispose()
 
 
+@asynccontextmanager
+async def _kept_if_useful(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Close *connection* if the tables cannot be used: it keeps the search_path of its login."""
+    try:
+        yield
+    except DBAPIError as error:
+        if tables_problem(error):
+            await connection.invalidate()
+        raise
+
+
 def after_commit(connection: AsyncConnection, callback: Callable[[], None]) -> None:
     """Call *callback* once the transaction of *connection* is committed."""
     connection.info[_COMMITTED].append(callback)
@@ -247,7 +265,7 @@ class Store:
 
 @contextmanager
 def translate_outages() -> Iterator[None]:
-    """Turn every outage into CatalogUnavailable; other errors propagate."""
+    """Turn an outage, or tables that cannot be used, into CatalogUnavailable."""
     try:
         yield
     except (
@@ -260,6 +278,8 @@ def translate_outages() -> Iterator[None]:
     ) as error:
         if isinstance(error, wire.ConnectError):
             raise CatalogUnavailable(f"The catalog cannot be reached: {error}") from error
+        if problem := tables_problem(error):
+            raise CatalogUnavailable(f"The catalog cannot be used: {problem}.") from error
         if is_outage(error):
             reason = login_reason(error)
             how = "used" if _sqlstate(error) in STATEMENT_REASONS else "reached"

@@ -15,7 +15,8 @@ from typing import Any
 import asyncpg
 
 from app import wire
-from app.catalog.database import LOCK_CLASS, CatalogAddress, is_outage, translate_outages
+from app.catalog.database import LOCK_CLASS, CatalogAddress, translate_outages
+from app.catalog.requirements import ends_connection
 from app.domain.errors import CatalogInUse, CatalogUnavailable, CatalogUnusable, LeadershipLost
 from app.domain.leadership import Instance, LeadershipRecord, Takeover, client_name
 
@@ -99,6 +100,8 @@ class Leadership:
         self._deadline = deadline
         self._connection: asyncpg.Connection | None = None
         self._has_lock = False
+        # The last connection that could use the tables.
+        self._proven: asyncpg.Connection | None = None
         self._registered_keys: str | None = None
         # Renewals and other queries take turns on the connection.
         self._turn = asyncio.Lock()
@@ -137,32 +140,28 @@ class Leadership:
                 await connection.execute("SELECT pg_terminate_backend($1, 1000)", holder["pid"])
 
     async def read(self) -> LeadershipRecord | None:
-        """Read the record; None in an older catalog, or in one that is not ours to read."""
+        """Read the record; None in an older catalog, or in one that never was ours to read."""
         async with self._exchange() as connection:
             try:
                 row = await connection.fetchrow(_READ)
-            except asyncpg.SyntaxOrAccessError:  # the migration says what is wrong
-                return None
+            except asyncpg.SyntaxOrAccessError:
+                if self._proven is not None:
+                    raise
+                return None  # the migration says what is wrong
+            self._proven = connection
         return _record(row)
 
     async def register(self, keys: str = "") -> None:
         """Record that this instance is running; *keys* is the present fingerprint of its API keys.
 
-        If Postgres refuses this, or somebody locks the table, the leadership lock stays held.
+        If somebody locks the table, the leadership lock stays held.
         """
-        refused: asyncpg.PostgresError | None = None
         async with self._exchange() as connection:
             try:
                 async with connection.transaction():
                     await self._register(connection, keys)
             except asyncpg.SyntaxOrAccessError:  # this is so until the first migration
                 return
-            except asyncpg.PostgresError as error:
-                if connection.is_closed() or not is_outage(error):
-                    raise
-                refused = error
-        if refused is not None:
-            raise CatalogUnavailable("The catalog did not register this instance.") from refused
         self._registered_keys = keys
 
     async def _register(self, connection: asyncpg.Connection, keys: str) -> None:
@@ -262,6 +261,7 @@ class Leadership:
             except asyncpg.ReadOnlySQLTransactionError:
                 await connection.execute(_TAKE_WRITES)
                 is_ours = await connection.fetchval(_RENEW, self.epoch, self._instance.id)
+            self._proven = connection
         if not is_ours:
             raise CatalogInUse("Another instance has taken over this catalog.")
 
@@ -303,12 +303,19 @@ class Leadership:
 
     @asynccontextmanager
     async def _exchange(self) -> AsyncIterator[asyncpg.Connection]:
-        """Use the connection for a block with one deadline; after an outage, open another."""
+        """Use the connection for a block with one deadline; after an outage, open another.
+
+        If Postgres only refuses the statement, the connection stays, and its lock: others would be
+        refused, too. One that never could use the tables may have the wrong search_path for ever.
+        """
         try:
             with translate_outages():
                 async with asyncio.timeout(self._deadline), self._turn:
                     yield await self._connected()
-        except CatalogUnavailable:
+        except CatalogUnavailable as error:
+            is_proven = self._proven is not None and self._proven is self._connection
+            if is_proven and _is_refused_statement(error.__cause__):
+                raise
             connection, self._connection = self._connection, None
             self._has_lock = False
             if connection is not None:
@@ -326,6 +333,12 @@ class Leadership:
             self.disconnected.clear()
             connection.add_termination_listener(lambda _: self.disconnected.set())
         return connection
+
+
+def _is_refused_statement(error: BaseException | None) -> bool:
+    """Whether the server is the right one: a standby may no longer be."""
+    is_refused = isinstance(error, asyncpg.PostgresError) and not ends_connection(error)
+    return is_refused and not isinstance(error, asyncpg.ReadOnlySQLTransactionError)
 
 
 def _record(row: Any) -> LeadershipRecord:  # noqa: ANN401 - asyncpg has no types

@@ -91,6 +91,8 @@ async def check_database(address: CatalogAddress) -> tuple[ServerFacts, str | No
         check_rights(connection, facts)
         try:
             revision = _revision(connection)
+            if revision == newest_revision():
+                check_tables(connection)
         except DBAPIError as error:
             if is_outage(error):
                 raise
@@ -127,7 +129,7 @@ async def run_scripts(
         try:
             action(config)
             if is_complete:
-                check_tables(connection, facts)
+                check_tables(connection)
                 close_to_public(connection)
         except CommandError as error:
             raise CatalogUnusable(_ANOTHER_VERSION.format(error)) from error

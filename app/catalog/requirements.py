@@ -18,6 +18,7 @@ OLDEST_VERSION = 14
 """The oldest PostgreSQL version; see docs/operations.md."""
 
 _INSUFFICIENT_PRIVILEGE = "42501"
+_UNDEFINED_TABLE = "42P01"
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 # By SQLSTATE, during a login.
 _LOGIN_REASONS = {
@@ -36,6 +37,9 @@ STATEMENT_REASONS = {
     "53100": "its disk is full",
     "55P03": "another transaction, which is still open, holds a lock that is needed",
 }
+# SQLSTATEs of tables that are not as this version needs them, or that the role may not use: a
+# missing right, column or table, and a statement that was prepared before a column changed.
+_TABLES_PROBLEMS = frozenset({_INSUFFICIENT_PRIVILEGE, "42703", _UNDEFINED_TABLE, "0A000"})
 _ENDS = frozenset({"FATAL", "PANIC"})
 _FACTS = text("""
 select current_setting('server_version_num')::int / 10000 as version,
@@ -45,10 +49,16 @@ select current_setting('server_version_num')::int / 10000 as version,
        quote_ident(current_database()) as database,
        quote_ident(current_user) as role,
        quote_ident(coalesce(current_schema(), 'public')) as schema,
-       current_schema() is null as has_no_schema
+       current_schema() is null as has_no_schema,
+       (select quote_ident(nspname)
+        from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+        where relname in ('alembic_version', 'recommendations', 'tenants')
+          and relowner = quote_ident(current_user)::regrole and to_regclass('tenants') is null
+        group by nspname having count(*) = 3 limit 1) as hidden_tables
 """)
 _LACKING = text("""
-select name, "right" from unnest(:tables) as name, unnest(:rights) as "right"
+select name, "right", quote_ident(current_user)
+from unnest(:tables) as name, unnest(:rights) as "right"
 where not has_table_privilege(name, "right")
 """).bindparams(bindparam("tables", type_=ARRAY(Text)), bindparam("rights", type_=ARRAY(Text)))
 _HAS_TABLES_OR_CAN_MAKE_THEM = text("""
@@ -66,7 +76,8 @@ where datname = current_database() and grantee = 0 and pg_has_role(datdba, 'USAG
 class ServerFacts:
     """What a server reports about itself.
 
-    Names are quoted if SQL needs it, *version* is the major one.
+    Names are quoted if SQL needs it, *version* is the major one. *hidden_tables*: the schema that
+    has the catalog's tables if it is not in the search_path.
     """
 
     version: int
@@ -77,6 +88,7 @@ class ServerFacts:
     role: str
     schema: str
     has_no_schema: bool
+    hidden_tables: str | None
 
 
 def login_reason(error: BaseException) -> str | None:
@@ -98,11 +110,28 @@ def login_reason(error: BaseException) -> str | None:
 def is_login_error(error: DBAPIError) -> bool:
     """Whether *error* is a refused login; a failed commit has no statement either."""
     cause = cause_of(error)
-    # Postgres ends the connection after every refused login.
-    severity = getattr(cause, "severity_en", None) or getattr(cause, "severity", None)
     return error.statement is None and (
-        severity in _ENDS or getattr(cause, "sqlstate", None) in _LOGIN_REASONS
+        ends_connection(cause) or getattr(cause, "sqlstate", None) in _LOGIN_REASONS
     )
+
+
+def tables_problem(error: BaseException) -> str | None:
+    """Say why the catalog's tables cannot be used; None if that is not the problem."""
+    if isinstance(error, DBAPIError):
+        if is_login_error(error):
+            return None
+        error = cause_of(error)
+    if getattr(error, "sqlstate", None) not in _TABLES_PROBLEMS or ends_connection(error):
+        return None
+    said = str(getattr(error, "message", None) or error)
+    is_not_found = getattr(error, "sqlstate", None) == _UNDEFINED_TABLE
+    return said + (", or is not in the search_path" if is_not_found else "")
+
+
+def ends_connection(cause: BaseException) -> bool:
+    """Whether Postgres ends the connection, as after every refused login."""
+    severity = getattr(cause, "severity_en", None) or getattr(cause, "severity", None)
+    return severity in _ENDS
 
 
 def check_server(connection: Connection) -> ServerFacts:
@@ -145,6 +174,14 @@ def unmet_requirement(facts: ServerFacts) -> str | None:
             f"{database} is read-only for role {role}: default_transaction_read_only is on there.",
         ),
         (
+            facts.hidden_tables is not None,
+            (
+                f"The catalog's tables are in the schema {facts.hidden_tables}, which is not in the"
+                f" search_path of role {role}. Run: ALTER ROLE {role} IN DATABASE"
+                f" {facts.database} SET search_path = {facts.hidden_tables};"
+            ),
+        ),
+        (
             facts.has_no_schema,
             (
                 f"{database} has none of the schemas in the search_path of role {role}."
@@ -165,7 +202,7 @@ def check_rights(connection: Connection, facts: ServerFacts) -> None:
         raise _no_right_to_create(facts)
 
 
-def check_tables(connection: Connection, facts: ServerFacts) -> None:
+def check_tables(connection: Connection) -> None:
     """Check that the migrated catalog has the expected tables, and that they may be used.
 
     Raises:
@@ -174,14 +211,13 @@ def check_tables(connection: Connection, facts: ServerFacts) -> None:
     """
     tables = metadata.sorted_tables
     given = {"tables": [table.name for table in tables], "rights": list(_RIGHTS)}
-    lacking = {tuple(row) for row in connection.execute(_LACKING, given)}
-    for table in tables:
-        rights = ", ".join(right for right in _RIGHTS if (table.name, right) in lacking)
-        if rights:
-            raise CatalogUnusable(
-                f"Role {facts.role} lacks {rights} on the catalog's table {table.name}."
-                f" Run: GRANT {rights} ON {table.name} TO {facts.role};"
-            )
+    lacking = connection.execute(_LACKING, given).all()
+    for name, _, role in lacking[:1]:
+        rights = ", ".join(right for table, right, _ in lacking if table == name)
+        raise CatalogUnusable(
+            f"Role {role} lacks {rights} on the catalog's table {name}."
+            f" Run: GRANT {rights} ON {name} TO {role};"
+        )
     # Postgres looks up their columns, and reads no row.
     connection.execute(select(*(select(table).limit(0).exists() for table in tables)))
 

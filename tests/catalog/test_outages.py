@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from traceback import format_exception
 from typing import Any
@@ -270,10 +270,14 @@ async def test_a_write_on_a_read_only_catalog_is_an_outage(
         asyncpg.ConnectionDoesNotExistError,
         asyncpg.DeadlockDetectedError,
         asyncpg.DiskFullError,
+        asyncpg.InsufficientPrivilegeError,
+        asyncpg.InvalidCachedStatementError,
         asyncpg.LockNotAvailableError,
         asyncpg.PostgresIOError,
         asyncpg.QueryCanceledError,
         asyncpg.TooManyConnectionsError,
+        asyncpg.UndefinedColumnError,
+        asyncpg.UndefinedTableError,
         ConnectionResetError,
         TimeoutError,
     ],
@@ -291,11 +295,23 @@ async def test_a_refused_change_shows_that_the_catalog_is_there(catalog: Catalog
 
 
 @pytest.mark.parametrize(
-    "error", [asyncpg.UndefinedColumnError, asyncpg.UniqueViolationError, ValueError]
+    "error", [asyncpg.PostgresSyntaxError, asyncpg.UniqueViolationError, ValueError]
 )
 def test_what_does_not(error: type[Exception]) -> None:
     with pytest.raises(error), translate_outages():
         raise error("because")
+
+
+async def test_a_column_that_changes_its_type_costs_one_answer_at_most(
+    catalog: Catalog, catalog_database: Database
+) -> None:
+    await save(catalog, weight=2)
+    await catalog.tenants.load()
+    async with catalog_database.connected() as admin:
+        await admin.execute("ALTER TABLE tenants ALTER weight TYPE bigint")
+    with suppress(CatalogUnavailable):
+        await catalog.tenants.load()
+    assert [tenant.spec.weight for tenant in await catalog.tenants.load()] == [2]
 
 
 async def test_cancelled_callers_leak_nothing(catalog: Catalog, catalog_database: Database) -> None:

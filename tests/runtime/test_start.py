@@ -278,6 +278,7 @@ def test_a_port_that_is_taken_stops_the_start(
         {"is_standby": True},
         {"is_read_only": True},
         {"has_no_schema": True},
+        {"has_no_schema": True, "hidden_tables": "public"},
     ],
     ids=str,
 )
@@ -291,6 +292,7 @@ def test_each_reason_against_a_catalog_is_a_sentence_of_its_own(fact: dict[str, 
         role="poolkeeper",
         schema="public",
         has_no_schema=False,
+        hidden_tables=None,
     )
     assert unmet_requirement(well) is None
     said = unmet_requirement(replace(well, **fact))

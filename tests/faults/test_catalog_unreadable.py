@@ -1,0 +1,209 @@
+"""The catalog's tables cannot be used while an instance is active: it serves, and it recovers."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.catalog.database import CatalogAddress
+from app.catalog.migrate import check_database, migrate
+from app.domain.errors import CatalogUnavailable, CatalogUnusable
+from tests.catalog.test_leadership_lock import FIRST, SECOND, begun, part_of, terminate
+from tests.fixtures.app import ok, problem
+from tests.fixtures.catalog import address_of
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import Serve, Served
+from tests.fixtures.waiting import eventually
+
+ROLE = "poolkeeper_catalog"
+# What goes wrong, what mends it, what the cause is called, and whether leadership meets it.
+FAULTS = {
+    "search_path": (
+        f"ALTER ROLE {ROLE} IN DATABASE {{}} SET search_path = nowhere",
+        f"ALTER ROLE {ROLE} IN DATABASE {{}} RESET search_path",
+        "does not exist, or is not in the search_path",
+        False,
+    ),
+    "table renamed": (
+        "ALTER TABLE tenants RENAME TO gone",
+        "ALTER TABLE gone RENAME TO tenants",
+        'relation "tenants" does not exist',
+        False,
+    ),
+    "column renamed": (
+        "ALTER TABLE tenants RENAME weight TO heft",
+        "ALTER TABLE tenants RENAME heft TO weight",
+        "weight",
+        False,
+    ),
+    "rights revoked": (
+        f"REVOKE SELECT, UPDATE ON tenants FROM {ROLE}",
+        f"GRANT SELECT, UPDATE ON tenants TO {ROLE}",
+        f"GRANT SELECT, UPDATE ON tenants TO {ROLE};",
+        False,
+    ),
+    "rights on leadership revoked": (
+        f"REVOKE ALL ON leadership FROM {ROLE}",
+        f"GRANT ALL ON leadership TO {ROLE}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON leadership TO {ROLE};",
+        True,
+    ),
+    "leadership renamed": (
+        "ALTER TABLE leadership RENAME TO gone",
+        "ALTER TABLE gone RENAME TO leadership",
+        'relation "leadership" does not exist',
+        True,
+    ),
+}
+
+
+@asynccontextmanager
+async def used_by_a_role(catalog: Database) -> AsyncIterator[Database]:
+    """The catalog as a role has it that owns none of its tables, and is dropped at the end."""
+    role = replace(catalog, user=ROLE, password="canary-catalog", superuser=None)
+    async with catalog.connected() as admin:
+        await admin.execute(
+            f"""
+            CREATE ROLE {ROLE} LOGIN PASSWORD '{role.password}';
+            GRANT CONNECT ON DATABASE {catalog.database} TO {ROLE};
+            GRANT USAGE ON SCHEMA public TO {ROLE};
+            GRANT ALL ON ALL TABLES IN SCHEMA public TO {ROLE};
+            """
+        )
+    try:
+        yield role
+    finally:
+        async with catalog.connected() as admin:
+            await admin.execute(f"DROP OWNED BY {ROLE}; DROP ROLE {ROLE}")
+
+
+async def shown(service: Served) -> dict[str, Any]:
+    """The check of the catalog."""
+    checks = ok(await service.client.get("/readyz"))["checks"]
+    [catalog] = [check for check in checks if check["name"] == "catalog"]
+    return dict(catalog)
+
+
+async def changed(service: Served, body: dict[str, Any]) -> bool:
+    """Whether a change of the tenant is stored."""
+    return (await service.client.put("/v1/tenants/acme", json=body)).status_code == 200
+
+
+def events_in(log: Path) -> list[dict[str, Any]]:
+    lines = log.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_it_serves_says_why_and_recovers(
+    serve: Serve, catalog_database: Database, tmp_path: Path, fault: str
+) -> None:
+    breaks, mends, cause, is_leaderships = FAULTS[fault]
+    async with (
+        used_by_a_role(catalog_database) as role,
+        serve(catalog_in=role, reconcile_interval_seconds=0.5) as service,
+        catalog_database.connected() as admin,
+    ):
+        await service.tenant("acme")
+        await admin.execute(breaks.format(catalog_database.database))
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE usename = $1 AND application_name LIKE '%catalog'",
+            ROLE,
+        )
+
+        async def is_noticed() -> bool:
+            return not (await shown(service))["ok"]
+
+        await eventually(is_noticed)
+        assert cause in (await shown(service))["detail"]
+        body = {"strategy": "per_tenant", "weight": 2}
+        for _ in range(2):
+            problem(
+                await service.client.put("/v1/tenants/acme", json=body), 503, "catalog-unavailable"
+            )
+        assert await service.query("acme", "select 42") == 200
+        log = tmp_path / "service.log"
+
+        def failures() -> list[dict[str, Any]]:
+            wanted = "leadership not renewed" if is_leaderships else "catalog unavailable"
+            return [each for each in events_in(log) if each["event"] == wanted]
+
+        await eventually(failures)
+        assert await service.query("acme", "select 42") == 200
+        await admin.execute(mends.format(catalog_database.database))
+
+        async def is_over() -> bool:
+            return bool((await shown(service))["ok"])
+
+        await eventually(is_over)
+        await eventually(lambda: changed(service, body))
+        assert service.process.returncode is None
+        assert "Traceback" not in log.read_text()
+
+
+async def test_while_it_cannot_renew_nobody_else_takes_the_lock(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with (
+        part_of(FIRST, catalog_address) as first,
+        part_of(SECOND, catalog_address) as second,
+        catalog_database.connected() as admin,
+    ):
+        epoch = (await begun(first)).epoch
+        assert await second.read() is not None
+        await admin.execute("ALTER TABLE leadership RENAME TO gone")
+        for _ in range(2):
+            with pytest.raises(CatalogUnavailable, match='"leadership" does not exist'):
+                await first.renew()
+            # A standby goes on with what it knows.
+            with pytest.raises(CatalogUnavailable, match='"leadership" does not exist'):
+                await second.read()
+            assert not await second.try_lock()
+        await admin.execute("ALTER TABLE gone RENAME TO leadership")
+        await first.renew()
+        assert first.epoch == epoch
+
+
+async def test_a_lock_that_was_taken_with_the_wrong_search_path_is_taken_again(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    name = catalog_database.database
+    async with part_of(FIRST, catalog_address) as first, catalog_database.connected() as admin:
+        await begun(first)
+        await admin.execute(f"ALTER DATABASE {name} SET search_path = nowhere")
+        await first.renew()
+        await terminate(FIRST, catalog_database)
+        await eventually(first.disconnected.is_set)
+        for _ in range(2):
+            with pytest.raises(CatalogUnavailable, match="search_path"):
+                await first.renew()
+        await admin.execute(f"ALTER DATABASE {name} RESET search_path")
+        await first.renew()
+        assert first.is_held
+
+
+async def test_no_second_catalog_is_made_beside_one_that_is_not_in_the_search_path(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with catalog_database.connected() as admin:
+        await admin.execute("CREATE SCHEMA other")
+        await admin.execute(f"ALTER DATABASE {catalog_database.database} SET search_path = other")
+    for act in (migrate, check_database):
+        with pytest.raises(CatalogUnusable, match=r"schema public, .* SET search_path = public;"):
+            await act(catalog_address)
+    async with catalog_database.connected() as admin:
+        await admin.execute(f"ALTER DATABASE {catalog_database.database} RESET search_path")
+    await migrate(catalog_address)
+
+
+async def test_doctor_names_the_right_that_a_role_lacks(catalog_database: Database) -> None:
+    async with used_by_a_role(catalog_database) as role, catalog_database.connected() as admin:
+        await check_database(address_of(role))
+        await admin.execute(f"REVOKE INSERT ON events FROM {ROLE}")
+        with pytest.raises(CatalogUnusable, match=f"Run: GRANT INSERT ON events TO {ROLE};"):
+            await check_database(address_of(role))
