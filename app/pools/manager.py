@@ -358,14 +358,15 @@ class TenantPoolManager:
         """The ids of the pools for which a caller waits for a slot."""
         return [pool_id for registry in self._registries.values() for pool_id in registry.awaited]
 
-    def recently_active_tenants(self) -> list[TenantState]:
-        """Tenants that leased or waited within the statistics window."""
+    def recently_active_tenants(self) -> Iterator[TenantState | None]:
+        """Tenants that leased or waited within the statistics window.
+
+        None for each other one, so that no step takes long.
+        """
         since, awaited = monotonic() - self._window, frozenset(self.awaited_pools)
-        return [
-            tenant_state
-            for tenant_state in self.tenants.values()
-            if tenant_state.is_active(since) or tenant_state.tenant.spec.pool_id in awaited
-        ]
+        for state in list(self.tenants.values()):
+            is_active = state.is_active(since) or state.tenant.spec.pool_id in awaited
+            yield state if is_active else None
 
     def connection_seconds(self, subject: str, now: float) -> float:
         """Connection-seconds of a tenant, or of all tenants of an open pool, so far.

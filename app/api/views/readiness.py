@@ -223,7 +223,10 @@ class ServiceReadiness:
     async def _check_isolation(self) -> ReadinessCheck:
         severities: Counter[Severity] = Counter()
         critical: set[str] = set()
-        async for spec, finding in in_slices(findings_of(self.manager)):
+        async for found in in_slices(findings_of(self.manager)):
+            if found is None:
+                continue
+            spec, finding = found
             severities[finding.severity] += 1
             if finding.severity is Severity.CRITICAL:
                 critical.add(str(spec.id))

@@ -47,37 +47,42 @@ class PlacementAdvisor:
         self._due = 0.0
 
     def suggest(self, now: float, default_mode: AdvisorMode) -> Iterator[Recommendation | None]:
-        """Yield a recommendation or None for each tenant, once a minute.
+        """Yield a recommendation or None for each tenant, once a minute, in short steps.
 
         None if its mode is off.
         """
         if now < self._due:
             return
         self._due = now + _INTERVAL
-        self._mark(now)
+        yield from self._mark(now)
         for state in self._tenants():
+            if state is None:
+                yield None
+                continue
             mode = state.tenant.spec.advisor_mode or default_mode
             found = None if mode is AdvisorMode.OFF else self._suggestion(state, now)
             yield self._recommendation(state, found) if found else None
 
-    def _mark(self, now: float) -> None:
-        states = self._manager.tenants
+    def _mark(self, now: float) -> Iterator[None]:
         is_due = self._marked_at is None or now - self._marked_at >= self._config.min_seconds
         if is_due:
             self._older, self._newer, self._marked_at = self._newer, {}, now
-        for name, state in states.items():
+        for name, state in list(self._manager.tenants.items()):
             if name not in self._newer and (is_due or name not in self._older):
                 self._newer[name] = (now, state.recorder.hold_seconds)
+            yield
 
-    def _tenants(self) -> Iterator[TenantState]:
-        """Tenants whose own pool is open, and those that recently used a shared one."""
+    def _tenants(self) -> Iterator[TenantState | None]:
+        """Tenants whose own pool is open, and those that recently used a shared one.
+
+        None for each other one.
+        """
         for pool in list(self._manager.pools()):
             state = self._manager.tenants.get(pool.pool_id)
             if state is not None:
                 yield state
-        for state in self._manager.recently_active_tenants():
-            if state.tenant.spec.is_shared:
-                yield state
+        for active in self._manager.recently_active_tenants():
+            yield active if active and active.tenant.spec.is_shared else None
 
     def _suggestion(self, state: TenantState, now: float) -> PlacementSuggestion | None:
         name, held = state.tenant.spec.id, state.recorder.hold_seconds

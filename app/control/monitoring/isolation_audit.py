@@ -294,13 +294,14 @@ def oldest_audit_age(manager: TenantPoolManager) -> float:
     return max(ages)
 
 
-def findings_of(manager: TenantPoolManager) -> Iterator[tuple[TenantSpec, Finding]]:
+def findings_of(manager: TenantPoolManager) -> Iterator[tuple[TenantSpec, Finding] | None]:
     """All findings of the last audits; a shared role's findings once, with one of its tenants.
 
-    Tenants may come and go during the iteration.
+    None before each tenant, so that no step takes long: tenants may come and go between two.
     """
     seen: set[str] = set()
     for state in list(manager.tenants.values()):
+        yield None
         spec, report = state.tenant.spec, state.isolation
         if report is None or spec.pool_id in seen:
             continue

@@ -175,7 +175,7 @@ class Poller:
             yield pool.pool_id, size, pool.stats, held(pool.pool_id, monotonic())
         # Tenants of shared pools, and those whose own pool was closed in the meantime.
         for state in self._manager.recently_active_tenants():
-            tenant = snapshot.tenants.get(state.tenant.spec.id)
+            tenant = snapshot.tenants.get(state.tenant.spec.id) if state else None
             if tenant is None or tenant.spec.id in snapshot.pools:
                 yield None
             else:

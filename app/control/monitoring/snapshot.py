@@ -309,8 +309,10 @@ class _SnapshotBuilder:
             self._tenants[name] = self._tenant(state, tenants.get(name))
             self._totals.add(state)
             yield
-        for spec, finding in findings_of(self._manager):
-            self._findings[spec.server, spec.strategy, finding.severity] += 1
+        for found in findings_of(self._manager):
+            if found is not None:
+                spec, finding = found
+                self._findings[spec.server, spec.strategy, finding.severity] += 1
             yield
         # They are already nearly in order, so this is quick.
         self._pools = dict(sorted(self._pools.items()))

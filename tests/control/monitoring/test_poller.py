@@ -19,9 +19,11 @@ from app.domain.tenant import PoolStrategy
 from app.domain.usage_report import Grouping
 from app.pools.server import Server
 from app.pools.server_limits import ServerLimits
+from app.pools.tenant_state import TenantState
 from tests.fixtures.control import Control
 from tests.fixtures.pools import pool_of
 from tests.fixtures.reporting import entry
+from tests.fixtures.turns import counted_turns
 from tests.fixtures.waiting import eventually
 
 
@@ -45,6 +47,18 @@ async def test_a_poll_samples_open_pools_and_the_tenants_inside_a_shared_one(
             subject, start=now - timedelta(minutes=1), end=now, step=60
         )
         assert sum(point.samples for point in history.points) == points
+
+
+async def test_the_event_loop_has_its_turn_while_idle_tenants_are_passed_over(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        await control.tenant(f"t{number}", PoolStrategy.SHARED)
+    async with counted_turns() as turns:
+        monkeypatch.setattr(TenantState, "is_active", turns.counted(TenantState.is_active))
+        await control.poller.run_once()
+    # The sampler looks at each, and so does the advice on placement.
+    assert (turns.calls, turns.most) == (8, 1)
 
 
 async def test_tenants_on_nodes_are_sampled_beside_their_pools(control: Control) -> None:

@@ -60,8 +60,8 @@ async def test_other_tasks_have_their_turn_while_findings_are_counted(
             snapshot_module, "findings_of", lambda manager: map(noted, findings_of(manager))
         )
         snapshot = await taken(api)
-    # The poller may have taken another one.
-    assert sum(snapshot.findings.values()) == 6 <= turns.calls
+    # The poller may have taken another one. Tenants without findings take a step, too.
+    assert sum(snapshot.findings.values()) == 6 < 6 + 3 <= turns.calls
     assert turns.most == 1
 
 
