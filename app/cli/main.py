@@ -3,7 +3,9 @@
 Nothing else is imported until a command is used, so that help and completion take no time.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from importlib import import_module
@@ -26,6 +28,7 @@ class Entry:
         module: the module of its function or its commands, whose name is the command's.
         kind: the class of a function's command.
         is_bare: whether it has no options; then its module is imported only when it runs.
+        draws: whether it may show tables and colours.
     """
 
     module: str
@@ -34,6 +37,7 @@ class Entry:
     section: str
     kind: type[TyperCommand] = Command
     is_bare: bool = False
+    draws: bool = True
 
     def stub(self, name: str) -> TyperCommand:
         """The command as help and completion show it."""
@@ -58,7 +62,22 @@ class Entry:
 
     def implementation(self, name: str) -> Any:
         """The function, or the commands."""
-        return getattr(import_module(f"app.cli.{self.module}"), name.replace("-", "_"))
+        with nullcontext() if self.draws else _without_rich():
+            module = import_module(f"app.cli.{self.module}")
+        return getattr(module, name.replace("-", "_"))
+
+
+@contextmanager
+def _without_rich() -> Iterator[None]:
+    """Import modules that use Rich if they can, such as structlog and httpx, without it: 5 MB."""
+    was_missing = "rich" not in sys.modules
+    if was_missing:
+        sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if was_missing:
+            del sys.modules["rich"]
 
 
 _resource = partial(Entry, section="Resources of a running service")
@@ -93,7 +112,9 @@ ENTRIES: Mapping[str, Entry] = {
         is_bare=True,
     ),
     "node": _local(
-        "node", "Run a PgBouncer node until SIGTERM or Ctrl-C. PgBouncer keeps running after that."
+        "node",
+        "Run a PgBouncer node until SIGTERM or Ctrl-C. PgBouncer keeps running after that.",
+        draws=False,
     ),
     "doctor": _local(
         "doctor",

@@ -53,6 +53,10 @@ def test_help_imports_neither_the_service_nor_a_client(words: list[str]) -> None
     assert imported(words).isdisjoint({*HEAVY, "pydantic"})
 
 
+def test_an_agent_takes_no_memory_for_tables_and_colours() -> None:
+    assert imported(["node", "--help"]).isdisjoint({"rich", "pygments.lexer"})
+
+
 def test_the_end_of_a_command_searches_for_no_cycles() -> None:
     code = (
         "import atexit, gc, sys\nfrom app.__main__ import main\n"
