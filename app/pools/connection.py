@@ -36,14 +36,13 @@ class PooledConnection:
         generation: the server's generation when it was opened; an older one is stale.
         is_prepared: whether it ran its strategy's session setup.
         is_connected: whether the connection is not known to be gone; asyncpg's own method.
-        prefetched: the statements that it already ran for its next lease; empty if none.
         tenant_state: the tenant that leases it now, if any.
         last_user: the tenant that leased it last, if any.
         borrower: the task and the line of code that leases it, if known.
         leak_reported: whether this lease was reported as a possible leak.
         termination_reason: why we ended this lease's work; empty if we did not.
         opened_at: when it was opened.
-        leased_at, idle_since, prefetched_at: when each of these last happened.
+        leased_at, idle_since: when each of these last happened.
         checked_at: when its last lease or its last test ended.
     """
 
@@ -70,8 +69,6 @@ class PooledConnection:
         "leased_at",
         "opened_at",
         "pid",
-        "prefetched",
-        "prefetched_at",
         "raw",
         "tenant_state",
         "termination_reason",
@@ -100,14 +97,13 @@ class PooledConnection:
         notice_silence(getattr(raw, "_transport", None))
         # This is never started: it only represents the transaction that our own statement began.
         self._open_transaction = raw.transaction()
-        self.prefetched = self.termination_reason = ""
+        self.termination_reason = ""
         self.tenant_state: TenantState | None = None
         self.last_user: TenantState | None = None
         self.borrower: Borrower | None = None
         self.leak_reported = self.is_prepared = self._is_begun_unseen = False
         self.expires_at = now + max_lifetime * (1 - jitter)
         self.opened_at = self.leased_at = self.idle_since = self.checked_at = now
-        self.prefetched_at = now
         self._kept_until, self._kept_for = 0.0, -1
 
     def begin_lease(self, tenant_state: TenantState, borrower: Borrower | None, now: float) -> None:
@@ -140,10 +136,6 @@ class PooledConnection:
         """Note that it ran its strategy's session setup."""
         self.is_prepared = True
 
-    def mark_prefetched(self, statements: str, at: float) -> None:
-        """Note that it ran *statements* for its next lease, sent *at* that monotonic time."""
-        self.prefetched, self.prefetched_at = statements, at
-
     def mark_terminated(self, reason: str) -> None:
         """Note that we end this lease's work, for that *reason*."""
         self.termination_reason = reason
@@ -167,6 +159,10 @@ class PooledConnection:
             asyncpg.InterfaceError, OSError: the connection is gone.
         """
         return self._protocol.query(statements, None)
+
+    def send_ahead(self, statements: str) -> None:
+        """Begin a transaction by *statements* that are sent together with the next statement."""
+        self.raw.send_ahead(statements)
 
     def terminate(self) -> None:
         """Close it abruptly, whatever it is doing."""

@@ -74,8 +74,6 @@ class Connections:
         self.checking: set[PooledConnection] = set()
         self.connecting = 0
         self.closing = 0
-        # The number of connections in `checking` that only have to roll back a prefetch.
-        self.undoing_prefetch = 0
         self.epoch = 0
         self.returns = Smoothed()
         self.idle_found_at = 0.0
@@ -210,13 +208,7 @@ class Connections:
 
     def put_idle(self, connection: PooledConnection) -> None:
         """Put *connection* among the idle ones; last in, first out."""
-        if connection.prefetched:
-            # The expected lease did not come; the connection must not stay idle in a transaction.
-            self.checking.add(connection)
-            self.undoing_prefetch += 1
-            self._start(_undo(connection), "undo", partial(self._undone, connection))
-        else:
-            self.idle.append(connection)
+        self.idle.append(connection)
 
     def begin_open(self, slot: ConnectSlot) -> None:
         """Start opening a connection; *slot* is released when that has ended."""
@@ -295,15 +287,6 @@ class Connections:
                 for task in self._tasks:
                     task.cancel()
                 await asyncio.wait(self._tasks)
-
-    def _undone(self, connection: PooledConnection, undone: bool | None) -> None:  # noqa: FBT001
-        self.checking.discard(connection)
-        self.undoing_prefetch -= 1
-        if undone:
-            self._owner.admit(connection)
-        else:
-            self.begin_close(connection)
-            self._owner.dispatch()
 
     async def _answers(self, connection: PooledConnection) -> bool:
         answered = False
@@ -418,15 +401,6 @@ class Connections:
         task = asyncio.create_task(work, name=f"pool {self._name}: {what}")
         self._tasks.add(task)
         task.add_done_callback(done)
-
-
-async def _undo(connection: PooledConnection) -> bool:
-    try:
-        await connection.raw.execute("ROLLBACK", timeout=_CHECK_DEADLINE)
-    except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
-        return False
-    connection.mark_prefetched("", 0.0)
-    return True
 
 
 async def _close_gracefully(connection: PooledConnection) -> bool:

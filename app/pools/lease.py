@@ -1,14 +1,12 @@
 """A lease: one borrower's use of one connection in one tenant's context.
 
-A lease makes one round trip before the work (begin, context) and one after it, see `session_reset`.
-The first one also shows whether the connection still works, so no other test is needed; a dead
-connection is replaced, and the borrower does not notice. Work that has only one statement, and may
-be committed before anyone reads its result, is sent together with both: one round trip in all.
+What begins a lease (begin, context) is sent together with the first statement of its work, as
+pgjdbc does it, and one round trip after the work ends it, see `session_reset`. Work that has only
+one statement, and may be committed before anyone reads its result, is sent together with both: one
+round trip in all.
 
-While callers wait, the round trip after the work also begins the transaction of the lease that will
-probably be next, which then makes no round trip to begin. The next lease is chosen later: if it is
-another one, it rolls back that transaction and begins its own. The now() of a prefetched lease is
-the time when that round trip started, which is always after its borrower asked.
+A connection that was not used within half a second begins with a round trip of its own, which shows
+whether it still works: a dead connection is replaced, and the borrower does not notice.
 """
 
 from contextlib import nullcontext, suppress
@@ -186,8 +184,7 @@ class Lease:
     async def __aenter__(self) -> asyncpg.Connection:
         """Borrow a connection that works, in the tenant's context."""
         borrower = Borrower(self._statement)
-        asked_at = borrower.asked_at
-        deadline = asked_at + self._timeout
+        deadline = borrower.asked_at + self._timeout
         while True:
             slot_seconds = 0.0
             pool = self._source.open_pool_of(self._tenant_state)
@@ -200,13 +197,9 @@ class Lease:
             if limits is not None and limits.read_only and not self._options.read_only:
                 self._options, self._is_locked = self._options._replace(read_only=True), True
             first = begin_statements(self._isolation, self._tenant_state.tenant.spec, self._options)
-            # Without a transaction, no rollback could undo statements that were sent ahead.
-            ahead = first if self._options.transaction else ""
             remaining = deadline - monotonic()
-            connection = await pool.acquire(
-                self._tenant_state, remaining, ahead, borrower, slot_seconds
-            )
-            if await self._begin(pool, connection, self._before_work(connection, first, asked_at)):
+            connection = await pool.acquire(self._tenant_state, remaining, borrower, slot_seconds)
+            if await self._begin(pool, connection, self._before_work(connection, first)):
                 break
             if monotonic() >= deadline:
                 raise PoolTimeout("No working connection was found in time.")
@@ -246,30 +239,23 @@ class Lease:
         if ended and _is_postgres_own(error):
             raise TooManyLocks(f"The statement was ended. {ended}", sqlstate=_CANCELLED) from error
 
-    def _before_work(self, connection: PooledConnection, first: str, asked_at: float) -> str:
-        """The statements to run on *connection* before the work; empty if there are none.
-
-        A transaction that began before the borrower asked is not used: its now() is too early.
-        """
-        if connection.prefetched:
-            is_meant = connection.prefetched == first and connection.prefetched_at >= asked_at
-            connection.mark_prefetched("", 0.0)
-            if is_meant and connection.is_connected():
-                return ""
-            return "; ".join(filter(None, ("ROLLBACK", first)))
+    def _before_work(self, connection: PooledConnection, first: str) -> str:
+        """The statements to run on *connection* before the work; empty if there are none."""
         if not connection.is_prepared:
             preparation = self._isolation.session_setup(self._tenant_state.tenant.spec)
             return "; ".join(filter(None, ("BEGIN", preparation, "COMMIT", first)))
         return first or ("" if _was_just_used(connection) else _TEST)
 
     async def _begin(self, pool: Pool, connection: PooledConnection, statements: str) -> bool:
-        """Make the first round trip; return False if the connection is dead.
+        """Begin the lease; return False if the connection is dead.
 
         This counts as a use of the connection like any other, so each acquisition has its release.
         """
         begun = usable = False
         try:
-            if statements or self._work is not None:
+            if self._is_begun_by_work(connection):
+                connection.send_ahead(statements)
+            elif statements or self._work is not None:
                 pool.statement_deadlines.begin(connection, _BEGIN_DEADLINE)
                 if self._work is None:
                     await connection.run(statements)
@@ -296,6 +282,19 @@ class Lease:
             if not begun:
                 pool.release(connection, reusable=usable)
         return True
+
+    def _is_begun_by_work(self, connection: PooledConnection) -> bool:
+        """Whether the first statement of a borrower that uses asyncpg also begins the lease.
+
+        Only a transaction can: what begins it fails if the server refuses writes, and then the
+        connection closes. In a new session, what prepares it may fail and be explained.
+        """
+        return (
+            self._work is None
+            and self._options.transaction
+            and connection.is_prepared
+            and _was_just_used(connection)
+        )
 
     async def _begin_work(self, connection: PooledConnection, statements: str, work: Work) -> None:
         """Begin the lease together with its work; if possible, end it in the same round trip."""
@@ -360,24 +359,17 @@ class Lease:
         return self._is_end_sent
 
     async def _end(self, connection: PooledConnection, *, commit: bool) -> None:
-        """Send the end of the lease, and perhaps the begin of the next; raises asyncpg's errors."""
-        ahead = ""
-        if self._options.transaction and not self._options.read_only:
-            # The server accepts writes, so BEGIN cannot fail: all failures here are this lease's.
-            ahead = self._pool.prefetch_for_next(connection)
+        """Send the end of the lease; raises asyncpg's errors."""
         statements = end_statements(
             self._isolation,
             self._tenant_state.tenant.spec,
             transaction=self._options.transaction,
             commit=commit,
-            begin_next=ahead,
         )
-        sent_at = monotonic()
         if commit and self._options.transaction:
             self._watch = CommitWatch(connection.raw)
         with self._watch or nullcontext():
             await connection.run(statements)
-        connection.mark_prefetched(ahead, sent_at)
 
 
 def begin_statements(isolation: IsolationStrategy, spec: TenantSpec, options: LeaseOptions) -> str:

@@ -170,16 +170,12 @@ class Pool:
         self,
         tenant: TenantState,
         timeout: float,
-        begin_statements: str = "",
         borrower: Borrower | None = None,
         slot_seconds: float = 0.0,
     ) -> PooledConnection:
         """Lend a connection to *tenant* within *timeout* seconds; *borrower* waits for it.
 
         It has already waited *slot_seconds* until the pool could be opened.
-
-        The lease will first run *begin_statements*; the connection may already have run them, see
-        `PooledConnection.prefetched`.
 
         Raises:
             PoolTimeout: no connection became free in time.
@@ -205,7 +201,6 @@ class Pool:
             asyncio.get_running_loop().create_future(),
             since=now,
             deadline=now + timeout,
-            begin_statements=begin_statements,
             borrower=borrower,
             slot_seconds=slot_seconds,
         )
@@ -215,10 +210,7 @@ class Pool:
         """Take back a leased connection; if it is not *reusable*, it closes in the background."""
         now = monotonic()
         own = self.connections
-        expected = None
-        if connection.leak_reported or self.waiters.expected:
-            expected = self._note_return(connection, now)
-        if not own.end_lease(connection, now):
+        if not self._end_lease(connection, now):
             # A drain has already cut it.
             return
         if reusable:
@@ -231,7 +223,7 @@ class Pool:
             budget.unsatisfied or budget.used > budget.limit
         ) and not self.server.policy_executor.keeps(self, connection):
             self._give_away(connection)
-        elif self.waiters.count and (waiter := self.waiters.next(expected)) is not None:
+        elif self.waiters.count and (waiter := self.waiters.next()) is not None:
             self._serve(waiter, connection, now)
             if budget.unsatisfied:
                 self.server.policy_executor.served(self)
@@ -245,34 +237,12 @@ class Pool:
                 self._is_pinned = False
                 self._owner.unpin(self)
 
-    def prefetch_for_next(self, connection: PooledConnection) -> str:
-        """The statements with which *connection* may begin its next lease when it is back; or "".
-
-        It is a guess: who is next is decided when the connection is back.
-        """
-        tenant = connection.tenant_state
-        if (
-            not self.waiters.count
-            or tenant is None
-            or self.state is not _READY
-            or self.server.budget.unsatisfied
-            or not self.connections.is_current(connection, monotonic())
-        ):
-            return ""
-        waiter = self.waiters.expect(connection, tenant)
-        return waiter.begin_statements if waiter else ""
-
     def _end_lease(self, connection: PooledConnection, now: float) -> bool:
         """End the lease on *connection*; False if a drain has already cut it."""
-        self._note_return(connection, now)
-        return self.connections.end_lease(connection, now)
-
-    def _note_return(self, connection: PooledConnection, now: float) -> TenantState | None:
-        """Note that *connection* comes back; return the tenant expected to be next, if any."""
         if connection.leak_reported:
             held_seconds = round(now - connection.leased_at, 1)
             _log.info("suspected leak returned", pool=self.pool_id, held_seconds=held_seconds)
-        return self.waiters.unexpect(connection)
+        return self.connections.end_lease(connection, now)
 
     def _put_back(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
         if usable and not self.server.policy_executor.keeps(self, connection):
@@ -369,7 +339,7 @@ class Pool:
         waiter.future.set_result(connection)
 
     def admit(self, connection: PooledConnection) -> None:
-        """Take in a working connection that is in no place: just opened, or rolled back."""
+        """Take in a working connection that is in no place: just opened."""
         now = monotonic()
         self.backoff.succeeded()
         self._keep_or_close(connection, now, usable=self._is_usable(connection, now))

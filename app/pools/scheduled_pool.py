@@ -13,9 +13,6 @@ from app.pools.waiter import Waiter
 class ScheduledConnections(Protocol):
     """What scheduling needs of a pool's connections; see `Connections`."""
 
-    undoing_prefetch: int
-    """How many will soon be idle."""
-
     returns: Smoothed
     """Seconds until a caller comes after a connection came back and nobody waited."""
 

@@ -301,7 +301,7 @@ def wanted_for_waiters(pool: ScheduledPool, budget: ConnectionBudget, now: float
         return 0
     return openings_wanted(
         waiting,
-        own.connecting + own.undoing_prefetch,
+        own.connecting,
         own.in_use,
         hold=own.hold,
         connect=budget.connect_seconds,

@@ -34,24 +34,12 @@ _FAILED_CHECK = frozenset({"22012", "22P02"})
 
 
 def end_statements(
-    isolation: IsolationStrategy,
-    spec: TenantSpec,
-    *,
-    transaction: bool,
-    commit: bool,
-    begin_next: str = "",
+    isolation: IsolationStrategy, spec: TenantSpec, *, transaction: bool, commit: bool
 ) -> str:
-    """The statements after the work; a failed context check prevents the commit.
-
-    With *begin_next*, the first statements of the next lease, the reset is a transaction of its
-    own: otherwise it would be part of the next lease's transaction, and undone if that rolls back.
-    """
+    """The statements after the work; a failed context check prevents the commit."""
     check = isolation.context_check(spec)
     end = f"{check}; COMMIT" if commit and transaction else "ROLLBACK"
-    reset = _reset_of(isolation, spec)
-    if begin_next:
-        return f"{end}; {BEGIN}; {reset}; COMMIT; {begin_next}"
-    return f"{end}; {reset}"
+    return f"{end}; {_reset_of(isolation, spec)}"
 
 
 def ending_of(isolation: IsolationStrategy, spec: TenantSpec) -> Ending:

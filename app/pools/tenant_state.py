@@ -120,11 +120,6 @@ class TenantState:
         cap = self.tenant.spec.max_leases
         return cap is None or self.leased < cap
 
-    def has_room_for(self, more: int) -> bool:
-        """Whether its own limit allows *more* leases."""
-        cap = self.tenant.spec.max_leases
-        return cap is None or self.leased + more <= cap
-
     def key(self, now: float, *, more: int = 0) -> float:
         """Its use per weight, as a sort key: the smallest is next.
 

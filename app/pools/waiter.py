@@ -14,7 +14,6 @@ class Waiter:
 
     Attributes:
         since, deadline: start and deadline of its wait, in monotonic seconds.
-        begin_statements: the statements that its lease will run first.
         borrower: who waits, if known.
         slot_seconds: how long it had already waited until the pool could be opened.
     """
@@ -24,7 +23,6 @@ class Waiter:
     _: KW_ONLY
     since: float
     deadline: float
-    begin_statements: str = ""
     borrower: Borrower | None = None
     slot_seconds: float = 0.0
 

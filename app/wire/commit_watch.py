@@ -5,15 +5,13 @@ If one of several statements fails, asyncpg does not tell which of them succeede
 
 import asyncpg
 
-from app.wire.backend_messages import HEADER, header
-from app.wire.connection import PacedInterceptor
+from app.wire.backend_messages import HEADER, READY, header
+from app.wire.relay import PacedInterceptor
 
 # Maximum number of bytes kept, and of an error passed on.
 _MAX_BYTES = 64 * 1024
 _COMMAND_COMPLETE, _NOTICE, _ERROR = b"CNE"
 _COMMITTED = b"COMMIT\0"
-# The last message of a reply, without the status of the transaction.
-_READY = b"Z\0\0\0\5"
 # The end of an error whose end is missing. Only functions raise such long errors, and these have a
 # context.
 _CUT = b"\0W...\0\0"
@@ -47,7 +45,7 @@ class CommitWatch(PacedInterceptor):
 
     def _take_piece(self, data: bytes) -> None:
         """Keep *data* as far as there is room, and pass it on to asyncpg."""
-        if self._is_in_message or data[-len(_READY) - 1 : -1] != _READY:
+        if self._is_in_message or data[-len(READY) - 1 : -1] != READY:
             data = self._without_floods(data)
         if self._room > 0:
             self._pieces.append(data[: self._room])

@@ -22,7 +22,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 from asyncpg.protocol import Protocol
 
-from app.wire.connection import Interceptor, WireConnection
+from app.wire.connection import WireConnection
 from app.wire.errors import (
     ConnectTimeout,
     LocalFailure,
@@ -34,7 +34,9 @@ from app.wire.errors import (
 )
 from app.wire.handshake import Handshake, ProtocolViolation
 from app.wire.happy_eyeballs import abandon, first_success
+from app.wire.joining_transport import JoiningTransport
 from app.wire.login import LIFT_TRANSACTION_TIMEOUT, Login
+from app.wire.relay import Interceptor
 from app.wire.resolver import Address
 
 OnAbandonedLogin = Callable[[asyncio.Task[asyncpg.Connection]], None]
@@ -281,13 +283,15 @@ class _HandshakeGuard(Interceptor):
         self._loop = loop
         self._handshake: Handshake | None = None
         self._transport: asyncio.Transport | None = None
+        self.joining_transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         connected = cast("asyncio.Transport", transport)
         self.guard(connected)
         if self._loop.may_go_on():
+            self.joining_transport = JoiningTransport.over(connected)
             # asyncpg sends the first message of the login, which may be all that a server asks for.
-            self._driver.connection_made(connected)
+            self._driver.connection_made(self.joining_transport)
         else:
             connected.abort()
 
@@ -377,7 +381,8 @@ class _GuardedLoop:
             # it.
             transport.pause_reading()
             self.loop.call_soon(self._guard, transport)
-        return transport
+            return JoiningTransport.over(transport)
+        return None
 
     def abort_tls(self) -> None:
         """End a failed login at once: asyncpg would close it, and over TLS wait for the server."""
@@ -400,7 +405,9 @@ class _GuardedLoop:
                 answer.add_done_callback(_looked_at)
             return driver
 
-        transport, _ = await create(make, *address)
+        transport, protocol = await create(make, *address)
+        if isinstance(protocol, _HandshakeGuard):
+            transport = protocol.joining_transport or transport
         return transport, made[0]
 
     def _guard(self, transport: asyncio.Transport) -> None:

@@ -11,21 +11,18 @@ server. This file uses asyncpg's private names. asyncpg's version is pinned;
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol
 
 import asyncpg
 from asyncpg import connect_utils
 from asyncpg.protocol import Protocol as AsyncpgProtocol
 
 from app.wire.handshake import Handshake
+from app.wire.relay import Relay
 
 # Seconds for the cancel request alone; the caller's deadlines limit the end of the statement.
 _CANCEL_DEADLINE = 5.0
-# Each round of the event loop reads one piece of a flood; uvloop would read 32 pieces of 256 KB.
-_FLOOD_BYTES = 32 * 1024
 
 
 class PinnedLoop(Protocol):
@@ -62,6 +59,18 @@ class WireConnection(asyncpg.Connection):
         self.scram_iterations = handshake.scram_iterations if handshake else None
         self.custom_codecs: dict[int, tuple[str, str]] = {}
 
+    def send_ahead(self, statements: str) -> None:
+        """Begin a transaction by *statements* that are sent together with the next statement.
+
+        Raises:
+            ConnectionResetError: the connection is closed.
+        """
+        Relay.of(self).send_ahead(statements)
+
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction has begun, or begins with the next statement."""
+        return Relay.of(self).is_begin_unseen or bool(super().is_in_transaction())
+
     async def _introspect_type(self, typename: str, schema: str) -> asyncpg.Record:
         # Every change of a codec begins with this, and nothing else does.
         found: asyncpg.Record = await super()._introspect_type(typename, schema)
@@ -97,114 +106,3 @@ class WireConnection(asyncpg.Connection):
             self._cancellations.discard(asyncio.current_task(self._loop))
             if not waiter.done():
                 waiter.set_result(None)
-
-
-class Interceptor(asyncio.Protocol):
-    """Reads a transport in place of asyncpg; events other than data go to asyncpg."""
-
-    def __init__(self, driver: asyncio.Protocol) -> None:
-        self._driver = driver
-
-    def eof_received(self) -> bool | None:
-        return self._driver.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._driver.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._driver.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._driver.resume_writing()
-
-
-class Relay(Interceptor):
-    """Passes what arrives to asyncpg, or to its present reader in place of asyncpg.
-
-    It stays on the transport: a change of the transport's protocol makes uvloop stop reading and
-    start again, which takes several system calls.
-    """
-
-    def __init__(self, driver: asyncio.Protocol) -> None:
-        super().__init__(driver)
-        self.reader: asyncio.Protocol | PacedInterceptor = driver
-
-    @classmethod
-    def of(cls, connection: asyncpg.Connection) -> Self:
-        """The relay of a connection; it gets one if it has none yet."""
-        transport = cast("asyncio.Transport", connection._transport)
-        relay = transport.get_protocol()
-        if not isinstance(relay, cls):
-            relay = cls(cast("asyncio.Protocol", connection._protocol))
-            transport.set_protocol(relay)
-        return relay
-
-    def pass_to(self, reader: asyncio.Protocol | PacedInterceptor) -> None:
-        self.reader = reader
-
-    def data_received(self, data: bytes) -> None:
-        self.reader.data_received(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.reader.connection_lost(exc)
-
-
-class PacedInterceptor:
-    """Reads a connection inside a block.
-
-    It reads a flood of rows or notices piece by piece, so that it never blocks the event loop.
-
-    Raises:
-        ConnectionError: the connection is closed.
-    """
-
-    _is_left = False
-
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        if connection.is_closed() or connection._transport.is_closing():
-            raise ConnectionResetError("The connection is closed.")
-        self._driver = cast("asyncio.Protocol", connection._protocol)
-        self._transport = cast("asyncio.Transport", connection._transport)
-        self._relay = Relay.of(connection)
-
-    def __enter__(self) -> Self:
-        self._relay.pass_to(self)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._is_left = True
-        self._hand_back()
-
-    @abstractmethod
-    def _hand_back(self) -> None:
-        """Let asyncpg read again, as soon as it can."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._driver.connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Process *data*; if it is long, one piece per round of the event loop."""
-        if len(data) < _FLOOD_BYTES:
-            self._take_piece(data)
-        else:
-            self._transport.pause_reading()
-            self._take_pieces(data)
-
-    def _take_pieces(self, data: bytes) -> None:
-        if self._transport.is_closing():
-            return  # nobody waits for it
-        self._take_piece(data[:_FLOOD_BYTES])
-        loop, rest = asyncio.get_running_loop(), data[_FLOOD_BYTES:]
-        if rest:
-            loop.call_soon(self._take_pieces, rest)
-        else:
-            loop.call_soon(self._transport.resume_reading)
-
-    @abstractmethod
-    def _take_piece(self, data: bytes) -> None:
-        """Process the next bytes; they may come after the block."""

@@ -17,17 +17,16 @@ from typing import NamedTuple
 import asyncpg
 
 from app.wire.backend_messages import HEADER, ServerError, error_fields, header
-from app.wire.connection import PacedInterceptor
 from app.wire.frontend_messages import (
     COPY_FAIL,
     FLUSH,
     SYNC,
-    bind,
     close,
-    execute,
-    parse,
+    execution,
+    executions,
     simple_query,
 )
+from app.wire.relay import PacedInterceptor
 from app.wire.reply import Reply
 
 # The most that is kept of an error, and of a statement's description.
@@ -153,7 +152,7 @@ class ExtendedQuery(PacedInterceptor):
         if not statements:
             self._transport.write(b"".join((*messages, end)))
             return
-        steps, self._beginning = _executions(statements)
+        steps, self._beginning = executions(statements)
         self._begun = self._loop.create_future()
         self._transport.write(b"".join((steps, FLUSH, *messages, end)))
         try:
@@ -375,23 +374,8 @@ class ExtendedQuery(PacedInterceptor):
 
 
 @lru_cache(maxsize=256)
-def _executions(statements: str) -> tuple[bytes, int]:
-    """Make the messages that run *statements*; return them and the number of statements.
-
-    They do not use the simple protocol: after a failed statement, the server would continue with
-    the next messages.
-    """
-    each = statements.split("; ")
-    return b"".join(map(_execution, each)), len(each)
-
-
-@lru_cache(maxsize=256)
 def _ending_messages(ending: Ending) -> bytes:
-    return _execution(ending.check) + SYNC + simple_query(ending.statements)
-
-
-def _execution(statement: str) -> bytes:
-    return parse(statement) + bind() + execute()
+    return execution(ending.check) + SYNC + simple_query(ending.statements)
 
 
 def _max_bytes(kind: int) -> int:

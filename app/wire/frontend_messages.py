@@ -55,6 +55,22 @@ def close(name: str = "", *, portal: str = "") -> bytes:
     return _message(b"C", b"P" + _text(portal) if portal else b"S" + _text(name))
 
 
+@lru_cache(maxsize=256)
+def executions(statements: str) -> tuple[bytes, int]:
+    """Make the messages that run *statements*, separated by "; "; also return their number.
+
+    They do not use the simple protocol: after a failed statement, the server would continue with
+    the next messages.
+    """
+    each = statements.split("; ")
+    return b"".join(map(execution, each)), len(each)
+
+
+def execution(statement: str) -> bytes:
+    """Run one statement without parameters."""
+    return parse(statement) + bind() + execute()
+
+
 def _message(kind: bytes, body: bytes) -> bytes:
     return kind + (len(body) + 4).to_bytes(4, "big") + body
 

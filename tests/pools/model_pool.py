@@ -77,7 +77,6 @@ class ModelServer:
 class ModelPool:
     """A pool of one tenant, which opens and closes nothing by itself."""
 
-    undoing_prefetch = 0
     is_failing = False
 
     def __init__(

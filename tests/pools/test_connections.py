@@ -113,21 +113,6 @@ async def test_an_opening_that_is_given_up_releases_its_place_once(
     assert stage.is_left_with_nothing, stage.pool
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-async def test_an_undoing_that_is_given_up_closes_its_connection(stage: Stage, moment: int) -> None:
-    await idle(stage, 1)
-    connection = await stage.pool.acquire(account(), 5)
-    connection.mark_prefetched("BEGIN", 0.0)
-    stage.pool.release(connection, reusable=True)
-    assert stage.connections.undoing_prefetch == 1
-    stage.pool.pause()
-    await turns(moment)
-    stage.cancel_tasks()
-    await stage.connections.settle(0)
-    assert stage.is_left_with_nothing, stage.pool
-    assert stage.server.unended == 1
-
-
 @pytest.mark.parametrize("moment", range(10))
 async def test_what_opens_while_a_late_loop_gives_up_is_closed(stage: Stage, moment: int) -> None:
     stage.pool.resize(PoolSize(min_size=2, max_size=4, warmup_size=0))

@@ -41,14 +41,7 @@ class Caller:
     def __init__(self, pool: Pool, owner: TenantState) -> None:
         self.pool = pool
         self.account = owner
-        self.opening = f"begin for {owner.tenant.spec.id}"
-        self.ahead = ""
-        self.task = asyncio.create_task(self._acquire(), name="caller")
-
-    async def _acquire(self) -> PooledConnection:
-        connection = await self.pool.acquire(self.account, _FAR, self.opening)
-        connection.mark_prefetched("", 0.0)
-        return connection
+        self.task = asyncio.create_task(pool.acquire(owner, _FAR), name="caller")
 
     @property
     def waits(self) -> bool:
@@ -61,17 +54,9 @@ class Caller:
             return None
         return self.task.result()
 
-    def clean_up(self) -> None:
-        """Begin to clean up, and the next lease with it."""
-        if not self.ahead:
-            self.ahead = self.pool.prefetch_for_next(self.task.result())
-
     def give_back(self, *, reusable: bool = True) -> None:
-        """Return what it holds, perhaps with the next lease begun on it."""
-        connection = self.task.result()
-        if reusable:
-            connection.mark_prefetched(self.ahead, 0.0)
-        self.pool.release(connection, reusable=reusable)
+        """Return what it holds."""
+        self.pool.release(self.task.result(), reusable=reusable)
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -143,11 +128,6 @@ class PoolMachine(RuleBasedStateMachine):
         pool, owner = self.pool_of(number), self.accounts[number]
         for _ in range(callers):
             self.do(lambda: self.callers.append(Caller(pool, owner)))
-
-    @rule(data=st.data())
-    def clean_up(self, data: st.DataObject) -> None:
-        if holding := [caller for caller in self.callers if caller.holds]:
-            self.do(data.draw(st.sampled_from(holding)).clean_up)
 
     @rule(data=st.data(), reusable=st.booleans(), also_cancel=st.booleans())
     def give_back(self, data: st.DataObject, *, reusable: bool, also_cancel: bool) -> None:
@@ -346,17 +326,6 @@ class PoolMachine(RuleBasedStateMachine):
             own = [caller for caller in self.callers if caller.account is owner]
             assert owner.waiting == sum(caller.waits for caller in own)
             assert owner.leased == sum(caller.holds is not None for caller in own)
-
-    @invariant()
-    def what_is_idle_has_begun_nothing(self) -> None:
-        for pool in getattr(self, "pools", []):
-            assert not any(connection.prefetched for connection in pool.connections.idle)
-            assert pool.connections.undoing_prefetch <= len(pool.connections.checking)
-
-    @invariant()
-    def waiters_are_expected_by_leased_connections(self) -> None:
-        for pool in getattr(self, "pools", []):
-            assert set(pool.waiters.expected) <= pool.connections.leased
 
     @invariant()
     def what_is_open_was_taken_from_the_budget(self) -> None:

@@ -109,7 +109,7 @@ async def test_a_timeout_names_the_whole_wait_and_what_of_it_was_for_a_slot(benc
     caller.asked_at -= 5.0
     async with lent(pool, acme):
         with pytest.raises(PoolTimeout) as raised:
-            await pool.acquire(acme, -0.134, "", caller, 4.9)
+            await pool.acquire(acme, -0.134, caller, 4.9)
     said = re.fullmatch(
         r"No connection of pool acme became free in (\S+) s.*, 4\.9 s of which it waited for one "
         r"of the \d+ pools that POOLKEEPER_PER_TENANT_MAX_POOLS allows\. As many are on lease as "

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from heapq import heappop, heappush
-from typing import ClassVar, cast
+from typing import ClassVar
 from unittest.mock import sentinel
 
 import pytest
@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from app.domain.errors import PoolTimeout
-from app.pools.connection import PooledConnection
-from app.pools.recent_use import uses_much_less
 from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
 from app.pools.wait_queue import WaitQueue
@@ -29,11 +27,6 @@ FOR_EVER = 1e9
 def refused(waiter: Waiter) -> None:
     """What a pool does with a caller whose deadline has passed."""
     waiter.fail(PoolTimeout())
-
-
-def a_connection() -> PooledConnection:
-    """A connection that is about to come back."""
-    return cast("PooledConnection", object())
 
 
 Newcomer = Callable[[TenantState], Waiter]
@@ -83,9 +76,9 @@ def used(tenant: TenantState, clock: Clock, seconds: float) -> None:
     tenant.lease_ended(seconds, clock.now)
 
 
-def served(queue: WaitQueue, expected: TenantState | None = None) -> Waiter | None:
+def served(queue: WaitQueue) -> Waiter | None:
     """Serve the next caller, who keeps its connection."""
-    waiter = queue.next(expected)
+    waiter = queue.next()
     if waiter is not None:
         queue.remove(waiter)
         waiter.tenant_state.lease_begun(0.0, queue._clock())
@@ -166,73 +159,6 @@ def test_a_tie_goes_to_whoever_waits_longest(
     assert all_served(queue) == waiters
 
 
-def test_as_long_as_nothing_changes_those_expected_are_served_in_that_order(
-    queue: WaitQueue, comes: Newcomer, clock: Clock
-) -> None:
-    accounts = [account("one"), account("heavy", weight=3), account("other")]
-    for number in range(12):
-        comes(accounts[number % 3])
-    leases(accounts[0], clock)
-    connections = [a_connection() for _ in range(12)]
-    expected = [queue.expect(each, accounts[0]) for each in connections]
-    assert len(set(expected)) == 12
-    assert queue.expect(a_connection(), accounts[0]) is None
-    accounts[0].lease_ended(0.0, clock.now)
-    assert [served(queue, queue.unexpect(each)) for each in connections] == expected
-
-
-def test_a_returning_connection_goes_to_the_caller_for_whom_it_is_expected(
-    queue: WaitQueue, comes: Newcomer
-) -> None:
-    tenants = [account(str(number)) for number in range(4)]
-    waiters = [comes(tenant) for tenant in tenants]
-    connections = [a_connection() for _ in waiters]
-    for connection in connections:
-        queue.expect(connection, account("returning"))
-    for number in (2, 0, 3, 1):
-        assert served(queue, queue.unexpect(connections[number])) is waiters[number]
-
-
-def test_a_newcomer_that_uses_much_less_is_served_before_the_expected_caller(
-    queue: WaitQueue, comes: Newcomer, clock: Clock
-) -> None:
-    noisy, same, quiet = account("noisy"), account("same"), account("quiet")
-    for each, seconds in ((noisy, 10.0), (same, 8.0), (quiet, 0.1)):
-        used(each, clock, seconds)
-    first, second = comes(noisy), comes(noisy)
-    connections = [a_connection() for _ in range(3)]
-    assert [queue.expect(each, noisy) for each in connections[:2]] == [first, second]
-    comes(same)
-    assert served(queue, queue.unexpect(connections[0])) is first
-    late = comes(quiet)
-    assert served(queue, queue.unexpect(connections[1])) is late
-
-
-def test_a_connection_expected_for_a_caller_that_gave_up_is_for_the_next(
-    queue: WaitQueue, comes: Newcomer, clock: Clock
-) -> None:
-    busy = account("busy")
-    leases(busy, clock, 3)
-    first, second = comes(busy), comes(busy)
-    assert queue.expect(a_connection(), busy) is first
-    first.future.cancel()
-    assert queue.expect(a_connection(), busy) is None
-    other = comes(account("other"))
-    third = comes(busy)
-    assert queue.expect(a_connection(), busy) is other
-    second.future.cancel()
-    assert queue.expect(a_connection(), busy) is None
-    assert queue.next(busy) is third
-
-
-def test_an_only_caller_that_gave_up_is_not_expected(queue: WaitQueue, comes: Newcomer) -> None:
-    acme = account("acme")
-    first = comes(acme)
-    assert served(queue) is first
-    comes(acme).future.cancel()
-    assert queue.expect(a_connection(), acme) is None
-
-
 def test_a_caller_that_gave_up_is_not_next_however_often_somebody_looks(
     queue: WaitQueue, comes: Newcomer, clock: Clock
 ) -> None:
@@ -241,59 +167,18 @@ def test_a_caller_that_gave_up_is_not_next_however_often_somebody_looks(
     gone, other = comes(fresh), comes(busy)
     assert queue.servable == 2
     gone.future.cancel()
-    assert queue.next(fresh) is other
-    assert queue.next(fresh) is other
-    assert queue.expect(a_connection(), busy) is other
+    assert queue.next() is other
+    assert queue.next() is other
 
 
-def test_whoever_is_expected_is_served_by_any_other_connection_meanwhile(
-    queue: WaitQueue, comes: Newcomer, clock: Clock
-) -> None:
-    used(busy := account("busy"), clock, 1.0)
-    first, second = comes(account("fresh")), comes(busy)
-    connection = a_connection()
-    assert queue.expect(connection, account("returning")) is first
-    assert served(queue) is first
-    assert served(queue, queue.unexpect(connection)) is second
-
-
-def test_nobody_waits_for_an_expected_connection_that_stays_away(
-    queue: WaitQueue, comes: Newcomer, clock: Clock
-) -> None:
-    returning = account("returning")
-    used(returning, clock, 0.1)
-    unlucky = comes(account("unlucky"))
-    assert queue.expect(a_connection(), returning) is unlucky
-    for others in range(10):
-        used(other := account(f"other{others}"), clock, 1.0)
-        comes(other)
-        queue.expect(connection := a_connection(), returning)
-        if served(queue, queue.unexpect(connection)) is unlucky:
-            break
-    else:
-        pytest.fail("ten others were served before")
-
-
-def test_a_tenant_at_its_own_cap_is_not_expected(
-    queue: WaitQueue, comes: Newcomer, clock: Clock
-) -> None:
-    capped, other = account("capped", max_leases=1), account("other")
-    leases(capped, clock)
-    leases(other, clock)
-    waiter = comes(capped)
-    assert queue.expect(a_connection(), other) is None
-    assert queue.expect(a_connection(), capped) is waiter
-
-
-def test_a_tenant_that_reached_its_cap_does_not_get_the_expected_connection(
+def test_a_tenant_that_reached_its_cap_is_passed_over_until_it_gives_back(
     queue: WaitQueue, comes: Newcomer, clock: Clock
 ) -> None:
     capped = account("capped", max_leases=1)
     waiter, late = comes(capped), comes(account("late"))
-    connection = a_connection()
-    assert queue.expect(connection, account("returning")) is waiter
+    assert queue.next() is waiter
     leases(capped, clock)
-    assert served(queue, queue.unexpect(connection)) is late
+    assert served(queue) is late
     assert queue.next() is None
     capped.lease_ended(0.0, clock.now)
     assert queue.next() is waiter
@@ -399,14 +284,13 @@ def test_everybody_can_be_taken_out_at_once(queue: WaitQueue, comes: Newcomer) -
 def test_those_of_one_tenant_can_be_taken_out(queue: WaitQueue, comes: Newcomer) -> None:
     one, other = account("one"), account("other")
     gone, mine, theirs = comes(one), comes(one), comes(other)
-    connection = a_connection()
-    assert queue.expect(connection, account("returning")) is gone
+    assert queue.next() is gone
     gone.future.cancel()
     assert queue.next() is mine
     assert Counter(queue.remove_tenant(one)) == Counter([gone, mine])
     assert queue.remove_tenant(one) == []
     assert (queue.count, one.waiting, queue.servable) == (1, 0, 1)
-    assert served(queue, queue.unexpect(connection)) is theirs
+    assert served(queue) is theirs
 
 
 def test_all_together_have_waited_since_each_came(queue: WaitQueue, comes: Newcomer) -> None:
@@ -461,9 +345,6 @@ class WaitQueueMachine(RuleBasedStateMachine):
         self.waiting: list[Waiter] = []
         self.gone: list[Waiter] = []
         self.overdue: list[float] = []
-        self.expected: dict[PooledConnection, TenantState] = {}
-        # Those that were expected for a line that is gone: a later line does not count on them.
-        self.stray: set[PooledConnection] = set()
 
     def teardown(self) -> None:
         self.queue.clear()
@@ -481,44 +362,17 @@ class WaitQueueMachine(RuleBasedStateMachine):
             default=None,
         )
 
-    def overtaking(self, tenant: TenantState) -> Waiter | None:
-        leading = self.next_unexpected()
-        if leading is None or leading.tenant_state is tenant:
-            return None
-        now = self.clock.now
-        is_small = uses_much_less(leading.tenant_state.key(now), tenant.key(now))
-        return leading if is_small else None
-
-    def next_unexpected(self, returning: TenantState | None = None) -> Waiter | None:
-        able = []
-        for tenant in self.accounts:
-            expected = sum(
-                whose is tenant and each not in self.stray for each, whose in self.expected.items()
-            )
-            comes_back = int(tenant is returning)
-            beyond = self.callers(tenant)[expected:]
-            if beyond and tenant.has_room_for(expected + 1 - comes_back):
-                key = tenant.key(self.clock.now, more=expected - comes_back)
-                able.append((key, beyond[0].since, beyond[0]))
-        return min(able, default=(0.0, 0.0, None))[2]
-
     def time_out(self, waiter: Waiter) -> None:
         assert waiter in self.waiting
         self.waiting.remove(waiter)
         self.overdue.append(waiter.deadline)
-        self.take_out(waiter)
-        waiter.fail(PoolTimeout())
-
-    def take_out(self, waiter: Waiter) -> None:
         self.queue.remove(waiter)
-        tenant = waiter.tenant_state
-        if all(each.tenant_state is not tenant for each in (*self.waiting, *self.gone)):
-            self.stray |= {each for each, whose in self.expected.items() if whose is tenant}
+        waiter.fail(PoolTimeout())
 
     def hand(self, waiter: Waiter | None) -> None:
         if waiter is not None:
             self.waiting.remove(waiter)
-            self.take_out(waiter)
+            self.queue.remove(waiter)
             waiter.tenant_state.lease_begun(0.0, self.clock.now)
             waiter.future.set_result(sentinel.connection)
 
@@ -550,38 +404,13 @@ class WaitQueueMachine(RuleBasedStateMachine):
         if self.gone:
             waiter = data.draw(st.sampled_from(self.gone))
             self.gone.remove(waiter)
-            self.take_out(waiter)
+            self.queue.remove(waiter)
 
     @rule()
     def serve(self) -> None:
         expected = self.next()
         assert self.queue.next() is expected
         self.hand(expected)
-
-    @rule(tenant=tenants)
-    def expect(self, tenant: int) -> None:
-        returning = self.accounts[tenant]
-        if returning.leased:
-            expected = self.next_unexpected(returning)
-            connection = a_connection()
-            assert self.queue.expect(connection, returning) is expected
-            if expected is not None:
-                self.expected[connection] = expected.tenant_state
-
-    @rule(data=st.data())
-    def come_back(self, data: st.DataObject) -> None:
-        if self.expected:
-            connection = data.draw(st.sampled_from(list(self.expected)))
-            tenant = self.queue.unexpect(connection)
-            assert tenant is self.expected.pop(connection)
-            slow = [each for each in self.expected if each not in self.queue.expected]
-            assert slow == list(self.expected)[: len(slow)]
-            for each in slow:
-                del self.expected[each]
-            own = self.callers(tenant) if tenant.can_lease else []
-            expected = (self.overtaking(tenant) or own[0]) if own else self.next()
-            assert self.queue.next(tenant) is expected
-            self.hand(expected)
 
     @rule(tenant=tenants)
     def release(self, tenant: int) -> None:
@@ -614,15 +443,6 @@ class WaitQueueMachine(RuleBasedStateMachine):
         for waiter in taken:
             waiter.fail(PoolTimeout())
         self.waiting = [waiter for waiter in self.waiting if waiter not in taken]
-        # A line that is gone remembers no expected connections.
-        self.forget(self.accounts[tenant])
-
-    def forget(self, tenant: TenantState) -> None:
-        """Let the connections expected for *tenant* come back, and find nobody."""
-        for connection in [each for each, whose in self.expected.items() if whose is tenant]:
-            assert self.queue.unexpect(connection) is tenant
-            del self.expected[connection]
-        self.expected = {c: t for c, t in self.expected.items() if c in self.queue.expected}
 
     @rule()
     def clear(self) -> None:
@@ -630,8 +450,6 @@ class WaitQueueMachine(RuleBasedStateMachine):
         assert len(taken) == len(set(taken))
         assert set(self.waiting) <= set(taken) <= set(self.waiting + self.gone)
         self.waiting.clear()
-        for tenant in self.accounts:
-            self.forget(tenant)
 
     # -- what always holds ---------------------------------------------------------------------
 
@@ -742,10 +560,6 @@ class WatchedTenant(TenantState):
         self.looked_at.add(self)
         return super().key(now, more=more)
 
-    def has_room_for(self, more: int) -> bool:
-        self.looked_at.add(self)
-        return super().has_room_for(more)
-
     @property
     def can_lease(self) -> bool:
         self.looked_at.add(self)
@@ -778,7 +592,6 @@ def test_an_event_looks_at_few_tenants_however_many_wait(
     assert queue.servable == MANY
     looked_at = WatchedTenant.looked_at
     holders: list[TenantState] = []
-    expected: list[PooledConnection] = []
     looks = []
     for _ in range(2 * MANY):
         looked_at.clear()
@@ -787,11 +600,7 @@ def test_an_event_looks_at_few_tenants_however_many_wait(
             holder = holders.pop(0)
             holder.lease_ended(2e-3, clock.now)
             comes(holder)
-        connection = a_connection()
-        queue.expect(connection, holders[-1] if holders else crowd[0])
-        expected.append(connection)
-        whose = queue.unexpect(expected.pop(0)) if len(expected) > 5 else None
-        waiter = served(queue, whose)
+        waiter = served(queue)
         assert waiter is not None
         holders.append(waiter.tenant_state)
         assert queue.servable <= queue.count
@@ -806,12 +615,8 @@ def test_nothing_is_kept_of_tenants_that_no_longer_wait(
     queue: WaitQueue, comes: Newcomer, clock: Clock
 ) -> None:
     for number in range(100):
-        tenant, connection = account(f"tenant-{number}"), a_connection()
-        waiter = comes(tenant)
-        assert queue.expect(connection, tenant) is waiter
+        waiter = comes(account(f"tenant-{number}"))
         assert served(queue) is waiter
-        leases(tenant, clock, 1)
-        queue.unexpect(connection)
     assert not queue._lines
     assert not queue._stale
 

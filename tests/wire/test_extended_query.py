@@ -6,9 +6,9 @@ import pytest
 
 from app.wire.backend_messages import ServerError
 from app.wire.commit_watch import CommitWatch
-from app.wire.connection import PacedInterceptor
 from app.wire.extended_query import Ending, ExtendedQuery
 from app.wire.frontend_messages import DESCRIBE, bind, execute, parse
+from app.wire.relay import PacedInterceptor
 from tests.fixtures.postgres import Database
 
 CREATE = parse("create table made (id int)"), DESCRIBE, bind(), execute()

@@ -82,7 +82,7 @@ async def test_a_session_that_cannot_be_reset_does_not_hide_that_the_work_is_sto
     assert await tell(manager, sql) != before
 
 
-async def test_an_error_of_a_commit_is_the_same_after_a_prefetched_begin(
+async def test_an_error_of_a_commit_is_the_same_after_a_wait(
     manager: TenantPoolManager,
 ) -> None:
     pool = pool_of(manager, "acme")

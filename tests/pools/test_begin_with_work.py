@@ -1,0 +1,250 @@
+"""The first statement of a lease also begins its transaction, in the same round trip."""
+
+# ruff: noqa: PT012 - it is the whole block of a lease that raises
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.domain.errors import LeaseLost, StatementFailed
+from app.domain.isolation_level import IsolationLevel
+from app.domain.tenant import PoolStrategy
+from app.pools import lease
+from app.pools.connection import PooledConnection
+from app.pools.manager import TenantPoolManager
+from app.pools.pool import Pool
+from tests.fixtures.pools import OF_ONE, finished, manager_on, pool_of, provisioned
+from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
+
+_TENANT = "SELECT current_setting('app.tenant_id', true)"
+Run = Callable[[asyncpg.Connection], Awaitable[Any]]
+
+
+@pytest.fixture
+async def manager(database: Database, scrub_roles: None) -> AsyncIterator[TenantPoolManager]:
+    """One connection, just used, for the shared tenants `one` and `two`, who may use a table."""
+    async with manager_on(database, configs=OF_ONE) as manager:
+        for name in ("one", "two"):
+            await provisioned(manager, name, PoolStrategy.SHARED)
+        async with database.connected() as admin:
+            await admin.execute(
+                "CREATE TABLE everybody (id int); GRANT ALL ON everybody TO poolkeeper_shared"
+            )
+        async with manager.lease("one"):
+            pass
+        yield manager
+
+
+@pytest.fixture
+def pool(manager: TenantPoolManager) -> Pool:
+    return pool_of(manager, "shared@local")
+
+
+@pytest.fixture
+def round_trips(manager: TenantPoolManager, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements for which a lease makes a round trip of its own."""
+    sent: list[str] = []
+    run = PooledConnection.run
+
+    async def noted(connection: PooledConnection, statements: str) -> None:
+        sent.append(statements)
+        await run(connection, statements)
+
+    monkeypatch.setattr(PooledConnection, "run", noted)
+    return sent
+
+
+async def copies_in(connection: asyncpg.Connection) -> str:
+    await connection.copy_records_to_table("everybody", records=[(1,)])
+    return str(await connection.fetchval(_TENANT))
+
+
+async def prepares(connection: asyncpg.Connection) -> str:
+    return str(await (await connection.prepare(_TENANT)).fetchval())
+
+
+async def uses_a_cursor(connection: asyncpg.Connection) -> str:
+    [[tenant]] = [row async for row in connection.cursor(_TENANT)]
+    return str(tenant)
+
+
+async def nests(connection: asyncpg.Connection) -> str:
+    async with connection.transaction():
+        return str(await connection.fetchval(_TENANT))
+
+
+async def inserts_many(connection: asyncpg.Connection) -> str:
+    await connection.executemany("INSERT INTO everybody VALUES ($1)", [(1,), (2,)])
+    return str(await connection.fetchval(_TENANT))
+
+
+async def runs_a_script(connection: asyncpg.Connection) -> str:
+    await connection.execute("INSERT INTO everybody VALUES (1); INSERT INTO everybody VALUES (2)")
+    return str(await connection.fetchval(_TENANT))
+
+
+async def asks(connection: asyncpg.Connection) -> str:
+    return str(await connection.fetchval(_TENANT))
+
+
+@pytest.mark.parametrize(
+    "work", [asks, prepares, uses_a_cursor, nests, inserts_many, runs_a_script, copies_in]
+)
+async def test_only_the_end_of_a_lease_takes_a_round_trip_of_its_own(
+    manager: TenantPoolManager,
+    pool: Pool,
+    round_trips: list[str],
+    work: Callable[[asyncpg.Connection], Awaitable[str]],
+) -> None:
+    for tenant in ("one", "two"):
+        async with manager.lease(tenant) as connection:
+            assert connection.is_in_transaction()
+            assert await work(connection) == tenant
+            assert connection.is_in_transaction()
+    assert len(round_trips) == 2
+    assert all("; COMMIT; " in sent for sent in round_trips)
+    assert pool.recorder.connections_opened == 1
+
+
+async def test_a_lease_without_a_statement_leaves_its_connection_idle(
+    manager: TenantPoolManager, database: Database, pool: Pool, round_trips: list[str]
+) -> None:
+    async with manager.lease("one") as connection:
+        assert connection.is_in_transaction()
+    assert len(round_trips) == 1
+    async with database.connected() as admin:
+        states = await admin.fetch(
+            "SELECT state FROM pg_stat_activity WHERE usename = 'poolkeeper_shared'"
+        )
+    assert [state for [state] in states] == ["idle"]
+    async with manager.lease("two") as connection:
+        assert await asks(connection) == "two"
+    assert pool.recorder.connections_opened == 1
+
+
+async def test_who_waits_begins_in_a_context_and_on_terms_of_its_own(
+    manager: TenantPoolManager, pool: Pool, round_trips: list[str]
+) -> None:
+    async def work(tenant: str, **terms: Any) -> list[str]:
+        async with manager.lease(tenant, **terms) as connection:
+            return [
+                await asks(connection),
+                str(await connection.fetchval("SHOW transaction_read_only")),
+                str(await connection.fetchval("SHOW transaction_isolation")),
+            ]
+
+    async with manager.lease("one") as connection:
+        assert await asks(connection) == "one"
+        waiting = [
+            asyncio.create_task(work("two", read_only=True)),
+            asyncio.create_task(work("one", isolation_level=IsolationLevel.SERIALIZABLE)),
+            asyncio.create_task(work("two")),
+        ]
+        await eventually(lambda: pool.waiters.count == 3)
+    assert await finished(waiting) == [
+        ["two", "on", "read committed"],
+        ["one", "off", "serializable"],
+        ["two", "off", "read committed"],
+    ]
+    assert len(round_trips) == 4
+    assert pool.recorder.connections_opened == 1
+
+
+async def test_what_a_lease_changes_is_rolled_back_with_it(
+    manager: TenantPoolManager, database: Database
+) -> None:
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        async with manager.lease("two") as connection:
+            await connection.execute("INSERT INTO everybody VALUES (1)")
+            await connection.execute("SELECT nothing")
+    async with database.connected() as admin:
+        assert await admin.fetchval("SELECT count(*) FROM everybody") == 0
+
+
+async def test_a_transaction_begins_after_its_borrower_asked(manager: TenantPoolManager) -> None:
+    clock = "SELECT clock_timestamp()"
+    async with manager.lease("one") as connection:
+        before = await connection.fetchval(clock)
+    async with manager.lease("two") as connection:
+        assert await connection.fetchval("SELECT now()") > before
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda connection: connection.execute("INSERT INTO everybody VALUES (1)"),
+        lambda connection: connection.execute("INSERT INTO everybody VALUES ($1)", 1),
+        lambda connection: connection.executemany("INSERT INTO everybody VALUES ($1)", [(1,)]),
+        lambda connection: connection.copy_records_to_table("everybody", records=[(1,)]),
+    ],
+    ids=["simple", "extended", "many", "copy"],
+)
+@pytest.mark.parametrize(
+    "begin", ["BEGIN READ WRITE; SET LOCAL nothing = 'one'", "BEGI; SELECT 1", "SELECT 1/0"]
+)
+async def test_no_work_is_done_if_the_begin_fails(
+    manager: TenantPoolManager,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    work: Run,
+    begin: str,
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(lease, "begin_statements", lambda *_: begin)
+        with pytest.raises(LeaseLost):
+            async with manager.lease("one") as connection:
+                with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+                    await work(connection)
+                # The borrower tries again.
+                with pytest.raises(asyncpg.InterfaceError):
+                    await work(connection)
+    async with manager.lease("one") as connection:
+        assert await asks(connection) == "one"
+    assert pool_of(manager, "shared@local").recorder.connections_opened == 2
+    async with database.connected() as admin:
+        assert await admin.fetchval("SELECT count(*) FROM everybody") == 0
+
+
+async def test_a_begin_that_fails_in_a_lease_without_a_statement_loses_it(
+    manager: TenantPoolManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(lease, "begin_statements", lambda *_: "SELECT 1/0")
+        with pytest.raises(LeaseLost):
+            async with manager.lease("one"):
+                pass
+    async with manager.lease("one") as connection:
+        assert await asks(connection) == "one"
+
+
+async def test_a_connection_that_was_not_used_recently_is_tested_and_replaced_unseen(
+    manager: TenantPoolManager,
+    database: Database,
+    pool: Pool,
+    round_trips: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lease, "_BYPASS_WINDOW", -1.0)
+    [idle] = pool.connections.idle
+    idle.raw._transport.abort()  # type: ignore[attr-defined] # not heard of yet
+    async with manager.lease("one") as connection:
+        assert await asks(connection) == "one"
+    assert pool.recorder.connections_opened == 2
+    assert round_trips[0].startswith("BEGIN READ WRITE; ")
+
+
+async def test_a_first_statement_that_is_cancelled_fails_the_transaction(
+    manager: TenantPoolManager,
+) -> None:
+    with pytest.raises(StatementFailed, match="An earlier statement"):
+        async with manager.lease("one") as connection:
+            with pytest.raises(TimeoutError):
+                await connection.execute("SELECT pg_sleep(60)", timeout=0.1)
+            with pytest.raises(asyncpg.InFailedSQLTransactionError):
+                await asks(connection)
+    async with manager.lease("two") as connection:
+        assert await asks(connection) == "two"
