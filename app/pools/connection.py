@@ -145,6 +145,11 @@ class PooledConnection:
         self.leak_reported = True
 
     @property
+    def was_handed_over(self) -> bool:
+        """Whether this lease got it at the moment when the last one gave it back."""
+        return self.leased_at == self.idle_since
+
+    @property
     def was_terminated(self) -> bool:
         """Whether it was closed abruptly, so that its back-end may not know yet."""
         return bool(self.raw._aborted)

@@ -1,12 +1,12 @@
 """A lease: one borrower's use of one connection in one tenant's context.
 
-What begins a lease (begin, context) is sent together with the first statement of its work, as
-pgjdbc does it, and one round trip after the work ends it, see `session_reset`. Work that has only
-one statement, and may be committed before anyone reads its result, is sent together with both: one
-round trip in all.
+A lease makes one round trip before the work (begin, context) and one after it, see `session_reset`.
+The first one also shows whether the connection still works, so no other test is needed; a dead
+connection is replaced, and the borrower does not notice. Work that has only one statement, and may
+be committed before anyone reads its result, is sent together with both: one round trip in all.
 
-A connection that was not used within half a second begins with a round trip of its own, which shows
-whether it still works: a dead connection is replaced, and the borrower does not notice.
+While callers wait, a connection passes from lease to lease the moment the server has answered the
+end of one. Then what begins the next one is sent together with its first statement, as pgjdbc does.
 """
 
 from contextlib import nullcontext, suppress
@@ -247,7 +247,7 @@ class Lease:
         return first or ("" if _was_just_used(connection) else _TEST)
 
     async def _begin(self, pool: Pool, connection: PooledConnection, statements: str) -> bool:
-        """Begin the lease; return False if the connection is dead.
+        """Begin the lease, perhaps with its first statement; return False on a dead connection.
 
         This counts as a use of the connection like any other, so each acquisition has its release.
         """
@@ -284,16 +284,12 @@ class Lease:
         return True
 
     def _is_begun_by_work(self, connection: PooledConnection) -> bool:
-        """Whether the first statement of a borrower that uses asyncpg also begins the lease.
-
-        Only a transaction can: what begins it fails if the server refuses writes, and then the
-        connection closes. In a new session, what prepares it may fail and be explained.
-        """
+        """Whether the first statement of a borrower that uses asyncpg also begins the lease."""
         return (
             self._work is None
             and self._options.transaction
             and connection.is_prepared
-            and _was_just_used(connection)
+            and connection.was_handed_over
         )
 
     async def _begin_work(self, connection: PooledConnection, statements: str, work: Work) -> None:

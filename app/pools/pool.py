@@ -210,7 +210,10 @@ class Pool:
         """Take back a leased connection; if it is not *reusable*, it closes in the background."""
         now = monotonic()
         own = self.connections
-        if not self._end_lease(connection, now):
+        if connection.leak_reported:
+            held_seconds = round(now - connection.leased_at, 1)
+            _log.info("suspected leak returned", pool=self.pool_id, held_seconds=held_seconds)
+        if not own.end_lease(connection, now):
             # A drain has already cut it.
             return
         if reusable:
@@ -236,13 +239,6 @@ class Pool:
             if not own.leased and not self.waiters.count:
                 self._is_pinned = False
                 self._owner.unpin(self)
-
-    def _end_lease(self, connection: PooledConnection, now: float) -> bool:
-        """End the lease on *connection*; False if a drain has already cut it."""
-        if connection.leak_reported:
-            held_seconds = round(now - connection.leased_at, 1)
-            _log.info("suspected leak returned", pool=self.pool_id, held_seconds=held_seconds)
-        return self.connections.end_lease(connection, now)
 
     def _put_back(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
         if usable and not self.server.policy_executor.keeps(self, connection):
@@ -298,7 +294,7 @@ class Pool:
                 self._failures.record_abandoned(waiter, now)
             self.waiters.remove(waiter)
             self.dispatch()
-        elif self._end_lease(connection, now):
+        elif self.connections.end_lease(connection, now):
             self._put_back(connection, now, usable=self._is_usable(connection, now))
 
     def fail_waiters_of(self, tenant: TenantState) -> None:
@@ -435,7 +431,7 @@ class Pool:
         await self._until(lambda: not own.leased, deadline)
         cut = list(own.leased)
         for connection in cut:
-            self._end_lease(connection, monotonic())
+            own.end_lease(connection, monotonic())
             own.begin_close(connection, cut=True)
         self.state = _CLOSED
         self.backoff.stop()

@@ -11,6 +11,8 @@ class JoiningTransport:
     A message of its own would cost the server another wake-up, and us another system call.
     """
 
+    __slots__ = ("_held", "_transport", "get_protocol", "is_closing")
+
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._held = b""

@@ -1,15 +1,16 @@
-"""The first statement of a lease also begins its transaction, in the same round trip."""
+"""While callers wait, what begins a lease is sent together with its first statement."""
 
 # ruff: noqa: PT012 - it is the whole block of a lease that raises
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
+from unittest.mock import patch
 
 import asyncpg
 import pytest
 
-from app.domain.errors import LeaseLost, StatementFailed
+from app.domain.errors import LeaseLost, StatementEndedLease, StatementFailed
 from app.domain.isolation_level import IsolationLevel
 from app.domain.tenant import PoolStrategy
 from app.pools import lease
@@ -42,6 +43,28 @@ async def manager(database: Database, scrub_roles: None) -> AsyncIterator[Tenant
 @pytest.fixture
 def pool(manager: TenantPoolManager) -> Pool:
     return pool_of(manager, "shared@local")
+
+
+class Waiting:
+    """Callers that wait while a lease has the only connection, which then passes on to them."""
+
+    def __init__(self, manager: TenantPoolManager, pool: Pool) -> None:
+        self._manager, self._pool = manager, pool
+
+    async def serve(self, *callers: Coroutine[Any, Any, Any]) -> list[Any]:
+        """Let *callers* wait, in this order; return what they return or raise."""
+        tasks = []
+        async with self._manager.lease("one") as connection:
+            assert await asks(connection) == "one"
+            for caller in callers:
+                tasks.append(asyncio.create_task(caller))
+                await eventually(lambda: self._pool.waiters.count == len(tasks))
+        return await finished(tasks)
+
+
+@pytest.fixture
+def waiting(manager: TenantPoolManager, pool: Pool) -> Waiting:
+    return Waiting(manager, pool)
 
 
 @pytest.fixture
@@ -94,42 +117,56 @@ async def asks(connection: asyncpg.Connection) -> str:
 @pytest.mark.parametrize(
     "work", [asks, prepares, uses_a_cursor, nests, inserts_many, runs_a_script, copies_in]
 )
-async def test_only_the_end_of_a_lease_takes_a_round_trip_of_its_own(
+async def test_whoever_waited_needs_no_round_trip_to_begin(
     manager: TenantPoolManager,
-    pool: Pool,
+    waiting: Waiting,
     round_trips: list[str],
     work: Callable[[asyncpg.Connection], Awaitable[str]],
 ) -> None:
-    for tenant in ("one", "two"):
+    async def works(tenant: str) -> str:
         async with manager.lease(tenant) as connection:
             assert connection.is_in_transaction()
-            assert await work(connection) == tenant
+            answer = await work(connection)
             assert connection.is_in_transaction()
-    assert len(round_trips) == 2
-    assert all("; COMMIT; " in sent for sent in round_trips)
-    assert pool.recorder.connections_opened == 1
+        return answer
+
+    assert await waiting.serve(works("one"), works("two"), works("two")) == ["one", "two", "two"]
+    assert len(round_trips) == 1 + 4
+    assert all("; COMMIT; " in sent for sent in round_trips[1:])
+    assert pool_of(manager, "shared@local").recorder.connections_opened == 1
+
+
+async def test_whoever_finds_an_idle_connection_begins_with_a_round_trip_that_tests_it(
+    manager: TenantPoolManager, pool: Pool, round_trips: list[str]
+) -> None:
+    [idle] = pool.connections.idle
+    idle.raw._transport.abort()  # type: ignore[attr-defined] # not heard of yet
+    async with manager.lease("one") as connection:
+        assert await asks(connection) == "one"
+    assert pool.recorder.connections_opened == 2
+    assert round_trips[0].startswith("BEGIN READ WRITE; ")
 
 
 async def test_a_lease_without_a_statement_leaves_its_connection_idle(
-    manager: TenantPoolManager, database: Database, pool: Pool, round_trips: list[str]
+    manager: TenantPoolManager, database: Database, waiting: Waiting, round_trips: list[str]
 ) -> None:
-    async with manager.lease("one") as connection:
-        assert connection.is_in_transaction()
-    assert len(round_trips) == 1
+    async def nothing() -> None:
+        async with manager.lease("two"):
+            pass
+
+    assert await waiting.serve(nothing()) == [None]
+    assert len(round_trips) == 3
     async with database.connected() as admin:
         states = await admin.fetch(
             "SELECT state FROM pg_stat_activity WHERE usename = 'poolkeeper_shared'"
         )
     assert [state for [state] in states] == ["idle"]
-    async with manager.lease("two") as connection:
-        assert await asks(connection) == "two"
-    assert pool.recorder.connections_opened == 1
 
 
 async def test_who_waits_begins_in_a_context_and_on_terms_of_its_own(
-    manager: TenantPoolManager, pool: Pool, round_trips: list[str]
+    manager: TenantPoolManager, waiting: Waiting, round_trips: list[str]
 ) -> None:
-    async def work(tenant: str, **terms: Any) -> list[str]:
+    async def shows(tenant: str, **terms: Any) -> list[str]:
         async with manager.lease(tenant, **terms) as connection:
             return [
                 await asks(connection),
@@ -137,40 +174,31 @@ async def test_who_waits_begins_in_a_context_and_on_terms_of_its_own(
                 str(await connection.fetchval("SHOW transaction_isolation")),
             ]
 
-    async with manager.lease("one") as connection:
-        assert await asks(connection) == "one"
-        waiting = [
-            asyncio.create_task(work("two", read_only=True)),
-            asyncio.create_task(work("one", isolation_level=IsolationLevel.SERIALIZABLE)),
-            asyncio.create_task(work("two")),
-        ]
-        await eventually(lambda: pool.waiters.count == 3)
-    assert await finished(waiting) == [
+    shown = await waiting.serve(
+        shows("two", read_only=True),
+        shows("one", isolation_level=IsolationLevel.SERIALIZABLE),
+        shows("two"),
+    )
+    assert shown == [
         ["two", "on", "read committed"],
         ["one", "off", "serializable"],
         ["two", "off", "read committed"],
     ]
-    assert len(round_trips) == 4
-    assert pool.recorder.connections_opened == 1
+    assert len(round_trips) == 5
 
 
 async def test_what_a_lease_changes_is_rolled_back_with_it(
-    manager: TenantPoolManager, database: Database
+    manager: TenantPoolManager, database: Database, waiting: Waiting
 ) -> None:
-    with pytest.raises(asyncpg.UndefinedColumnError):
+    async def fails() -> None:
         async with manager.lease("two") as connection:
             await connection.execute("INSERT INTO everybody VALUES (1)")
             await connection.execute("SELECT nothing")
+
+    [error] = await waiting.serve(fails())
+    assert isinstance(error, asyncpg.UndefinedColumnError)
     async with database.connected() as admin:
         assert await admin.fetchval("SELECT count(*) FROM everybody") == 0
-
-
-async def test_a_transaction_begins_after_its_borrower_asked(manager: TenantPoolManager) -> None:
-    clock = "SELECT clock_timestamp()"
-    async with manager.lease("one") as connection:
-        before = await connection.fetchval(clock)
-    async with manager.lease("two") as connection:
-        assert await connection.fetchval("SELECT now()") > before
 
 
 @pytest.mark.parametrize(
@@ -189,19 +217,22 @@ async def test_a_transaction_begins_after_its_borrower_asked(manager: TenantPool
 async def test_no_work_is_done_if_the_begin_fails(
     manager: TenantPoolManager,
     database: Database,
-    monkeypatch: pytest.MonkeyPatch,
+    waiting: Waiting,
     work: Run,
     begin: str,
 ) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(lease, "begin_statements", lambda *_: begin)
-        with pytest.raises(LeaseLost):
-            async with manager.lease("one") as connection:
-                with pytest.raises(asyncpg.ConnectionDoesNotExistError):
-                    await work(connection)
-                # The borrower tries again.
-                with pytest.raises(asyncpg.InterfaceError):
-                    await work(connection)
+    async def tries() -> None:
+        with patch.object(lease, "begin_statements", lambda *_: begin):
+            trying = manager.lease("one")
+            connection = await trying.__aenter__()
+        with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+            await work(connection)
+        with pytest.raises(asyncpg.InterfaceError):
+            await work(connection)
+        await trying.__aexit__(None, None, None)
+
+    [error] = await waiting.serve(tries())
+    assert isinstance(error, LeaseLost)
     async with manager.lease("one") as connection:
         assert await asks(connection) == "one"
     assert pool_of(manager, "shared@local").recorder.connections_opened == 2
@@ -210,41 +241,47 @@ async def test_no_work_is_done_if_the_begin_fails(
 
 
 async def test_a_begin_that_fails_in_a_lease_without_a_statement_loses_it(
-    manager: TenantPoolManager, monkeypatch: pytest.MonkeyPatch
+    manager: TenantPoolManager, waiting: Waiting
 ) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(lease, "begin_statements", lambda *_: "SELECT 1/0")
-        with pytest.raises(LeaseLost):
-            async with manager.lease("one"):
-                pass
+    async def nothing() -> None:
+        with patch.object(lease, "begin_statements", lambda *_: "SELECT 1/0"):
+            idle = manager.lease("one")
+            await idle.__aenter__()
+        await idle.__aexit__(None, None, None)
+
+    [error] = await waiting.serve(nothing())
+    assert isinstance(error, LeaseLost)
     async with manager.lease("one") as connection:
         assert await asks(connection) == "one"
-
-
-async def test_a_connection_that_was_not_used_recently_is_tested_and_replaced_unseen(
-    manager: TenantPoolManager,
-    database: Database,
-    pool: Pool,
-    round_trips: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(lease, "_BYPASS_WINDOW", -1.0)
-    [idle] = pool.connections.idle
-    idle.raw._transport.abort()  # type: ignore[attr-defined] # not heard of yet
-    async with manager.lease("one") as connection:
-        assert await asks(connection) == "one"
-    assert pool.recorder.connections_opened == 2
-    assert round_trips[0].startswith("BEGIN READ WRITE; ")
 
 
 async def test_a_first_statement_that_is_cancelled_fails_the_transaction(
-    manager: TenantPoolManager,
+    manager: TenantPoolManager, waiting: Waiting
 ) -> None:
-    with pytest.raises(StatementFailed, match="An earlier statement"):
-        async with manager.lease("one") as connection:
+    async def cancelled() -> None:
+        async with manager.lease("two") as connection:
             with pytest.raises(TimeoutError):
                 await connection.execute("SELECT pg_sleep(60)", timeout=0.1)
             with pytest.raises(asyncpg.InFailedSQLTransactionError):
                 await asks(connection)
+
+    [error] = await waiting.serve(cancelled())
+    assert isinstance(error, StatementFailed)
     async with manager.lease("two") as connection:
         assert await asks(connection) == "two"
+
+
+async def test_what_a_clean_up_finds_wrong_is_not_hidden_by_who_waits(
+    manager: TenantPoolManager, pool: Pool
+) -> None:
+    async def works() -> str:
+        async with manager.lease("one") as connection:
+            return await asks(connection)
+
+    with pytest.raises(StatementEndedLease):
+        async with manager.lease("one") as connection:
+            await connection.execute("SET LOCAL app.tenant_id = 'two'")
+            waits = asyncio.create_task(works())
+            await eventually(lambda: pool.waiters.count == 1)
+    assert await waits == "one"
+    assert pool.recorder.connections_opened == 2
