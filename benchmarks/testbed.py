@@ -20,7 +20,7 @@ from app.pools.isolation import PerDatabaseIsolation, PerTenantIsolation, Shared
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.pools.tenant_state import TenantState
 from app.wire import Login
 from benchmarks.backends import OF_POOLS, MostBackends, most_backends

@@ -18,10 +18,10 @@ from app.domain.wait import in_seconds
 from app.pools.connect_backoff import ConnectBackoff
 from app.pools.connections import Connections
 from app.pools.recorder import Recorder
-from app.pools.server import Server
+from app.pools.scheduling.wait_queue import WaitQueue
+from app.pools.scheduling.waiter import Waiter
+from app.pools.servers.server import Server
 from app.pools.tenant_state import TenantState
-from app.pools.wait_queue import WaitQueue
-from app.pools.waiter import Waiter
 
 # Looked up once: enum members are slow to find.
 _PAUSED = PoolState.PAUSED

@@ -18,10 +18,10 @@ import asyncpg
 from app.domain.errors import Unavailable
 from app.pools import driver
 from app.pools.borrower import Borrower
-from app.pools.connect_limiter import ConnectSlot
 from app.pools.connection import PooledConnection
 from app.pools.connector import Connector
 from app.pools.recorder import Recorder
+from app.pools.scheduling.connect_limiter import ConnectSlot
 from app.pools.smoothed import Smoothed, SmoothedGrowth
 from app.pools.tenant_state import TenantState
 

@@ -15,7 +15,7 @@ from app.domain.errors import TenantLoginFailed
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.isolation import IsolationStrategy
 from app.pools.isolation.role_passwords import OWN_ITERATIONS
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.wire import Login
 
 

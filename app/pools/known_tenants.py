@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from app.domain.errors import TenantNotFound
 from app.domain.tenant import Tenant, shared_pool_id
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.pools.tenant_state import TenantState
 from app.pools.totals import CounterTotals
 

@@ -16,7 +16,7 @@ from app.domain.tenant import OBJECT_PREFIX
 from app.pools.isolation.objects import TENANT_MARK
 from app.pools.manager import TenantPoolManager
 from app.pools.raw_text import as_bytea, starts_with, unquote
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 # In seconds. A node that can be reached lets transactions end for ten.
 _GRACE = 15.0

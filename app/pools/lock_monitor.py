@@ -21,7 +21,7 @@ from app.domain.lock_table import BackendKey, BackendSignal, LockHolder, LockTab
 from app.domain.tenant import OBJECT_PREFIX
 from app.pools import driver
 from app.pools.isolation.shared import SHARED_ROLE
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 # Long, because no other connection can be opened while the table is full.
 _DEADLINE = 10.0

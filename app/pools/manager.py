@@ -37,7 +37,7 @@ from app.pools.lease import DEFAULT_OPTIONS, Lease, LeaseOptions, Work
 from app.pools.pool import Pool
 from app.pools.recorder import Recorder
 from app.pools.registry import PoolRegistry, SlotWaiter
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.pools.tenant_state import TenantState
 from app.pools.totals import CounterTotals
 

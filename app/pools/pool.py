@@ -26,10 +26,10 @@ from app.pools.connections import Connections
 from app.pools.connector import Connector
 from app.pools.idle_expiry import expired
 from app.pools.recorder import Recorder
+from app.pools.scheduling.wait_queue import WaitQueue
+from app.pools.scheduling.waiter import Waiter
 from app.pools.statement_deadlines import StatementDeadlines
 from app.pools.tenant_state import TenantState
-from app.pools.wait_queue import WaitQueue
-from app.pools.waiter import Waiter
 
 _log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from app.domain.errors import PoolkeeperError
 from app.domain.tenant import OBJECT_PREFIX
 from app.pools.manager import TenantPoolManager
 from app.pools.raw_text import as_bytea, starts_with, unquote
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 _DEADLINE = 2.0
 # Without `track_activities` the state is `disabled`, whatever it runs.

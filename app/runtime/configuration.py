@@ -37,7 +37,7 @@ from app.pools.isolation import (
     SharedIsolation,
 )
 from app.pools.isolation.role_passwords import RolePasswords
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.settings import Settings, SettingsError
 
 if TYPE_CHECKING:

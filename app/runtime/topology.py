@@ -17,7 +17,7 @@ from app.catalog.database import CONNECTIONS, CatalogAddress
 from app.domain.leadership import admin_name
 from app.embedded import EmbeddedPostgres
 from app.pools.event_loop_lag import EventLoopLag
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.settings import (
     EMBEDDED_SERVER,
     CatalogSettings,

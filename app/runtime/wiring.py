@@ -40,7 +40,7 @@ from app.pools.event_loop_lag import EventLoopLag
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
 from app.pools.query.descriptions import Descriptions
-from app.pools.server_load import ServerLoads
+from app.pools.servers.server_load import ServerLoads
 from app.runtime import configuration
 from app.runtime.server import stop_process
 from app.runtime.topology import Topology

@@ -24,8 +24,8 @@ from app.domain.desired_pool import DesiredPool, Pause, PoolChange
 from app.domain.errors import PoolLimitReached, ServerUnavailable
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId
-from app.pools import admin_connections
 from app.pools.pool import Pool
+from app.pools.servers import admin_connections
 from app.pools.tenant_state import TenantState
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.locks import inherited

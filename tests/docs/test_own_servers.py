@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.embedded import EmbeddedPostgres
-from app.pools.admin_connections import ADMIN_CONNECTIONS
+from app.pools.servers.admin_connections import ADMIN_CONNECTIONS
 from app.runtime.topology import CATALOG_CONNECTIONS
 from tests.fixtures.app import ok, serving
 from tests.fixtures.private_postgres import as_installed

@@ -8,7 +8,7 @@ import pytest
 from app.domain.errors import ReadOnly, ServerUnavailable
 from app.embedded import EmbeddedPostgres
 from app.pools.manager import TenantPoolManager
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from tests.fixtures.pools import manager_on, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.private_postgres import restarted, superuser_of

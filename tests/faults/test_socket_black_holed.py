@@ -23,7 +23,7 @@ from tests.fixtures.watch import watched_manager_on
 
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.pools.logins._PATIENCE", 1.0)
+    monkeypatch.setattr("app.pools.servers.logins._PATIENCE", 1.0)
 
 
 @pytest.fixture

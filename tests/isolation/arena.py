@@ -18,7 +18,7 @@ from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.isolation import IsolationStrategy
 from app.pools.lease import Lease
 from app.pools.manager import TenantPoolManager
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.pools.tenant_state import TenantState
 from app.wire import Login
 from tests.fixtures.catalog import address_of

@@ -15,7 +15,7 @@ from app.domain.isolation_facts import RoleFacts
 from app.domain.tenant import PoolStrategy
 from app.pools.isolation import inspection
 from app.pools.isolation.repair import Repair, repair
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.pools.tenant_state import TenantState
 from app.wire import Login
 from tests.fixtures.control import PERSON, Control

@@ -10,8 +10,8 @@ import pytest
 
 from app.domain.isolation_checks import AuditCheck, Severity, checks_of
 from app.domain.tenant import PoolStrategy
-from app.pools import server_limits
 from app.pools.isolation import inspection
+from app.pools.servers import server_limits
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
 from tests.isolation.test_excess_grants import audited

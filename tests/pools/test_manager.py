@@ -16,7 +16,7 @@ from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools import registry
 from app.pools.manager import TenantPoolManager
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.pools.tenant_state import TenantState
 from app.settings.errors import ENV_PREFIX
 from app.settings.settings import Settings

@@ -23,7 +23,7 @@ from app.pools.connection import PooledConnection
 from app.pools.connector import Connector
 from app.pools.pool import Pool
 from app.pools.recorder import Recorder
-from app.pools.scheduling_policy import lends
+from app.pools.scheduling.policy import lends
 from app.pools.tenant_state import TenantState
 from app.wire import Login
 from tests.fixtures.pools import Nobody, account
@@ -69,7 +69,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.clock = UnrealClock()
         self.loop = UnrealLoop(self.clock)
         self.patch = pytest.MonkeyPatch()
-        for module in ("acquire_failures", "pool", "connections", "wait_queue"):
+        for module in ("acquire_failures", "pool", "connections", "scheduling.wait_queue"):
             self.patch.setattr(f"app.pools.{module}.monotonic", self.clock.time)
         self.callers: list[Caller] = []
 

@@ -13,8 +13,8 @@ from app.domain.tenant import PoolStrategy
 from app.pools import driver
 from app.pools.borrower import Borrower
 from app.pools.event_loop_lag import EventLoopLag
-from app.pools.node_reservation import NodeReservation
 from app.pools.pool import Pool
+from app.pools.servers.node_reservation import NodeReservation
 from app.pools.tenant_state import TenantState
 from app.wire import Login
 from tests.fixtures.pools import Bench, account, finished, lent

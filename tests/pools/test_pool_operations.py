@@ -374,7 +374,7 @@ async def test_a_check_drops_a_back_end_that_does_not_answer_and_counts_it(
         with monkeypatch.context() as patch:
             patch.setattr("app.pools.connections._CHECK_DEADLINE", 0.1)
             patch.setattr("app.pools.connections._CLOSE_DEADLINE", 0.1)
-            patch.setattr("app.pools.server._GONE_DEADLINE", 0.1)
+            patch.setattr("app.pools.servers.server._GONE_DEADLINE", 0.1)
             fault_proxy.black_hole()
             assert await pool.connections.check(not_since=monotonic()) == (2, 2)
         assert pool.metrics.total_connections == 0

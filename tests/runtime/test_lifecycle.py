@@ -8,7 +8,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from app.pools.server_limits import ServerLimits
+from app.pools.servers.server_limits import ServerLimits
 from app.runtime import handover, lifecycle
 from app.runtime.wiring import Service
 from app.settings import Settings

@@ -17,7 +17,7 @@ from app.control.time_slices import in_slices
 from app.domain.errors import ServerNotFound
 from app.domain.server_state import ServerState
 from app.pools.manager import TenantPoolManager
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 router = APIRouter(prefix="/v1/servers", tags=["servers"], route_class=StrictRoute)
 

@@ -18,7 +18,7 @@ from app.domain.isolation_checks import AuditCheck, Severity
 from app.domain.nodes.node import NodeState
 from app.domain.tenant import TenantId
 from app.pools.manager import TenantPoolManager
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 # Beyond this many causes of a check, other causes of it and the same severity become one item.
 MOST_CAUSES = 100

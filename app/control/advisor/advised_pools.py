@@ -13,7 +13,7 @@ from app.domain.nodes.load_reading import LoadReading
 from app.domain.pool import NO_CONNECTIONS, PoolMetrics, PoolSize, PoolState
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 # After this many seconds without a change, a client or a connection, a tenant on nodes gets no
 # advice.

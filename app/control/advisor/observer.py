@@ -16,8 +16,8 @@ from app.domain.pool import MAX_POOL_SIZE, NO_CONNECTIONS, PoolMetrics
 from app.pools.leak_detection import leak_suspects
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
-from app.pools.server import Server
-from app.pools.server_load import ServerLoads
+from app.pools.servers.server import Server
+from app.pools.servers.server_load import ServerLoads
 
 # Observations shorter than this are joined with the next one before they are kept.
 _REMEMBERED_SECONDS = 60.0

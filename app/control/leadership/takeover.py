@@ -9,7 +9,7 @@ from app.control.leadership.trust import Trust
 from app.control.time_slices import in_slices
 from app.domain.leadership import admin_name, client_name
 from app.pools.manager import TenantPoolManager
-from app.pools.orphaned_backends import Predecessor
+from app.pools.servers.orphaned_backends import Predecessor
 
 _STILL_TRUSTED = "The instance that was active before may still use it; wait some seconds."
 

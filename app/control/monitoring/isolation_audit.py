@@ -36,7 +36,7 @@ from app.pools.isolation.inspection import inspect
 from app.pools.isolation.repair import Repair, repair, revoke
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.pools.tenant_state import TenantState
 
 AUDIT_DEADLINE = 20.0

@@ -27,7 +27,7 @@ from app.pools.connection import PooledConnection
 from app.pools.isolation.shared import SHARED_ROLE
 from app.pools.lock_monitor import LockMonitor
 from app.pools.manager import TenantPoolManager
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 # Seconds until a server that did not answer is asked again.
 _PAUSE = 1.0

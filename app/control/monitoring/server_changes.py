@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from app.control import audit_events
 from app.domain.audit import AuditEvent
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 
 class ServerChanges:

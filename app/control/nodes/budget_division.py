@@ -18,8 +18,8 @@ from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.division import Holder, divide
 from app.domain.nodes.gate import WITHOUT_TURN
 from app.pools.manager import TenantPoolManager
-from app.pools.node_reservation import NO_RESERVATION, NodeReservation
-from app.pools.server import Server
+from app.pools.servers.node_reservation import NO_RESERVATION, NodeReservation
+from app.pools.servers.server import Server
 
 # The name of this process as a holder; no node can have it.
 _PROCESS = ""

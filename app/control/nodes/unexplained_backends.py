@@ -15,7 +15,7 @@ import structlog
 from app.control.nodes.tracked_node import TrackedNode
 from app.pools.manager import TenantPoolManager
 from app.pools.role_backends import end_busy, own_backends, role_backends
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 # A node reports each back-end within two seconds. One that it has not reported for this long is not
 # its own.

@@ -29,7 +29,7 @@ from app.domain.plan import PlanAction, plan_recycle, plan_step, warn_if_shared
 from app.domain.tenant import OBJECT_PREFIX, Tenant, TenantSpec, shared_pool_id
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.pools.tenant_state import TenantState
 
 _LOOK_UP_DEADLINE = 10.0

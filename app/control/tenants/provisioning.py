@@ -26,7 +26,7 @@ from app.domain.tenant import Tenant
 from app.pools.isolation import is_schema_missing, schema_missing
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.pools.tenant_state import TenantState
 
 AuditIsolation = Callable[[Server, TenantState], Awaitable[None]]

@@ -19,7 +19,7 @@ from app.domain.errors import ProvisioningFailed, Unavailable
 from app.pools.isolation.repair import Repair, repair
 from app.pools.isolation.role_passwords import OWN_ITERATIONS, RolePasswords
 from app.pools.manager import TenantPoolManager
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 # In one batch: half a second of a server's admin connection, for which others wait.
 _BATCH = 50

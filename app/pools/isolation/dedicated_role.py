@@ -6,7 +6,7 @@ The session belongs to the tenant, and a lease is one transaction in it.
 from app.domain.tenant import Tenant, TenantSpec
 from app.pools.isolation.objects import ObjectFacts, disable_login, execute
 from app.pools.isolation.strategy import ADVISORY_UNLOCK, IsolationStrategy
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 # Connections beyond the pool's: one that is replaced while it closes, and one for a person.
 _SPARE_CONNECTIONS = 2

@@ -13,7 +13,7 @@ from app.pools.isolation.objects import (
     sql,
 )
 from app.pools.isolation.strategy import FIXED_SETTINGS
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 # What is set for the database and could keep its role from logging in: on nodes nothing overrides
 # it. The timeouts could end each of its statements or transactions, if they are very short.

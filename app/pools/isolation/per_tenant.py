@@ -14,7 +14,7 @@ from app.pools.isolation.objects import (
 )
 from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.isolation.strategy import SCHEMA_MISSING
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 
 class PerTenantIsolation(DedicatedRoleIsolation):

@@ -9,7 +9,7 @@ import asyncpg
 from app.domain.errors import ProvisioningFailed
 from app.domain.isolation_facts import ExcessGrant
 from app.pools.isolation import objects
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from app.pools.isolation.objects import (
     sql,
 )
 from app.pools.isolation.strategy import ADVISORY_UNLOCK, IsolationStrategy
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 SHARED_ROLE = "poolkeeper_shared"
 _DEFAULT_SEARCH_PATH = '"$user", public'

@@ -19,7 +19,7 @@ from app.pools.isolation.objects import (
     put_login_role,
 )
 from app.pools.isolation.role_passwords import RolePasswords
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.wire import Login
 
 ADVISORY_UNLOCK = "SELECT pg_catalog.pg_advisory_unlock_all()"

@@ -14,7 +14,7 @@ from app.domain.isolation_checks import AuditCheck, Finding, Severity
 from app.domain.nodes.node import NodeState
 from app.domain.nodes.report import NodeReport
 from app.domain.tenant import TenantId
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database

@@ -19,7 +19,7 @@ from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, f
 from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
 from app.domain.nodes.report_changes import ReportChanges
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from app.pools.tenant_state import TenantState
 from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 from tests.fixtures.keys import Keyring

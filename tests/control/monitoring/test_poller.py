@@ -17,8 +17,8 @@ from app.domain.nodes.report import EntryReport
 from app.domain.pool import PoolState
 from app.domain.tenant import PoolStrategy
 from app.domain.usage_report import Grouping
-from app.pools.server import Server
-from app.pools.server_limits import ServerLimits
+from app.pools.servers.server import Server
+from app.pools.servers.server_limits import ServerLimits
 from app.pools.tenant_state import TenantState
 from tests.fixtures.control import Control
 from tests.fixtures.pools import pool_of

@@ -34,8 +34,8 @@ from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy, TenantId
 from app.domain.wait import WaitCause
 from app.pools import driver
-from app.pools.node_reservation import NO_RESERVATION
-from app.pools.server import Server
+from app.pools.servers.node_reservation import NO_RESERVATION
+from app.pools.servers.server import Server
 from tests.catalog.values import event
 from tests.fixtures.catalog import address_of
 from tests.fixtures.clock import Clock

@@ -21,7 +21,7 @@ from app.domain.errors import (
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
 from app.pools.isolation.repair import Repair
-from app.pools.server import Server
+from app.pools.servers.server import Server
 from tests.fixtures.control import PERSON, Control, spec_of
 from tests.fixtures.pools import pool_of
 from tests.fixtures.waiting import eventually

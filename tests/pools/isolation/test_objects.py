@@ -5,9 +5,9 @@ import asyncio
 import asyncpg
 import pytest
 
-from app.pools import admin_connections
-from app.pools.admin_connections import AdminConnections
 from app.pools.isolation.objects import execute, reset_settings, sql
+from app.pools.servers import admin_connections
+from app.pools.servers.admin_connections import AdminConnections
 from app.wire import Login
 from tests.fixtures.control import PERSON, Control, spec_of
 from tests.fixtures.postgres import Database

@@ -10,7 +10,6 @@ import pytest
 from app.domain.errors import ObjectsExist, ProvisioningFailed, ServerUnavailable, TenantLoginFailed
 from app.domain.tenant import PoolStrategy, Tenant
 from app.embedded import EmbeddedPostgres
-from app.pools import server_limits
 from app.pools.isolation import (
     IsolationStrategy,
     PerDatabaseIsolation,
@@ -20,6 +19,7 @@ from app.pools.isolation import (
 )
 from app.pools.isolation.shared import SHARED_ROLE
 from app.pools.manager import TenantPoolManager
+from app.pools.servers import server_limits
 from tests.fixtures.pools import (
     ROLE_PASSWORDS,
     login_to,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.pools.connect_limiter import ConnectLimiter
+from app.pools.scheduling.connect_limiter import ConnectLimiter
 from tests.fixtures.unreal import UnrealClock
 
 

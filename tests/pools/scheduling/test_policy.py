@@ -5,10 +5,10 @@ from typing import Any, cast
 import pytest
 
 from app.domain.time_sharing import KEPT_MOVES, MOVING, ROUND
-from app.pools.scheduled_pool import ScheduledPool
-from app.pools.scheduling_policy import decide, kept_seconds
-from app.pools.waiter import Waiter
-from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer, ModelWaiter
+from app.pools.scheduling.policy import decide, kept_seconds
+from app.pools.scheduling.scheduled_pool import ScheduledPool
+from app.pools.scheduling.waiter import Waiter
+from tests.pools.scheduling.model_pool import MOVE_SECONDS, ModelPool, ModelServer, ModelWaiter
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_an_event_looks_at_few_pools_however_many_keep_a_connection(
         looked_at.append(pool)
         return kept_seconds(pool, *arguments, **options)
 
-    monkeypatch.setattr("app.pools.scheduling_policy.kept_seconds", counted)
+    monkeypatch.setattr("app.pools.scheduling.policy.kept_seconds", counted)
     late.dispatch()
     assert late.callers
     assert len(looked_at) <= 2

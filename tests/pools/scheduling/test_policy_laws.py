@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.domain.time_sharing import KEPT_MOVES, most_moves
-from app.pools.scheduling_policy import decide, floor_of
-from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer
+from app.pools.scheduling.policy import decide, floor_of
+from tests.pools.scheduling.model_pool import MOVE_SECONDS, ModelPool, ModelServer
 
 LIMITS = st.sampled_from([0, 1, 2, 3, 5, 8, 12, 16])
 # After that long, no connection is kept for a tenant that is expected back.

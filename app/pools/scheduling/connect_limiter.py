@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.pools.clock import Clock, LoopClock
+from app.pools.scheduling.clock import Clock, LoopClock
 
 # A login that only computes has ended by then, even on a busy machine.
 _LONG = 1.0

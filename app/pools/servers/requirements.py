@@ -8,7 +8,7 @@ from typing import Self
 import asyncpg
 
 from app.domain.errors import ServerUnavailable
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 _DEADLINE = 10.0
 _OLDEST_VERSION = 14

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.pools.ranking import Ranking
+from app.pools.scheduling.ranking import Ranking
 
 ITEMS = st.sampled_from("abcdef")
 RANKS = st.sampled_from([0.0, 1.0, 2.0, float("inf")])

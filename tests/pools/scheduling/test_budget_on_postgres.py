@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.domain.errors import PoolTimeout
-from app.pools.admin_connections import ADMIN_CONNECTIONS
 from app.pools.pool import Pool
+from app.pools.servers.admin_connections import ADMIN_CONNECTIONS
 from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import Bench, account, backends, bench_on, finished, lent
 from tests.fixtures.postgres import Database

@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 
 from app.domain.errors import ConnectFailed, ServerUnavailable
-from app.pools import admin_connections, driver
-from app.pools.admin_connections import AdminConnections
+from app.pools import driver
+from app.pools.servers import admin_connections
+from app.pools.servers.admin_connections import AdminConnections
 from app.wire import NO_TIMEOUTS, Login
 from tests.fixtures.pools import login_to
 from tests.fixtures.postgres import Database

@@ -8,10 +8,10 @@ from math import inf
 from typing import Any, Self, cast
 
 from app.domain.pool import PoolSize, PoolState
-from app.pools.budget import ConnectionBudget
-from app.pools.connect_limiter import ConnectLimiter, ConnectSlot
-from app.pools.policy_executor import PolicyExecutor
-from app.pools.scheduling_policy import shortfall
+from app.pools.scheduling.budget import ConnectionBudget
+from app.pools.scheduling.connect_limiter import ConnectLimiter, ConnectSlot
+from app.pools.scheduling.policy import shortfall
+from app.pools.scheduling.policy_executor import PolicyExecutor
 from app.pools.smoothed import Smoothed
 from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import account

@@ -14,7 +14,7 @@ import asyncpg
 
 from app.domain.errors import ConnectFailed, ServerUnavailable, TenantLoginFailed
 from app.pools import driver
-from app.pools.logins import NOT_ACTIVE
+from app.pools.servers.logins import NOT_ACTIVE
 from app.wire import LIFT_TRANSACTION_TIMEOUT, NO_TIMEOUTS, Login
 
 ADMIN_CONNECTIONS = 4

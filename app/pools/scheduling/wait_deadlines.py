@@ -8,7 +8,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from time import monotonic
 
-from app.pools.waiter import Waiter
+from app.pools.scheduling.waiter import Waiter
 
 # If deadlines are checked this late, in seconds, nobody is failed before another moment has passed.
 _LATE = 0.1

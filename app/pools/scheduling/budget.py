@@ -4,11 +4,11 @@ It only counts and measures; the scheduling policy decides. The sum of open, con
 connections never exceeds the limit, except after the limit was lowered.
 """
 
-from app.pools.claims import Claims
-from app.pools.connect_limiter import ConnectLimiter
-from app.pools.ranking import Ranking
 from app.pools.recent_use import Contenders
-from app.pools.scheduled_pool import ScheduledPool
+from app.pools.scheduling.claims import Claims
+from app.pools.scheduling.connect_limiter import ConnectLimiter
+from app.pools.scheduling.ranking import Ranking
+from app.pools.scheduling.scheduled_pool import ScheduledPool
 from app.pools.smoothed import Smoothed
 
 

@@ -17,13 +17,13 @@ from math import inf
 from app.domain.openings import openings_wanted
 from app.domain.pool import PoolState
 from app.domain.time_sharing import longest_kept, most_moves, shortest_slice, slice_seconds
-from app.pools.budget import ConnectionBudget
-from app.pools.claims import Claim
 from app.pools.connection import PooledConnection
 from app.pools.recent_use import use_class, uses_much_less
-from app.pools.scheduled_pool import ScheduledPool
+from app.pools.scheduling.budget import ConnectionBudget
+from app.pools.scheduling.claims import Claim
+from app.pools.scheduling.scheduled_pool import ScheduledPool
+from app.pools.scheduling.waiter import Waiter
 from app.pools.tenant_state import TenantState
-from app.pools.waiter import Waiter
 
 # One of this many turns goes to the claim with the lowest rank, however long others wait.
 _TURNS = 3

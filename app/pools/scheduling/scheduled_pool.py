@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from app.domain.pool import PoolSize, PoolState
-from app.pools.connect_limiter import ConnectSlot
 from app.pools.connection import PooledConnection
+from app.pools.scheduling.connect_limiter import ConnectSlot
+from app.pools.scheduling.waiter import Waiter
 from app.pools.smoothed import Smoothed
-from app.pools.waiter import Waiter
 
 
 class ScheduledConnections(Protocol):

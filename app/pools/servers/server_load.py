@@ -10,7 +10,7 @@ from time import monotonic
 
 from app.domain.advisor import ServerLoad
 from app.domain.errors import PoolkeeperError
-from app.pools.server import Server
+from app.pools.servers.server import Server
 
 _LOOK_DEADLINE = 1.0
 # The last few seconds: a single sample is chance.

@@ -28,16 +28,16 @@ from app.domain.errors import (
 )
 from app.domain.server_state import ServerState
 from app.pools import driver
-from app.pools.admin_connections import ADMIN_CONNECTIONS, AdminConnections
-from app.pools.budget import ConnectionBudget
-from app.pools.connect_limiter import ConnectLimiter
 from app.pools.event_loop_lag import EventLoopLag
-from app.pools.liveness import AttachedPool, any_still_work
-from app.pools.logins import MAX_STALLED, MAX_STALLED_OF_ADMIN, NOT_ACTIVE, Logins
-from app.pools.node_reservation import NO_RESERVATION, NodeReservation
-from app.pools.orphaned_backends import OrphanedBackends, Predecessor, terminate_backend
-from app.pools.policy_executor import PolicyExecutor
-from app.pools.server_limits import ServerLimits
+from app.pools.scheduling.budget import ConnectionBudget
+from app.pools.scheduling.connect_limiter import ConnectLimiter
+from app.pools.scheduling.policy_executor import PolicyExecutor
+from app.pools.servers.admin_connections import ADMIN_CONNECTIONS, AdminConnections
+from app.pools.servers.liveness import AttachedPool, any_still_work
+from app.pools.servers.logins import MAX_STALLED, MAX_STALLED_OF_ADMIN, NOT_ACTIVE, Logins
+from app.pools.servers.node_reservation import NO_RESERVATION, NodeReservation
+from app.pools.servers.orphaned_backends import OrphanedBackends, Predecessor, terminate_backend
+from app.pools.servers.server_limits import ServerLimits
 from app.wire import Login
 
 _GONE_DEADLINE = 3.0

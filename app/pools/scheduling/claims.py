@@ -6,8 +6,8 @@ The scheduling policy sets the ranks and decides whose turn it is.
 from dataclasses import dataclass
 from math import inf
 
-from app.pools.ranking import Ranking
-from app.pools.scheduled_pool import ScheduledPool
+from app.pools.scheduling.ranking import Ranking
+from app.pools.scheduling.scheduled_pool import ScheduledPool
 
 
 @dataclass(slots=True, eq=False)

@@ -9,12 +9,10 @@ from math import inf
 
 from app.domain.openings import SOON
 from app.domain.time_sharing import ROUND
-from app.pools.budget import ConnectionBudget
-from app.pools.clock import Clock, LoopClock, Timer
 from app.pools.connection import PooledConnection
-from app.pools.ranking import Ranking
-from app.pools.scheduled_pool import ScheduledPool
-from app.pools.scheduling_policy import (
+from app.pools.scheduling.budget import ConnectionBudget
+from app.pools.scheduling.clock import Clock, LoopClock, Timer
+from app.pools.scheduling.policy import (
     Actions,
     claim_of,
     decide,
@@ -27,7 +25,9 @@ from app.pools.scheduling_policy import (
     slice_of,
     spare_at,
 )
-from app.pools.waiter import Waiter
+from app.pools.scheduling.ranking import Ranking
+from app.pools.scheduling.scheduled_pool import ScheduledPool
+from app.pools.scheduling.waiter import Waiter
 
 # More than the rounding error of a time.
 _TICK = 0.001

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Protocol
 
 from app.domain.errors import ConnectFailed, TenantLoginFailed, Unavailable
-from app.pools.scheduled_pool import ScheduledConnections, ScheduledPool
+from app.pools.scheduling.scheduled_pool import ScheduledConnections, ScheduledPool
 
 # How many pools are asked: those served most recently.
 _WITNESSES = 5

@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from app.domain.errors import PoolTimeout
 from app.pools.recorder import Recorder
+from app.pools.scheduling.wait_queue import WaitQueue
+from app.pools.scheduling.waiter import Waiter
 from app.pools.tenant_state import TenantState
-from app.pools.wait_queue import WaitQueue
-from app.pools.waiter import Waiter
 from tests.domain.values import account
 from tests.fixtures.clock import Clock
 

@@ -13,11 +13,11 @@ import pytest
 from app import wire
 from app.domain.errors import ConnectFailed, ServerUnavailable
 from app.pools import driver
-from app.pools.admin_connections import ADMIN_CONNECTIONS
-from app.pools.logins import NOT_ACTIVE
-from app.pools.orphaned_backends import Predecessor
-from app.pools.server import Server
-from app.pools.server_limits import ServerLimits
+from app.pools.servers.admin_connections import ADMIN_CONNECTIONS
+from app.pools.servers.logins import NOT_ACTIVE
+from app.pools.servers.orphaned_backends import Predecessor
+from app.pools.servers.server import Server
+from app.pools.servers.server_limits import ServerLimits
 from tests.fixtures.pools import account, bench_on, lent, login_to, started_server
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -45,7 +45,7 @@ async def test_a_probe_survives_whatever_postgres_answers(
 async def test_a_back_end_that_does_not_end_counts_until_it_does(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.pools.server._GONE_DEADLINE", 0.3)
+    monkeypatch.setattr("app.pools.servers.server._GONE_DEADLINE", 0.3)
     async with started_server(database, budget=5) as server:
         stubborn = await driver.connect(login_to(database), timeout=5)
         pid = stubborn.get_server_pid()

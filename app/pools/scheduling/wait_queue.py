@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 
-from app.pools.ranking import Ranking
+from app.pools.scheduling.ranking import Ranking
+from app.pools.scheduling.wait_deadlines import WaitDeadlines
+from app.pools.scheduling.waiter import Waiter
 from app.pools.tenant_state import TenantState
-from app.pools.wait_deadlines import WaitDeadlines
-from app.pools.waiter import Waiter
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app.domain.time_sharing import ROUND
-from app.pools.connect_limiter import ConnectSlot
-from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer
+from app.pools.scheduling.connect_limiter import ConnectSlot
+from tests.pools.scheduling.model_pool import MOVE_SECONDS, ModelPool, ModelServer
 
 LIMIT = 4
 SECONDS = 20.0
