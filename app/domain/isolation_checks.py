@@ -200,6 +200,13 @@ def _of_role(role: str, facts: RoleFacts) -> Iterator[Finding]:
         why = ", as after a deletion of its tenant" if is_own else ""
         detail = f"Role {role} cannot log in{why}. Provision the tenant."
         yield _critical(AuditCheck.ROLE, detail)
+    if not facts.is_ours:
+        yield _warning(
+            AuditCheck.ROLE,
+            f"The service lacks the rights of role {role}: it can neither end its sessions nor "
+            "repair what it owns. Provision the tenant.",
+            "rights",
+        )
     if facts.attributes:
         no_attributes = " ".join(f"NO{attribute}" for attribute in facts.attributes)
         yield _critical(

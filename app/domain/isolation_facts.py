@@ -9,6 +9,8 @@ class RoleFacts:
     """A tenant's login role and the schema or database of the same name.
 
     Attributes:
+        is_ours: whether the service has its rights; else it can neither end its sessions nor change
+            what it owns.
         attributes: attributes it has that no tenant may have, as Postgres names them.
         memberships: roles it can act as, directly or indirectly.
         privileged_memberships: the memberships in roles with forbidden attributes and in Postgres'
@@ -30,6 +32,7 @@ class RoleFacts:
     """
 
     can_login: bool
+    is_ours: bool
     attributes: tuple[str, ...]
     memberships: tuple[str, ...]
     privileged_memberships: tuple[str, ...]

@@ -16,6 +16,7 @@ from app.domain.tenant import PoolStrategy
 
 FACTS = RoleFacts(
     can_login=True,
+    is_ours=True,
     attributes=("CREATEDB",),
     memberships=("hr",),
     privileged_memberships=(),
@@ -57,6 +58,11 @@ def test_the_same_thing_has_one_cause_whichever_tenant_it_concerns() -> None:
 def test_a_role_that_cannot_log_in_keeps_its_tenant_out() -> None:
     found = causes(replace(FACTS, can_login=False))
     assert (AuditCheck.ROLE, Severity.CRITICAL, "") in found
+
+
+def test_a_role_whose_rights_the_service_lacks_is_a_finding_of_its_own() -> None:
+    found = causes(replace(FACTS, is_ours=False))
+    assert (AuditCheck.ROLE, Severity.WARNING, "rights") in found
 
 
 @pytest.mark.parametrize("version", [None, 1, 3])

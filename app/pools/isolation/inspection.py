@@ -87,6 +87,7 @@ with recursive ours as (
     from home group by name
 )
 select ours.oid, ours.rolname::text as name, rolcanlogin as can_login,
+    pg_has_role(ours.oid, 'usage') as is_ours,
     array_remove(array[{_HAS_ATTRIBUTES}], null) as attributes,
     rolconnlimit as connection_limit, coalesce(granted.names, '{{}}') as memberships,
     coalesce(granted.privileged, '{{}}') as privileged_memberships,
@@ -363,6 +364,7 @@ def _role_facts(row: asyncpg.Record, **others: Any) -> RoleFacts:
     tenant_uid = _tenant_uid(mark)
     return RoleFacts(
         can_login=row["can_login"],
+        is_ours=row["is_ours"],
         attributes=tuple(row["attributes"]),
         memberships=_decoded(row["memberships"]),
         privileged_memberships=_decoded(row["privileged_memberships"]),
