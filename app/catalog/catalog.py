@@ -8,12 +8,12 @@ from app.catalog.advisor_settings import StoredAdvisorSettings
 from app.catalog.application_credentials import StoredApplicationCredentials
 from app.catalog.audit_log import AuditLog
 from app.catalog.database import CatalogAddress, Database
+from app.catalog.database_requirements import check_tables
 from app.catalog.desired_pools import DesiredPools
 from app.catalog.instances import Instances
 from app.catalog.nodes import Nodes
 from app.catalog.password_versions import PasswordVersions
 from app.catalog.recommendations import Recommendations
-from app.catalog.requirements import check_tables
 from app.catalog.samples import Samples
 from app.catalog.tenants import Tenants
 from app.catalog.usage_reports import UsageReports

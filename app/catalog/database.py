@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from app import wire
 from app.catalog import dialect
-from app.catalog.requirements import (
+from app.catalog.database_requirements import (
     STATEMENT_REASONS,
     cause_of,
     is_login_error,

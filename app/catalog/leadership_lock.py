@@ -16,7 +16,7 @@ import asyncpg
 
 from app import wire
 from app.catalog.database import LOCK_CLASS, CatalogAddress, translate_outages
-from app.catalog.requirements import ends_connection
+from app.catalog.database_requirements import ends_connection
 from app.domain.errors import CatalogInUse, CatalogUnavailable, CatalogUnusable, LeadershipLost
 from app.domain.leadership import Instance, LeadershipRecord, Takeover, client_name
 

@@ -24,7 +24,7 @@ from app.catalog.database import (
     is_outage,
     translate_outages,
 )
-from app.catalog.requirements import (
+from app.catalog.database_requirements import (
     ServerFacts,
     check_rights,
     check_server,

@@ -20,8 +20,8 @@ from app.cli.client.exit_status import ExitStatus, fail
 from app.cli.login_sql import login_sql
 from app.domain.errors import PoolkeeperError
 from app.pools import driver
-from app.pools.servers.requirements import Requirement, requirements_of
 from app.pools.servers.server import Server
+from app.pools.servers.server_requirements import Requirement, requirements_of
 from app.runtime.logs import configure_logging
 from app.runtime.topology import start_topology
 from app.settings import Endpoint, Settings, SettingsError, load_settings

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from app.cli.doctor import Findings, examine, tls_requirement
 from app.embedded import EmbeddedPostgres
-from app.pools.servers.requirements import AdminFacts, judge
+from app.pools.servers.server_requirements import AdminFacts, judge
 from app.settings import Endpoint, Settings
 from tests.fixtures.canary import SECRET_KEY
 from tests.fixtures.postgres import Database
@@ -315,7 +315,7 @@ async def test_a_server_that_stops_answering_is_a_finding(
         raise AssertionError
 
     monkeypatch.setattr(AdminFacts, "read", silent)
-    monkeypatch.setattr("app.pools.servers.requirements._DEADLINE", 0.05)
+    monkeypatch.setattr("app.pools.servers.server_requirements._DEADLINE", 0.05)
     async with asyncio.timeout(60):
         found = await examine(settings(tmp_path, admin))
     [refused] = [each for each in found["server main"] if each.name == "connection"]

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.api import openapi
-from app.catalog.requirements import ServerFacts, unmet_requirement
+from app.catalog.database_requirements import ServerFacts, unmet_requirement
 from app.cli.main import cli
 from tests.fixtures.canary import SECRET_KEY
 from tests.fixtures.ports import free_port

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.pools.servers.admin_connections import ADMIN_CONNECTIONS
-from app.pools.servers.requirements import _of_budget
+from app.pools.servers.server_requirements import _of_budget
 from app.runtime.topology import CATALOG_CONNECTIONS, start_topology
 from app.settings import Settings
 from tests.fixtures.app import endpoint
