@@ -15,7 +15,7 @@ from app.control.nodes.tracked_node import TrackedNode
 from app.control.nodes.unexplained_backends import UnexplainedBackends
 from app.control.time_slices import in_slices
 from app.domain.nodes.allotment import Allotment, Commitment
-from app.domain.nodes.division import Holder, divide
+from app.domain.nodes.budget_division import Holder, divide
 from app.domain.nodes.gate import WITHOUT_TURN
 from app.pools.manager import TenantPoolManager
 from app.pools.servers.node_reservation import NO_RESERVATION, NodeReservation

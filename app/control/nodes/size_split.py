@@ -11,7 +11,7 @@ from app.control.nodes.split_tenant import PROCESS, SplitTenant
 from app.control.nodes.tracked_node import TrackedNode
 from app.control.time_slices import TimeSlices, in_slices
 from app.domain.nodes.report import EntryReport
-from app.domain.nodes.split import Place, split
+from app.domain.nodes.size_split import Place, split
 from app.pools.manager import TenantPoolManager
 
 # The weight of an idle place, where a connection of load counts 1: unneeded connections are on

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from app.domain.nodes.split import Place, is_settled, most_of_all
+from app.domain.nodes.size_split import Place, is_settled, most_of_all
 
 # The name of this process as a place; no node can have it.
 PROCESS = ""

@@ -24,7 +24,7 @@ from app.domain.nodes.declaration import NodeSpec
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import ABSENT_FOR, GONE_AFTER, STALE_AFTER
 from app.domain.nodes.report import NodeReport, ServerReport
-from app.domain.nodes.split import split
+from app.domain.nodes.size_split import split
 from app.domain.pool import PoolSize
 from app.pools.pool import Pool
 from tests.catalog.values import event

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.domain.nodes.split import Place, is_settled, most_of_all, split
+from app.domain.nodes.size_split import Place, is_settled, most_of_all, split
 
 
 def place(name: str, share: int, **changes: object) -> Place:

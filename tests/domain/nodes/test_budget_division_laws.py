@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from app.domain.nodes.allotment import Allotment, Commitment
-from app.domain.nodes.division import Holder, divide, fair_shares
+from app.domain.nodes.budget_division import Holder, divide, fair_shares
 from app.domain.nodes.node import GONE_AFTER, STALE_AFTER, NodeState, is_fenced, node_state
 
 # An agent gives up a request after that long, and does not hear a later answer.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from app.domain.nodes.allotment import Allotment, Commitment
-from app.domain.nodes.split import Place, most_of_all, split
+from app.domain.nodes.size_split import Place, most_of_all, split
 
 
 @dataclass(kw_only=True)

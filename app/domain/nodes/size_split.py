@@ -8,14 +8,14 @@ A place is this process or a node. Together they may have `max_size` connections
 2. While no place lacks a connection, nothing moves. A connection with work moves only if another
    place should have clearly more than it has: on a node a move takes a RELOAD, which stalls its
    clients.
-3. A place gets more only once others are known to have that many less, as in `division`.
+3. A place gets more only once others are known to have that many less, as in `budget_division`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.domain.nodes.allotment import Allotment, Commitment
-from app.domain.nodes.division import Holder, fair_shares, move
+from app.domain.nodes.budget_division import Holder, fair_shares, move
 
 # A place should have clearly more if it lacks two connections and more than this part of its own.
 _CLEARLY = 0.2

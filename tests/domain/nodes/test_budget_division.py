@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.nodes.allotment import Allotment, Commitment
-from app.domain.nodes.division import Holder, divide, fair_shares, move
+from app.domain.nodes.budget_division import Holder, divide, fair_shares, move
 
 
 def holder(name: str, demand: int, has: int = 0, **knobs: object) -> Holder:
