@@ -15,10 +15,10 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.control.audit_outbox import AuditOutbox
+from app.control.independent_steps import IndependentSteps
 from app.control.pools.convergence import PoolConvergence
 from app.control.pools.unsaved_changes import UnsavedChanges
 from app.control.server_queues import work_off
-from app.control.steps import Steps
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.password_rotation import PasswordRotation
@@ -76,7 +76,7 @@ class Reconciler:
 
         A failure that nobody expected is raised once the other steps are done.
         """
-        steps = Steps("reconcile")
+        steps = IndependentSteps("reconcile")
         saved: int | None = 0
         is_reached = False
         try:

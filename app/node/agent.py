@@ -20,7 +20,7 @@ from app.node.engine import NOTHING, Backend, Engine, EntryMeasure
 from app.node.errors import CannotRender, NodeError, NotInForce
 from app.node.tracked_entries import TrackedEntries
 from app.node.tracked_entry import TrackedEntry
-from app.node.under_way import TransactionsUnderWay
+from app.node.transactions_under_way import TransactionsUnderWay
 
 # In seconds. A RELOAD stalls all clients of PgBouncer: for 28 ms with 1,000 entries, shorter with
 # fewer. So the interval depends on that time: clients stall for at most 0.3 % of it, and a node

@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from itertools import chain
 from math import inf
 
-from app.domain.openings import SOON, openings_wanted
+from app.domain.connection_openings import SOON, openings_wanted
 from app.domain.time_sharing import most_moves
 from app.simulator import sharing
 from app.simulator.knee import Knee

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from math import inf
 
-from app.domain.openings import openings_wanted
+from app.domain.connection_openings import openings_wanted
 from app.domain.pool import PoolState
 from app.domain.time_sharing import longest_kept, most_moves, shortest_slice, slice_seconds
 from app.pools.connection import PooledConnection

@@ -7,7 +7,7 @@ a caller, so `run` never re-enters itself.
 from collections.abc import Iterable
 from math import inf
 
-from app.domain.openings import SOON
+from app.domain.connection_openings import SOON
 from app.domain.time_sharing import ROUND
 from app.pools.connection import PooledConnection
 from app.pools.scheduling.budget import ConnectionBudget

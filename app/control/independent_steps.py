@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Steps:
+class IndependentSteps:
     """Runs steps one after another; a failure that nobody expected ends its own step only."""
 
     def __init__(self, name: str) -> None:

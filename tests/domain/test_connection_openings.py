@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.openings import LASTING, SOON, openings_wanted
+from app.domain.connection_openings import LASTING, SOON, openings_wanted
 
 counts = st.integers(0, 100)
 seconds = st.floats(0.0001, 10.0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.control.steps import Steps
+from app.control.independent_steps import IndependentSteps
 
 
 async def fail() -> None:
@@ -18,7 +18,7 @@ async def hang() -> None:
 
 
 async def run(*each: Coroutine[Any, Any, None]) -> None:
-    steps = Steps("tick")
+    steps = IndependentSteps("tick")
     for step in each:
         await steps.run(step)
     steps.end()

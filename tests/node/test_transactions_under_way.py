@@ -1,7 +1,7 @@
 """How long transactions under way can have had connections, from looks at who uses which."""
 
 from app.node.engine import Backend
-from app.node.under_way import TransactionsUnderWay
+from app.node.transactions_under_way import TransactionsUnderWay
 
 
 def test_a_connection_that_keeps_its_client_may_be_in_one_transaction_all_the_while() -> None:
