@@ -25,8 +25,8 @@ from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.node_loads import NodeLoads
 from app.control.pools.convergence import PoolConvergence
-from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
+from app.control.pools.pool_changes import PoolChanges
 from app.control.pools.role_limits import RoleLimits
 from app.control.pools.unsaved_changes import UnsavedChanges
 from app.control.reconciler import Reconciler
@@ -104,11 +104,11 @@ class Service:
         )
 
         self.unsaved_changes = unsaved = UnsavedChanges(catalog, manager, outbox, locks)
-        self.desired_pool_state = desired = DesiredPoolState(catalog, manager, unsaved, locks)
+        self.pool_changes = changes = PoolChanges(catalog, manager, unsaved, locks)
         self.convergence = convergence = PoolConvergence(manager, limits, locks)
         self.pool_operations = PoolOperations(
             manager,
-            desired,
+            changes,
             convergence,
             outbox,
             wait_recycled=self.node_feed.wait_recycled,
@@ -116,7 +116,7 @@ class Service:
 
         self.loads = ServerLoads(manager.servers)
         self.observer = Observer(manager, self.loads)
-        self.recommendation_applier = RecommendationApplier(manager, desired, convergence, store)
+        self.recommendation_applier = RecommendationApplier(manager, changes, convergence, store)
         self.advised_pools = AdvisedPools(
             manager, node_loads, idle_places=self.fleet.sizes.idle_places
         )
@@ -156,7 +156,7 @@ class Service:
             VerifierRenewal(manager, role_passwords, locks, outbox),
             readers=(
                 self.declarations.read_in_doubt,
-                desired.read_in_doubt,
+                changes.read_in_doubt,
                 self.node_declarations.read_in_doubt,
                 credentials.read_in_doubt,
                 self.advisor_loop.read_in_doubt,
@@ -182,7 +182,7 @@ class Service:
         await self.rotation.load()
         await self.declarations.load()
         await self.credentials.load()
-        await self.desired_pool_state.load()
+        await self.pool_changes.load()
         await self.advisor_loop.load()
         await self.fleet.load()
         await self.node_feed.refresh()

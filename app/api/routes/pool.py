@@ -39,8 +39,8 @@ from app.api.views.pool import (
     PoolViews,
 )
 from app.control.operation import Operation
-from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations, PoolOutcome
+from app.control.pools.pool_changes import PoolChanges
 from app.domain.audit import Actor
 from app.domain.desired_pool import PoolChange
 from app.domain.errors import PoolNotFound
@@ -54,7 +54,7 @@ router = APIRouter(prefix="/v1/tenants/{tenant}/pool", tags=["pools"], route_cla
 R = TypeVar("R")
 V = TypeVar("V")
 
-DesiredDep = Annotated[DesiredPoolState, provided(DesiredPoolState)]
+ChangesDep = Annotated[PoolChanges, provided(PoolChanges)]
 OperationsDep = Annotated[PoolOperations, provided(PoolOperations)]
 ViewsDep = Annotated[PoolViews, provided(PoolViews)]
 
@@ -228,7 +228,7 @@ async def get_tenant_pool(
     tenant: TenantDep,
     *,
     manager: ManagerDep,
-    desired: DesiredDep,
+    changes: ChangesDep,
     views: ViewsDep,
     principal: PrincipalDep,
     response: Response,
@@ -239,7 +239,7 @@ async def get_tenant_pool(
     nodes.
     """
     state = manager.tenants.state(tenant)
-    generation = desired.generation(state)
+    generation = changes.generation(state)
     if generation is not None:
         response.headers["ETag"] = etag(generation, _instance(state))
     elif not views.on_nodes(state):
@@ -329,7 +329,7 @@ async def check_pool(request: PoolRequestDep, operations: OperationsDep) -> Pool
 async def evict_pool(
     request: PoolRequestDep,
     operations: OperationsDep,
-    desired: DesiredDep,
+    changes: ChangesDep,
     preconditions: PreconditionsDep,
     deadline_seconds: DeadlineDep,
     *,
@@ -343,7 +343,7 @@ async def evict_pool(
     that. Nodes close the tenant's connections as when it is recycled: they cut no transaction.
     Works while the catalog is unreachable.
     """
-    generation = desired.generation(request.state)
+    generation = changes.generation(request.state)
     if generation is None and request.manager.desired.is_on_nodes(request.state.tenant):
         generation = 0
     preconditions.expected_generation(generation, _instance(request.state))

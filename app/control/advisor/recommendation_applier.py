@@ -12,7 +12,7 @@ from uuid import UUID
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.operation import Operation, PlanFor
 from app.control.pools.convergence import PoolConvergence
-from app.control.pools.desired_state import DesiredPoolState, Transition
+from app.control.pools.pool_changes import PoolChanges, Transition
 from app.domain.advisor import PoolSizingRecommendation, ScalingAction
 from app.domain.audit import ADVISOR, Actor
 from app.domain.desired_pool import PoolChange
@@ -34,12 +34,12 @@ class RecommendationApplier:
     def __init__(
         self,
         manager: TenantPoolManager,
-        desired: DesiredPoolState,
+        changes: PoolChanges,
         convergence: PoolConvergence,
         store: RecommendationStore,
     ) -> None:
         self._manager = manager
-        self._desired = desired
+        self._changes = changes
         self._convergence = convergence
         self._store = store
 
@@ -83,7 +83,7 @@ class RecommendationApplier:
 
         @asynccontextmanager
         async def lock() -> AsyncIterator[None]:
-            async with self._desired.lock(spec)():
+            async with self._changes.lock(spec)():
                 try:
                     yield
                 except RecommendationClosed:
@@ -102,7 +102,7 @@ class RecommendationApplier:
             BudgetExceeded, InvalidInput, TenantDeleting, NotProvisioned, ServerUnavailable,
             RecommendationClosed, CatalogUnavailable
         """
-        async with self._desired.lock(state.tenant.spec)():
+        async with self._changes.lock(state.tenant.spec)():
             transition = self._plan(state, recommendation.advice, ADVISOR).subject
             await self._record(recommendation, transition, ADVISOR)
         self._convergence.apply_in_background(state, transition.size_before)
@@ -131,13 +131,13 @@ class RecommendationApplier:
         if not state.tenant.spec.is_shared:
             state.tenant.check_usable()
         change = PoolChange(max_size=advice.new_size)
-        return self._desired.plan(state, change, actor, whole_pool=True, reason=advice.reason)
+        return self._changes.plan(state, change, actor, whole_pool=True, reason=advice.reason)
 
     async def _record(
         self, recommendation: Recommendation, transition: Transition, actor: Actor
     ) -> Recommendation:
         applied = recommendation.closed(RecommendationStatus.APPLIED, actor.name, datetime.now(UTC))
-        await self._desired.record(transition, applied=(applied, applied.closing_event(actor)))
+        await self._changes.record(transition, applied=(applied, applied.closing_event(actor)))
         self._store.drop(applied)
         return applied
 

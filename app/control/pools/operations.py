@@ -18,7 +18,7 @@ from app.control.audit_outbox import AuditOutbox
 from app.control.background import BackgroundTasks
 from app.control.operation import Expectation, Operation, PlanFor, any_version
 from app.control.pools.convergence import PoolConvergence
-from app.control.pools.desired_state import DesiredPoolState, Transition
+from app.control.pools.pool_changes import PoolChanges, Transition
 from app.control.time_slices import in_slices
 from app.domain.audit import POLLER, Actor
 from app.domain.desired_pool import DesiredPool, PoolChange
@@ -86,7 +86,7 @@ class PoolOperations:
     def __init__(
         self,
         manager: TenantPoolManager,
-        desired: DesiredPoolState,
+        changes: PoolChanges,
         convergence: PoolConvergence,
         outbox: AuditOutbox,
         *,
@@ -95,7 +95,7 @@ class PoolOperations:
         """*wait_recycled*: wait until nodes replace a tenant's connections; return which do."""
         self._wait_recycled = wait_recycled
         self._manager = manager
-        self._desired = desired
+        self._changes = changes
         self._convergence = convergence
         self._outbox = outbox
         self._background = BackgroundTasks()
@@ -121,7 +121,7 @@ class PoolOperations:
 
         async def plan() -> PlanFor[Transition]:
             state.tenant.check_usable()
-            plan = self._desired.plan(
+            plan = self._changes.plan(
                 state, change, actor, open_now=True, whole_pool=whole_pool, expect=expect
             )
             transition = plan.subject
@@ -132,7 +132,7 @@ class PoolOperations:
             return plan
 
         async def execute(plan: PlanFor[Transition]) -> PoolOutcome:
-            desired, created = await self._desired.record(plan.subject)
+            desired, created = await self._changes.record(plan.subject)
             if change.max_size is not None:
                 self.note_resize_by_hand(spec.pool_id, monotonic())
             size_before = plan.subject.size_before
@@ -144,7 +144,7 @@ class PoolOperations:
             return PoolOutcome(pool=pool, desired=desired, created=created)
 
         return Operation(
-            plan=plan, execute=execute, lock=self._desired.lock(spec), needs_catalog=True
+            plan=plan, execute=execute, lock=self._changes.lock(spec), needs_catalog=True
         )
 
     def pause(
@@ -162,17 +162,17 @@ class PoolOperations:
         async def plan() -> PlanFor[Transition]:
             spec.check_scope(whole_pool=whole_pool)
             state.tenant.check_not_deleting()
-            return self._desired.plan(
+            return self._changes.plan(
                 state, PoolChange(paused=paused), actor, whole_pool=whole_pool
             )
 
         async def execute(plan: PlanFor[Transition]) -> PoolOutcome:
-            desired, created = await self._desired.record_or_keep(plan.subject)
+            desired, created = await self._changes.record_or_keep(plan.subject)
             size_before = plan.subject.size_before
             pool = await self._convergence.apply(state, desired, size_before=size_before)
             return PoolOutcome(pool=pool, desired=desired, created=created)
 
-        return Operation(plan=plan, execute=execute, lock=self._desired.lock(spec))
+        return Operation(plan=plan, execute=execute, lock=self._changes.lock(spec))
 
     def evict(
         self, state: TenantState, actor: Actor, *, deadline: float, whole_pool: bool = False
@@ -214,7 +214,7 @@ class PoolOperations:
                 self._close(pool, EvictionReason.DRAINED, deadline, actor)
                 await self._record("draining", pool, actor, deadline_seconds=deadline)
             if self._manager.desired.is_on_nodes(state.tenant):
-                await self._desired.recycle_on_nodes(state, actor)
+                await self._changes.recycle_on_nodes(state, actor)
             return PoolState.CLOSED if pool is None else pool.state
 
         return Operation(plan=plan, execute=execute)
@@ -326,7 +326,7 @@ class PoolOperations:
     async def _recycle_on_nodes(self, state: TenantState, actor: Actor) -> Mapping[str, bool]:
         if not self._manager.desired.is_on_nodes(state.tenant):
             return {}
-        await self._desired.recycle_on_nodes(state, actor)
+        await self._changes.recycle_on_nodes(state, actor)
         return await self._wait_recycled(state.tenant.spec)
 
     async def _record(self, action: str, pool: Pool, actor: Actor, **after: float) -> None:

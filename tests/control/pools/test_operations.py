@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.control.operation import Operation
-from app.control.pools import desired_state
+from app.control.pools import pool_changes
 from app.domain.desired_pool import PoolChange
 from app.domain.errors import PoolDraining, PoolIsShared, PoolNotFound
 from app.domain.eviction import EvictionReason
@@ -171,9 +171,7 @@ async def test_no_recycling_has_the_number_of_one_that_was_not_stored(
     await control.proxy.pass_through()
     # The next instance does not know it. Meanwhile, time has passed.
     control.manager.desired.forget("acme")
-    monkeypatch.setattr(
-        desired_state, "_BEGINNING", desired_state._BEGINNING - timedelta(seconds=1)
-    )
+    monkeypatch.setattr(pool_changes, "_BEGINNING", pool_changes._BEGINNING - timedelta(seconds=1))
     await control.pool_operations.recycle(control.state("acme"), PERSON)
     assert control.manager.desired["acme"].recycles > lost.recycles
 

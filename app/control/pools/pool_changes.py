@@ -1,4 +1,4 @@
-"""Desired state of pools: plans changes of size and pause, and records them with audit events.
+"""Changes of the desired state of pools: planned, and recorded with audit events.
 
 A change and its event are one transaction; then `PoolConvergence` brings the pool to that state. A
 pause also works while the catalog is unreachable, see `UnsavedChanges`.
@@ -47,8 +47,8 @@ class Transition:
     expected_generation: int | None = None
 
 
-class DesiredPoolState:
-    """The desired state of all pools, in the catalog and in memory."""
+class PoolChanges:
+    """Changes of the desired state of pools, in the catalog and in memory."""
 
     def __init__(
         self,
