@@ -43,6 +43,10 @@ async def run_every(
             _log.exception("tick failed", loop=name)
             if task is not None and task.cancelling():
                 raise  # instead of the cancellation
+        except asyncio.CancelledError:
+            if task is None or task.cancelling():
+                raise
+            _log.error("tick cancelled from inside", loop=name)
         else:
             _log.debug("tick", loop=name, report=report)
         pause = interval() * (1 + random.uniform(0, _JITTER))  # noqa: S311 - spreads load

@@ -12,7 +12,7 @@ class IndependentSteps:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._failures: list[BaseException] = []
+        self._failures: list[Exception] = []
 
     async def run(
         self, step: Coroutine[Any, Any, T], *, expected: type[Exception] | tuple[()] = ()
@@ -33,20 +33,26 @@ class IndependentSteps:
             return result
         if isinstance(result, expected):
             raise result
-        self._failures.append(result)
+        if isinstance(result, Exception):
+            self._failures.append(result)
+        else:
+            # A cancellation that is not the tick's: as such it would end the loop of ticks.
+            failure = RuntimeError("The step was cancelled from inside.")
+            failure.__cause__ = result
+            self._failures.append(failure)
         return None
 
     def end(self) -> None:
         """Report the failures, once no step is left.
 
         Raises:
-            BaseExceptionGroup: some steps failed.
+            ExceptionGroup: some steps failed.
         """
         if (failure := self._failure) is not None:
             raise failure
 
     @property
-    def _failure(self) -> BaseException | None:
+    def _failure(self) -> Exception | None:
         if not self._failures:
             return None
-        return BaseExceptionGroup(f"{self._name}: steps failed", self._failures)
+        return ExceptionGroup(f"{self._name}: steps failed", self._failures)

@@ -7,7 +7,7 @@ verifiers of an earlier version.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,10 @@ class Reconciler:
             is_reached = True
         except CatalogUnavailable as error:
             _log.warning("catalog unavailable", reason=error.detail)
-        converged = await steps.run(self._converge())
+        pools = iter(list(self._manager.desired))
+        # If it fails unexpectedly for a pool, it goes on with those that are left.
+        while (converged := await steps.run(self._converge(pools))) is None:
+            pass
         # Rotations and deletions may wait for a server; no other pool waits for them.
         rotated = await steps.run(self._rotation.finish_rotations())
         restored = await steps.run(self._rotation.restore_lost())
@@ -97,16 +100,16 @@ class Reconciler:
         deleted = await steps.run(self._finish_deletions()) if is_reached else 0
         steps.end()
         return ReconcileReport(
-            steps=converged or 0,
+            steps=converged,
             deletions_finished=deleted or 0,
             rotations_finished=(rotated or 0) + (restored or 0),
             verifiers_renewed=renewed or 0,
             changes_saved=saved or 0,
         )
 
-    async def _converge(self) -> int:
+    async def _converge(self, pools: Iterator[str]) -> int:
         steps = 0
-        async for pool_id in in_slices(list(self._manager.desired)):
+        async for pool_id in in_slices(pools):
             desired = self._manager.desired.get(pool_id)  # the present one
             state = self._manager.tenants.of_pool(pool_id)
             if desired is None or state is None or not state.tenant.is_usable:

@@ -80,6 +80,16 @@ async def test_a_failed_group_of_tasks_does_not_end_the_loop_at_the_next_deadlin
 
 
 @pytest.mark.looptime(start=0)
+async def test_a_tick_that_is_cancelled_from_inside_does_not_end_the_loop() -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    ticks = Ticks(cancelled, fail)
+    await ticked(ticks, seconds=35)
+    assert len(ticks.at) == 4
+
+
+@pytest.mark.looptime(start=0)
 async def test_missed_ticks_are_skipped_not_made_up_for() -> None:
     async def slow() -> None:
         await asyncio.sleep(35)

@@ -47,3 +47,18 @@ async def test_a_tick_out_of_time_without_a_failure_has_no_other_cause() -> None
     cancelled = cause(late.value)
     assert cancelled is not None
     assert cancelled.__cause__ is None
+
+
+async def test_a_step_that_is_cancelled_from_inside_is_a_failure_of_that_step() -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    done: list[str] = []
+
+    async def work() -> None:
+        done.append("later")
+
+    with pytest.raises(ExceptionGroup) as failed:
+        await run(cancelled(), work())
+    assert failed.group_contains(RuntimeError, match="cancelled from inside")
+    assert done == ["later"]

@@ -120,6 +120,28 @@ async def test_no_step_waits_for_the_success_of_an_earlier_one(
     assert report.deletions_finished == 0
 
 
+async def test_a_pool_that_fails_unexpectedly_keeps_no_other_from_converging(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("acme", "beta", "gamma")
+    for name in names:
+        await control.tenant(name)
+        await control.catalog.pools.save(name, PoolSize(min_size=1, max_size=3), pause=None)
+    await control.load()
+    converge = control.convergence.converge
+
+    async def fail_for_one(state: TenantState, desired: DesiredPool) -> int:
+        if desired.pool_id == "beta":
+            raise AssertionError(desired.pool_id)
+        return await converge(state, desired)
+
+    monkeypatch.setattr(control.convergence, "converge", fail_for_one)
+    with pytest.raises(ExceptionGroup) as failed:
+        await control.reconciler.run_once()
+    assert failed.group_contains(AssertionError, match="beta")
+    assert [name for name in names if control.manager.find(name)] == ["acme", "gamma"]
+
+
 async def held(lock: AbstractAsyncContextManager[None], until: asyncio.Event) -> None:
     """Hold a lock as a slow change would."""
     async with lock:

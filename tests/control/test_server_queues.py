@@ -32,7 +32,7 @@ async def test_no_server_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> N
     assert await work_off({}, finish) == 0
 
 
-async def test_a_failure_that_nobody_expected_ends_the_work_on_its_server_only() -> None:
+async def test_a_failure_that_nobody_expected_keeps_no_other_change_from_its_end() -> None:
     failed, done = asyncio.Event(), list[str]()
 
     async def finish(change: str) -> bool:
@@ -45,9 +45,24 @@ async def test_a_failure_that_nobody_expected_ends_the_work_on_its_server_only()
         done.append(change)
         return True
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ExceptionGroup) as failures:
         await work_off({"broken": ["fails", "left"], "well": ["first", "last"]}, finish)
-    assert done == ["first", "last"]
+    assert failures.group_contains(ZeroDivisionError)
+    assert sorted(done) == ["first", "last", "left"]
+
+
+async def test_a_server_that_takes_too_long_hides_no_earlier_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def finish(change: str) -> bool:
+        if change == "fails":
+            raise ZeroDivisionError
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(server_queues, "_SERVER_DEADLINE", 0.01)
+    with pytest.raises(ExceptionGroup) as failures:
+        await work_off({"slow": ["fails", "hangs"]}, finish)
+    assert failures.group_contains(ZeroDivisionError)
 
 
 async def test_whoever_is_cancelled_leaves_no_work_behind() -> None:
