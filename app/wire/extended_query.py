@@ -205,7 +205,8 @@ class ExtendedQuery(PacedInterceptor):
             await self.wait_idle(_CANCEL_DEADLINE)
             raise CopyAttempted
         if reply.error is not None:
-            raise reply.error
+            # Not that one: frames that its traceback has would refer to it, in a cycle.
+            raise ServerError(reply.error.fields)
         return reply
 
     async def wait_idle(self, seconds: float) -> None:
