@@ -284,15 +284,19 @@ class TenantPoolManager:
         """The pools that `evict_expired` would close now."""
         return [pool for registry in self._registries.values() for pool in registry.expired()]
 
-    def evict_expired(self) -> list[Pool]:
-        """Close every pool unused for longer than its idle timeout; busy pools are never closed."""
-        return [pool for registry in self._registries.values() for pool in registry.evict_expired()]
+    def evict_expired(self) -> Iterator[Eviction]:
+        """Close every pool unused for longer than its idle timeout, one a step.
 
-    def take_evictions(self) -> list[Eviction]:
-        """Return and forget the pools that were evicted for others or for being idle."""
-        unreported = list(self._unreported)
-        self._unreported.clear()
-        return unreported
+        Busy pools are never closed.
+        """
+        for registry in self._registries.values():
+            for _ in registry.evict_expired():
+                yield self._unreported.pop()
+
+    def take_evictions(self) -> Iterator[Eviction]:
+        """Return and forget the pools that were evicted since, for others or for being idle."""
+        while self._unreported:
+            yield self._unreported.popleft()
 
     def _close_evicted(self, pool: Pool, reason: EvictionReason) -> None:
         self.evictions[reason] += 1

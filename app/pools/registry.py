@@ -213,13 +213,11 @@ class PoolRegistry:
         """The pools that `evict_expired` would evict now."""
         return [entry.pool for entry in self._evictable.values() if self._is_expired(entry)]
 
-    def evict_expired(self) -> list[Pool]:
-        """Evict every pool unused for longer than the idle timeout."""
-        evicted = []
+    def evict_expired(self) -> Iterator[Pool]:
+        """Evict every pool unused for longer than the idle timeout, one a step."""
         while (entry := self._first()) is not None and self._is_expired(entry):
-            evicted.append(entry.pool)
             self._put_out(entry, EvictionReason.IDLE)
-        return evicted
+            yield entry.pool
 
     def _has_slot_for(self, pool_id: str) -> bool:
         if len(self._entries) < self._capacity or pool_id in self._entries:

@@ -65,7 +65,7 @@ class Disturber:
                 await asyncio.sleep(self.chance.random() * 0.01)
                 pool.resume()
             case 3:
-                self.manager.evict_expired()
+                list(self.manager.evict_expired())
             case _:
                 self.resized += 1
                 least = self.chance.randint(0, 1)

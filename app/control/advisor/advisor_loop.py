@@ -254,6 +254,7 @@ class AdvisorLoop:
             self._refused.pop(gone, None)
             for advisor in self._advisors.values():
                 advisor.forget(gone)
+            await slices.end_step()
 
     def _advisor(self, server: str) -> ServerAdvisor[Any]:
         advisor = self._advisors.get(server)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from time import monotonic
 
 import structlog
@@ -21,7 +22,7 @@ from app.control.monitoring.node_samples import NodeSamples
 from app.control.monitoring.sampler import Sampler
 from app.control.monitoring.server_changes import ServerChanges
 from app.control.monitoring.snapshot import Snapshot, Snapshots
-from app.control.time_slices import TimeSlices
+from app.control.time_slices import TimeSlices, in_slices
 from app.domain.audit import POLLER
 from app.domain.errors import CatalogUnavailable
 from app.domain.history import SERVICE, PoolSample, Resolution, tenant_of
@@ -85,12 +86,8 @@ class Poller:
         began = monotonic()
         stored = await self._measure(await self._snapshots.publish())
         closed, suspects = await self._close_expired()
-        self._manager.evict_expired()
-        evicted = self._manager.take_evictions()
-        await self._outbox.record(
-            *self._server_changes.take_events(),
-            *(audit_events.pool_evicted(gone, POLLER) for gone in evicted if gone.is_notable),
-        )
+        evicted = await self._evict_expired()
+        await self._outbox.record(*self._server_changes.take_events())
         recommendations = 0
         try:
             recommendations = await self._advisor_loop.tick()
@@ -102,7 +99,7 @@ class Poller:
             pools=self._manager.active_pools,
             samples_stored=stored,
             connections_closed=closed,
-            pools_evicted=len(evicted),
+            pools_evicted=evicted,
             recommendations=recommendations,
             leak_suspects=suspects,
             took_seconds=self.last_at - began,
@@ -141,7 +138,9 @@ class Poller:
                     stored += await self._save()
                 await slices.end_step()
             await slices.end()
-            self._unsaved += self._sampler.end_missing(at, self._is_known)
+            for sample in self._sampler.end_missing(at, self._is_known):
+                self._unsaved.append(sample)
+                await slices.end_step()
             stored += await self._save()
         except CatalogUnavailable as error:
             _log.warning("samples not stored", reason=error.detail)
@@ -199,6 +198,15 @@ class Poller:
         """
         tenant = tenant_of(subject)
         return tenant is None or tenant in self._manager.tenants
+
+    async def _evict_expired(self) -> int:
+        """Close idle pools; their events, and those of pools evicted before, go to the outbox."""
+        count, manager = 0, self._manager
+        async for gone in in_slices(chain(manager.evict_expired(), manager.take_evictions())):
+            count += 1
+            if gone.is_notable:
+                self._outbox.enqueue(audit_events.pool_evicted(gone, POLLER))
+        return count
 
     async def _close_expired(self) -> tuple[int, int]:
         closed, suspects, slices = 0, 0, TimeSlices()

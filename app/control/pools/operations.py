@@ -20,7 +20,7 @@ from app.control.operation import Expectation, Operation, PlanFor, any_version
 from app.control.pools.convergence import PoolConvergence
 from app.control.pools.pool_changes import PoolChanges, Transition
 from app.control.time_slices import in_slices
-from app.domain.audit import POLLER, Actor
+from app.domain.audit import Actor
 from app.domain.desired_pool import DesiredPool, PoolChange
 from app.domain.errors import PoolDraining, PoolNotFound
 from app.domain.eviction import Eviction, EvictionReason
@@ -256,17 +256,11 @@ class PoolOperations:
             return PlanFor.of(None, *(_closing(0.0, pool) for pool in expired))
 
         async def execute(_: PlanFor[None]) -> SweepReport:
-            earlier = self._manager.take_evictions()
-            self._manager.evict_expired()
-            evicted = self._manager.take_evictions()
-            await self._outbox.record(
-                *(
-                    audit_events.pool_evicted(eviction, POLLER)
-                    for eviction in earlier
-                    if eviction.is_notable
-                ),
-                *(audit_events.pool_evicted(eviction, actor) for eviction in evicted),
-            )
+            evicted: list[Eviction] = []
+            async for eviction in in_slices(self._manager.evict_expired()):
+                self._outbox.enqueue(audit_events.pool_evicted(eviction, actor))
+                evicted.append(eviction)
+            await self._outbox.flush()
             still_open = in_slices(list(self._manager.pools()))
             skipped = {pool.pool_id: _why_open(pool) async for pool in still_open}
             return SweepReport(evicted=tuple(evicted), skipped=skipped)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic
 from unittest.mock import AsyncMock
 
@@ -9,6 +10,7 @@ import pytest
 
 from app.control import time_slices
 from app.control.monitoring import poller
+from app.domain.audit import POLLER
 from app.domain.errors import ServerUnavailable
 from app.domain.eviction import EvictionReason
 from app.domain.history import SERVICE, on_nodes
@@ -17,10 +19,12 @@ from app.domain.nodes.report import EntryReport
 from app.domain.pool import PoolState
 from app.domain.tenant import PoolStrategy
 from app.domain.usage_report import Grouping
+from app.pools.manager import TenantPoolManager
+from app.pools.registry import PoolRegistry
 from app.pools.servers.server import Server
 from app.pools.servers.server_limits import ServerLimits
 from app.pools.tenant_state import TenantState
-from tests.fixtures.control import Control
+from tests.fixtures.control import PERSON, Control
 from tests.fixtures.pools import pool_of
 from tests.fixtures.reporting import entry
 from tests.fixtures.turns import counted_turns
@@ -59,6 +63,33 @@ async def test_the_event_loop_has_its_turn_while_idle_tenants_are_passed_over(
         await control.poller.run_once()
     # The sampler looks at each, and so does the advice on placement.
     assert (turns.calls, turns.most) == (8, 1)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+async def test_the_event_loop_has_its_turn_while_many_idle_pools_close(
+    control: Control, monkeypatch: pytest.MonkeyPatch, *, by_hand: bool
+) -> None:
+    for number in range(4):
+        await control.tenant(f"t{number}")
+        async with control.manager.lease(f"t{number}"):
+            pass
+    monkeypatch.setattr(PoolRegistry, "_is_expired", lambda *_: True)
+    async with counted_turns() as turns:
+        closed = turns.counted(TenantPoolManager._close_evicted)
+        monkeypatch.setattr(TenantPoolManager, "_close_evicted", closed)
+        for registry in control.manager._registries.values():
+            evict = partial(TenantPoolManager._close_evicted, control.manager)
+            monkeypatch.setattr(registry, "_evict", evict)
+        if by_hand:
+            assert len((await control.pool_operations.evict_expired(PERSON)).evicted) == 4
+        else:
+            assert (await control.poller.run_once()).pools_evicted == 4
+    assert (turns.calls, turns.most) == (4, 1)
+    evicted = await control.catalog.audit_log.page(action="pool.evicted")
+    actor = PERSON if by_hand else POLLER
+    assert [(each.pool, each.actor) for each in reversed(evicted)] == [
+        (f"t{number}", actor) for number in range(4)
+    ]
 
 
 async def test_tenants_on_nodes_are_sampled_beside_their_pools(control: Control) -> None:
