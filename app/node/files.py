@@ -5,6 +5,7 @@ import re
 import secrets
 import stat
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,21 @@ _LONGEST_SOCKET = 107
 # No file takes this many seconds to write.
 _HALF_SECONDS = 60.0
 _is_half = re.compile(r".+\.[0-9a-f]{8}").fullmatch
+
+Signatures = tuple[tuple[int, ...] | None, ...]
+"""Signatures of files: they change when a file is replaced or written; None if there is none."""
+
+
+def signatures(files: Iterable[Path]) -> Signatures:
+    return tuple(map(_signature, files))
+
+
+def _signature(file: Path) -> tuple[int, ...] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class NodeDirectory:

@@ -20,6 +20,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.entry_totals import EntryTotals
 from app.domain.nodes.weaknesses import vulnerabilities
@@ -32,7 +34,7 @@ from app.node.errors import (
     NothingListens,
     NotInForce,
 )
-from app.node.files import NodeDirectory
+from app.node.files import NodeDirectory, Signatures, signatures
 from app.node.messages import Row
 from app.node.pooler_log import PoolerLog
 from app.node.process import Account, PoolerProcess, version_in, version_of
@@ -65,11 +67,9 @@ _CONSOLE = "pgbouncer"
 # How the applications begin that agents are to PgBouncer.
 _AGENT = "poolkeeper-node-"
 
+_log = structlog.get_logger(__name__)
+
 T = TypeVar("T")
-
-
-Signatures = tuple[tuple[int, ...] | None, ...]
-"""Signatures of files: they change when a file is replaced or written; None if there is none."""
 
 
 class PgBouncer:
@@ -100,8 +100,8 @@ class PgBouncer:
         self._entries: frozenset[str] = frozenset()
         # Users that the running process may remember.
         self._users: frozenset[str] = frozenset()
-        # Signatures of the TLS files when it last read them.
-        self._certificates: Signatures = ()
+        # Signatures of all files that it reads, when it was last told to read them.
+        self._signatures: Signatures = ()
 
     @property
     def name(self) -> str:
@@ -146,9 +146,15 @@ class PgBouncer:
         [version] = await console.rows("SHOW VERSION", itemgetter("version"))
         self.version = version_in(version) or self.version
         self._check_version()
-        self._entries = frozenset(await self.read_back())
-        self._users = frozenset(await console.rows("SHOW USERS", itemgetter("name"))) - {_CONSOLE}
+        await self._learn()
         return True
+
+    async def _learn(self) -> None:
+        """Read from the running process which entries and users it has."""
+        console = await self._connected()
+        self._entries = frozenset(await self.read_back())
+        users = frozenset(await console.rows("SHOW USERS", itemgetter("name")))
+        self._users |= users - {_CONSOLE}
 
     def _refuse_others(self) -> None:
         """Two poolers would use the same allotment.
@@ -167,7 +173,6 @@ class PgBouncer:
 
     async def _launch(self, configuration: NodeConfiguration) -> None:
         files = await self._rendered(configuration)
-        self._certificates = _signatures(self._settings.tls_files)
         self._write(files, hba="")
         self.process = PoolerProcess.launch(
             self._program,
@@ -224,12 +229,16 @@ class PgBouncer:
         return (await self._rendered(configuration)).digests != self._digests
 
     def is_outdated(self) -> bool:
-        return self._certificates != _signatures(self._settings.tls_files)
+        return self._signatures != signatures(self._files)
+
+    @property
+    def _files(self) -> list[Path]:
+        return [*self._settings.tls_files, *map(self._directory.path.joinpath, (INI, USERS, HBA))]
 
     async def apply(self, configuration: NodeConfiguration) -> None:
+        if is_changed := bool(self._signatures) and self.is_outdated():
+            await self._learn()  # it may have read what others wrote
         files = await self._rendered(configuration)
-        # Files that change while they are read count as changed since.
-        self._certificates = _signatures(self._settings.tls_files)
         new = [entry.name for entry in configuration.entries if entry.name not in self._entries]
         # Until everything is read back, nothing is known to be in force.
         self._digests = None
@@ -244,6 +253,8 @@ class PgBouncer:
             self._write(files, hba=files.hba)
             await self._reload(*map(_pause, new))
         await self._check(configuration, files)
+        if is_changed:
+            _log.warning("files that others changed are in force again")
 
     async def _pause_and_admit(self, entries: Sequence[str], files: RenderedFiles) -> None:
         """Pause entries that nobody can use yet; then let their users in."""
@@ -282,6 +293,8 @@ class PgBouncer:
             self._directory.write(INI, files.ini.encode())
         except OSError as error:
             raise NotInForce(f"PgBouncer's files cannot be written: {error}") from error
+        # A file that changes while it is read counts as changed since.
+        self._signatures = signatures(self._files)
 
     async def _check(self, configuration: NodeConfiguration, files: RenderedFiles) -> None:
         """Read back the effect of RELOAD.
@@ -435,15 +448,3 @@ def _grouped(pairs: Iterable[tuple[str, T]]) -> Mapping[str, set[T]]:
     for entry, each in pairs:
         groups.setdefault(entry, set()).add(each)
     return groups
-
-
-def _signatures(files: Iterable[Path]) -> Signatures:
-    return tuple(map(_signature, files))
-
-
-def _signature(file: Path) -> tuple[int, ...] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
