@@ -301,6 +301,8 @@ class NodeRunner:
         pauses = _Pauses()
         while True:
             known = agent.configuration.version
+            if not self._store.has_configuration:
+                await in_thread(self._store.store, agent.configuration)
             try:
                 configuration = await self._poll(known)
             except TimeoutError:

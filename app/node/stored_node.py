@@ -84,6 +84,12 @@ class NodeStore:
             },
         )
 
+    @property
+    def has_configuration(self) -> bool:
+        """Whether the latest one is stored; not if the disk was full, or somebody deleted it."""
+        path = self._directory.path / _CONFIGURATION
+        return _CONFIGURATION not in self._failing and path.exists()
+
     def store(self, configuration: NodeConfiguration) -> None:
         """Store what the service sent."""
         self._write(_CONFIGURATION, as_json(configuration))

@@ -305,6 +305,16 @@ async def test_the_next_agent_begins_without_the_service_if_it_was_there_of_late
             await eventually(lambda: load.served)
 
 
+async def test_what_the_next_agent_needs_is_stored_again_after_it_was_lost(site: Site) -> None:
+    service = ScriptedService(site.configuration())
+    stored = site.directory / "configuration.json"
+    async with running(site, service):
+        await eventually(lambda: service.reports)
+        stored.unlink()
+        service.call()
+        await eventually(stored.exists)
+
+
 async def test_what_an_earlier_agents_pooler_may_have_left_behind_is_reported(
     site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
 ) -> None:

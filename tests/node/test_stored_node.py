@@ -95,6 +95,7 @@ def test_a_configuration_that_does_not_fit_on_the_disk_leaves_none_for_the_next_
         store.store(configuration(*(entry(name) for name in ("acme", "bravo", "coral")), version=2))
         store.accept(2.0, LATER, {})
     assert (directory.path / "contact.json").exists()
+    assert not store.has_configuration
     assert store.load() is None
     assert len(list(directory.path.iterdir())) == 1  # no partial file
 
