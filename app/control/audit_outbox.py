@@ -1,6 +1,6 @@
 """The outbox of audit events that are not stored yet."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
 
@@ -8,6 +8,7 @@ import structlog
 
 from app.catalog.audit_log import log
 from app.catalog.catalog import Catalog
+from app.domain.advisor.fair_share import fair_level
 from app.domain.audit import AuditEvent
 from app.domain.errors import CatalogUnavailable
 
@@ -21,7 +22,8 @@ class AuditOutbox:
     """Stores the events of operations, evictions and background tasks in batches.
 
     Changes of desired state store their events in their own transactions. While the catalog is
-    unreachable, the newest events are kept here and stored when it is back.
+    unreachable, the newest events are kept here and stored when it is back. When memory for them is
+    full, those of whom most are kept lose their oldest: nobody loses one to the load of another.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -40,14 +42,27 @@ class AuditOutbox:
         await self.flush()
 
     def enqueue(self, *events: AuditEvent) -> None:
-        """Store *events* with the next flush; if there are too many, the oldest are dropped."""
+        """Store *events* with the next flush; if there are too many, some are dropped."""
         for event in events:
             log(event)
         self._pending.extend(events)
-        surplus = len(self._pending) - _CAPACITY
-        for _ in range(surplus):
-            self._pending.popleft()
-            self.dropped += 1
+        if len(self._pending) > _CAPACITY:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop events until there is room for another batch."""
+        room = _CAPACITY - _BATCH
+        counts = Counter(map(_owner, self._pending))
+        level = fair_level(room, [(count, 1) for count in counts.values()]) or 0
+        newest: deque[AuditEvent] = deque()
+        left = dict.fromkeys(counts, max(1, int(level)))
+        for event in reversed(self._pending):
+            owner = _owner(event)
+            if left[owner] and len(newest) < room:
+                left[owner] -= 1
+                newest.appendleft(event)
+        self.dropped += len(self._pending) - len(newest)
+        self._pending = newest
 
     async def flush(self) -> None:
         """Store pending events if the catalog is reachable."""
@@ -66,3 +81,8 @@ class AuditOutbox:
             finally:
                 if not stored:
                     self._pending.extendleft(reversed(batch))
+
+
+def _owner(event: AuditEvent) -> str | None:
+    """Whose event it is: a tenant's, a pool's, or the service's."""
+    return event.tenant or event.pool
