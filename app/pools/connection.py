@@ -19,6 +19,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from app.pools.borrower import Borrower
 from app.pools.tenant_state import TenantState
+from app.wire.relay import Relay
 from app.wire.tcp_keepalive import notice_silence
 
 # A connection lives between 90 % and 100 % of its limit, so that connections opened together do not
@@ -165,9 +166,13 @@ class PooledConnection:
         """
         return self._protocol.query(statements, None)
 
-    def send_ahead(self, statements: str) -> None:
-        """Begin a transaction by *statements* that are sent together with the next statement."""
-        self.raw.send_ahead(statements)
+    def begin_with_next(self, statements: str) -> None:
+        """Begin a transaction by *statements* that are sent together with the next statement.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        Relay.of(self.raw).begin_with_next(statements)
 
     def terminate(self) -> None:
         """Close it abruptly, whatever it is doing."""

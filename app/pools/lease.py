@@ -244,7 +244,9 @@ class Lease:
         if not connection.is_prepared:
             preparation = self._isolation.session_setup(self._tenant_state.tenant.spec)
             return "; ".join(filter(None, ("BEGIN", preparation, "COMMIT", first)))
-        return first or ("" if _was_just_used(connection) else _TEST)
+        if first or (_was_just_used(connection) and not connection.is_in_transaction):
+            return first
+        return _TEST
 
     async def _begin(self, pool: Pool, connection: PooledConnection, statements: str) -> bool:
         """Begin the lease, perhaps with its first statement; return False on a dead connection.
@@ -254,7 +256,7 @@ class Lease:
         begun = usable = False
         try:
             if self._is_begun_by_work(connection):
-                connection.send_ahead(statements)
+                connection.begin_with_next(statements)
             elif statements or self._work is not None:
                 pool.statement_deadlines.begin(connection, _BEGIN_DEADLINE)
                 if self._work is None:
@@ -288,8 +290,9 @@ class Lease:
         return (
             self._work is None
             and self._options.transaction
-            and connection.is_prepared
             and connection.was_handed_over
+            # The end of the last lease has told asyncpg so.
+            and connection.is_in_transaction
         )
 
     async def _begin_work(self, connection: PooledConnection, statements: str, work: Work) -> None:
@@ -363,7 +366,7 @@ class Lease:
             commit=commit,
         )
         if commit and self._options.transaction:
-            self._watch = CommitWatch(connection.raw)
+            self._watch = CommitWatch(connection.raw, tells_begun=self._pool.waiters.count > 0)
         with self._watch or nullcontext():
             await connection.run(statements)
 

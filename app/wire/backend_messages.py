@@ -10,6 +10,8 @@ HEADER = 5
 """Bytes of a message's head."""
 READY = b"Z\0\0\0\5"
 """The last message of a reply, without the status of the transaction."""
+IDLE, IN_TRANSACTION = b"I", b"T"
+"""States of the transaction."""
 header = Struct("!BI").unpack_from
 """Parses a message's head: its kind, and its length without the kind."""
 

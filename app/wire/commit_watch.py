@@ -5,13 +5,15 @@ If one of several statements fails, asyncpg does not tell which of them succeede
 
 import asyncpg
 
-from app.wire.backend_messages import HEADER, READY, header
+from app.wire.backend_messages import HEADER, IDLE, IN_TRANSACTION, READY, header
 from app.wire.relay import PacedInterceptor
 
 # Maximum number of bytes kept, and of an error passed on.
 _MAX_BYTES = 64 * 1024
 _COMMAND_COMPLETE, _NOTICE, _ERROR = b"CNE"
 _COMMITTED = b"COMMIT\0"
+# The end of a reply without an error: an error would end with two zeros.
+_ENDED = b"SELECT 1\0" + READY + IDLE
 # The end of an error whose end is missing. Only functions raise such long errors, and these have a
 # context.
 _CUT = b"\0W...\0\0"
@@ -23,14 +25,19 @@ class CommitWatch(PacedInterceptor):
     They are parsed only on request, so a block without errors pays nothing for it. A deferred
     trigger of a tenant may raise gigabytes, of which asyncpg would make Python strings: if the
     reply does not arrive at once, notices are dropped, and long errors are cut.
+
+    With *tells_begun*, asyncpg believes after a block without errors that it is in a transaction:
+    the next one begins together with its first statement, and after an error in that, what asyncpg
+    does depends on it. The last statement of such a block returns one row.
     """
 
     # The beginning of a message, or the number of bytes left of it and whether they are passed.
     _beginning, _left, _passes = b"", 0, True
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: asyncpg.Connection, *, tells_begun: bool = False) -> None:
         """Watch *connection*, which must be idle when the block starts."""
         super().__init__(connection)
+        self._tells_begun = tells_begun
         self._pieces: list[bytes] = []
         self._room = _MAX_BYTES
 
@@ -50,6 +57,8 @@ class CommitWatch(PacedInterceptor):
         if self._room > 0:
             self._pieces.append(data[: self._room])
             self._room -= len(data)
+        if self._tells_begun and data.endswith(_ENDED):
+            data = data[:-1] + IN_TRANSACTION
         if data:
             self._driver.data_received(data)
         if self._is_left and self._relay.reader is self:

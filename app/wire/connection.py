@@ -19,7 +19,6 @@ from asyncpg import connect_utils
 from asyncpg.protocol import Protocol as AsyncpgProtocol
 
 from app.wire.handshake import Handshake
-from app.wire.relay import Relay
 
 # Seconds for the cancel request alone; the caller's deadlines limit the end of the statement.
 _CANCEL_DEADLINE = 5.0
@@ -58,18 +57,6 @@ class WireConnection(asyncpg.Connection):
         handshake = pinned_loop.handshake
         self.scram_iterations = handshake.scram_iterations if handshake else None
         self.custom_codecs: dict[int, tuple[str, str]] = {}
-
-    def send_ahead(self, statements: str) -> None:
-        """Begin a transaction by *statements* that are sent together with the next statement.
-
-        Raises:
-            ConnectionResetError: the connection is closed.
-        """
-        Relay.of(self).send_ahead(statements)
-
-    def is_in_transaction(self) -> bool:
-        """Whether a transaction has begun, or begins with the next statement."""
-        return Relay.of(self).is_begin_unseen or bool(super().is_in_transaction())
 
     async def _introspect_type(self, typename: str, schema: str) -> asyncpg.Record:
         # Every change of a codec begins with this, and nothing else does.

@@ -12,15 +12,17 @@ from typing import Self, cast
 
 import asyncpg
 
-from app.wire.backend_messages import HEADER, READY, header
+from app.wire.backend_messages import HEADER, header
 from app.wire.frontend_messages import executions
 from app.wire.joining_transport import JoiningTransport
 
 # Each round of the event loop reads one piece of a flood; uvloop would read 32 pieces of 256 KB.
 _FLOOD_BYTES = 32 * 1024
-_COMMAND_COMPLETE, _ERROR = b"CE"
-# ParseComplete, BindComplete, CommandComplete: of a statement that returns no rows.
-_OF_STATEMENT = frozenset(b"12C")
+(_COMMAND_COMPLETE,) = b"C"
+# Notices, notifications and changed settings.
+_UNASKED = frozenset(b"NAS")
+# Also ParseComplete, BindComplete and CommandComplete, of a statement that returns no rows.
+_EXPECTED = _UNASKED | frozenset(b"12C")
 
 
 class Interceptor(asyncio.Protocol):
@@ -47,16 +49,11 @@ class Relay(Interceptor):
 
     It stays on the transport: a change of the transport's protocol makes uvloop stop reading and
     start again, which takes several system calls.
-
-    Attributes:
-        is_begin_unseen: whether statements sent ahead have begun a transaction, or will, of which
-            asyncpg has not heard yet.
     """
 
     def __init__(self, driver: asyncio.Protocol, transport: JoiningTransport) -> None:
         super().__init__(driver)
         self.reader: asyncio.Protocol | PacedInterceptor = driver
-        self.is_begin_unseen = False
         # How many of the statements sent ahead have no answer yet.
         self._unanswered = 0
         self._transport = transport
@@ -75,11 +72,12 @@ class Relay(Interceptor):
     def pass_to(self, reader: asyncio.Protocol | PacedInterceptor) -> None:
         self.reader = reader
 
-    def send_ahead(self, statements: str) -> None:
-        """Send *statements* together with what is sent next; nobody reads their answers.
+    def begin_with_next(self, statements: str) -> None:
+        """Begin a transaction by *statements* that are sent together with the next statement.
 
-        They return no rows. If one of them fails, the server ignores what was sent with them, and
-        the connection is closed: nothing may run without them.
+        asyncpg must believe that they have run already, see `CommitWatch`. They return no rows. If
+        one of them fails, the server ignores what was sent with them, and the connection is closed:
+        nothing may run without them.
 
         Raises:
             ConnectionResetError: the connection is closed.
@@ -88,16 +86,12 @@ class Relay(Interceptor):
             raise ConnectionResetError("The connection is closed.")
         messages, self._unanswered = executions(statements)
         self._transport.hold(messages)
-        self.is_begin_unseen = True
 
     def data_received(self, data: bytes) -> None:
         if self._unanswered:
             data = self._without_answers(data)
             if not data:
                 return
-        if self.is_begin_unseen and self.reader is self._driver:
-            # asyncpg hears of a transaction at the end of a reply.
-            self.is_begin_unseen = data[-len(READY) - 1 : -1] != READY
         self.reader.data_received(data)
 
     def _without_answers(self, data: bytes) -> bytes:
@@ -107,13 +101,13 @@ class Relay(Interceptor):
         while self._unanswered and size - at >= HEADER:
             kind, length = header(data, at)
             end = at + 1 + length
-            if kind == _ERROR:
+            if kind not in _EXPECTED:
+                # An error; or what the server never sends here.
                 self._transport.abort()
                 return b""
             if end > size:
                 break
-            if kind not in _OF_STATEMENT:
-                # A notice, a notification or a changed setting.
+            if kind in _UNASKED:
                 self._driver.data_received(data[at:end])
             elif kind == _COMMAND_COMPLETE:
                 self._unanswered -= 1

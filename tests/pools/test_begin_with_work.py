@@ -255,6 +255,35 @@ async def test_a_begin_that_fails_in_a_lease_without_a_statement_loses_it(
         assert await asks(connection) == "one"
 
 
+async def test_values_that_asyncpg_refuses_leave_the_lease_in_its_transaction(
+    manager: TenantPoolManager, database: Database, waiting: Waiting
+) -> None:
+    """After them, asyncpg rolls back unless it knows of a transaction."""
+
+    async def refused() -> str:
+        async with manager.lease("two") as connection:
+            with pytest.raises(asyncpg.DataError):
+                await connection.executemany("INSERT INTO everybody VALUES ($1)", [(1,), ("x",)])
+            await connection.execute("INSERT INTO everybody VALUES (2)")
+            return await asks(connection)
+
+    assert await waiting.serve(refused()) == ["two"]
+    async with database.connected() as admin:
+        assert await admin.fetchval("SELECT array_agg(id) FROM everybody") == [2]
+
+
+async def test_whoever_ends_the_transaction_itself_is_told_so(
+    manager: TenantPoolManager, waiting: Waiting
+) -> None:
+    async def commits() -> None:
+        async with manager.lease("two") as connection:
+            await connection.execute("COMMIT")
+            assert not connection.is_in_transaction()
+
+    [error] = await waiting.serve(commits())
+    assert isinstance(error, StatementEndedLease)
+
+
 async def test_a_first_statement_that_is_cancelled_fails_the_transaction(
     manager: TenantPoolManager, waiting: Waiting
 ) -> None:

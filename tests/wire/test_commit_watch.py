@@ -1,6 +1,7 @@
 """Whether a commit was done is known, even if what follows fails, however the reply arrives."""
 
 import asyncio
+from contextlib import suppress
 
 import asyncpg
 import pytest
@@ -148,3 +149,24 @@ async def test_of_a_flood_nothing_is_read_once_its_connection_is_cut(
         with pytest.raises(asyncpg.ConnectionDoesNotExistError), CommitWatch(connection):
             await connection.execute(FLOOD)
     assert len(taken) == 1
+
+
+@pytest.mark.parametrize(
+    ("statements", "is_told"),
+    [
+        ("begin; commit; select 1", True),
+        ("begin; commit; select 1/0", False),
+        ("begin; commit; do $$ begin raise exception 'SELECT 1'; end $$", False),
+        ("begin; select 1", True),
+        ("begin; commit; select 2 where false", False),
+    ],
+)
+async def test_asyncpg_believes_in_the_next_transaction_only_after_a_block_without_errors(
+    database: Database, statements: str, *, is_told: bool
+) -> None:
+    async with database.connected() as connection:
+        with CommitWatch(connection, tells_begun=True), suppress(asyncpg.PostgresError):
+            await connection.execute(statements)
+        assert connection.is_in_transaction() is is_told
+        await connection.execute("rollback")
+        assert not connection.is_in_transaction()

@@ -59,7 +59,7 @@ class Wire:
 @pytest.fixture
 def wire() -> Wire:
     wire = Wire()
-    wire.relay.send_ahead("BEGIN; SET LOCAL a = 'b'")
+    wire.relay.begin_with_next("BEGIN; SET LOCAL a = 'b'")
     return wire
 
 
@@ -101,16 +101,13 @@ def test_a_refusal_of_what_was_sent_ahead_ends_the_connection(
     assert wire.received == b""
 
 
-def test_a_begin_is_unseen_until_the_end_of_the_first_reply(wire: Wire) -> None:
-    for data in (ANSWERS, PARSED + message(b"t", b"\0\0"), BOUND):
-        assert wire.relay.is_begin_unseen
-        wire.comes(data, 10_000)
-    assert wire.relay.is_begin_unseen
-    wire.comes(REPLY, 10_000)
-    assert not wire.relay.is_begin_unseen
+@pytest.mark.parametrize("piece", [1, 10_000])
+def test_what_no_server_sends_there_ends_the_connection(wire: Wire, piece: int) -> None:
+    wire.comes(PARSED + READY, piece)
+    assert wire.is_aborted
 
 
 def test_nothing_is_sent_ahead_on_a_closed_connection(wire: Wire) -> None:
     wire.abort()
     with pytest.raises(ConnectionResetError):
-        wire.relay.send_ahead("BEGIN")
+        wire.relay.begin_with_next("BEGIN")
