@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.catalog.test_leadership_lock import FIRST, SECOND, begun, part_of, te
 from tests.fixtures.app import ok, problem
 from tests.fixtures.catalog import address_of
 from tests.fixtures.postgres import Database
-from tests.fixtures.served import Serve, Served
+from tests.fixtures.served import Serve, Served, served
 from tests.fixtures.waiting import eventually
 
 ROLE = "poolkeeper_catalog"
@@ -207,3 +208,43 @@ async def test_doctor_names_the_right_that_a_role_lacks(catalog_database: Databa
         await admin.execute(f"REVOKE INSERT ON events FROM {ROLE}")
         with pytest.raises(CatalogUnusable, match=f"Run: GRANT INSERT ON events TO {ROLE};"):
             await check_database(address_of(role))
+
+
+async def test_a_standby_forwards_while_neither_instance_can_read_who_is_active(
+    scrub_roles: None, database: Database, catalog_database: Database, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        active, standby = [
+            await stack.enter_async_context(
+                served(directory, tenants_in=database, catalog_in=catalog_database, advertises=True)
+            )
+            for directory in made(tmp_path / "active", tmp_path / "standby")
+        ]
+        await standby.tenant("acme")
+        assert await standby.query("acme", "select 42") == 200
+        async with catalog_database.connected() as admin:
+            await admin.execute("ALTER TABLE leadership RENAME TO gone")
+            for name, event in (
+                ("active", "leadership not renewed"),
+                ("standby", "catalog unavailable"),
+            ):
+                log = tmp_path / name / "service.log"
+                await eventually(partial(has_logged, log, event))
+            for each in (active, standby):
+                assert await each.query("acme", "select 42") == 200
+            await admin.execute("ALTER TABLE gone RENAME TO leadership")
+        await eventually(lambda: changed(standby, {"strategy": "per_tenant", "weight": 2}))
+        for each in (active, standby):
+            assert each.process.returncode is None
+    for name in ("active", "standby"):
+        assert "Traceback" not in (tmp_path / name / "service.log").read_text()
+
+
+def made(*directories: Path) -> tuple[Path, ...]:
+    for each in directories:
+        each.mkdir()
+    return directories
+
+
+def has_logged(log: Path, event: str) -> bool:
+    return any(each["event"] == event for each in events_in(log))
