@@ -4,7 +4,7 @@ An event is logged, too, once its change is committed.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -83,8 +83,8 @@ async def _store(connection: AsyncConnection, recorded: Sequence[AuditEvent]) ->
 
 
 def _values(event: AuditEvent) -> Mapping[str, Any]:
-    values = asdict(event)
-    del values["id"]
+    # Not `asdict`, which copies everything in them: hundreds are stored at once.
+    values = {each.name: getattr(event, each.name) for each in fields(event) if each.name != "id"}
     return {**values, "actor": event.actor.name, "request_id": event.actor.request_id}
 
 

@@ -28,6 +28,16 @@ async def test_an_event_is_read_as_it_was_written(catalog: Catalog) -> None:
     assert first.id < second.id
 
 
+async def test_nothing_of_an_event_is_copied_to_store_it(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of hundreds of events would block the event loop."""
+    monkeypatch.setattr("copy.deepcopy", None)
+    await catalog.audit_log.append([event(before={"labels": {"plan": "gold"}}, after={})])
+    [stored] = await catalog.audit_log.page()
+    assert stored.before == {"labels": {"plan": "gold"}}
+
+
 async def test_events_are_appended_together_or_not_at_all(catalog: Catalog) -> None:
     await catalog.audit_log.append([])
     with pytest.raises(DBAPIError):
