@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import asyncpg
 import pytest
 import trustme
 import uvloop
+from httpx import ASGITransport, AsyncClient
 from structlog.testing import capture_logs
 
 from app import wire
@@ -249,6 +251,69 @@ async def test_the_whole_service_runs_behind_tls(tls_postgres: TlsPostgres, tmp_
     finally:
         async with tls_postgres.admin() as admin:
             await admin.execute("DROP DATABASE catalog WITH (FORCE)")
+
+
+async def test_a_server_that_switches_tls_off_is_left_until_it_is_on_again(
+    tls_postgres: TlsPostgres, tmp_path: Path
+) -> None:
+    database = tls_postgres.database
+    endpoint = {
+        "host": "localhost",
+        "port": database.port,
+        "user": database.user,
+        "password": database.password,
+        "tls_ca_file": tls_postgres.authorities.file,
+    }
+    async with tls_postgres.admin() as admin:
+        await admin.execute("CREATE DATABASE catalog")
+    settings = Settings.model_validate(
+        {
+            "data_dir": tmp_path,
+            "servers": {"local": endpoint},
+            "catalog": {**endpoint, "database": "catalog"},
+        }
+    )
+    app = create_app(settings)
+    transport = ASGITransport(app)
+
+    async def failing() -> dict[str, str]:
+        shown = (await client.get("/readyz")).json()
+        return {each["name"]: each["detail"] for each in shown["checks"] if not each["ok"]}
+
+    async def are_named() -> bool:
+        why = "The server does not offer TLS."
+        found, findings = await failing(), (await client.get("/v1/findings")).text
+        return why in found.get("catalog", "") and "servers" in found and why in findings
+
+    async def are_well() -> bool:
+        return not {"catalog", "poller", "servers"} & (await failing()).keys()
+
+    async with tls_postgres.admin() as admin:
+        try:
+            async with (
+                app.router.lifespan_context(app),
+                AsyncClient(transport=transport, base_url="http://localhost") as client,
+            ):
+                await eventually(are_well)
+                try:
+                    await admin.execute("ALTER SYSTEM SET ssl = off")
+                    await admin.execute("SELECT pg_reload_conf()")
+                    await eventually(partial(_is_off, admin))
+                    await admin.execute(
+                        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                        " WHERE application_name LIKE 'poolkeeper%'"
+                    )
+                    await eventually(are_named)
+                finally:
+                    await admin.execute("ALTER SYSTEM RESET ssl")
+                    await admin.execute("SELECT pg_reload_conf()")
+                await eventually(are_well)
+        finally:
+            await admin.execute("DROP DATABASE catalog WITH (FORCE)")
+
+
+async def _is_off(admin: asyncpg.Connection) -> bool:
+    return bool(await admin.fetchval("SHOW ssl") == "off")
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
