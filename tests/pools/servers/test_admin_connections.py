@@ -118,10 +118,14 @@ async def test_an_idle_one_is_closed_after_a_moment(
 
 
 async def test_there_is_one_in_its_own_database_and_one_elsewhere(admins: Admins) -> None:
-    seen = []
+    seen: list[int] = []
+    used: set[str | None] = set()
 
     async def work(into: str | None) -> None:
         async with admins.connections.use(into) as connection:
+            used.add(into)
+            # The first one in each database waits for that in the other.
+            await eventually(lambda: len(used) == 2)
             seen.append(admins.open_count)
             await connection.fetchval("select 1")
 
