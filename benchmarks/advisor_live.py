@@ -114,7 +114,7 @@ async def run(window: float, seconds: float) -> None:
             spec = TenantSpec(
                 id=TenantId(_TENANT), server="local", strategy=PoolStrategy.PER_TENANT
             )
-            await service.declarations.put(spec, _PERSON)
+            await service.declarations.put(spec.id, lambda _: spec, _PERSON)
             await service.provisioning.provision(service.manager.tenants.state(_TENANT), _PERSON)
             origin = monotonic()
             for callers, share in ((4, 0.4), (40, 1.0), (4, 2.4)):

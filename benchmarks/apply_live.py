@@ -114,7 +114,7 @@ async def live(load: Load, requests: list[Request], late_after: float) -> Live:
 
 async def _provision(service: Service, name: str) -> None:
     spec = TenantSpec(id=TenantId(name), server="local", strategy=PoolStrategy.PER_TENANT)
-    await service.declarations.put(spec, _PERSON)
+    await service.declarations.put(spec.id, lambda _: spec, _PERSON)
     await service.provisioning.provision(service.manager.tenants.state(name), _PERSON)
 
 

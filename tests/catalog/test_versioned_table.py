@@ -18,7 +18,7 @@ from app.domain.nodes.declaration import NodeSpec
 from app.domain.pool import PoolSize
 from app.domain.tenant import AdvisorMode
 from tests.catalog.values import event, spec
-from tests.fixtures.control import PERSON, Control, spec_of
+from tests.fixtures.control import Control, spec_of
 
 Create = Callable[[Catalog, int | None], Awaitable[object]]
 
@@ -121,14 +121,14 @@ async def test_what_is_not_shown_can_be_created(
     with monkeypatch.context() as patched:
         lose_responses(patched)
         with pytest.raises(CatalogUnavailable):
-            await control.declarations.put(spec_of("acme"), PERSON, expect=lambda _: 0)
+            await control.declare(spec_of("acme"), expect=lambda _: 0)
     assert "acme" not in control.manager.tenants
     # So can another desired state than before.
     changed = spec_of("acme", weight=2)
-    tenant, _ = await control.declarations.put(changed, PERSON, expect=lambda _: 0)
+    tenant, _ = await control.declare(changed, expect=lambda _: 0)
     assert control.state("acme").tenant == tenant
     with pytest.raises(StaleVersion):
-        await control.declarations.put(changed, PERSON, expect=lambda _: 0)
+        await control.declare(changed, expect=lambda _: 0)
 
 
 @pytest.mark.parametrize("error", [CatalogUnavailable, asyncio.CancelledError])

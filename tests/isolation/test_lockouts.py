@@ -113,7 +113,7 @@ async def test_what_a_tenant_sets_for_its_database_and_locks_nobody_out_stays(
 async def test_a_login_that_stays_refused_is_reported_with_its_reason(
     control: Control, database: Database, strategy: PoolStrategy
 ) -> None:
-    await control.declarations.put(spec_of("acme", strategy), PERSON)
+    await control.declare(spec_of("acme", strategy))
     isolation, server = control.manager.isolations[strategy], control.manager.servers["local"]
     spec = control.manager.tenants.state("acme").tenant.spec
     if strategy is PER_DATABASE:

@@ -18,7 +18,7 @@ async def test_a_tenant_that_was_replaced_since_the_backup_is_found(
     """Its login works, but its present data may be that of its successor."""
     backup = await control.tenant("acme", PoolStrategy.PER_DATABASE)
     await control.deletions.delete(control.state("acme"), PERSON, deadline=0.0)
-    await control.declarations.put(spec_of("acme", moved_to), PERSON)
+    await control.declare(spec_of("acme", moved_to))
     await control.provisioning.provision(control.state("acme"), PERSON, adopt=True)
     assert await audited(control) == {"acme": {}}
     async with catalog_database.connected() as connection:

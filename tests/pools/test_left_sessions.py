@@ -26,7 +26,7 @@ async def test_sessions_of_a_deleted_tenant_end_after_a_while_and_no_others_do(
     try:
         for name in ("gone", "again"):
             await control.deletions.delete(control.state(name), PERSON, deadline=0)
-        await control.declarations.put(spec_of("again"), PERSON)
+        await control.declare(spec_of("again"))
         # One is a tenant of another installation on the same server.
         control.manager.tenants.forget("elsewhere")
         async with database.connected() as admin:

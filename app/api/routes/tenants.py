@@ -142,8 +142,6 @@ async def put_tenant(
     keeps the ETag. In an update, an omitted server or strategy stays as it is (neither can
     change), and every other omitted field gets its default.
     """
-    state = manager.tenants.get(tenant)
-    spec = _declared(manager, defaults, tenant, body, state.tenant if state else None)
 
     def show(declared: tuple[Tenant, bool]) -> TenantView:
         saved, created = declared
@@ -151,8 +149,9 @@ async def put_tenant(
         response.headers["ETag"] = tenant_etag(saved)
         return views.show(manager.tenants.state(tenant), principal)
 
+    declare = partial(_declared, manager, defaults, tenant, body)
     expect = partial(_expected, preconditions)
-    declaration = declarations.put(spec, operation.actor, expect=expect)
+    declaration = declarations.put(tenant, declare, operation.actor, expect=expect)
     return await operation.run(declaration, show)
 
 

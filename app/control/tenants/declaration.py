@@ -1,5 +1,6 @@
 """Declarations of tenants: creates or changes them in the catalog, then tells the manager."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,14 +12,15 @@ from app.control.time_slices import in_slices
 from app.domain.audit import Actor, AuditEvent
 from app.domain.errors import ImmutableField, ServerNotFound
 from app.domain.plan import plan_record
-from app.domain.tenant import Tenant, TenantSpec
+from app.domain.tenant import Tenant, TenantId, TenantSpec
 from app.pools.manager import TenantPoolManager
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantChange:
-    """The event of a change to store, and the generation that it changes; None: any."""
+    """The change to store, its event, and the generation that it changes; None: any."""
 
+    spec: TenantSpec
     event: AuditEvent
     expected_generation: int | None
 
@@ -39,34 +41,43 @@ class TenantDeclarations:
             self._manager.put_tenant(tenant)
 
     def put(
-        self, spec: TenantSpec, actor: Actor, *, expect: Expectation[Tenant] = any_version
+        self,
+        tenant_id: TenantId,
+        declare: Callable[[Tenant | None], TenantSpec],
+        actor: Actor,
+        *,
+        expect: Expectation[Tenant] = any_version,
     ) -> Operation[TenantChange, tuple[Tenant, bool]]:
         """Create or change a tenant; returns whether it was created.
+
+        *declare* makes its declaration from the present tenant, if there is one.
 
         Raises:
             ServerNotFound, ImmutableField, StaleVersion, TenantDeleting, CatalogUnavailable
         """
 
         async def plan() -> PlanFor[TenantChange]:
-            before = self._before(spec)
+            state = self._manager.tenants.get(tenant_id)
+            before = state.tenant if state else None
+            spec = declare(before)
             expected = expect(before)
             if spec.server not in self._manager.servers:
                 raise ServerNotFound(f"No server {spec.server} is declared.")
             if before is not None:
                 _refuse_immutable_change(before, spec)
             event = audit_events.tenant_saved(before, spec, actor)
-            change = TenantChange(event=event, expected_generation=expected)
-            return PlanFor.of(change, plan_record(f"tenant {spec.id}", event))
+            change = TenantChange(spec=spec, event=event, expected_generation=expected)
+            return PlanFor.of(change, plan_record(f"tenant {tenant_id}", event))
 
         async def execute(plan: PlanFor[TenantChange]) -> tuple[Tenant, bool]:
             change = plan.subject
             tenant, created = await self._catalog.tenants.save(
-                spec, event=change.event, expected_generation=change.expected_generation
+                change.spec, event=change.event, expected_generation=change.expected_generation
             )
             self._manager.put_tenant(tenant)
             return tenant, created
 
-        lock = partial(self._locks.hold, spec.id)
+        lock = partial(self._locks.hold, tenant_id)
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
     async def read_in_doubt(self) -> None:
@@ -80,10 +91,6 @@ class TenantDeclarations:
                 found = await self._catalog.tenants.read(tenant) if is_free else None
                 if found is not None:
                     self._manager.put_tenant(found)
-
-    def _before(self, spec: TenantSpec) -> Tenant | None:
-        state = self._manager.tenants.get(spec.id)
-        return state.tenant if state else None
 
 
 def _refuse_immutable_change(before: Tenant, spec: TenantSpec) -> None:

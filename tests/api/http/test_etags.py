@@ -119,6 +119,30 @@ async def test_a_change_of_what_is_there_creates_nothing_that_was_deleted_meanwh
     assert (await api.client.get(url)).status_code == 404
 
 
+async def test_a_later_tenant_has_the_default_strategy_and_not_the_one_of_the_deleted_tenant(
+    api: Api,
+) -> None:
+    default = ok(await api.client.put(ACME, json={}), 201)["strategy"]
+    ok(await api.client.delete(ACME))
+    other = "per_tenant" if default == "shared" else "shared"
+    ok(await api.client.put(ACME, json={"strategy": other}), 201)
+    change: Asked = ("PUT", {"weight": 2}, {})
+    assert await in_turn(api, "acme", ACME, ("DELETE", None, {}), change) == [200, 201]
+    assert ok(await api.client.get(ACME))["strategy"] == default
+
+
+async def test_an_update_keeps_the_strategy_of_the_tenant_that_is_there_when_its_turn_comes(
+    api: Api,
+) -> None:
+    ok(await api.client.put(ACME, json={"strategy": "per_tenant"}), 201)
+    new: Asked = ("PUT", {"strategy": "shared"}, {})
+    change: Asked = ("PUT", {"weight": 2}, {})
+    statuses = await in_turn(api, "acme", ACME, ("DELETE", None, {}), new, change)
+    assert statuses == [200, 201, 200]
+    shown = ok(await api.client.get(ACME))
+    assert (shown["strategy"], shown["weight"]) == ("shared", 2)
+
+
 @pytest.mark.parametrize(
     ("lock", "url", "change"),
     [

@@ -453,7 +453,7 @@ async def test_callers_of_two_pools_who_use_up_the_budget_are_advised_alike(
 async def test_growth_above_max_leases_is_recommended_no_longer(control: Control) -> None:
     await recommended(control)
     spec = replace(control.state("acme").tenant.spec, max_leases=7)
-    await control.declarations.put(spec, PERSON)
+    await control.declare(spec)
     advised = [await concluded(control, GROWTH) for _ in range(2)]
     assert advised == [0, 1]
     found = control.advisor_loop.open_recommendations["acme"].advice
@@ -471,7 +471,7 @@ async def test_what_was_advised_about_a_tenant_does_not_concern_a_later_one_of_i
     await recommended(control)
     for name in ("acme", "globex"):
         await control.deletions.delete(control.state(name), PERSON, deadline=0.0)
-        await control.declarations.put(spec_of(name), PERSON)
+        await control.declare(spec_of(name))
         await control.provisioning.provision(control.state(name), PERSON, adopt=True)
     store, size = control.advisor_loop._store, dismissed.max_size
     for _ in range(2):

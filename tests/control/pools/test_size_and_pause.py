@@ -70,7 +70,7 @@ async def test_sizes_that_contradict_each_other_are_refused(control: Control) ->
 
 
 async def test_a_pool_waits_for_provisioning(control: Control) -> None:
-    await control.declarations.put(spec_of("acme"), PERSON)
+    await control.declare(spec_of("acme"))
     with pytest.raises(NotProvisioned):
         await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
 
@@ -120,7 +120,7 @@ async def test_a_pause_is_remembered_by_a_pool_that_opens_later(control: Control
 async def test_a_tenant_paused_before_it_is_provisioned_serves_nobody_afterwards(
     control: Control,
 ) -> None:
-    await control.declarations.put(spec_of("acme"), PERSON)
+    await control.declare(spec_of("acme"))
     await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
     await control.provisioning.provision(control.state("acme"), PERSON)
     with pytest.raises(PoolPaused):

@@ -31,7 +31,7 @@ ACME = TenantId("acme")
 @pytest.fixture
 async def acme(control: Control) -> Control:
     """A declared tenant with a role of its own."""
-    await control.declarations.put(spec_of("acme"), PERSON)
+    await control.declare(spec_of("acme"))
     return control
 
 
@@ -119,7 +119,7 @@ async def test_a_tenant_has_a_limited_number(acme: Control) -> None:
 
 
 async def test_a_shared_tenant_gets_none_and_the_reason(control: Control) -> None:
-    await control.declarations.put(spec_of("acme", PoolStrategy.SHARED), PERSON)
+    await control.declare(spec_of("acme", PoolStrategy.SHARED))
     with pytest.raises(StrategyNotOnNodes, match="other tenants' rows"):
         await create(control)
     assert await control.catalog.application_credentials.load() == ()
@@ -137,7 +137,7 @@ async def test_a_deleted_tenant_leaves_none_to_a_later_one_of_its_name(acme: Con
     await deletion
     [event] = await acme.catalog.audit_log.page(action="tenant.deleted")
     assert event.after == {"revoked": ["acme.web"]}
-    await acme.declarations.put(spec_of("acme"), PERSON)
+    await acme.declare(spec_of("acme"))
     assert acme.credentials.find("acme.web") is None
     assert acme.credentials.of(ACME) == []
     assert await acme.credentials.save_uses() == 0

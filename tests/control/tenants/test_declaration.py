@@ -21,7 +21,7 @@ from tests.fixtures.turns import counted_turns
 
 
 async def test_a_new_tenant_is_stored_known_and_recorded(control: Control) -> None:
-    tenant, created = await control.declarations.put(spec_of("acme"), PERSON)
+    tenant, created = await control.declare(spec_of("acme"))
     assert created
     assert control.manager.tenants.state("acme").tenant == tenant
     assert await control.catalog.tenants.load() == (tenant,)
@@ -30,39 +30,33 @@ async def test_a_new_tenant_is_stored_known_and_recorded(control: Control) -> No
 
 
 async def test_the_same_declaration_again_changes_and_records_nothing(control: Control) -> None:
-    first, _ = await control.declarations.put(spec_of("acme"), PERSON)
-    second, created = await control.declarations.put(spec_of("acme"), PERSON)
+    first, _ = await control.declare(spec_of("acme"))
+    second, created = await control.declare(spec_of("acme"))
     assert not created
     assert second.generation == first.generation
     assert await control.actions() == ["tenant.created"]
 
 
 async def test_server_and_strategy_of_a_tenant_never_change(control: Control) -> None:
-    await control.declarations.put(spec_of("acme"), PERSON)
+    await control.declare(spec_of("acme"))
     with pytest.raises(ImmutableField):
-        await control.declarations.put(spec_of("acme", PoolStrategy.SHARED), PERSON)
+        await control.declare(spec_of("acme", PoolStrategy.SHARED))
 
 
 async def test_an_undeclared_server_is_refused(control: Control) -> None:
     with pytest.raises(ServerNotFound):
-        await control.declarations.put(spec_of("acme", server="elsewhere"), PERSON)
+        await control.declare(spec_of("acme", server="elsewhere"))
 
 
 async def test_a_stale_generation_is_refused(control: Control) -> None:
-    tenant, _ = await control.declarations.put(spec_of("acme"), PERSON)
-    await control.declarations.put(
-        spec_of("acme", weight=2), PERSON, expect=lambda _: tenant.generation
-    )
+    tenant, _ = await control.declare(spec_of("acme"))
+    await control.declare(spec_of("acme", weight=2), expect=lambda _: tenant.generation)
     with pytest.raises(StaleVersion):
-        await control.declarations.put(
-            spec_of("acme", weight=3), PERSON, expect=lambda _: tenant.generation
-        )
+        await control.declare(spec_of("acme", weight=3), expect=lambda _: tenant.generation)
 
 
 async def test_fifty_callers_that_declare_one_tenant_make_one(control: Control) -> None:
-    answers = await asyncio.gather(
-        *(control.declarations.put(spec_of("acme"), PERSON) for _ in range(50))
-    )
+    answers = await asyncio.gather(*(control.declare(spec_of("acme")) for _ in range(50)))
     assert [created for _, created in answers].count(True) == 1
     assert await control.actions() == ["tenant.created"]
 
@@ -83,7 +77,7 @@ async def test_nothing_is_changed_while_the_catalog_is_away(control: Control) ->
     await control.tenant("acme")
     await control.proxy.cut()
     with pytest.raises(CatalogUnavailable):
-        await control.declarations.put(spec_of("beta"), PERSON)
+        await control.declare(spec_of("beta"))
     with pytest.raises(CatalogUnavailable):
         await control.pool_operations.put(control.state("acme"), PoolChange(max_size=9), PERSON)
     assert "beta" not in control.manager.tenants
@@ -97,8 +91,8 @@ async def test_a_change_does_not_wait_for_ever_for_another(
     monkeypatch.setattr(keyed_locks, "_HOLD_DEADLINE", 0.0)
     async with control.locks.hold("acme"):
         with pytest.raises(Unavailable, match="Another change of acme"):
-            await control.declarations.put(spec_of("acme", weight=2), PERSON)
-    await control.declarations.put(spec_of("acme", weight=2), PERSON)
+            await control.declare(spec_of("acme", weight=2))
+    await control.declare(spec_of("acme", weight=2))
 
 
 async def test_the_log_says_each_change_once(control: Control) -> None:

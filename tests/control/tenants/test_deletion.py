@@ -73,7 +73,7 @@ async def test_a_tenant_is_not_deleted_that_has_changed_since_it_was_seen(
     control: Control,
 ) -> None:
     seen = await control.tenant("acme")
-    await control.declarations.put(spec_of("acme", weight=2), PERSON)
+    await control.declare(spec_of("acme", weight=2))
     with pytest.raises(StaleVersion):
         await control.deletions.delete(
             control.state("acme"), PERSON, deadline=0, expect=lambda _: seen.generation

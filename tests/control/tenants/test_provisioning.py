@@ -11,7 +11,7 @@ from tests.fixtures.control import PERSON, Control, spec_of
 
 
 async def test_provisioning_twice_is_provisioning_once(control: Control) -> None:
-    await control.declarations.put(spec_of("acme"), PERSON)
+    await control.declare(spec_of("acme"))
     first, objects = await control.provisioning.provision(control.state("acme"), PERSON)
     second, again = await control.provisioning.provision(control.state("acme"), PERSON)
     assert objects == again == ["role tenant_acme", "schema tenant_acme"]
@@ -22,7 +22,7 @@ async def test_provisioning_twice_is_provisioning_once(control: Control) -> None
 async def test_provisioning_that_takes_too_long_may_be_tried_again(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await control.declarations.put(spec_of("acme"), PERSON)
+    await control.declare(spec_of("acme"))
     with monkeypatch.context() as patched:
         patched.setattr(provisioning, "_PROVISION_DEADLINE", 0.0)
         with pytest.raises(ServerUnavailable):
@@ -42,7 +42,7 @@ async def test_a_role_that_is_taken_over_loses_the_database_of_the_earlier_strat
     """A tenant moves from a schema to a database of its own: its role may enter that one only."""
     await control.tenant("acme", PoolStrategy.PER_TENANT)
     await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
-    await control.declarations.put(spec_of("acme", PoolStrategy.PER_DATABASE), PERSON)
+    await control.declare(spec_of("acme", PoolStrategy.PER_DATABASE))
     await control.provisioning.provision(control.state("acme"), PERSON, adopt=True)
     async with control.manager.servers["local"].admin() as admin:
         for right in ("CONNECT", "TEMPORARY"):

@@ -50,7 +50,7 @@ async def test_a_batch_of_tenants_logs_in_once_as_admin(
     monkeypatch.setattr(AdminConnections, "open", open_)
     ids = [f"batch-{number}" for number in range(5)]
     for each in ids:
-        await control.declarations.put(spec_of(each), PERSON)
+        await control.declare(spec_of(each))
     await asyncio.gather(
         *(control.provisioning.provision(control.state(each), PERSON) for each in ids)
     )
