@@ -1,8 +1,8 @@
 """The outbox of audit events that are not stored yet."""
 
+import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
-from itertools import islice
 
 import structlog
 
@@ -29,12 +29,15 @@ class AuditOutbox:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._pending: deque[AuditEvent] = deque()
+        self._in_flight: Sequence[AuditEvent] = ()
+        self._flushing = asyncio.Lock()
+        self._failed_flushes = 0
         self.dropped = 0
 
     @property
     def pending(self) -> Sequence[AuditEvent]:
         """Events not yet stored, oldest first."""
-        return tuple(self._pending)
+        return (*self._in_flight, *self._pending)
 
     async def record(self, *events: AuditEvent) -> None:
         """Store *events* now, or when the catalog is back."""
@@ -46,41 +49,49 @@ class AuditOutbox:
         for event in events:
             log(event)
         self._pending.extend(events)
-        if len(self._pending) > _CAPACITY:
+        if len(self._in_flight) + len(self._pending) > _CAPACITY:
             self._make_room()
 
     def _make_room(self) -> None:
         """Drop events until there is room for another batch."""
-        room = _CAPACITY - _BATCH
+        room = _CAPACITY - _BATCH - len(self._in_flight)
         counts = Counter(map(_owner, self._pending))
-        level = fair_level(room, [(count, 1) for count in counts.values()]) or 0
+        level = int(fair_level(room, [(count, 1) for count in counts.values()]) or 0)
+        left = dict.fromkeys(counts, level)
+        # What the rounded level leaves: the newest events have it, one of each owner.
+        spare = room - sum(min(count, level) for count in counts.values())
         newest: deque[AuditEvent] = deque()
-        left = dict.fromkeys(counts, max(1, int(level)))
         for event in reversed(self._pending):
             owner = _owner(event)
-            if left[owner] and len(newest) < room:
-                left[owner] -= 1
-                newest.appendleft(event)
+            if left[owner] == 0 and spare:
+                spare -= 1
+            elif left[owner] <= 0:
+                continue
+            left[owner] -= 1
+            newest.appendleft(event)
         self.dropped += len(self._pending) - len(newest)
         self._pending = newest
 
     async def flush(self) -> None:
         """Store pending events if the catalog is reachable."""
-        while self._pending:
-            batch = list(islice(self._pending, _BATCH))
-            # Removed first: a concurrent flush must not store them twice.
-            for _ in batch:
-                self._pending.popleft()
-            stored = False
-            try:
-                await self._catalog.audit_log.append(batch)
-                stored = True
-            except CatalogUnavailable:
-                _log.warning("audit events queued", events=len(batch))
-                return
-            finally:
-                if not stored:
-                    self._pending.extendleft(reversed(batch))
+        failed_before = self._failed_flushes
+        async with self._flushing:  # one at a time: events keep their order
+            # Whoever waited for one that failed need not wait for the next to fail.
+            while self._pending and self._failed_flushes == failed_before:
+                await self._store_batch()
+
+    async def _store_batch(self) -> None:
+        batch = min(_BATCH, len(self._pending))
+        self._in_flight = [self._pending.popleft() for _ in range(batch)]
+        try:
+            await self._catalog.audit_log.append(self._in_flight)
+            self._in_flight = ()
+        except CatalogUnavailable:
+            self._failed_flushes += 1
+            _log.warning("audit events queued", events=batch)
+        finally:
+            self._pending.extendleft(reversed(self._in_flight))
+            self._in_flight = ()
 
 
 def _owner(event: AuditEvent) -> str | None:

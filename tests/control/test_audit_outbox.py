@@ -1,6 +1,8 @@
 """Audit events that wait for the catalog: when memory is full, the busiest loses its oldest."""
 
+import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ from app.catalog.catalog import Catalog
 from app.control import audit_outbox
 from app.control.audit_outbox import AuditOutbox
 from app.domain.audit import AuditEvent
+from app.domain.errors import CatalogUnavailable
 from tests.catalog.values import event
 
 
@@ -49,6 +52,83 @@ async def test_those_who_are_equally_busy_lose_as_many(outbox: AuditOutbox) -> N
     counts = Counter(each.tenant for each in outbox.pending)
     assert max(counts.values()) - min(counts.values()) <= 10
     assert len(outbox.pending) >= 90 - 3
+
+
+async def test_no_more_events_are_dropped_than_a_batch_needs_room(outbox: AuditOutbox) -> None:
+    outbox.enqueue(*(numbered(number, f"t{number % 51}") for number in range(101)))
+    assert outbox.dropped == 11
+    # Each tenant keeps its newest, and the newest of the others have the rest of the room.
+    numbers = [int(each.reason or 0) for each in outbox.pending]
+    assert numbers == list(range(11, 101))
+
+
+async def test_flushes_that_fail_together_keep_the_order_of_events(
+    outbox: AuditOutbox, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, tried = asyncio.Event(), list[int]()
+
+    async def fail(events: Sequence[AuditEvent]) -> None:
+        tried.append(len(events))
+        await go.wait()
+        raise CatalogUnavailable
+
+    monkeypatch.setattr(catalog.audit_log, "append", fail)
+    async with asyncio.TaskGroup() as flushes:
+        for first in (0, 10, 20):
+            outbox.enqueue(*(numbered(first + number, "acme") for number in range(10)))
+            flushes.create_task(outbox.flush(), name=f"flush from {first}")
+            await asyncio.sleep(0)
+        assert len(outbox.pending) == 30
+        go.set()
+    assert kept(outbox, "acme") == list(range(30))
+    assert tried == [10]  # nobody waits for the catalog once for each of the others
+
+
+async def test_events_that_are_being_stored_count_as_kept(
+    outbox: AuditOutbox, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = asyncio.Event()
+
+    async def fail(_: Sequence[AuditEvent]) -> None:
+        await go.wait()
+        raise CatalogUnavailable
+
+    monkeypatch.setattr(catalog.audit_log, "append", fail)
+    async with asyncio.TaskGroup() as flushes:
+        for number in range(1000):
+            outbox.enqueue(numbered(number, "busy"))
+            if number % 100 == 0:
+                flushes.create_task(outbox.flush(), name=f"flush at {number}")
+                await asyncio.sleep(0)
+            assert len(outbox.pending) <= 100
+        go.set()
+    numbers = kept(outbox, "busy")
+    assert numbers == sorted(numbers)
+    assert len(numbers) + outbox.dropped == 1000
+
+
+async def test_a_flush_that_is_cancelled_leaves_its_events_to_the_next(
+    outbox: AuditOutbox, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def hang(_: Sequence[AuditEvent]) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    outbox.enqueue(*(numbered(number, "acme") for number in range(30)))
+    with monkeypatch.context() as patched:
+        patched.setattr(catalog.audit_log, "append", hang)
+        cancelled = asyncio.create_task(outbox.flush(), name="flush that is cancelled")
+        await begun.wait()
+    waiting = asyncio.create_task(outbox.flush(), name="flush that waits")
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await waiting
+    assert cancelled.cancelled()
+    assert outbox.pending == ()
+    stored = await catalog.audit_log.page(tenant="acme")
+    assert [each.reason for each in stored] == [str(number) for number in reversed(range(30))]
 
 
 async def test_more_tenants_than_there_is_room_for_lose_the_oldest(outbox: AuditOutbox) -> None:
