@@ -138,17 +138,19 @@ async def list_events(  # noqa: PLR0917 - one parameter per filter
     except CatalogUnavailable:
         if cursor:  # only the catalog has the next page
             raise
-        newest_first = in_slices(reversed(tuple(outbox.pending)))
-        matching = [
-            event
-            async for event in newest_first
-            if principal.can_access(event.tenant)
-            and origin in {None, Origin.of(event.actor)}
-            and (since is None or event.at >= since)
-            and actor in {None, event.actor.name}
-            and all(value in {None, getattr(event, name)} for name, value in equal.items())
-        ]
-        found, next_cursor, stale = tuple(matching[:limit]), None, True
+        matching: list[AuditEvent] = []
+        async for event in in_slices(reversed(outbox.pending)):
+            if (
+                principal.can_access(event.tenant)
+                and origin in {None, Origin.of(event.actor)}
+                and (since is None or event.at >= since)
+                and actor in {None, event.actor.name}
+                and all(value in {None, getattr(event, name)} for name, value in equal.items())
+            ):
+                matching.append(event)
+            if len(matching) == limit:
+                break
+        found, next_cursor, stale = tuple(matching), None, True
     else:
         page, next_cursor = paginate(found, limit, lambda event: (event.id or 0,))
         found, stale = tuple(page), False

@@ -1,5 +1,6 @@
 """The audit trail over HTTP."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -7,7 +8,7 @@ import httpx
 import pytest
 
 from app.api.routes.events import EventView
-from app.domain.audit import Actor, AuditEvent
+from app.domain.audit import Actor, AuditEvent, Origin
 from tests.fixtures.app import Api, ok, pointers, problem
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.turns import counted_turns
@@ -119,6 +120,22 @@ async def test_without_the_catalog_pending_events_are_listed_as_stale(
     assert (page["stale"], page["next_cursor"]) == (True, None)
     assert len(ok(await api_apart.client.get(f"{URL}?origin=request"))["items"]) == 3
     assert ok(await api_apart.client.get(f"{URL}?origin=service"))["items"] == []
+
+
+async def test_without_the_catalog_no_more_pending_events_are_looked_at_than_are_listed(
+    api_apart: Api, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fault_proxy.cut()
+    event = AuditEvent(
+        at=datetime.now(UTC), actor=Actor(name="api"), action="pool.recycled", tenant="acme"
+    )
+    outbox = api_apart.service.audit_outbox
+    outbox.enqueue(*(replace(event, reason=str(number)) for number in range(50)))
+    async with counted_turns() as turns:
+        monkeypatch.setattr(Origin, "of", turns.counted(Origin.of))
+        page = ok(await api_apart.client.get(f"{URL}?limit=3"))
+    assert [each["reason"] for each in page["items"]] == ["49", "48", "47"]
+    assert (turns.calls, turns.most) == (3, 1)
 
 
 async def test_while_the_catalog_is_away_the_next_page_is_not_to_be_had(
