@@ -100,8 +100,9 @@ class PgBouncer:
         self._entries: frozenset[str] = frozenset()
         # Users that the running process may remember.
         self._users: frozenset[str] = frozenset()
-        # Signatures of all files that it reads, when it was last told to read them.
-        self._signatures: Signatures = ()
+        # Signatures of its TLS files, and of those that we write, when it was last to read them.
+        self._of_tls_files: Signatures = ()
+        self._of_own_files: Signatures = ()
 
     @property
     def name(self) -> str:
@@ -229,14 +230,18 @@ class PgBouncer:
         return (await self._rendered(configuration)).digests != self._digests
 
     def is_outdated(self) -> bool:
-        return self._signatures != signatures(self._files)
+        return self._is_overwritten or self._of_tls_files != signatures(self._settings.tls_files)
 
     @property
-    def _files(self) -> list[Path]:
-        return [*self._settings.tls_files, *map(self._directory.path.joinpath, (INI, USERS, HBA))]
+    def _is_overwritten(self) -> bool:
+        """Whether others changed the files that we write."""
+        return self._of_own_files != self._own_signatures()
+
+    def _own_signatures(self) -> Signatures:
+        return signatures(map(self._directory.path.joinpath, (INI, USERS, HBA)))
 
     async def apply(self, configuration: NodeConfiguration) -> None:
-        if is_changed := bool(self._signatures) and self.is_outdated():
+        if is_overwritten := bool(self._of_own_files) and self._is_overwritten:
             await self._learn()  # it may have read what others wrote
         files = await self._rendered(configuration)
         new = [entry.name for entry in configuration.entries if entry.name not in self._entries]
@@ -253,7 +258,7 @@ class PgBouncer:
             self._write(files, hba=files.hba)
             await self._reload(*map(_pause, new))
         await self._check(configuration, files)
-        if is_changed:
+        if is_overwritten:
             _log.warning("files that others changed are in force again")
 
     async def _pause_and_admit(self, entries: Sequence[str], files: RenderedFiles) -> None:
@@ -293,8 +298,10 @@ class PgBouncer:
             self._directory.write(INI, files.ini.encode())
         except OSError as error:
             raise NotInForce(f"PgBouncer's files cannot be written: {error}") from error
+        finally:
+            self._of_own_files = self._own_signatures()
         # A file that changes while it is read counts as changed since.
-        self._signatures = signatures(self._files)
+        self._of_tls_files = signatures(self._settings.tls_files)
 
     async def _check(self, configuration: NodeConfiguration, files: RenderedFiles) -> None:
         """Read back the effect of RELOAD.

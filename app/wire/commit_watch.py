@@ -12,8 +12,8 @@ from app.wire.relay import PacedInterceptor
 _MAX_BYTES = 64 * 1024
 _COMMAND_COMPLETE, _NOTICE, _ERROR = b"CNE"
 _COMMITTED = b"COMMIT\0"
-# The end of a reply without an error: an error would end with two zeros.
-_ENDED = b"SELECT 1\0" + READY + IDLE
+# The end of a reply without an error: its last statement is complete, and no setting follows.
+_ENDED = b"C\0\0\0\rSELECT 1\0" + READY + IDLE
 # The end of an error whose end is missing. Only functions raise such long errors, and these have a
 # context.
 _CUT = b"\0W...\0\0"

@@ -1,17 +1,26 @@
 """A person, or a tool that manages configurations, changes a node's files and reloads PgBouncer."""
 
+import errno
 import os
 import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.node import agent as module
 from app.node.agent import Agent
+from app.node.files import NodeDirectory
 from app.node.rendering import HBA, INI, USERS
+from tests.fixtures.tls import Authorities
 from tests.fixtures.waiting import eventually
 from tests.node.site import Site, look, pid_of, reloads, working
+from tests.node.test_certificates import give
+
+CHANGED = "files that others changed are in force again"
 
 
 @pytest.mark.parametrize(
@@ -39,7 +48,9 @@ async def test_they_are_written_and_read_again_and_nobody_has_connections_before
         (site.directory / file).write_text(change(as_made))
         os.kill(pid_of(engine), signal.SIGHUP)
         await eventually(lambda: "SIGHUP" in engine.log.path.read_text())
-        await agent.look()
+        with capture_logs() as logs:
+            await agent.look()
+        assert CHANGED in [entry["event"] for entry in logs]
         assert (site.directory / file).read_text() == as_made
         assert await engine.read_back() == in_force
         assert not any(entry.is_open for entry in in_force.values())
@@ -48,3 +59,55 @@ async def test_they_are_written_and_read_again_and_nobody_has_connections_before
         before = reloads(site)
         await agent.look()
         assert reloads(site) == before
+
+
+async def test_a_renewed_certificate_is_no_change_by_others(
+    site: Site, authorities: Authorities, enterable_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RELOAD_INTERVAL", 0.0)
+    key, chain = enterable_path / "node.key", enterable_path / "node.pem"
+    give(authorities.ours.issue_cert("first.example.com"), key, chain)
+    engine = site.engine(certificate=chain, key=key)
+    agent = Agent(engine, site.configuration())
+    await agent.start()
+    try:
+        await agent.look()
+        give(authorities.ours.issue_cert("second.example.com"), key, chain)
+        before = reloads(site)
+        with capture_logs() as logs:
+            await agent.look()
+        assert reloads(site) == before + 1
+        assert CHANGED not in [entry["event"] for entry in logs]
+    finally:
+        await engine.stop(patience=0.0)
+
+
+async def test_what_could_be_written_only_in_part_is_no_change_by_others(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RELOAD_INTERVAL", 0.0)
+    monkeypatch.setattr(module, "URGENT_INTERVAL", 0.0)
+    await site.make_roles("acme", "bravo")
+    node = site.configuration(site.entry("acme"), allotment=2)
+    wanted = site.configuration(site.entry("acme"), site.entry("bravo"), allotment=2)
+    write = NodeDirectory.write
+
+    def is_full(directory: NodeDirectory, name: str, content: bytes) -> None:
+        if name == INI:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(directory, name, content)
+
+    async with site.started(node) as engine:
+        agent = Agent(engine, node)
+        await agent.start()
+        await agent.look()
+        agent.configure(replace(wanted, version=node.version + 1))
+        with monkeypatch.context() as full:
+            full.setattr(NodeDirectory, "write", is_full)
+            await agent.look()
+            assert "No space left" in agent.problem
+        with capture_logs() as logs:
+            await agent.look()
+        assert not agent.problem
+        assert set(await engine.read_back()) == {"acme", "bravo"}
+        assert CHANGED not in [entry["event"] for entry in logs]

@@ -170,3 +170,19 @@ async def test_asyncpg_believes_in_the_next_transaction_only_after_a_block_witho
         assert connection.is_in_transaction() is is_told
         await connection.execute("rollback")
         assert not connection.is_in_transaction()
+
+
+async def test_a_setting_that_reads_like_a_result_hides_no_error(database: Database) -> None:
+    """After a failed commit, Postgres reports the settings that it restores."""
+    async with database.connected() as connection:
+        await connection.execute(
+            "set timezone = 'SELECT 1';"
+            "create table kept (id int primary key deferrable initially deferred);"
+            "begin; set timezone = 'UTC'; insert into kept values (1), (1)"
+        )
+        with (
+            CommitWatch(connection, tells_begun=True),
+            pytest.raises(asyncpg.UniqueViolationError),
+        ):
+            await connection.execute("select 1; commit; reset all; select 1")
+        assert not connection.is_in_transaction()
