@@ -177,9 +177,9 @@ async def test_a_setting_that_reads_like_a_result_hides_no_error(database: Datab
     async with database.connected() as connection:
         await connection.execute(
             "set timezone = 'SELECT 1';"
-            "create table kept (id int primary key deferrable initially deferred);"
-            "begin; set timezone = 'UTC'; insert into kept values (1), (1)"
+            "create table kept (id int primary key deferrable initially deferred)"
         )
+        await connection.execute("begin; set timezone = 'UTC'; insert into kept values (1), (1)")
         with (
             CommitWatch(connection, tells_begun=True),
             pytest.raises(asyncpg.UniqueViolationError),
