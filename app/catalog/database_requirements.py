@@ -53,7 +53,7 @@ select current_setting('server_version_num')::int / 10000 as version,
        (select quote_ident(nspname)
         from pg_class join pg_namespace on pg_namespace.oid = relnamespace
         where relname in ('alembic_version', 'recommendations', 'tenants')
-          and relowner = quote_ident(current_user)::regrole and to_regclass('tenants') is null
+          and has_table_privilege(pg_class.oid, 'SELECT') and to_regclass('tenants') is null
         group by nspname having count(*) = 3 limit 1) as hidden_tables
 """)
 _LACKING = text("""
@@ -77,7 +77,7 @@ class ServerFacts:
     """What a server reports about itself.
 
     Names are quoted if SQL needs it, *version* is the major one. *hidden_tables*: the schema that
-    has the catalog's tables if it is not in the search_path.
+    has the catalog's tables, which the role may read, if its search_path does not lead there.
     """
 
     version: int
@@ -176,9 +176,10 @@ def unmet_requirement(facts: ServerFacts) -> str | None:
         (
             facts.hidden_tables is not None,
             (
-                f"The catalog's tables are in the schema {facts.hidden_tables}, which is not in the"
-                f" search_path of role {role}. Run: ALTER ROLE {role} IN DATABASE"
-                f" {facts.database} SET search_path = {facts.hidden_tables};"
+                f"The catalog's tables are in the schema {facts.hidden_tables}, to which the"
+                f" search_path of role {role} does not lead. Run in database {facts.database}:"
+                f" GRANT USAGE ON SCHEMA {facts.hidden_tables} TO {role}; ALTER ROLE {role}"
+                f" IN DATABASE {facts.database} SET search_path = {facts.hidden_tables};"
             ),
         ),
         (

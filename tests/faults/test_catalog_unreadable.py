@@ -202,6 +202,24 @@ async def test_no_second_catalog_is_made_beside_one_that_is_not_in_the_search_pa
     await migrate(catalog_address)
 
 
+async def test_a_role_that_owns_no_table_makes_no_second_catalog_either(
+    catalog_database: Database,
+) -> None:
+    name = catalog_database.database
+    async with used_by_a_role(catalog_database) as role, catalog_database.connected() as admin:
+        await admin.execute(
+            f"CREATE SCHEMA other AUTHORIZATION {ROLE};"
+            f" ALTER ROLE {ROLE} IN DATABASE {name} SET search_path = other"
+        )
+        for act in (migrate, check_database):
+            with pytest.raises(CatalogUnusable) as raised:
+                await act(address_of(role))
+        _, _, remedy = raised.value.detail.partition(f"Run in database {name}: ")
+        assert not await admin.fetch("SELECT FROM pg_tables WHERE schemaname = 'other'")
+        await admin.execute(remedy)
+        await migrate(address_of(role))
+
+
 async def test_doctor_names_the_right_that_a_role_lacks(catalog_database: Database) -> None:
     async with used_by_a_role(catalog_database) as role, catalog_database.connected() as admin:
         await check_database(address_of(role))
