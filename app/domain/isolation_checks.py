@@ -203,8 +203,8 @@ def _of_role(role: str, facts: RoleFacts) -> Iterator[Finding]:
     if not facts.is_ours:
         yield _warning(
             AuditCheck.ROLE,
-            f"The service lacks the rights of role {role}: it can neither end its sessions nor "
-            "repair what it owns. Provision the tenant.",
+            f"The service lacks the rights of role {role}: it cannot repair what it owns, and "
+            "can end its sessions only as a member of pg_signal_backend. Provision the tenant.",
             "rights",
         )
     if facts.attributes:

@@ -9,8 +9,8 @@ class RoleFacts:
     """A tenant's login role and the schema or database of the same name.
 
     Attributes:
-        is_ours: whether the service has its rights; else it can neither end its sessions nor change
-            what it owns.
+        is_ours: whether the service has its rights; else it cannot change what it owns, and can
+            end its sessions only as a member of pg_signal_backend.
         attributes: attributes it has that no tenant may have, as Postgres names them.
         memberships: roles it can act as, directly or indirectly.
         privileged_memberships: the memberships in roles with forbidden attributes and in Postgres'

@@ -52,7 +52,7 @@ async def site(
         await admin.execute(f"ALTER DATABASE {database.database} OWNER TO CURRENT_USER")
 
 
-async def test_a_role_whose_sessions_it_may_not_end_is_a_finding_until_it_may(site: Site) -> None:
+async def test_a_role_whose_rights_it_lacks_is_a_finding_until_it_has_them(site: Site) -> None:
     acme = await site.api.tenant("acme")
     await site.audit()
     assert await site.finding("role") is None
@@ -63,6 +63,7 @@ async def test_a_role_whose_sessions_it_may_not_end_is_a_finding_until_it_may(si
     assert found is not None
     assert (found["severity"], found["tenants"]) == ("warning", ["acme"])
     assert "lacks the rights of role tenant_acme" in found["detail"]
+    assert "end its sessions only as a member of pg_signal_backend" in found["detail"]
     # Callers go on.
     assert await site.api.value(acme, "select 1") == 1
     refused = await site.api.client.post(f"{acme}/provision")
