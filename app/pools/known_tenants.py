@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from app.domain.errors import TenantNotFound
+from app.domain.errors import TenantDeleting, TenantNotFound
 from app.domain.tenant import Tenant, shared_pool_id
 from app.pools.servers.server import Server
 from app.pools.tenant_state import TenantState
@@ -56,6 +56,18 @@ class KnownTenants(dict[str, TenantState]):
         if state is None:
             raise TenantNotFound(f"There is no tenant {tenant_id}.")
         return state
+
+    def present(self, earlier: TenantState) -> TenantState:
+        """The present state of a tenant that may have been deleted and created again.
+
+        Raises:
+            TenantDeleting: it was deleted; a later one of its name has another pool.
+        """
+        before = earlier.tenant.spec
+        found = self.get(before.id)
+        if found is None or found.tenant.spec.pool_id != before.pool_id:
+            raise TenantDeleting(f"Tenant {before.id} was deleted meanwhile.")
+        return found
 
     def of_pool(self, pool_id: str) -> TenantState | None:
         """The state of a pool's tenant; for a shared pool, of one of its provisioned tenants."""

@@ -201,13 +201,12 @@ async def create_credential(
     `strategy-not-on-nodes`): their role could read other tenants' rows. The response waits until
     the nodes that serve the tenant accept the password, for 5 s at most.
     """
-    spec = manager.tenants.state(tenant).tenant.spec
 
     def show(issued: IssuedCredential) -> IssuedCredentialView:
         credential, password = issued.credential, issued.password
         response.headers["ETag"] = etag(_GENERATION, instance_of(credential.created_at))
         login = f"postgresql://{credential.user}:{password}"
-        nodes = fleet.addresses(spec)
+        nodes = fleet.addresses(manager.tenants.state(tenant).tenant.spec)
         return IssuedCredentialView.of(
             credential,
             password=password,
@@ -219,7 +218,9 @@ async def create_credential(
     creation = credentials.create(
         manager.tenants.state(tenant), body.name, operation.actor, expires_at=body.expires_at
     )
-    return await operation.run(creation, show, then=lambda: feed.settle(spec))
+    return await operation.run(
+        creation, show, then=lambda: feed.settle(manager.tenants.state(tenant).tenant.spec)
+    )
 
 
 @router.delete(

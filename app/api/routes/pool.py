@@ -98,7 +98,7 @@ class PoolRequest:
 
     @cached_property
     def state(self) -> TenantState:
-        """The tenant.
+        """The tenant when it was asked for; the key was checked for its pool.
 
         Raises:
             TenantNotFound
@@ -112,7 +112,7 @@ class PoolRequest:
         return {"pool_id": pool_id, "tenants": self.manager.tenants.count(pool_id)}
 
     def show(self, outcome: PoolOutcome) -> PoolView:
-        return self.views.show(self.state, self.principal, pool=outcome.pool)
+        return self.views.show(outcome.state, self.principal, pool=outcome.pool)
 
     async def run(
         self,
@@ -214,11 +214,14 @@ async def put_tenant_pool(
 
     def show(outcome: PoolOutcome) -> PoolView:
         response.status_code = status.HTTP_201_CREATED if outcome.created else status.HTTP_200_OK
-        response.headers["ETag"] = etag(outcome.desired.generation, _instance(request.state))
+        response.headers["ETag"] = etag(outcome.desired.generation, _instance(outcome.state))
         return request.show(outcome)
 
+    def expect(generation: int | None) -> int | None:
+        present = request.manager.tenants.state(request.tenant)
+        return preconditions.expected_generation(generation, _instance(present))
+
     change = PoolChange(**body.model_dump()) if body else PoolChange()
-    expect = partial(preconditions.expected_generation, instance=_instance(request.state))
     put = partial(operations.put, change=change, expect=expect)
     return await request.run(put, show)
 

@@ -36,8 +36,12 @@ _WARM_DEADLINE = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOutcome:
-    """A pool after a change; *created*: this was the first change of its desired state."""
+    """A pool after a change; *created*: this was the first change of its desired state.
 
+    *state* is the tenant whose pool was changed.
+    """
+
+    state: TenantState
     pool: Pool | None
     desired: DesiredPool
     created: bool
@@ -120,9 +124,10 @@ class PoolOperations:
         spec = state.tenant.spec
 
         async def plan() -> PlanFor[Transition]:
-            state.tenant.check_usable()
+            present = self._manager.tenants.present(state)
+            present.tenant.check_usable()
             plan = self._changes.plan(
-                state, change, actor, open_now=True, whole_pool=whole_pool, expect=expect
+                present, change, actor, open_now=True, whole_pool=whole_pool, expect=expect
             )
             transition = plan.subject
             if transition.pool is not None and transition.pool.is_closing:
@@ -132,16 +137,16 @@ class PoolOperations:
             return plan
 
         async def execute(plan: PlanFor[Transition]) -> PoolOutcome:
+            state, size_before = plan.subject.state, plan.subject.size_before
             desired, created = await self._changes.record(plan.subject)
             if change.max_size is not None:
                 self.note_resize_by_hand(spec.pool_id, monotonic())
-            size_before = plan.subject.size_before
             pool = await self._convergence.apply(
                 state, desired, size_before=size_before, open_now=True
             )
             if pool is not None and pool.server.is_available:
                 await pool.wait_until_warm(_WARM_DEADLINE)
-            return PoolOutcome(pool=pool, desired=desired, created=created)
+            return PoolOutcome(state=state, pool=pool, desired=desired, created=created)
 
         return Operation(
             plan=plan, execute=execute, lock=self._changes.lock(spec), needs_catalog=True
@@ -161,16 +166,17 @@ class PoolOperations:
 
         async def plan() -> PlanFor[Transition]:
             spec.check_scope(whole_pool=whole_pool)
-            state.tenant.check_not_deleting()
+            present = self._manager.tenants.present(state)
+            present.tenant.check_not_deleting()
             return self._changes.plan(
-                state, PoolChange(paused=paused), actor, whole_pool=whole_pool
+                present, PoolChange(paused=paused), actor, whole_pool=whole_pool
             )
 
         async def execute(plan: PlanFor[Transition]) -> PoolOutcome:
+            state, size_before = plan.subject.state, plan.subject.size_before
             desired, created = await self._changes.record_or_keep(plan.subject)
-            size_before = plan.subject.size_before
             pool = await self._convergence.apply(state, desired, size_before=size_before)
-            return PoolOutcome(pool=pool, desired=desired, created=created)
+            return PoolOutcome(state=state, pool=pool, desired=desired, created=created)
 
         return Operation(plan=plan, execute=execute, lock=self._changes.lock(spec))
 

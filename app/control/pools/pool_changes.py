@@ -36,9 +36,11 @@ class Transition:
     """One pool's desired state before and after a change, and the event that records it.
 
     Attributes:
+        state: a tenant of the pool.
         expected_generation: that of the desired state before; None: any.
     """
 
+    state: TenantState
     pool: Pool | None
     before: DesiredPool | None
     size_before: PoolSize
@@ -149,6 +151,7 @@ class PoolChanges:
             updated_at=now,
         )
         return Transition(
+            state=state,
             pool=self._manager.find(spec.pool_id),
             before=before,
             size_before=size,
@@ -203,9 +206,10 @@ class PoolChanges:
             Unavailable: another change of the pool is in progress.
         """
         async with self._locks.hold(state.tenant.spec.pool_id):
-            state.tenant.check_usable()
+            present = self._manager.tenants.present(state)
+            present.tenant.check_usable()
             change = PoolChange(recycle_on_nodes=True)
-            transition = self._transition(state, change, actor, reason=None)
+            transition = self._transition(present, change, actor, reason=None)
             await self.record_or_keep(transition)
 
     async def record(

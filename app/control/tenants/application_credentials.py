@@ -131,10 +131,11 @@ class ApplicationCredentials:
             TenantNotFound, TenantDeleting, StrategyNotOnNodes, CredentialExists,
             TooManyCredentials, CatalogUnavailable
         """
-        spec = state.tenant.spec
+        tenant_id = state.tenant.spec.id
 
         async def plan() -> PlanFor[AuditEvent]:
-            tenant = self._manager.tenants.state(spec.id).tenant
+            tenant = self._manager.tenants.state(tenant_id).tenant
+            spec = tenant.spec
             known = self._known.get(spec.id, {})
             tenant.check_not_deleting()
             if spec.is_shared:
@@ -155,16 +156,16 @@ class ApplicationCredentials:
         async def execute(plan: PlanFor[AuditEvent]) -> IssuedCredential:
             password = secrets.token_urlsafe(_PASSWORD_BYTES)
             credential = await self._catalog.application_credentials.save(
-                spec.id,
+                tenant_id,
                 name,
                 scram_verifier(password, iterations=SCRAM_ITERATIONS),
                 expires_at=expires_at,
                 event=plan.subject,
             )
-            self._known[spec.id][name] = credential
+            self._known[tenant_id][name] = credential
             return IssuedCredential(credential=credential, password=password)
 
-        lock = partial(self._locks.hold, spec.id)
+        lock = partial(self._locks.hold, tenant_id)
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
     def revoke(

@@ -91,7 +91,7 @@ class PasswordRotation:
 
     def rotate(
         self, state: TenantState, actor: Actor, *, whole_pool: bool = False
-    ) -> Operation[str, Rotation]:
+    ) -> Operation[TenantState, Rotation]:
         """Give the tenant's role a new password; sessions continue and no borrower fails.
 
         This also repairs a role that changed its own password, and ends with a login as that role.
@@ -103,11 +103,12 @@ class PasswordRotation:
             ServerFull: it was done, but no test login was possible.
             ObjectsExist, ProvisioningFailed: Postgres refused.
         """
-        spec = state.tenant.spec
 
-        async def plan() -> PlanFor[str]:
+        async def plan() -> PlanFor[TenantState]:
+            present = self._manager.tenants.present(state)
+            spec = present.tenant.spec
             spec.check_scope(whole_pool=whole_pool)
-            state.tenant.check_usable()
+            present.tenant.check_usable()
             server = self._manager.server(spec.server)
             if not server.is_available:
                 raise ServerUnavailable(server.unavailable_detail)
@@ -117,23 +118,26 @@ class PasswordRotation:
             if pool is not None:
                 plan += plan_recycle(pool.pool_id, pool.size, pool.metrics)
             warning = warn_if_shared(spec, self._manager.tenants.count(spec.pool_id))
-            return PlanFor.of(role, plan, warning)
+            return PlanFor.of(present, plan, warning)
 
-        async def execute(plan: PlanFor[str]) -> Rotation:
+        async def execute(plan: PlanFor[TenantState]) -> Rotation:
+            present, tenant = plan.subject, plan.subject.tenant
+            spec = tenant.spec
+            role = self._manager.isolations[spec.strategy].role(spec)
             # A restored catalog has an earlier version: the next ones were rotated away already.
-            marked = await self._marked_version(state.tenant)
-            event = audit_events.credentials_rotated(state.tenant, plan.subject, actor)
+            marked = await self._marked_version(tenant)
+            event = audit_events.credentials_rotated(tenant, role, actor)
             wanted = await self._catalog.password_versions.advance(
-                spec.server, plan.subject, beyond=max(1, marked), event=event
+                spec.server, role, beyond=max(1, marked), event=event
             )
             self._begin(wanted)
-            rotation = await self._apply(state, wanted)
-            await check_login(self._manager, state.tenant)
-            if state.isolation is not None and state.isolation.findings:
+            rotation = await self._apply(present, wanted)
+            await check_login(self._manager, tenant)
+            if present.isolation is not None and present.isolation.findings:
                 await self._audit_isolation(self._manager.server(spec.server), spec.pool_id)
             return rotation
 
-        lock = partial(self._locks.hold, spec.pool_id)
+        lock = partial(self._locks.hold, state.tenant.spec.pool_id)
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
     async def _marked_version(self, tenant: Tenant) -> int:

@@ -64,11 +64,12 @@ class TenantProvisioning:
             ServerFull, CatalogUnavailable: the objects may already exist; repeating the call
                 finishes the job.
         """
-        spec = state.tenant.spec
+        tenant_id = state.tenant.spec.id
 
         async def plan() -> PlanFor[TenantState]:
-            current = self._manager.tenants.state(spec.id)
+            current = self._manager.tenants.state(tenant_id)
             tenant = current.tenant
+            spec = tenant.spec
             tenant.check_not_deleting()
             server = self._manager.server(spec.server)
             isolation = self._manager.isolations[spec.strategy]
@@ -80,7 +81,7 @@ class TenantProvisioning:
             parts = [plan_step(PlanAction.CREATE_OBJECTS, name) for name in names]
             if tenant.provisioned_at is None:
                 after = {"state": "provisioned"}
-                parts.append(plan_step(PlanAction.RECORD, f"tenant {spec.id}", after=after))
+                parts.append(plan_step(PlanAction.RECORD, f"tenant {tenant_id}", after=after))
             return PlanFor.of(current, *parts)
 
         async def execute(plan: PlanFor[TenantState]) -> tuple[Tenant, list[str]]:
@@ -91,12 +92,12 @@ class TenantProvisioning:
             if adopt and tenant.provisioned_at is not None:
                 await self._catalog.audit_log.append([event])
                 log(event)
-            marked = await self._catalog.tenants.mark_provisioned(spec.id, event=event)
+            marked = await self._catalog.tenants.mark_provisioned(tenant_id, event=event)
             self._manager.put_tenant(marked)
-            await self._audit_isolation(self._manager.server(spec.server), plan.subject)
+            await self._audit_isolation(self._manager.server(tenant.spec.server), plan.subject)
             return marked, objects
 
-        lock = partial(self._locks.hold, spec.id)
+        lock = partial(self._locks.hold, tenant_id)
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
     async def _create(self, tenant: Tenant, *, adopt: bool) -> list[str]:

@@ -11,7 +11,7 @@ from tests.fixtures.waiting import eventually
 
 ACME = "/v1/tenants/acme"
 EDGE = "/v1/nodes/edge"
-# A request: its method, its body and its precondition.
+# A request: its method and perhaps a path below the URL, its body and its precondition.
 Asked = tuple[str, Mapping[str, object] | None, Mapping[str, str]]
 
 
@@ -86,14 +86,19 @@ async def test_a_later_tenant_of_the_same_name_is_another_version(api: Api) -> N
 
 async def in_turn(api: Api, lock: str, url: str, *requests: Asked) -> list[int]:
     """Send requests that wait for each other in this order; the statuses of their responses."""
+    return [each.status_code for each in await answers_in_turn(api, lock, url, *requests)]
+
+
+async def answers_in_turn(api: Api, lock: str, url: str, *requests: Asked) -> list[Response]:
     locks = api.service.locks
     sent: list[asyncio.Task[Response]] = []
     async with locks.hold(lock):
-        for method, body, headers in requests:
-            request = api.client.request(method, url, json=body, headers=headers)
+        for asked, body, headers in requests:
+            method, _, path = asked.partition(" ")
+            request = api.client.request(method, url + path, json=body, headers=headers)
             sent.append(asyncio.create_task(request))
             await eventually(lambda: len(locks._locks[lock]._waiters or ()) == len(sent))
-    return [(await each).status_code for each in sent]
+    return [await each for each in sent]
 
 
 @pytest.mark.parametrize(("lock", "url"), [("acme", ACME), ("node edge", EDGE)])
@@ -141,6 +146,78 @@ async def test_an_update_keeps_the_strategy_of_the_tenant_that_is_there_when_its
     assert statuses == [200, 201, 200]
     shown = ok(await api.client.get(ACME))
     assert (shown["strategy"], shown["weight"]) == ("shared", 2)
+
+
+REPLACED: tuple[Asked, ...] = (
+    ("DELETE", None, {}),
+    ("PUT", {"strategy": "per_tenant"}, {}),
+    ("POST /provision?adopt=true", None, {}),
+)
+MOVED: tuple[Asked, ...] = (("DELETE", None, {}), ("PUT", {"strategy": "shared"}, {}))
+
+
+async def test_what_waited_for_a_replaced_tenant_concerns_the_one_that_is_there(api: Api) -> None:
+    await api.tenant("acme")
+    ok(await api.client.put(EDGE, json={}), 201)
+    late: tuple[Asked, ...] = (
+        ("PUT /pool", {"max_size": 3}, {}),
+        ("POST /pool/pause", None, {}),
+        ("POST /pool/resume", None, {}),
+        ("POST /pool/recycle", None, {}),
+        ("POST /pool/drain", None, {}),
+        ("DELETE /pool", None, {}),
+        ("POST /rotate-credentials", None, {}),
+        ("POST /credentials", {"name": "web"}, {}),
+    )
+    statuses = await in_turn(api, "acme", ACME, *REPLACED, *late)
+    assert statuses == [200, 201, 200, 201, 200, 200, 200, 202, 200, 200, 201]
+    assert ok(await api.client.get(f"{ACME}/pool"))["desired"]["max_size"] == 3
+
+
+async def test_a_change_of_a_pool_that_waited_knows_the_pool_of_a_later_tenant(api: Api) -> None:
+    pool = f"{await api.tenant('acme')}/pool"
+    old = (await api.client.put(pool, json={"max_size": 2})).headers["etag"]
+    late: tuple[Asked, ...] = (
+        ("PUT /pool", {"max_size": 3}, {}),
+        ("PUT /pool", {"max_size": 4}, {"If-Match": old}),
+    )
+    statuses = await in_turn(api, "acme", ACME, *REPLACED, *late)
+    assert statuses == [200, 201, 200, 201, 412]
+
+
+async def test_the_etag_of_a_pool_whose_change_waited_is_that_of_its_present_tenant(
+    api: Api,
+) -> None:
+    url = await api.tenant("acme")
+    change: Asked = ("PUT /pool", {"max_size": 3}, {})
+    *_, changed = await answers_in_turn(api, "acme", url, *REPLACED, change)
+    shown = await api.client.get(f"{url}/pool")
+    assert changed.headers["etag"] == shown.headers["etag"]
+
+
+async def test_a_change_that_waited_leaves_the_shared_pool_of_a_later_tenant_alone(
+    api: Api,
+) -> None:
+    """Whoever may change all of a tenant's own pool may not change a shared one."""
+    await api.tenant("acme")
+    late: tuple[Asked, ...] = (
+        ("PUT /pool?scope=pool", {"max_size": 3}, {}),
+        ("POST /pool/pause?scope=pool", None, {}),
+        ("POST /rotate-credentials?scope=pool", None, {}),
+    )
+    assert await in_turn(api, "acme", ACME, *MOVED, *late) == [200, 201, 409, 409, 409]
+    assert not api.service.manager.desired
+
+
+async def test_a_later_tenant_is_provisioned_by_its_strategy_and_gets_no_credential_if_shared(
+    api: Api,
+) -> None:
+    await api.tenant("acme")
+    late: tuple[Asked, ...] = (
+        ("POST /provision", None, {}),
+        ("POST /credentials", {"name": "web"}, {}),
+    )
+    assert await in_turn(api, "acme", ACME, *MOVED, *late) == [200, 201, 200, 409]
 
 
 @pytest.mark.parametrize(
