@@ -61,6 +61,8 @@ class RecommendationApplier:
         spec = state.tenant.spec
 
         async def plan() -> PlanFor[Transition]:
+            if not spec.is_shared and self._manager.tenants.get(spec.id) is not state:
+                raise RecommendationNotFound("The recommendation's tenant was deleted.")
             size = self._manager.desired.size(spec.pool_id, spec.strategy)
             # Until a server has been reached, its budget is unknown.
             server = self._manager.server(spec.server)

@@ -8,6 +8,7 @@ import pytest
 
 from app.api.http.paging import encode_cursor
 from app.domain.recommendation import Recommendation, RecommendationStatus
+from tests.api.http.test_etags import in_turn
 from tests.catalog.values import recommendation
 from tests.fixtures.app import Api, ok, pointers, problem
 from tests.fixtures.proxy import FaultProxy
@@ -112,6 +113,22 @@ async def test_one_made_for_another_size_is_not_applied(api: Api) -> None:
     problem(response, 409, "recommendation-closed")
     assert ok(await api.client.get(f"{url}/pool"))["desired"]["max_size"] == 12
     assert await listed(api, "status=superseded") == [str(made.id)]
+
+
+async def test_one_that_waited_is_not_applied_to_a_later_tenant_of_that_name(api: Api) -> None:
+    await api.tenant("acme")
+    made = await given(api)
+    statuses = await in_turn(
+        api,
+        "acme",
+        "/v1",
+        ("DELETE /tenants/acme", None, {}),
+        ("PUT /tenants/acme", {"strategy": "per_tenant"}, {}),
+        ("POST /tenants/acme/provision?adopt=true", None, {}),
+        (f"POST /recommendations/{made.id}/apply", None, {}),
+    )
+    assert statuses == [200, 201, 200, 404]
+    problem(await api.client.get(f"{URL}/{made.id}"), 404, "recommendation-not-found")
 
 
 async def test_dismissing_one_changes_nothing_else(api: Api) -> None:
