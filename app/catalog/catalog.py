@@ -4,6 +4,8 @@ Rows in, domain values out; one file per noun. Other packages decide what should
 follows from a change.
 """
 
+from sqlalchemy import select, true
+
 from app.catalog.advisor_settings import StoredAdvisorSettings
 from app.catalog.application_credentials import StoredApplicationCredentials
 from app.catalog.audit_log import AuditLog
@@ -17,7 +19,6 @@ from app.catalog.recommendations import Recommendations
 from app.catalog.samples import Samples
 from app.catalog.tenants import Tenants
 from app.catalog.usage_reports import UsageReports
-from app.domain.errors import CatalogUnavailable, CatalogUnusable
 
 
 class Catalog:
@@ -59,16 +60,23 @@ class Catalog:
         return self._database.write_problem
 
     async def ping(self) -> None:
-        """Check whether the catalog answers and its tables can be used, and update `available`.
+        """Check whether the catalog answers, and update `available`.
 
         Raises:
-            CatalogUnavailable: they cannot, or it does not answer.
+            CatalogUnavailable: it does not.
         """
         async with self._database.reading() as connection:
-            try:
-                await connection.run_sync(check_tables)
-            except CatalogUnusable as error:
-                raise CatalogUnavailable(error.detail) from error
+            await connection.execute(select(true()))
+
+    async def check_tables(self) -> None:
+        """Check whether the catalog answers and all its tables can be used; lock none of them.
+
+        Raises:
+            CatalogUnavailable: it does not answer.
+            CatalogUnusable: a table, a column or a right is missing.
+        """
+        async with self._database.reading() as connection:
+            await connection.run_sync(check_tables)
 
     async def close(self) -> None:
         await self._database.close()

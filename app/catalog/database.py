@@ -26,7 +26,7 @@ from app.catalog.database_requirements import (
     tables_problem,
 )
 from app.catalog.tables import leadership
-from app.domain.errors import CatalogUnavailable, LeadershipLost, QueryTimeout
+from app.domain.errors import CatalogUnavailable, CatalogUnusable, LeadershipLost, QueryTimeout
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -206,9 +206,10 @@ class Database:
                 self.write_problem = None
         except CatalogUnavailable as error:
             is_write = engine is self._writer
-            # A refusal to write comes from a catalog that was reached.
-            refuses = is_write and _sqlstate(error.__cause__).startswith(_WRITES_NOTHING)
-            self.available = refuses
+            cause = error.__cause__
+            # A refusal to write, or to use a table, comes from a catalog that was reached.
+            refuses = is_write and _sqlstate(cause).startswith(_WRITES_NOTHING)
+            self.available = refuses or (cause is not None and tables_problem(cause) is not None)
             if is_write and not isinstance(error, LeadershipLost):
                 if refuses:
                     self.write_problem = error.detail
@@ -240,8 +241,8 @@ async def _kept_if_useful(connection: AsyncConnection) -> AsyncIterator[None]:
     """Close *connection* if the tables cannot be used: it keeps the search_path of its login."""
     try:
         yield
-    except DBAPIError as error:
-        if tables_problem(error):
+    except (DBAPIError, CatalogUnusable) as error:
+        if isinstance(error, CatalogUnusable) or tables_problem(error):
             await connection.invalidate()
         raise
 

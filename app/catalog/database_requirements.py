@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 
 import asyncpg
-from sqlalchemy import ARRAY, Connection, Text, bindparam, select, text
+from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from app.catalog.tables import metadata
@@ -56,6 +56,15 @@ select current_setting('server_version_num')::int / 10000 as version,
           and has_table_privilege(pg_class.oid, 'SELECT') and to_regclass('tenants') is null
         group by nspname having count(*) = 3 limit 1) as hidden_tables
 """)
+# Neither of these two locks a table: somebody may hold it for long, as VACUUM FULL does.
+_MISSING = text("""
+select name, "column", to_regclass(name) is null
+from unnest(:tables, :columns) as each(name, "column")
+where not exists (
+    select from pg_attribute
+    where attrelid = to_regclass(name) and attname = "column" and not attisdropped)
+limit 1
+""").bindparams(bindparam("tables", type_=ARRAY(Text)), bindparam("columns", type_=ARRAY(Text)))
 _LACKING = text("""
 select name, "right", quote_ident(current_user)
 from unnest(:tables) as name, unnest(:rights) as "right"
@@ -207,10 +216,19 @@ def check_tables(connection: Connection) -> None:
     """Check that the migrated catalog has the expected tables, and that they may be used.
 
     Raises:
-        CatalogUnusable: a table lacks rights.
-        DBAPIError: a table or a column is missing.
+        CatalogUnusable: a table, a column or a right is missing.
     """
     tables = metadata.sorted_tables
+    columns = [(table.name, column.name) for table in tables for column in table.columns]
+    names, fields = map(list, zip(*columns, strict=True))
+    missing = connection.execute(_MISSING, {"tables": names, "columns": fields}).one_or_none()
+    if missing is not None:
+        name, column, has_no_table = missing
+        raise _not_as_made(
+            f'relation "{name}" does not exist, or is not in the search_path'
+            if has_no_table
+            else f'column "{column}" of relation "{name}" does not exist'
+        )
     given = {"tables": [table.name for table in tables], "rights": list(_RIGHTS)}
     lacking = connection.execute(_LACKING, given).all()
     for name, _, role in lacking[:1]:
@@ -219,8 +237,6 @@ def check_tables(connection: Connection) -> None:
             f"Role {role} lacks {rights} on the catalog's table {name}."
             f" Run: GRANT {rights} ON {name} TO {role};"
         )
-    # Postgres looks up their columns, and reads no row.
-    connection.execute(select(*(select(table).limit(0).exists() for table in tables)))
 
 
 def close_to_public(connection: Connection) -> None:
@@ -240,6 +256,10 @@ def unusable_catalog(error: DBAPIError, facts: ServerFacts) -> CatalogUnusable:
     said = str(getattr(cause, "message", None) or "a statement fails")
     if getattr(cause, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
         return _no_right_to_create(facts, f": {said}")
+    return _not_as_made(said)
+
+
+def _not_as_made(said: str) -> CatalogUnusable:
     return CatalogUnusable(
         f"The catalog's tables are not those that Poolkeeper made: {said}."
         " Restore them from a backup, or give the catalog an empty database."

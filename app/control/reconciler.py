@@ -9,7 +9,7 @@ verifiers of an earlier version.
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -27,6 +27,8 @@ from app.control.time_slices import in_slices
 from app.domain.audit import RECONCILER
 from app.domain.errors import CatalogUnavailable, PoolkeeperError
 from app.pools.manager import TenantPoolManager
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -81,11 +83,11 @@ class Reconciler:
         is_reached = False
         try:
             await steps.run(self._catalog.ping(), expected=CatalogUnavailable)
-            saved = await steps.run(self._unsaved.save(), expected=CatalogUnavailable)
-            await steps.run(self._credentials.save_uses(), expected=CatalogUnavailable)
-            await steps.run(self._outbox.flush(), expected=CatalogUnavailable)
+            saved = await self._with_catalog(steps, self._unsaved.save())
+            await self._with_catalog(steps, self._credentials.save_uses())
+            await self._with_catalog(steps, self._outbox.flush())
             for read_in_doubt in self._readers:
-                await steps.run(read_in_doubt(), expected=CatalogUnavailable)
+                await self._with_catalog(steps, read_in_doubt())
             is_reached = True
         except CatalogUnavailable as error:
             _log.warning("catalog unavailable", reason=error.detail)
@@ -106,6 +108,21 @@ class Reconciler:
             verifiers_renewed=renewed or 0,
             changes_saved=saved or 0,
         )
+
+    async def _with_catalog(
+        self, steps: IndependentSteps, step: Coroutine[Any, Any, T]
+    ) -> T | None:
+        """Run *step*; None if it failed alone, as for a table that cannot be used.
+
+        Raises:
+            CatalogUnavailable: the catalog does not answer, so later steps would meet that, too.
+        """
+        try:
+            return await steps.run(step, expected=CatalogUnavailable)
+        except CatalogUnavailable as error:
+            await steps.run(self._catalog.ping(), expected=CatalogUnavailable)
+            _log.warning("catalog unavailable", reason=error.detail)
+            return None
 
     async def _converge(self, pools: Iterator[str]) -> int:
         steps = 0

@@ -21,7 +21,7 @@ from app.control.tenants.provisioning import lock_of_role
 from app.control.tenants.verifier_renewal import VerifierRenewal
 from app.domain.audit import RECONCILER
 from app.domain.desired_pool import DesiredPool, Pause, PoolChange
-from app.domain.errors import PoolLimitReached, ServerUnavailable
+from app.domain.errors import CatalogUnavailable, PoolLimitReached, ServerUnavailable
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId
 from app.pools.pool import Pool
@@ -118,6 +118,23 @@ async def test_no_step_waits_for_the_success_of_an_earlier_one(
     assert await control.catalog.tenants.load() == (control.state("kept").tenant,)
     report = await control.reconciler.run_once()
     assert report.deletions_finished == 0
+
+
+async def test_a_step_whose_table_cannot_be_used_keeps_no_other_from_the_catalog(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("leaving")
+    event = (await control.catalog.audit_log.page())[0]
+    await control.catalog.tenants.mark_deleting(TenantId("leaving"), event=event)
+    await control.load()
+
+    async def fail(*_: object) -> int:
+        raise CatalogUnavailable
+
+    for of, step in ((UnsavedChanges, "save"), (ApplicationCredentials, "save_uses")):
+        monkeypatch.setattr(of, step, fail)
+    assert (await control.reconciler.run_once()).deletions_finished == 1
+    assert await control.catalog.tenants.load() == ()
 
 
 async def test_a_pool_that_fails_unexpectedly_keeps_no_other_from_converging(

@@ -14,7 +14,8 @@ from app.catalog.database import CatalogAddress
 from app.catalog.migrate import check_database, migrate
 from app.domain.errors import CatalogUnavailable, CatalogUnusable
 from tests.catalog.test_leadership_lock import FIRST, SECOND, begun, part_of, terminate
-from tests.fixtures.app import ok, problem
+from tests.catalog.values import event
+from tests.fixtures.app import Api, ok, problem
 from tests.fixtures.catalog import address_of
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import Serve, Served, served
@@ -129,12 +130,8 @@ async def test_it_serves_says_why_and_recovers(
             )
         assert await service.query("acme", "select 42") == 200
         log = tmp_path / "service.log"
-
-        def failures() -> list[dict[str, Any]]:
-            wanted = "leadership not renewed" if is_leaderships else "catalog unavailable"
-            return [each for each in events_in(log) if each["event"] == wanted]
-
-        await eventually(failures)
+        if is_leaderships:
+            await eventually(partial(has_logged, log, "leadership not renewed"))
         assert await service.query("acme", "select 42") == 200
         await admin.execute(mends.format(catalog_database.database))
 
@@ -145,6 +142,41 @@ async def test_it_serves_says_why_and_recovers(
         await eventually(lambda: changed(service, body))
         assert service.process.returncode is None
         assert "Traceback" not in log.read_text()
+
+
+async def test_a_table_that_cannot_be_used_stops_nothing_that_needs_others(
+    api: Api, catalog_database: Database
+) -> None:
+    await api.tenant("acme")
+    service = api.service
+    async with catalog_database.connected() as admin:
+        await admin.execute("ALTER TABLE recommendations RENAME TO gone")
+        service.audit_outbox.enqueue(replace(event(), tenant="acme"))
+        await service.reconciler.run_once()
+        assert service.audit_outbox.pending == ()
+        with pytest.raises(CatalogUnusable, match='"recommendations" does not exist'):
+            await service.catalog.check_tables()
+        with pytest.raises(CatalogUnavailable, match='"recommendations" does not exist'):
+            await service.catalog.recommendations.page()
+        plan = ok(await api.client.put("/v1/tenants/acme?dry_run=true", json={"weight": 4}))
+        assert plan["warnings"] == []
+        assert not ok(await api.client.get("/v1/tenants/acme"))["stale"]
+        await admin.execute("ALTER TABLE gone RENAME TO recommendations")
+    await service.catalog.check_tables()
+
+
+async def test_a_table_that_somebody_locks_is_not_waited_for(
+    api: Api, catalog_database: Database
+) -> None:
+    """As VACUUM FULL does, for as long as it takes."""
+    service = api.service
+    async with catalog_database.connected() as admin, admin.transaction():
+        await admin.execute("LOCK TABLE recommendations IN ACCESS EXCLUSIVE MODE")
+        await service.catalog.check_tables()
+        service.audit_outbox.enqueue(event())
+        await service.reconciler.run_once()
+        assert service.audit_outbox.pending == ()
+        assert service.catalog.available
 
 
 async def test_while_it_cannot_renew_nobody_else_takes_the_lock(

@@ -22,7 +22,7 @@ from app.control.leadership.election import Election
 from app.control.monitoring.isolation_audit import AUDIT_DEADLINE, findings_of, oldest_audit_age
 from app.control.monitoring.poller import Poller
 from app.control.time_slices import in_slices
-from app.domain.errors import CatalogUnavailable
+from app.domain.errors import CatalogUnavailable, CatalogUnusable
 from app.domain.isolation_checks import Severity
 from app.domain.leadership import RENEWS_WITHIN, InstanceState, key_refusal
 from app.pools.manager import TenantPoolManager
@@ -190,8 +190,8 @@ class ServiceReadiness:
         problem = self.catalog.write_problem
         try:
             async with asyncio.timeout(_PING_DEADLINE):
-                await self.catalog.ping()
-        except CatalogUnavailable as error:
+                await self.catalog.check_tables()
+        except (CatalogUnavailable, CatalogUnusable) as error:
             problem = error.detail
         except TimeoutError:
             problem = f"The catalog did not respond within {_PING_DEADLINE:g} s."

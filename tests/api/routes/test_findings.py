@@ -212,10 +212,10 @@ async def test_what_is_away_is_a_finding_and_the_service_itself_comes_first(
     monkeypatch.setattr(server, "last_error", "It has no room.")
     monkeypatch.setattr(TrackedNode, "state", property(lambda _: NodeState.STALE))
 
-    async def ping() -> None:
+    async def check_tables() -> None:
         raise CatalogUnavailable("The catalog is away.")
 
-    monkeypatch.setattr(api.service.catalog, "ping", ping)
+    monkeypatch.setattr(api.service.catalog, "check_tables", check_tables)
     items = ok(await api.client.get(f"{URL}?named=1"))["items"]
     assert [(each["check"], each["detail"]) for each in items] == [
         ("catalog", "The catalog is away."),

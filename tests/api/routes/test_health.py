@@ -122,14 +122,14 @@ async def test_the_catalog_is_checked_once_a_second_at_most(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, asked = 1000.0, 0
-    ping = api.service.catalog.ping
+    check = api.service.catalog.check_tables
 
     async def counted() -> None:
         nonlocal asked
         asked += 1
-        await ping()
+        await check()
 
-    monkeypatch.setattr(api.service.catalog, "ping", counted)
+    monkeypatch.setattr(api.service.catalog, "check_tables", counted)
     monkeypatch.setattr(readiness, "monotonic", lambda: now)
     for total in (1, 2):
         await asyncio.gather(*(api.client.get("/readyz") for _ in range(20)))
