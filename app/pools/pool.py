@@ -335,7 +335,7 @@ class Pool:
         waiter.future.set_result(connection)
 
     def admit(self, connection: PooledConnection) -> None:
-        """Take in a working connection that is in no place: just opened."""
+        """Take in a connection that was just opened."""
         now = monotonic()
         self.backoff.succeeded()
         self._keep_or_close(connection, now, usable=self._is_usable(connection, now))

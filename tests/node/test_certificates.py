@@ -10,12 +10,14 @@ from typing import cast
 
 import pytest
 import trustme
+from structlog.testing import capture_logs
 
 from app.node import agent as module
 from app.node.agent import Agent
 from app.node.process import Account
 from tests.fixtures.tls import Authorities, write_certificate
 from tests.node.site import Site, reloads
+from tests.node.test_files_changed_by_others import CHANGED
 
 _SSL_REQUEST = struct.pack("!II", 8, 80_877_103)
 _DEADLINE = 180.0
@@ -38,7 +40,11 @@ async def test_a_certificate_that_is_replaced_is_shown_from_then_on(
         await agent.look()
         assert await shown(site, authorities) == "first.example.com"
         give(authorities.ours.issue_cert("second.example.com"), key, chain)
-        await agent.look()
+        before = reloads(site)
+        with capture_logs() as logs:
+            await agent.look()
+        assert reloads(site) == before + 1
+        assert CHANGED not in [entry["event"] for entry in logs]
         assert await shown(site, authorities) == "second.example.com"
         before = reloads(site)
         await agent.look()

@@ -6,7 +6,6 @@ import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,10 +14,8 @@ from app.node import agent as module
 from app.node.agent import Agent
 from app.node.files import NodeDirectory
 from app.node.rendering import HBA, INI, USERS
-from tests.fixtures.tls import Authorities
 from tests.fixtures.waiting import eventually
 from tests.node.site import Site, look, pid_of, reloads, working
-from tests.node.test_certificates import give
 
 CHANGED = "files that others changed are in force again"
 
@@ -59,27 +56,6 @@ async def test_they_are_written_and_read_again_and_nobody_has_connections_before
         before = reloads(site)
         await agent.look()
         assert reloads(site) == before
-
-
-async def test_a_renewed_certificate_is_no_change_by_others(
-    site: Site, authorities: Authorities, enterable_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "RELOAD_INTERVAL", 0.0)
-    key, chain = enterable_path / "node.key", enterable_path / "node.pem"
-    give(authorities.ours.issue_cert("first.example.com"), key, chain)
-    engine = site.engine(certificate=chain, key=key)
-    agent = Agent(engine, site.configuration())
-    await agent.start()
-    try:
-        await agent.look()
-        give(authorities.ours.issue_cert("second.example.com"), key, chain)
-        before = reloads(site)
-        with capture_logs() as logs:
-            await agent.look()
-        assert reloads(site) == before + 1
-        assert CHANGED not in [entry["event"] for entry in logs]
-    finally:
-        await engine.stop(patience=0.0)
 
 
 async def test_what_could_be_written_only_in_part_is_no_change_by_others(
